@@ -1,0 +1,1 @@
+//! Microbenches of the libraries; see README.md beside this file.

@@ -1,0 +1,1 @@
+//! Packs and unpacks layers and assembles OCI configs, manifests, layouts and archives.

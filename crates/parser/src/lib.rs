@@ -1,0 +1,1 @@
+//! Turns Dockerfile and .dockerignore text into typed syntax with spans and diagnostics.

@@ -1,0 +1,1 @@
+//! Lowers syntax plus build arguments into the instruction DAG.

@@ -1,0 +1,1 @@
+//! Speaks the OCI distribution protocol behind a blocking handle.

@@ -1,0 +1,1 @@
+//! Opens, makes and removes paths that strangers wrote, always below a held directory.

@@ -1,0 +1,1 @@
+//! Runs a process isolated in a root filesystem.

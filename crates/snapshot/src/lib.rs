@@ -1,0 +1,1 @@
+//! Prepares, commits and views root filesystem trees.

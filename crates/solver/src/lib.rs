@@ -1,0 +1,1 @@
+//! Walks the DAG in parallel: key, look up, execute, record.

@@ -1,0 +1,1 @@
+//! Fixtures and checks for the project's own tests.

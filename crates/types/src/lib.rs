@@ -1,0 +1,20 @@
+//! The vocabulary every crate shares: digest, platform, reference, span, diagnostic, event,
+//! cancellation. Values only: nothing here opens a file or talks to a network.
+
+#![forbid(unsafe_code)]
+
+mod cancel;
+mod diagnostic;
+mod digest;
+mod event;
+mod platform;
+mod reference;
+mod span;
+
+pub use cancel::{CancelToken, Cancelled};
+pub use diagnostic::{Diagnostic, Label, Severity};
+pub use digest::{Digest, DigestError, Hasher};
+pub use event::{Ctx, Event, Progress, Silent, StepId, Stream};
+pub use platform::{Platform, PlatformError};
+pub use reference::{Reference, ReferenceError};
+pub use span::{LineIndex, Span};

@@ -1,1 +1,10 @@
 //! Lowers syntax plus build arguments into the instruction DAG.
+
+#![forbid(unsafe_code)]
+
+pub mod graph;
+pub mod op;
+mod options;
+
+pub use graph::{Graph, Vertex, VertexId};
+pub use options::{NoCache, Options};

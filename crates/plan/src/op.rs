@@ -1,0 +1,149 @@
+//! What a vertex does: pure data, complete, the same bytes for the same work.
+//!
+//! An [`Op`] names its inputs by position: input 0 of a `Run` or `Copy` is the root filesystem it
+//! changes (absent on scratch), further inputs are what it reads. Nothing in here depends on the
+//! machine, so an op is what cache keys are made of.
+
+use rbuild_types::{Platform, Reference};
+use serde::{Deserialize, Serialize};
+
+/// One unit of work that makes or changes a root filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+pub enum Op {
+    /// The root filesystem of an image, or of one layer list: no inputs.
+    Source(Source),
+    /// Runs a process in input 0.
+    Run(Run),
+    /// Copies files into input 0.
+    Copy(Copy),
+    /// Makes one directory in input 0 if it is not there (`WORKDIR`).
+    Mkdir(Mkdir),
+}
+
+/// Where a root filesystem comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "source", rename_all = "lowercase")]
+pub enum Source {
+    /// An image.
+    Image {
+        /// What was asked for, resolved to a digest where `ImageConfigs` knew it.
+        reference: Reference,
+        /// The platform picked from an index.
+        platform: Platform,
+    },
+}
+
+/// Index of an input of the vertex, into [`crate::graph::Vertex::inputs`].
+pub type InputIndex = usize;
+
+/// Runs a process.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Run {
+    /// Whether input 0 is the root filesystem; without one the process starts on an empty root.
+    pub has_root: bool,
+    /// The whole argument vector, shell included.
+    pub argv: Vec<String>,
+    /// `NAME=value` in order: config env, then ARGs, as item 60 of the language lists them.
+    pub env: Vec<String>,
+    /// Proxy variables: given to the process, kept out of the key.
+    pub proxy_env: Vec<String>,
+    /// Absolute working directory.
+    pub cwd: String,
+    /// `USER` as written, empty for root.
+    pub user: String,
+    /// Network of the process.
+    pub network: Network,
+    /// Files given to the process at a path, read-only, in no layer: `RUN <<EOF` with `#!`.
+    pub scripts: Vec<Script>,
+    /// Host name inside.
+    pub hostname: String,
+}
+
+/// A file that exists only while a process runs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Script {
+    /// Absolute path inside, such as `/dev/pipes/EOF`; mode 0755.
+    pub path: String,
+    /// The bytes.
+    pub content: String,
+}
+
+/// Which network a process sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// What the build gives: the host's until bridge networks exist.
+    #[default]
+    Default,
+    /// Loopback only.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// Copies files into a root filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Copy {
+    /// Whether input 0 is the root filesystem; without one the copy starts on an empty root.
+    pub has_root: bool,
+    /// What is copied, in order.
+    pub sources: Vec<CopySource>,
+    /// Absolute, cleaned destination; see `into_directory`.
+    pub destination: String,
+    /// The destination ended in `/` or `/.`, or several files go there: it is a directory.
+    pub into_directory: bool,
+    /// `--chown` as written after expansion, looked up in the root filesystem.
+    pub chown: Option<String>,
+    /// `--chmod` as written after expansion: octal or symbolic.
+    pub chmod: Option<String>,
+    /// `--exclude` patterns.
+    pub exclude: Vec<String>,
+    /// `ADD`: archives among local files are unpacked unless told otherwise.
+    pub unpack: bool,
+    /// `--link`: an independent layer.
+    pub link: bool,
+    /// `--parents`: keep the source's directories.
+    pub parents: bool,
+}
+
+/// One source of a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "lowercase")]
+pub enum CopySource {
+    /// A path or pattern in the build context, absolute from the context's root.
+    Context {
+        /// Cleaned, with `/` in front; wildcards as written.
+        path: String,
+    },
+    /// A path or pattern in another vertex' root filesystem.
+    Input {
+        /// Which input.
+        input: InputIndex,
+        /// Cleaned, with `/` in front; wildcards as written.
+        path: String,
+    },
+    /// A file written in the Dockerfile; mode 0644.
+    Inline {
+        /// File name.
+        name: String,
+        /// The bytes.
+        content: String,
+    },
+    /// A path of an empty root: `COPY --from` of a stage without any filesystem.
+    Empty {
+        /// The path that will not be found unless it is the root or a pattern.
+        path: String,
+    },
+}
+
+/// Makes one directory.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Mkdir {
+    /// Whether input 0 is the root filesystem.
+    pub has_root: bool,
+    /// Absolute, cleaned.
+    pub path: String,
+    /// Owner of the directories made: `USER` as written, empty for root.
+    pub user: String,
+}

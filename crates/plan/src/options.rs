@@ -1,0 +1,57 @@
+//! What a caller may choose about one lowering.
+
+use std::collections::BTreeMap;
+
+use rbuild_types::Platform;
+
+use crate::op::Network;
+
+/// The choices. [`Default`] is a build of the last stage for this machine.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `--target`: a stage name (any case) or a number; `None` is the last stage.
+    pub target: Option<String>,
+    /// `--build-arg` values.
+    pub build_args: BTreeMap<String, String>,
+    /// `--platform`; `None` takes the build machine's, or a base image's own where the language
+    /// says so.
+    pub platform: Option<Platform>,
+    /// The machine that builds.
+    pub build_platform: Platform,
+    /// `--network` of steps that do not say.
+    pub network: Network,
+    /// `--label`: put on the target image only, over `LABEL`.
+    pub labels: BTreeMap<String, String>,
+    /// Whether the cache may not be read.
+    pub no_cache: NoCache,
+    /// Host name of steps.
+    pub hostname: String,
+}
+
+/// For which steps the cache may not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum NoCache {
+    /// For none.
+    #[default]
+    Off,
+    /// For all.
+    All,
+    /// For those of the named stages.
+    Stages(Vec<String>),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            platform: None,
+            build_platform: Platform::host(),
+            network: Network::Default,
+            labels: BTreeMap::new(),
+            no_cache: NoCache::Off,
+            // BuildKit's name; Dockerfiles in the wild test for it.
+            hostname: "buildkitsandbox".to_owned(),
+        }
+    }
+}

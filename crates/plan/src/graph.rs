@@ -42,6 +42,8 @@ impl Graph {
     pub fn add(&mut self, vertex: Vertex) -> VertexId {
         let identity = (vertex.op.clone(), vertex.inputs.clone());
         if let Some(id) = self.seen.get(&identity) {
+            // Of two equal steps one may have been asked to run afresh.
+            self.inner[NodeIndex::new(id.0)].no_cache |= vertex.no_cache;
             return *id;
         }
         let inputs = vertex.inputs.clone();

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod graph;
+pub mod mount;
 pub mod op;
 mod options;
 

@@ -7,6 +7,8 @@
 use rbuild_types::{Platform, Reference};
 use serde::{Deserialize, Serialize};
 
+use crate::mount::Mount;
+
 /// One unit of work that makes or changes a root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
@@ -58,6 +60,8 @@ pub struct Run {
     pub scripts: Vec<Script>,
     /// Host name inside.
     pub hostname: String,
+    /// `--mount`, in the order to be mounted.
+    pub mounts: Vec<Mount>,
 }
 
 /// A file that exists only while a process runs.
@@ -91,7 +95,9 @@ pub struct Copy {
     pub sources: Vec<CopySource>,
     /// Absolute, cleaned destination; see `into_directory`.
     pub destination: String,
-    /// The destination ended in `/` or `/.`, or several files go there: it is a directory.
+    /// The destination was written as a directory: empty, `.`, or with `/` or `/.` at its end.
+    /// Without it a directory that exists is still gone into; where none exists, several files
+    /// (several sources, or a pattern with several matches) have no place to go: an error.
     pub into_directory: bool,
     /// `--chown` as written after expansion, looked up in the root filesystem.
     pub chown: Option<String>,
@@ -103,7 +109,8 @@ pub struct Copy {
     pub unpack: bool,
     /// `--link`: an independent layer.
     pub link: bool,
-    /// `--parents`: keep the source's directories.
+    /// `--parents`: keep the source's directories. The paths of the sources then may hold one
+    /// `/./`: only what follows it is kept.
     pub parents: bool,
 }
 

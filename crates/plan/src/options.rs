@@ -9,7 +9,8 @@ use crate::op::Network;
 /// The choices. [`Default`] is a build of the last stage for this machine.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `--target`: a stage name (any case) or a number; `None` is the last stage.
+    /// `--target`: a stage name in any case; `None` is the last stage. A number finds nothing,
+    /// as in BuildKit.
     pub target: Option<String>,
     /// `--build-arg` values.
     pub build_args: BTreeMap<String, String>,

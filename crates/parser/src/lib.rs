@@ -7,8 +7,11 @@
 pub mod ast;
 pub mod expand;
 pub mod ignore_file;
+mod suggest;
 
 use rbuild_types::Diagnostic;
+
+pub use suggest::suggest;
 
 /// Parses a Dockerfile. The tree holds what could be read; when a diagnostic is an error, the
 /// tree must not be built.

@@ -1,0 +1,264 @@
+//! What can go wrong with a registry, by what the caller can do about it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rbuild_types::{Cancelled, Digest, Reference};
+use reqwest::StatusCode;
+
+/// Why a call to a registry failed.
+///
+/// `subject` is what was asked for (a reference, or a blob of one), `host` who was asked. Text
+/// from a registry is escaped and shortened already.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// The caller's token was cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// An option cannot work.
+    #[error("registry option `{option}` has the value {value:?}: {reason}")]
+    Options {
+        /// Name of the field of `RegistryOptions`.
+        option: &'static str,
+        /// The value, unless it may be secret.
+        value: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The network thread does not work.
+    #[error("cannot run the network thread")]
+    Runtime {
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Docker's configuration file cannot be used.
+    #[error("cannot use the credentials in {path}: {reason}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A credential helper failed.
+    #[error(
+        "credential helper docker-credential-{helper} failed for {host}: {reason}; repair it, or \
+         remove it from credHelpers and credsStore in Docker's config.json"
+    )]
+    Helper {
+        /// Name without `docker-credential-`.
+        helper: String,
+        /// The registry.
+        host: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// No connection, or it broke.
+    #[error("cannot fetch {subject} from {host}: {reason}")]
+    Connection {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// The innermost cause and, where known, a way out.
+        reason: String,
+    },
+    /// The answer did not come, or came too slowly.
+    #[error("cannot fetch {subject} from {host}: no progress for {} s", .waited.as_secs())]
+    Stalled {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// 401, or 403: credentials are missing, wrong or not enough.
+    #[error("{host} refuses access to {subject}: {answer}; {hint}")]
+    Unauthorized {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// The registry's answer.
+        answer: Answer,
+        /// A way out.
+        hint: String,
+    },
+    /// 404: no such repository, tag, manifest or blob.
+    #[error("{host} does not have {subject}: {answer}; check the name and the tag")]
+    NotFound {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// The registry's answer.
+        answer: Answer,
+    },
+    /// 429, and the tries are used up or the wait would be too long.
+    #[error("{host} limits the rate of requests for {subject}: {answer}{}; wait, or log in to \
+             raise the limit", wait_text(.retry_after))]
+    RateLimited {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// The registry's answer.
+        answer: Answer,
+        /// How long the registry asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// Any other status that is not a success.
+    #[error("{host} answers a request for {subject} with {answer}")]
+    Status {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// The registry's answer.
+        answer: Answer,
+    },
+    /// The token server was refused before anything was sent to it, or answers nonsense.
+    #[error("cannot get a token for {host}: {reason}")]
+    Token {
+        /// The registry.
+        host: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A redirect that is not followed.
+    #[error("{host} redirects the request for {subject} in a way that is not followed: {reason}")]
+    Redirect {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// Why it is not followed.
+        reason: String,
+    },
+    /// Other bytes than the digest names.
+    #[error("{host} sends wrong bytes for {subject}: expected {expected}, got {actual}")]
+    DigestMismatch {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// The digest that was asked for.
+        expected: Digest,
+        /// The digest of the bytes.
+        actual: Digest,
+    },
+    /// More or fewer bytes than the descriptor says.
+    #[error("{host} sends {subject} with a wrong size: expected {expected} bytes, got {actual}")]
+    SizeMismatch {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// Bytes by the descriptor.
+        expected: u64,
+        /// Bytes received or announced.
+        actual: u64,
+    },
+    /// A document above the limit.
+    #[error("{host} sends {subject} with more than {limit} bytes, which no sane document has")]
+    TooLarge {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A manifest that is not one, or two things at once.
+    #[error("{host} sends an unusable manifest for {subject}: {reason}")]
+    Manifest {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The caller's sink refused bytes.
+    #[error("cannot store {subject}")]
+    Sink {
+        /// What was asked for.
+        subject: String,
+        /// The sink's error.
+        source: std::io::Error,
+    },
+    /// Mirrors and the registry itself failed.
+    #[error("cannot fetch {subject} from any of its {} places{}", .failures.len(), list(.failures))]
+    Places {
+        /// The reference.
+        subject: String,
+        /// Each place in the order tried.
+        failures: Vec<PlaceFailure>,
+    },
+}
+
+/// How one of several places failed.
+#[derive(Debug)]
+pub struct PlaceFailure {
+    /// `host[:port]`.
+    pub place: String,
+    /// Its error.
+    pub error: RegistryError,
+}
+
+/// A registry's answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The registry's own code and message, escaped; may be empty.
+    pub detail: String,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        let status = StatusCode::from_u16(self.status).ok();
+        if let Some(reason) = status.and_then(|status| status.canonical_reason()) {
+            write!(f, " {reason}")?;
+        }
+        if !self.detail.is_empty() {
+            write!(f, " ({})", self.detail)?;
+        }
+        Ok(())
+    }
+}
+
+impl RegistryError {
+    /// Whether other places cannot help.
+    pub(crate) fn ends_the_call(&self) -> bool {
+        matches!(
+            self,
+            Self::Cancelled(_) | Self::Options { .. } | Self::Runtime { .. } | Self::Sink { .. }
+        )
+    }
+
+    /// One place's error as it is, several as a list.
+    pub(crate) fn from_places(reference: &Reference, mut failures: Vec<PlaceFailure>) -> Self {
+        match failures.pop() {
+            Some(only) if failures.is_empty() => only.error,
+            last => {
+                failures.extend(last);
+                Self::Places { subject: reference.to_string(), failures }
+            }
+        }
+    }
+}
+
+fn list(failures: &[PlaceFailure]) -> String {
+    failures.iter().map(|failure| format!("; {}: {}", failure.place, failure.error)).collect()
+}
+
+fn wait_text(wait: &Option<Duration>) -> String {
+    match wait {
+        Some(wait) => format!("; it asks to wait {} s", wait.as_secs()),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,135 @@
+//! Everything that the client may be told. The caller reads flags, files and the environment.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::RegistryError;
+use crate::place::split_location;
+
+/// How to reach registries.
+#[derive(Debug, Clone)]
+pub struct RegistryOptions {
+    /// Path of Docker's `config.json`, for credentials. The file may be missing. It is read again
+    /// whenever a registry asks for credentials, so that a `docker login` takes effect at once.
+    pub docker_config: Option<PathBuf>,
+    /// Directory in which credential helpers are looked for before `PATH`.
+    pub helper_dir: Option<PathBuf>,
+    /// Registry host (such as `docker.io`) to the mirrors that are tried, in this order, before
+    /// the host itself.
+    pub mirrors: BTreeMap<String, Vec<Mirror>>,
+    /// `host[:port]` that may be spoken to in plain HTTP. Loopback always may.
+    pub insecure: Vec<String>,
+    /// Registry host to further hosts whose token servers may see that registry's password.
+    /// Needed only when the token server is on another site than the registry.
+    pub token_hosts: BTreeMap<String, Vec<String>>,
+    /// Directory like `/etc/docker/certs.d`: `HOST[:PORT]/*.crt` there are trusted, besides the
+    /// system's roots, when speaking to that host.
+    pub certs_dir: Option<PathBuf>,
+    /// Proxies. None by default: the environment is the caller's to read.
+    pub proxies: Proxies,
+    /// Host name (without port) to the address that is used instead of asking DNS.
+    pub resolve: BTreeMap<String, SocketAddr>,
+    /// Blobs fetched at once from one registry host. Default 4, as BuildKit does.
+    pub connections: usize,
+    /// Tries per request, the first included; progress on a blob starts the count again.
+    /// Default 5.
+    pub retries: u32,
+    /// Wait before the second try; doubles with each further one. Default 1 s.
+    pub backoff: Duration,
+    /// Longest wait between tries. Default 8 s.
+    pub backoff_max: Duration,
+    /// Longest `Retry-After` that is obeyed; when a registry asks for more, the call fails at
+    /// once and says so. Default 60 s.
+    pub retry_after_max: Duration,
+    /// Limit for opening a connection, TLS included. Default 30 s.
+    pub connect_timeout: Duration,
+    /// Limit for the first byte of an answer. Default 60 s.
+    pub answer_timeout: Duration,
+    /// A body that brings less than [`RegistryOptions::idle_rate`] over this time has stalled.
+    /// Stalls are tried again once. Default 30 s.
+    pub idle_timeout: Duration,
+    /// Slowest acceptable body, bytes per second. Default 1 KiB/s.
+    pub idle_rate: u64,
+    /// Limit for a credential helper. Default 60 s.
+    pub helper_timeout: Duration,
+    /// Sent as `User-Agent`.
+    pub user_agent: String,
+}
+
+/// Another place that serves a registry's repositories under the same paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// `host[:port][/prefix]`; the repository's path is appended.
+    pub location: String,
+    /// Whether plain HTTP is allowed. Loopback always may.
+    pub insecure: bool,
+}
+
+/// HTTP proxies, in the meaning of curl's variables of the same names.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies {
+    /// URL of the proxy for `http://` registries.
+    pub http: Option<String>,
+    /// URL of the proxy for `https://` registries.
+    pub https: Option<String>,
+    /// Comma list of hosts that are reached directly. Loopback always is.
+    pub none: Option<String>,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> Self {
+        Self {
+            docker_config: None,
+            helper_dir: None,
+            mirrors: BTreeMap::new(),
+            insecure: Vec::new(),
+            token_hosts: BTreeMap::new(),
+            certs_dir: None,
+            proxies: Proxies::default(),
+            resolve: BTreeMap::new(),
+            connections: 4,
+            retries: 5,
+            backoff: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(8),
+            retry_after_max: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(30),
+            idle_rate: 1024,
+            helper_timeout: Duration::from_secs(60),
+            user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+impl RegistryOptions {
+    /// Refuses what could only fail later, in the middle of a pull.
+    pub(crate) fn check(&self) -> Result<(), RegistryError> {
+        let refuse = |option, value: &str, reason| {
+            Err(RegistryError::Options { option, value: value.to_owned(), reason })
+        };
+        if self.connections == 0 {
+            return refuse("connections", "0", "at least one connection is needed");
+        }
+        if self.retries == 0 {
+            return refuse("retries", "0", "the first try counts, so at least one is needed");
+        }
+        for mirror in self.mirrors.values().flatten() {
+            if split_location(&mirror.location).is_none() {
+                return refuse("mirrors", &mirror.location, "expected host[:port][/prefix]");
+            }
+        }
+        for proxy in [&self.proxies.http, &self.proxies.https].into_iter().flatten() {
+            // The URL may hold a password: the error must not repeat it.
+            if reqwest::Proxy::all(proxy.as_str()).is_err() {
+                return refuse("proxies", "(not shown)", "not a proxy URL");
+            }
+        }
+        if reqwest::header::HeaderValue::from_str(&self.user_agent).is_err() {
+            return refuse("user_agent", &self.user_agent, "not a header value");
+        }
+        Ok(())
+    }
+}

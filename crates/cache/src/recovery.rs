@@ -1,0 +1,199 @@
+//! What is done about processes that died, machines that lost power, and a lost index.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rbuild_types::Digest;
+use rusqlite::Connection;
+use serde::Deserialize;
+
+use crate::error::{At as _, CacheError};
+use crate::image_json::{Descriptor, MAX_JSON};
+use crate::index::Durability;
+use crate::lease::{self, Protected};
+use crate::lock::GcLock;
+use crate::remove::{Removal, remove_tree};
+use crate::snapshots::{self, Snapshot, SnapshotId};
+use crate::store::Store;
+use crate::{body, file, images, lock};
+
+/// How long opening a store may spend on removing what others left. The rest is removed by the
+/// next one, and by prune.
+pub(crate) const SWEEP_TIME: Duration = Duration::from_millis(300);
+
+/// A plain file in `tmp/` (made before there is an owner's directory) is old after this.
+const OLD_FILE: Duration = Duration::from_secs(60);
+
+/// Longest `index.json` that is read back: 10,000 images are about 4 MB.
+const MAX_INDEX_JSON: usize = 256 << 20;
+
+/// Removes from `tmp/` and `locks/` what belongs to no living process. What cannot be removed
+/// (files of another user in a rootless store) is left, because opening must not fail for it.
+pub(crate) fn sweep(store: &Store, time: Option<Duration>) -> Result<(), CacheError> {
+    let deadline = time.map(|time| Instant::now() + time);
+    let tmp = store.root().join("tmp");
+    for name in file::names(&tmp)? {
+        let path = tmp.join(name);
+        let Ok(Some(file)) = file::open_if_there(&path) else { continue };
+        let Ok(metadata) = file.metadata() else { continue };
+        let young =
+            || metadata.modified().is_ok_and(|time| time.elapsed().unwrap_or_default() < OLD_FILE);
+        if (!metadata.is_dir() && young()) || !lock::try_lock(&file, &path).unwrap_or(false) {
+            continue;
+        }
+        // Still locked while it is removed, so that no other sweep works on it too.
+        if matches!(remove_tree(&path, deadline), Ok(Removal::OutOfTime)) {
+            break;
+        }
+    }
+    let locks = store.locks();
+    for name in file::names(&locks)? {
+        if !name.starts_with(lease::PREFIX) && !name.starts_with("step-") {
+            continue;
+        }
+        let path = locks.join(name);
+        let Ok(Some(file)) = file::open_if_there(&path) else { continue };
+        if lock::try_lock(&file, &path).unwrap_or(false) && lock::is_at(&file, &path) {
+            let _ = file::unlink(&path);
+        }
+    }
+    Ok(())
+}
+
+/// Once per boot (and after the index was made anew): drops what was not synced before the power
+/// went, and snapshots that no row knows.
+pub(crate) fn after_boot(store: &Store) -> Result<(), CacheError> {
+    let boot = store.boot();
+    if store.meta("boot")?.as_deref() == Some(boot) {
+        return Ok(());
+    }
+    let guard = GcLock::exclusive(&store.gc_path())?;
+    if store.meta("boot")?.as_deref() == Some(boot) {
+        return Ok(());
+    }
+    store.index().write(Durability::Lazy, |index| {
+        let lost = "synced = 0 AND boot <> ?1";
+        index.execute(&format!("DELETE FROM records WHERE {lost}"), [boot])?;
+        index.execute(&format!("DELETE FROM snapshots WHERE {lost}"), [boot]).map(drop)
+    })?;
+    let trash = take_orphans(store, &Protected::read(&store.locks())?)?;
+    store.set_meta("boot", boot)?;
+    drop(guard);
+    let deadline = Instant::now() + SWEEP_TIME;
+    for path in trash {
+        // What is left stays in this process's directory below `tmp/`, for the next sweep.
+        if matches!(remove_tree(&path, Some(deadline)), Ok(Removal::OutOfTime)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Moves snapshot directories without a row to `tmp/`, removes sidecars without a directory, and
+/// rows without one. The caller holds the exclusive gc lock and removes what is returned.
+pub(crate) fn take_orphans(
+    store: &Store,
+    protected: &Protected,
+) -> Result<Vec<std::path::PathBuf>, CacheError> {
+    let directory = store.root().join("snapshots");
+    let known: HashSet<String> = store.index().read(|index| {
+        index.prepare("SELECT id FROM snapshots")?.query_map([], |row| row.get(0))?.collect()
+    })?;
+    let names: HashSet<String> = file::names(&directory)?.into_iter().collect();
+    let mut trash = Vec::new();
+    for name in &names {
+        let id = name.strip_suffix(".json").unwrap_or(name);
+        let keep = |id: SnapshotId| protected.snapshots.contains(&id);
+        if known.contains(id) && names.contains(id) || id.parse().is_ok_and(keep) {
+            continue;
+        }
+        if name.ends_with(".json") {
+            file::unlink(&directory.join(name))?;
+        } else {
+            let aside = store.temporary("trash")?;
+            file::rename(&directory.join(name), &aside)?;
+            trash.push(aside);
+        }
+    }
+    let gone: Vec<_> = known.iter().filter(|id| !names.contains(*id)).collect();
+    if !gone.is_empty() {
+        store.index().write(Durability::Lazy, |index| {
+            let mut statement = index.prepare("DELETE FROM snapshots WHERE id = ?1")?;
+            gone.iter().try_for_each(|id| statement.execute([id]).map(drop))
+        })?;
+    }
+    Ok(trash)
+}
+
+/// Makes all rows of this boot durable, with what they stand for. Order: look which rows there
+/// are; flush the file system; write their sidecars; mark them and flush the index's log.
+pub(crate) fn sync(store: &Store) -> Result<(), CacheError> {
+    let boot = store.boot();
+    let last = |index: &Connection, table: &str| {
+        let sql = format!("SELECT max(seq) FROM {table} WHERE synced = 0 AND boot = ?1");
+        index.prepare_cached(&sql)?.query_row([boot], |row| row.get::<_, Option<i64>>(0))
+    };
+    let (snapshots, records) =
+        store.index().read(|index| Ok((last(index, "snapshots")?, last(index, "records")?)))?;
+    let root = file::open(store.root())?;
+    if snapshots.is_none() && records.is_none() {
+        // Blobs have durable bytes, but perhaps not yet a durable name.
+        return file::sync_dir(&store.root().join("blobs/sha256"));
+    }
+    rustix::fs::syncfs(&root).at("sync", store.root())?;
+    let fresh: Vec<Option<Snapshot>> = store.index().read(|index| {
+        let sql = "SELECT body FROM snapshots WHERE synced = 0 AND boot = ?1 AND seq <= ?2";
+        let mut statement = index.prepare_cached(sql)?;
+        statement.query_map((boot, snapshots), snapshots::decode)?.collect()
+    })?;
+    for snapshot in fresh.iter().flatten() {
+        store.snapshots().write_sidecar(snapshot)?;
+    }
+    store.index().write(Durability::Synced, |index| {
+        for (table, last) in [("snapshots", snapshots), ("records", records)] {
+            let sql = format!(
+                "UPDATE {table} SET synced = 1 WHERE synced = 0 AND boot = ?1 AND seq <= ?2"
+            );
+            index.prepare_cached(&sql)?.execute((boot, last))?;
+        }
+        Ok(())
+    })
+}
+
+/// Fills a new index from `index.json` and the sidecars of synced snapshots.
+pub(crate) fn refill(root: &Path, index: &Connection) -> rusqlite::Result<()> {
+    images::refill(root, index)?;
+    let directory = root.join("snapshots");
+    let names: HashSet<String> = file::names(&directory).unwrap_or_default().into_iter().collect();
+    for name in &names {
+        let Some(id) = name.strip_suffix(".json").filter(|id| names.contains(*id)) else {
+            continue;
+        };
+        let Some(bytes) = read_json(&directory.join(name), None) else { continue };
+        let Some(snapshot) = body::decode::<Snapshot>(&bytes) else { continue };
+        if snapshot.id.as_str() == id {
+            snapshots::insert(index, &snapshot, "", true)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads a small file, verifying its digest; `None` when anything is wrong with it.
+pub(crate) fn read_json(path: &Path, digest: Option<&Digest>) -> Option<Vec<u8>> {
+    let bytes = file::read_capped(file::open(path).ok()?, path, MAX_JSON).ok()?;
+    let fits = bytes.len() <= MAX_JSON && digest.is_none_or(|digest| Digest::of(&bytes) == *digest);
+    fits.then_some(bytes)
+}
+
+/// The descriptors in `index.json`; none when it is damaged.
+pub(crate) fn read_index_json(root: &Path) -> Vec<Descriptor> {
+    #[derive(Deserialize)]
+    struct Index {
+        manifests: Vec<Descriptor>,
+    }
+    let path = root.join("index.json");
+    let read = file::open(&path).and_then(|file| file::read_capped(file, &path, MAX_INDEX_JSON));
+    let parsed = read.ok().and_then(|bytes| serde_json::from_slice::<Index>(&bytes).ok());
+    parsed.map_or_else(Vec::new, |index| index.manifests)
+}

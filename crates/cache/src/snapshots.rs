@@ -1,0 +1,394 @@
+//! Trees: `snapshots/<id>/`, each a layer over its parent or a whole tree of its own.
+//!
+//! This crate makes, names and removes the directories; what is in them, and how they are mounted,
+//! is the business of `snapshot`. A snapshot is made below `tmp/` and published by renaming, row
+//! first: a row whose directory is missing is no snapshot, so neither order of a crash and a
+//! rename can show half a tree. Order of the facts: a snapshot is published without a diff id when
+//! its tar was not made yet; [`Snapshots::set_diff`] adds it later, and an exporter waits for it.
+//!
+//! The sidecar `<id>.json`, written by [`Store::sync`](crate::Store::sync), says that the tree is
+//! durable and repeats the row, so that images survive the loss of the index.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rbuild_types::Digest;
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use serde::{Deserialize, Serialize};
+
+use crate::error::CacheError;
+use crate::index::Durability;
+use crate::lease::Object;
+use crate::lock::GcLock;
+use crate::store::Store;
+use crate::{body, file, remove};
+
+/// Names a snapshot: 1 to 64 of the letters `a`-`z` and digits; safe as a file name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SnapshotId(String);
+
+/// Why a text is not a [`SnapshotId`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a snapshot id")]
+pub struct SnapshotIdError {
+    /// The refused text, shortened.
+    pub text: String,
+}
+
+impl SnapshotId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SnapshotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for SnapshotId {
+    type Err = SnapshotIdError;
+
+    fn from_str(text: &str) -> Result<Self, SnapshotIdError> {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if (1..=64).contains(&text.len()) && text.bytes().all(fits) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(SnapshotIdError { text: text.chars().take(80).collect() })
+        }
+    }
+}
+
+impl TryFrom<String> for SnapshotId {
+    type Error = SnapshotIdError;
+
+    fn try_from(text: String) -> Result<Self, SnapshotIdError> {
+        text.parse()
+    }
+}
+
+impl From<SnapshotId> for String {
+    fn from(id: SnapshotId) -> Self {
+        id.0
+    }
+}
+
+/// What is known about a tree when it is published.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotMeta {
+    /// The snapshot that this one is a layer on; `None` for a bottom or a whole tree.
+    #[serde(default)]
+    pub parent: Option<SnapshotId>,
+    /// OCI chain id: names the content of this layer with all below it.
+    #[serde(default)]
+    pub chain_id: Option<Digest>,
+    /// Digest of the layer's uncompressed tar.
+    #[serde(default)]
+    pub diff_id: Option<Digest>,
+    /// Bytes of the uncompressed tar.
+    #[serde(default)]
+    pub tar_size: Option<u64>,
+    /// Bytes on disk, as [`DiskUsage`](crate::DiskUsage) counts them.
+    #[serde(default)]
+    pub bytes: u64,
+}
+
+/// A published snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Its name.
+    pub id: SnapshotId,
+    /// What made it, for people: the word given to [`Snapshots::allocate`].
+    pub kind: String,
+    /// Milliseconds since 1970.
+    pub created: i64,
+    /// The rest.
+    #[serde(flatten)]
+    pub meta: SnapshotMeta,
+}
+
+/// A tree in the making. Dropped without [`Snapshots::publish`], it is removed.
+#[derive(Debug)]
+pub struct NewSnapshot {
+    id: SnapshotId,
+    kind: String,
+    path: PathBuf,
+    published: bool,
+    /// Keeps the lock on the owner's directory.
+    _store: Store,
+}
+
+impl NewSnapshot {
+    /// The id that it will have.
+    pub fn id(&self) -> &SnapshotId {
+        &self.id
+    }
+
+    /// Its directory: empty, mode 0755, on the store's file system.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for NewSnapshot {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = remove::remove_tree(&self.path, None);
+        }
+    }
+}
+
+/// The snapshots of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshots<'a> {
+    store: &'a Store,
+}
+
+/// A usable row: durable, or written since the machine started.
+const USABLE: &str = "(synced = 1 OR boot = ?2)";
+
+impl<'a> Snapshots<'a> {
+    pub(crate) fn new(store: &'a Store) -> Self {
+        Self { store }
+    }
+
+    /// Where the snapshot is, or would be.
+    pub fn path(&self, id: &SnapshotId) -> PathBuf {
+        self.store.root().join("snapshots").join(id.as_str())
+    }
+
+    pub(crate) fn sidecar(&self, id: &SnapshotId) -> PathBuf {
+        self.store.root().join("snapshots").join(format!("{id}.json"))
+    }
+
+    /// Makes an empty directory for a new tree. `kind` is a word for people, shown by `du`:
+    /// `run`, `copy`, `layer`, …
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn allocate(&self, kind: &str) -> Result<NewSnapshot, CacheError> {
+        let id = SnapshotId(file::random_name(12)?);
+        let path = self.store.temporary("snapshot")?;
+        file::make_dir(&path, 0o755)?;
+        let (kind, _store) = (kind.to_owned(), self.store.clone());
+        Ok(NewSnapshot { id, kind, path, published: false, _store })
+    }
+
+    /// Publishes a tree. When `meta` names a chain id that a snapshot has already (another process
+    /// unpacked the same layer), the new tree is removed and the older snapshot's id returned.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::NoSnapshot`] when the parent is not there.
+    pub fn publish(
+        &self,
+        mut new: NewSnapshot,
+        meta: SnapshotMeta,
+    ) -> Result<SnapshotId, CacheError> {
+        if let Some(chain_id) = &meta.chain_id
+            && let Some(older) = self.by_chain_id(chain_id)?
+        {
+            return Ok(older);
+        }
+        if let Some(parent) = &meta.parent
+            && !self.contains(parent)?
+        {
+            return Err(CacheError::NoSnapshot { id: parent.to_string() });
+        }
+        let snapshot =
+            Snapshot { id: new.id.clone(), kind: new.kind.clone(), created: file::now_ms(), meta };
+        // Prune must not see the row without the directory, whether or not there is a lease.
+        let protection = self.store.protect(&Object::Snapshot(snapshot.id.clone()))?;
+        let _guard = match protection {
+            Some(guard) => guard,
+            None => GcLock::shared(&self.store.gc_path())?,
+        };
+        let boot = self.store.boot();
+        self.store
+            .index()
+            .write(Durability::Lazy, |index| insert(index, &snapshot, boot, false))?;
+        file::rename(&new.path, &self.path(&snapshot.id))?;
+        new.published = true;
+        Ok(snapshot.id)
+    }
+
+    /// Whether the snapshot is there and whole; a lease of this handle then keeps it.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn contains(&self, id: &SnapshotId) -> Result<bool, CacheError> {
+        Ok(self.meta(id)?.is_some())
+    }
+
+    /// The snapshot's row, if it is there and whole; a lease of this handle then keeps it.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn meta(&self, id: &SnapshotId) -> Result<Option<Snapshot>, CacheError> {
+        let sql = format!("SELECT body FROM snapshots WHERE id = ?1 AND {USABLE}");
+        let boot = self.store.boot();
+        let found = self.store.index().read(|index| {
+            let mut statement = index.prepare_cached(&sql)?;
+            statement.query_row((id.as_str(), boot), decode).optional()
+        })?;
+        match found.flatten() {
+            Some(snapshot) if snapshot.id == *id && self.keep(id)? => Ok(Some(snapshot)),
+            _ => Ok(None),
+        }
+    }
+
+    /// A snapshot of this content, if there is one; a lease of this handle then keeps it.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn by_chain_id(&self, chain_id: &Digest) -> Result<Option<SnapshotId>, CacheError> {
+        let sql = format!("SELECT body FROM snapshots WHERE chain_id = ?1 AND {USABLE}");
+        let boot = self.store.boot();
+        let found: Vec<_> = self.store.index().read(|index| {
+            let mut statement = index.prepare_cached(&sql)?;
+            statement.query_map((chain_id.as_bytes(), boot), decode)?.collect()
+        })?;
+        for snapshot in found.into_iter().flatten() {
+            if snapshot.meta.chain_id == Some(*chain_id) && self.keep(&snapshot.id)? {
+                return Ok(Some(snapshot.id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The snapshot with everything below it, bottom first.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::NoSnapshot`] names the one that is missing.
+    pub fn chain(&self, id: &SnapshotId) -> Result<Vec<SnapshotId>, CacheError> {
+        let mut chain = vec![id.clone()];
+        let mut next = Some(id.clone());
+        while let Some(id) = next {
+            let missing = || CacheError::NoSnapshot { id: id.to_string() };
+            next = self.meta(&id)?.ok_or_else(missing)?.meta.parent;
+            match &next {
+                // Only a damaged index has a cycle.
+                Some(parent) if chain.contains(parent) => return Err(missing()),
+                Some(parent) => chain.push(parent.clone()),
+                None => {}
+            }
+        }
+        chain.reverse();
+        Ok(chain)
+    }
+
+    /// Adds what is known once the layer's tar was made.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::NoSnapshot`] when it is not there.
+    pub fn set_diff(
+        &self,
+        id: &SnapshotId,
+        diff_id: Digest,
+        tar_size: u64,
+        chain_id: Digest,
+    ) -> Result<(), CacheError> {
+        let missing = || CacheError::NoSnapshot { id: id.to_string() };
+        let mut snapshot = self.meta(id)?.ok_or_else(missing)?;
+        snapshot.meta.diff_id = Some(diff_id);
+        snapshot.meta.tar_size = Some(tar_size);
+        snapshot.meta.chain_id = Some(chain_id);
+        let body = encode(&snapshot)?;
+        let synced = self.store.index().write(Durability::Lazy, |index| {
+            let sql = "UPDATE snapshots SET chain_id = ?2, body = ?3 WHERE id = ?1 \
+                       RETURNING synced";
+            let mut statement = index.prepare_cached(sql)?;
+            let row = (id.as_str(), chain_id.as_bytes(), &body);
+            statement.query_row(row, |row| row.get::<_, bool>(0)).optional()
+        })?;
+        // An unsynced one gets its sidecar with the next sync.
+        if synced == Some(true) { self.write_sidecar(&snapshot) } else { Ok(()) }
+    }
+
+    /// All snapshots that are there and whole.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn list(&self) -> Result<Vec<Snapshot>, CacheError> {
+        let sql = "SELECT body FROM snapshots WHERE synced = 1 OR boot = ?1 ORDER BY seq";
+        let boot = self.store.boot();
+        let rows: Vec<Option<Snapshot>> = self
+            .store
+            .index()
+            .read(|index| index.prepare_cached(sql)?.query_map([boot], decode)?.collect())?;
+        let there = |snapshot: &Snapshot| file::exists(&self.path(&snapshot.id));
+        Ok(rows.into_iter().flatten().filter(there).collect())
+    }
+
+    /// Removes the snapshot and its records; a missing one is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::InUse`] while it has children, or an image, a container or a build uses it.
+    pub fn remove(&self, id: &SnapshotId) -> Result<(), CacheError> {
+        crate::prune::remove_snapshot(self.store, id)
+    }
+
+    /// Protects the snapshot and says whether its directory is there.
+    pub(crate) fn keep(&self, id: &SnapshotId) -> Result<bool, CacheError> {
+        let _guard = self.store.protect(&Object::Snapshot(id.clone()))?;
+        Ok(file::exists(&self.path(id)))
+    }
+
+    /// Writes `<id>.json`.
+    pub(crate) fn write_sidecar(&self, snapshot: &Snapshot) -> Result<(), CacheError> {
+        use crate::error::At as _;
+        use std::io::Write as _;
+        let temporary = self.store.temporary("sidecar")?;
+        let mut file = file::create_new(&temporary)?;
+        file.write_all(&encode(snapshot)?).at("write", &temporary)?;
+        file::rename(&temporary, &self.sidecar(&snapshot.id))
+    }
+}
+
+/// Encodes a row's body, which is a sidecar's content too.
+fn encode(snapshot: &Snapshot) -> Result<Vec<u8>, CacheError> {
+    body::encode(snapshot)
+        .map_err(std::io::Error::from)
+        .map_err(|error| CacheError::io("encode", Path::new(snapshot.id.as_str()), error))
+}
+
+/// Decodes the body in column 0; `None` when it is damaged.
+pub(crate) fn decode(row: &Row<'_>) -> rusqlite::Result<Option<Snapshot>> {
+    Ok(row.get_ref(0)?.as_blob().ok().and_then(body::decode))
+}
+
+/// Inserts a row.
+pub(crate) fn insert(
+    index: &Connection,
+    snapshot: &Snapshot,
+    boot: &str,
+    synced: bool,
+) -> rusqlite::Result<()> {
+    let encoded = body::encode(snapshot)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let sql = "INSERT OR REPLACE INTO snapshots(id, parent, chain_id, boot, synced, body)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    index
+        .prepare_cached(sql)?
+        .execute((
+            snapshot.id.as_str(),
+            snapshot.meta.parent.as_ref().map(SnapshotId::as_str),
+            snapshot.meta.chain_id.as_ref().map(Digest::as_bytes),
+            boot,
+            synced,
+            encoded,
+        ))
+        .map(drop)
+}

@@ -1,1 +1,36 @@
-//! Runs a process isolated in a root filesystem.
+//! Runs a process isolated in a root filesystem: build steps and containers alike.
+//!
+//! # Who does what
+//!
+//! The engine may live in a program with many threads and much memory, so it never forks:
+//! [`Launch::start`] starts the *helper*, which is the same program under another name
+//! ([`HELPER_NAME`]), and hands it a [`Spec`] and the descriptors over a socket. The helper has
+//! one thread. It clones the *child* into new mount, PID, IPC, UTS, cgroup and, unless the host's
+//! was asked for, network namespaces, and then only waits. The child builds its surroundings in
+//! its own mount namespace (`linux/child.rs`), gives up what Docker's default takes away, and
+//! executes the program as process 1.
+//!
+//! # Who dies with whom
+//!
+//! The engine's end of the socket is the life line. When it closes, because the engine was
+//! dropped or killed, the helper kills the child; when the helper dies, the kernel kills the
+//! child (`PR_SET_PDEATHSIG`); when process 1 dies, the kernel kills all of its namespace and the
+//! mounts go with it. Nothing is left for anybody to clean up.
+//!
+//! # Root filesystem
+//!
+//! It arrives as a detached mount (`rbuild-snapshot`), is attached in the child's namespace and
+//! pivoted into. Every path in it is opened by `openat2` with `RESOLVE_IN_ROOT`, mount targets
+//! without following a final link, so that an image cannot direct a mount elsewhere.
+
+mod error;
+mod launch;
+pub mod linux;
+mod output;
+mod spec;
+mod sys;
+
+pub use error::SandboxError;
+pub use launch::{HELPER_NAME, Launch, Running, Stdio};
+pub use linux::helper::sandbox_main;
+pub use spec::{Exit, InjectedFile, Mount, MountSource, Network, Spec, StartFailure};

@@ -85,10 +85,7 @@ pub fn bind(path: &Path) -> Result<OwnedFd, SnapshotError> {
     })
 }
 
-fn overlay(
-    lowers: &[PathBuf],
-    upper: Option<(&Path, &Path)>,
-) -> Result<OwnedFd, SnapshotError> {
+fn overlay(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, SnapshotError> {
     if lowers.len() > MAX_LAYERS {
         return Err(SnapshotError::TooManyLayers { count: lowers.len() });
     }

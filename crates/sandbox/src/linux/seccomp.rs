@@ -1,9 +1,9 @@
 //! Docker's default seccomp profile, compiled to a classic BPF program and loaded.
 //!
-//! The profile is data ([`profile`]), the numbers of its names come from the `syscalls` crate
-//! ([`abi`]), and [`compile`] turns both into a program: one binary search over ranges of call
-//! numbers for each calling convention of the machine. That takes some 300 instructions, where
-//! one test per name takes 1,600 and half a millisecond more to load.
+//! The profile is data (`profile.rs`), the numbers of its names come from the `syscalls` crate
+//! (`abi.rs`), and `compile.rs` turns both into a program: one binary search over ranges of call
+//! numbers for each calling convention of the machine. With Docker's capabilities that makes 224
+//! instructions on x86-64, where one test per name makes 1,600 and costs half a millisecond more.
 //!
 //! # What a program gets
 //!
@@ -74,8 +74,8 @@ impl KernelVersion {
 /// capabilities (its bounding set).
 ///
 /// Some calls are allowed only with a capability: `mount` with `CAP_SYS_ADMIN`, for example.
-/// Takes about 0.1 ms; to be made before the child is cloned, or in the helper, since it
-/// allocates.
+/// Takes about 0.1 ms (0.16 ms the first time), and loading the result 0.07 ms (release build on
+/// a 2-core x86-64 machine). It allocates.
 pub fn docker_filter(granted: CapabilitySet) -> Vec<SockFilter> {
     filter_for(Machine::NATIVE, granted, KernelVersion::running())
 }
@@ -158,6 +158,59 @@ mod tests {
             assert_eq!(call(libc::SYS_personality, [0x4, 0]), libc::EPERM);
             // A call of the future.
             assert_eq!(call(4000, [0; 2]), libc::ENOSYS);
+        });
+    }
+
+    /// An i386 program that exits with the error number that `clone3(0, 0)` gives it.
+    #[cfg(target_arch = "x86_64")]
+    fn i386_program() -> Vec<u8> {
+        const BASE: u32 = 0x0804_8000;
+        const HEADERS: u32 = 52 + 32;
+        let code = [
+            &[0xb8, 0xb3, 0x01, 0x00, 0x00][..],         // mov eax, 435
+            &[0x31, 0xdb, 0x31, 0xc9, 0xcd, 0x80],       // xor ebx, ebx; xor ecx, ecx; int 0x80
+            &[0xf7, 0xd8, 0x89, 0xc3],                   // neg eax; mov ebx, eax
+            &[0xb8, 0x01, 0x00, 0x00, 0x00, 0xcd, 0x80], // mov eax, 1; int 0x80
+        ]
+        .concat();
+        let size = HEADERS + code.len() as u32;
+        let mut elf = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
+        for word in [1, BASE + HEADERS, 52, 0, 0, 52 | 32 << 16, 1, 0] {
+            elf.extend(u32::to_le_bytes(word));
+        }
+        for word in [1, 0, BASE, BASE, size, size, 5, 0x1000] {
+            elf.extend(u32::to_le_bytes(word));
+        }
+        elf.extend(code);
+        elf
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn i386_programs_run_under_the_filter_and_x32_calls_do_not() {
+        in_filtered_thread(CapabilitySet::docker_default(), || {
+            let x32_getppid = abi::X32_BIT.into();
+            assert_eq!(sys::probe::call(x32_getppid, [0; 2]), libc::EPERM);
+
+            use std::os::unix::fs::PermissionsExt;
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("i386");
+            fs_err::write(&path, i386_program()).unwrap();
+            fs_err::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            for _ in 0..100 {
+                match std::process::Command::new(&path).status() {
+                    Ok(status) => return assert_eq!(status.code(), Some(libc::ENOSYS)),
+                    // Another test forked while the file was open for writing.
+                    Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) => {
+                        std::thread::sleep(std::time::Duration::from_millis(10));
+                    }
+                    Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+                        return eprintln!("skipped: this kernel runs no i386 programs");
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            panic!("the program stayed busy");
         });
     }
 

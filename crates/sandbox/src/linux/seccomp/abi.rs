@@ -60,6 +60,9 @@ const ARM_PRIVATE_CALLS: [(u32, &str); 3] = [
     (ARM_PRIVATE + 5, "set_tls"),
 ];
 
+/// The block of calls with 64-bit times for 32-bit machines.
+const TIME64_CALLS: std::ops::RangeInclusive<u32> = 403..=423;
+
 impl Abi {
     /// Its `AUDIT_ARCH_*` value (`linux/audit.h`): the ELF machine, and flags for 64 bits and
     /// little-endian.
@@ -87,7 +90,18 @@ impl Abi {
         match self {
             Self::X86_64 => table!(x86_64),
             Self::I386 => table!(x86),
-            Self::Aarch64 => table!(aarch64),
+            // The crate's table calls one by another name than the kernel and the profile do, and
+            // lists calls that only 32-bit machines have.
+            Self::Aarch64 => {
+                let mut calls: Vec<_> = table!(aarch64);
+                calls.retain(|(number, _)| !TIME64_CALLS.contains(number));
+                for (_, name) in &mut calls {
+                    if *name == "fstatat" {
+                        *name = "newfstatat";
+                    }
+                }
+                calls
+            }
             Self::Arm => {
                 let mut calls: Vec<_> = table!(arm);
                 calls.extend(ARM_PRIVATE_CALLS);
@@ -113,6 +127,8 @@ mod tests {
             (Abi::Aarch64, "clone3", 435),
             (Abi::Arm, "clone3", 435),
             (Abi::I386, "socketcall", 102),
+            (Abi::Aarch64, "newfstatat", 79),
+            (Abi::Arm, "futex_time64", 422),
             (Abi::Arm, "set_tls", 0xf0005),
         ] {
             let calls = abi.calls();

@@ -1,0 +1,341 @@
+//! The engine's side: starts the helper, hands over the work, waits.
+
+use std::ffi::OsStr;
+use std::io::{self, IoSlice, IoSliceMut, Read as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rbuild_types::{CancelToken, Cancelled, Stream};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+
+use crate::output::Output;
+use crate::spec::Report;
+use crate::{Exit, SandboxError, Spec};
+
+/// The name (`argv[0]`) under which the program is started as the helper.
+pub const HELPER_NAME: &str = "rbuild-sandbox-helper";
+
+/// Descriptors that one message carries at most (`SCM_MAX_FD` in the kernel).
+pub(crate) const MAX_DESCRIPTORS: usize = 253;
+
+/// How long a process may take to end after SIGTERM before it is killed.
+const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// Where standard input, output and error of the process go.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Input is empty; output and error are read by [`Running::wait`].
+    Capture,
+    /// The given descriptors.
+    Given {
+        /// Standard input.
+        stdin: OwnedFd,
+        /// Standard output.
+        stdout: OwnedFd,
+        /// Standard error.
+        stderr: OwnedFd,
+    },
+    /// A terminal inside; its master side is [`Running::terminal`].
+    Terminal,
+}
+
+/// Everything that one start needs.
+#[derive(Debug)]
+pub struct Launch {
+    /// The program to start as the helper: this one, or an installed rbuild.
+    pub helper: PathBuf,
+    /// What to run.
+    pub spec: Spec,
+    /// The root filesystem: a detached mount.
+    pub root: OwnedFd,
+    /// Detached mounts that the spec names by number.
+    pub mounts: Vec<OwnedFd>,
+    /// Standard input, output and error.
+    pub stdio: Stdio,
+}
+
+/// A started process. Dropping it kills the process and all its descendants.
+#[derive(Debug)]
+pub struct Running {
+    helper_name: String,
+    helper: Child,
+    control: OwnedFd,
+    buffered: Vec<u8>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+    pid: Option<u32>,
+}
+
+impl Launch {
+    /// The program that runs now, for use as the helper.
+    pub fn this_program() -> PathBuf {
+        PathBuf::from("/proc/self/exe")
+    }
+
+    /// Starts the process. Returns as soon as the helper has its orders; failures to set up come
+    /// from [`Running::wait`].
+    pub fn start(self) -> Result<Running, SandboxError> {
+        let (mine, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .map_err(io::Error::from)?;
+        let helper = start_helper(&self.helper, theirs)?;
+        let mut running = Running {
+            helper_name: self.helper.display().to_string(),
+            helper,
+            control: mine,
+            buffered: Vec::new(),
+            stdout: None,
+            stderr: None,
+            terminal: None,
+            pid: None,
+        };
+        let mut descriptors = vec![self.root];
+        match self.stdio {
+            Stdio::Terminal => {}
+            Stdio::Given { stdin, stdout, stderr } => descriptors.extend([stdin, stdout, stderr]),
+            Stdio::Capture => {
+                let (out_read, out_write) =
+                    pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+                let (err_read, err_write) =
+                    pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
+                let null = fs_open_null()?;
+                descriptors.extend([null, out_write, err_write]);
+                running.stdout = Some(out_read);
+                running.stderr = Some(err_read);
+            }
+        }
+        descriptors.extend(self.mounts);
+        send_orders(running.control.as_fd(), &self.spec, &descriptors)?;
+        Ok(running)
+    }
+}
+
+fn fs_open_null() -> io::Result<OwnedFd> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    Ok(openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn start_helper(program: &Path, control: OwnedFd) -> Result<Child, SandboxError> {
+    // No `pre_exec`, so that std can use vfork semantics: starting costs the same however much
+    // memory the engine's host uses.
+    Command::new(program)
+        .arg0(OsStr::new(HELPER_NAME))
+        .env_clear()
+        .stdin(control)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .map_err(|source| SandboxError::Helper { helper: program.display().to_string(), source })
+}
+
+/// One message: the length of the JSON document with all descriptors, then the document.
+fn send_orders(
+    control: BorrowedFd<'_>,
+    spec: &Spec,
+    descriptors: &[OwnedFd],
+) -> Result<(), SandboxError> {
+    if descriptors.len() > MAX_DESCRIPTORS {
+        let message = format!("more than {MAX_DESCRIPTORS} mounts in one process");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message).into());
+    }
+    let document = serde_json::to_vec(spec).map_err(io::Error::from)?;
+    let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+        return Err(io::Error::other("too many descriptors for one message").into());
+    }
+    let length = (document.len() as u64).to_le_bytes();
+    let flags = SendFlags::NOSIGNAL;
+    sendmsg(control, &[IoSlice::new(&length)], &mut ancillary, flags).map_err(io::Error::from)?;
+    let mut rest = document.as_slice();
+    while !rest.is_empty() {
+        let sent = rustix::net::send(control, rest, flags).map_err(io::Error::from)?;
+        rest = rest.get(sent..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+impl Running {
+    /// The master side of the terminal, once it was made; waits for that.
+    pub fn terminal(&mut self) -> Result<OwnedFd, SandboxError> {
+        loop {
+            if let Some(terminal) = self.terminal.take() {
+                return Ok(terminal);
+            }
+            match self.next_report()? {
+                Some(Report::Failed(failure)) => return Err(SandboxError::Start(failure)),
+                Some(Report::Started { pid }) => self.pid = Some(pid),
+                Some(Report::Terminal) => {}
+                Some(Report::Exited(_)) | None => return Err(self.no_answer()),
+            }
+        }
+    }
+
+    /// The process' number on the host, once it started.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let byte = [signal.as_raw() as u8];
+        rustix::net::send(&self.control, &byte, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// Waits for the end, giving what the process writes to `output` (only with
+    /// [`Stdio::Capture`]). When `cancel` is cancelled the process gets SIGTERM, shortly after
+    /// SIGKILL, and the call fails with [`SandboxError::Cancelled`].
+    pub fn wait(
+        mut self,
+        cancel: &CancelToken,
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Exit, SandboxError> {
+        let mut streams = Output::new(self.stdout.take(), self.stderr.take());
+        let mut outcome = None;
+        let mut deadline: Option<Instant> = None;
+        while outcome.is_none() {
+            let ready = self.poll(cancel, &streams, deadline)?;
+            if ready.cancelled && deadline.is_none() {
+                // The process may be gone already; its report is then on the way.
+                let _ = self.signal(Signal::TERM);
+                deadline = Some(Instant::now() + STOP_GRACE);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                let _ = self.signal(Signal::KILL);
+                deadline = Some(Instant::now() + STOP_GRACE);
+            }
+            streams.read_ready(output)?;
+            if ready.control {
+                match self.next_report()? {
+                    Some(Report::Started { pid }) => self.pid = Some(pid),
+                    Some(Report::Terminal) => {}
+                    Some(Report::Exited(exit)) => outcome = Some(Ok(exit)),
+                    Some(Report::Failed(failure)) => {
+                        outcome = Some(Err(SandboxError::Start(failure)));
+                    }
+                    None => outcome = Some(Err(self.no_answer())),
+                }
+            }
+        }
+        // All of the namespace is gone, so the pipes end.
+        streams.read_to_end(output)?;
+        // The helper exits right after its last report.
+        self.helper.wait()?;
+        if deadline.is_some() {
+            return Err(Cancelled.into());
+        }
+        outcome.unwrap_or_else(|| Err(self.no_answer()))
+    }
+
+    fn no_answer(&self) -> SandboxError {
+        SandboxError::NoAnswer { helper: self.helper_name.clone() }
+    }
+
+    fn poll(
+        &self,
+        cancel: &CancelToken,
+        streams: &Output,
+        deadline: Option<Instant>,
+    ) -> io::Result<Ready> {
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
+        });
+        let mut fds = vec![PollFd::new(&self.control, PollFlags::IN)];
+        // Once it is cancelled the descriptor stays readable and would make the loop spin.
+        let cancel_fd = if deadline.is_none() { cancel.fd() } else { None };
+        if let Some(fd) = &cancel_fd {
+            fds.push(PollFd::new(fd, PollFlags::IN));
+        }
+        fds.extend(streams.open().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let control = fds.first().is_some_and(|fd| !fd.revents().is_empty());
+        Ok(Ready { control, cancelled: cancel.is_cancelled() })
+    }
+
+    /// The next line of the helper, or `None` when it hung up.
+    fn next_report(&mut self) -> io::Result<Option<Report>> {
+        loop {
+            if let Some(end) = self.buffered.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffered.drain(..=end).collect();
+                return serde_json::from_slice(&line).map(Some).map_err(io::Error::from);
+            }
+            let mut bytes = [0; 4096];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let mut slices = [IoSliceMut::new(&mut bytes)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            let received = match recvmsg(&self.control, &mut slices, &mut ancillary, flags) {
+                Ok(received) => received.bytes,
+                Err(rustix::io::Errno::INTR) => continue,
+                // The helper died with orders unread.
+                Err(rustix::io::Errno::CONNRESET) => 0,
+                Err(errno) => return Err(errno.into()),
+            };
+            for message in ancillary.drain() {
+                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                    self.terminal = descriptors.last();
+                }
+            }
+            if received == 0 {
+                return Ok(None);
+            }
+            self.buffered.extend_from_slice(bytes.get(..received).unwrap_or_default());
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Closing the socket is the order to kill; it happens after this body, so kill by hand
+        // and leave no zombie.
+        let _ = self.signal(Signal::KILL);
+        let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
+        let _ = self.helper.wait();
+    }
+}
+
+struct Ready {
+    control: bool,
+    cancelled: bool,
+}
+
+/// Reads the helper's orders: the other end of [`send_orders`].
+pub(crate) fn receive_orders(control: BorrowedFd<'_>) -> io::Result<(Spec, Vec<OwnedFd>)> {
+    let mut length = [0; 8];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut slices = [IoSliceMut::new(&mut length)];
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
+    let received = recvmsg(control, &mut slices, &mut ancillary, flags)?.bytes;
+    if received != length.len() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut descriptors = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
+        }
+    }
+    let mut document = Vec::new();
+    let socket = std::fs::File::from(control.try_clone_to_owned()?);
+    let length = u64::from_le_bytes(length);
+    socket.take(length).read_to_end(&mut document)?;
+    Ok((serde_json::from_slice(&document)?, descriptors))
+}

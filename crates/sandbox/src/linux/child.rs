@@ -1,0 +1,165 @@
+//! The child: builds its surroundings, gives up privileges, becomes the program.
+//!
+//! It is a copy of the one-threaded helper, so it may allocate. The order below matters: what
+//! needs capabilities comes first, the seccomp filter before the capabilities go (without
+//! `no_new_privs`, which would break sudo, only CAP_SYS_ADMIN may load one), the parent-death
+//! signal last, because changing ids clears it.
+
+use std::fmt::Display;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::linux::user::{self, Identity};
+use crate::linux::{capabilities, dev, helper, mounts, program, seccomp};
+use crate::spec::Report;
+use crate::{Network, Spec, StartFailure, sys};
+
+/// Largest passwd or group file that is read (BuildKit's limit).
+const MAX_ACCOUNTS: usize = 10 << 20;
+
+/// Runs in the new process and never returns.
+pub(crate) fn run(spec: Spec, descriptors: Vec<OwnedFd>, control: OwnedFd) -> ! {
+    let Err(failure) = become_program(&spec, descriptors, &control);
+    let code = failure.code;
+    // When the engine is gone nobody is left to be told.
+    let _ = helper::send(control.as_fd(), &Report::Failed(failure));
+    std::process::exit(code)
+}
+
+/// Says which action failed.
+pub(crate) trait During<T> {
+    fn during(self, action: impl Display) -> Result<T, StartFailure>;
+}
+
+impl<T, E: Display> During<T> for Result<T, E> {
+    fn during(self, action: impl Display) -> Result<T, StartFailure> {
+        self.map_err(|error| StartFailure {
+            action: action.to_string(),
+            reason: error.to_string(),
+            code: 125,
+        })
+    }
+}
+
+fn become_program(
+    spec: &Spec,
+    descriptors: Vec<OwnedFd>,
+    control: &OwnedFd,
+) -> Result<std::convert::Infallible, StartFailure> {
+    let mut descriptors = descriptors.into_iter();
+    let root = descriptors.next().ok_or("no root").during("receive the root filesystem")?;
+    rustix::process::umask(Mode::empty());
+    let _ = rustix::process::setsid();
+    if !spec.terminal {
+        let stdio: Vec<_> = descriptors.by_ref().take(3).collect();
+        let [stdin, stdout, stderr] = stdio.as_slice() else {
+            return Err("descriptors are missing").during("receive standard input and output");
+        };
+        rustix::stdio::dup2_stdin(stdin).during("set standard input")?;
+        rustix::stdio::dup2_stdout(stdout).during("set standard output")?;
+        rustix::stdio::dup2_stderr(stderr).during("set standard error")?;
+    }
+
+    mounts::enter_root(&root)?;
+    drop(root);
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .during("open the root filesystem")?;
+    mounts::system(root.as_fd())?;
+    dev::populate(root.as_fd())?;
+    mounts::inject(root.as_fd(), &spec.files)?;
+    let detached: Vec<_> = descriptors.collect();
+    mounts::attach_all(root.as_fd(), &spec.mounts, &detached)?;
+    drop(detached);
+    mounts::mask(root.as_fd())?;
+    if spec.read_only {
+        mounts::make_read_only(root.as_fd())?;
+    }
+    rustix::system::sethostname(spec.hostname.as_bytes()).during("set the host name")?;
+    if spec.network == Network::None {
+        sys::loopback_up().during("bring the loopback device up")?;
+    }
+    if spec.terminal {
+        let master = dev::open_terminal(root.as_fd())?;
+        send_terminal(control, &master)?;
+    }
+
+    let identity = find_identity(root.as_fd(), &spec.user)?;
+    enter_directory(root.as_fd(), &spec.cwd, &identity)?;
+    drop(root);
+    let program = program::Prepared::new(spec, &identity)?;
+    drop_privileges(spec, &identity)?;
+    sys::close_on_exec_from(3).during("close descriptors")?;
+    sys::reset_signals();
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    set_parent_process_death_signal(Some(Signal::KILL)).during("tie the process to its helper")?;
+    Err(program.exec())
+}
+
+fn send_terminal(control: &OwnedFd, master: &OwnedFd) -> Result<(), StartFailure> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [master.as_fd()];
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let mut line = serde_json::to_vec(&Report::Terminal).during("hand the terminal over")?;
+    line.push(b'\n');
+    sendmsg(control, &[IoSlice::new(&line)], &mut ancillary, SendFlags::NOSIGNAL)
+        .during("hand the terminal over")?;
+    Ok(())
+}
+
+fn find_identity(root: std::os::fd::BorrowedFd<'_>, spec: &str) -> Result<Identity, StartFailure> {
+    let read = |path: &str| mounts::read_small(root, path, MAX_ACCOUNTS);
+    let passwd = read("etc/passwd").during("read /etc/passwd of the image")?;
+    let group = read("etc/group").during("read /etc/group of the image")?;
+    user::resolve(spec, &passwd, &group).during(format_args!("find user {spec:?} in the image"))
+}
+
+/// Enters the working directory and makes it first if it is not there, as Docker does.
+fn enter_directory(
+    root: std::os::fd::BorrowedFd<'_>,
+    path: &str,
+    identity: &Identity,
+) -> Result<(), StartFailure> {
+    let path = if path.is_empty() { "/" } else { path };
+    mounts::make_directories(root, path, (identity.uid, identity.gid))
+        .during(format_args!("make the working directory {path}"))?;
+    rustix::process::chdir(path).during(format_args!("enter the working directory {path}"))?;
+    // A descriptor that leaked from the host would put it outside (CVE-2024-21626).
+    let here = rustix::process::getcwd(Vec::new()).during("name the working directory")?;
+    if !here.as_bytes().starts_with(b"/") {
+        return Err("it lies outside of the root filesystem")
+            .during(format_args!("enter the working directory {path}"));
+    }
+    Ok(())
+}
+
+fn drop_privileges(spec: &Spec, identity: &Identity) -> Result<(), StartFailure> {
+    // Programs open /dev/stdout by name; a pipe of root's would refuse them.
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let pipe_or_terminal = rustix::fs::fstat(fd).is_ok_and(|stat| {
+            let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+            kind == rustix::fs::FileType::Fifo || rustix::termios::isatty(fd)
+        });
+        if pipe_or_terminal && identity.uid != 0 {
+            // Not ours to give when it comes from outside.
+            let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(identity.uid)), None);
+        }
+    }
+    let groups: Vec<_> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    rustix::thread::set_thread_groups(&groups).during("set supplementary groups")?;
+    let gid = Gid::from_raw(identity.gid);
+    rustix::thread::set_thread_res_gid(gid, gid, gid).during("set the group")?;
+    if spec.seccomp {
+        let filter = seccomp::docker_filter(spec.capabilities);
+        seccomp::install(&filter).during("load the system call filter")?;
+    }
+    capabilities::drop_bounding(spec.capabilities).during("limit capabilities")?;
+    let uid = Uid::from_raw(identity.uid);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).during("set the user")?;
+    capabilities::set_thread(spec.capabilities.for_uid(identity.uid)).during("set capabilities")
+}

@@ -1,0 +1,82 @@
+//! `/dev`: the few devices that Docker gives, links, and file systems for terminals and queues.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
+use crate::StartFailure;
+use crate::linux::child::During as _;
+use crate::linux::mounts::filesystem;
+
+/// Name, major and minor number of each device; all have mode 0666.
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+/// Link and what it points to.
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Fills the empty tmpfs at `/dev`.
+pub(crate) fn populate(root: BorrowedFd<'_>) -> Result<(), StartFailure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dev = openat(root, "dev", flags, Mode::empty()).during("open /dev")?;
+    for (name, major, minor) in DEVICES {
+        let mode = Mode::from_raw_mode(0o666);
+        mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
+            .during(format_args!("make /dev/{name}"))?;
+    }
+    for (name, target) in LINKS {
+        symlinkat(target, &dev, name).during(format_args!("make /dev/{name}"))?;
+    }
+    let harmless = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let without_devices = harmless | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let terminals = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    // Group 5 is `tty` in every distribution.
+    mount_in(&dev, "pts", filesystem("devpts", &terminals, harmless)?)?;
+    let shared = [("mode", "1777"), ("size", "65536k")];
+    mount_in(&dev, "shm", filesystem("tmpfs", &shared, without_devices)?)?;
+    mount_in(&dev, "mqueue", filesystem("mqueue", &[], without_devices)?)?;
+
+    Ok(())
+}
+
+fn mount_in(dev: &OwnedFd, name: &str, mount: OwnedFd) -> Result<(), StartFailure> {
+    let action = format!("mount /dev/{name}");
+    mkdirat(dev, name, Mode::from_raw_mode(0o755)).during(&action)?;
+    move_mount(&mount, "", dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).during(&action)
+}
+
+/// Makes a terminal in the new `/dev/pts`, makes it this session's and standard input, output
+/// and error, and shows it as `/dev/console`. Returns the master side.
+pub(crate) fn open_terminal(root: BorrowedFd<'_>) -> Result<OwnedFd, StartFailure> {
+    let action = "make a terminal";
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = openat(root, "dev/pts/ptmx", flags, Mode::empty()).during(action)?;
+    rustix::pty::unlockpt(&master).during(action)?;
+    let name = rustix::pty::ptsname(&master, Vec::new()).during(action)?;
+    let slave = openat(root, name.as_c_str(), flags, Mode::empty()).during(action)?;
+    rustix::process::ioctl_tiocsctty(&slave).during(action)?;
+    rustix::stdio::dup2_stdin(&slave).during(action)?;
+    rustix::stdio::dup2_stdout(&slave).during(action)?;
+    rustix::stdio::dup2_stderr(&slave).during(action)?;
+    let console = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    openat(root, "dev/console", console, Mode::from_raw_mode(0o620)).during(action)?;
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let bind = open_tree(root, name.as_c_str(), clone).during(action)?;
+    let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(bind.as_fd(), "", root, "dev/console", attach).during(action)?;
+    Ok(master)
+}

@@ -1,0 +1,135 @@
+//! The helper: one thread, clones the child, waits for it, dies with the engine.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use crate::launch::{HELPER_NAME, receive_orders};
+use crate::linux::child;
+use crate::spec::Report;
+use crate::sys::{self, Side};
+use crate::{Exit, Network, Spec, StartFailure};
+
+/// Becomes the sandbox helper when the program was started as one; otherwise returns at once.
+///
+/// Call it first thing in `main`, before any thread is started: the engine starts the program it
+/// lives in a second time, under the name [`HELPER_NAME`], to run build steps and containers.
+pub fn sandbox_main() {
+    if std::env::args_os().next().is_some_and(|name| name == HELPER_NAME) {
+        std::process::exit(match helper() {
+            Ok(()) => 0,
+            Err(_) => 125,
+        });
+    }
+}
+
+fn helper() -> io::Result<()> {
+    // The socket arrives as standard input. It moves up, so that 0 to 2 are free for the child.
+    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    // Ctrl-C at the engine's terminal is the engine's business.
+    let _ = rustix::process::setsid();
+    let (spec, descriptors) = receive_orders(control.as_fd())?;
+    let (pid, pidfd) = match sys::clone_child(namespaces(&spec)) {
+        Ok(Side::Child) => child::run(spec, descriptors, control),
+        Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
+        Err(error) => {
+            let failure = StartFailure {
+                action: "create namespaces for a process".to_owned(),
+                reason: format!("{error}{}", namespace_hint(&error)),
+                code: 125,
+            };
+            return send(control.as_fd(), &Report::Failed(failure));
+        }
+    };
+    // What the child uses must end with the child.
+    drop(descriptors);
+    send(control.as_fd(), &Report::Started { pid })?;
+    let exit = wait(control.as_fd(), &pidfd)?;
+    send(control.as_fd(), &Report::Exited(exit))
+}
+
+fn namespaces(spec: &Spec) -> libc::c_int {
+    let always = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    match spec.network {
+        Network::Host => always,
+        Network::None => always | libc::CLONE_NEWNET,
+    }
+}
+
+fn namespace_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            " (needs root, or a user namespace such as `unshare -rm` gives)"
+        }
+        _ => "",
+    }
+}
+
+/// Passes signals on and kills the child when the engine hangs up, until the child ends.
+fn wait(control: BorrowedFd<'_>, pidfd: &OwnedFd) -> io::Result<Exit> {
+    let mut listening = true;
+    loop {
+        let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
+        if listening {
+            fds.push(PollFd::from_borrowed_fd(control, PollFlags::IN));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        let ended = fds.first().is_some_and(|fd| !fd.revents().is_empty());
+        let spoken = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        if ended {
+            return reap(pidfd);
+        }
+        if spoken {
+            let mut byte = [0; 1];
+            let signal = match rustix::io::read(control, &mut byte) {
+                Ok(1) => Signal::from_named_raw(byte[0].into()),
+                Ok(_) | Err(_) => {
+                    listening = false;
+                    Some(Signal::KILL)
+                }
+            };
+            if let Some(signal) = signal {
+                // It may have ended meanwhile.
+                let _ = pidfd_send_signal(pidfd, signal);
+            }
+        }
+    }
+}
+
+fn reap(pidfd: &OwnedFd) -> io::Result<Exit> {
+    loop {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => {
+                return Ok(match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Exit::Code(code),
+                    (None, Some(signal)) => Exit::Signal(signal),
+                    (None, None) => Exit::Code(125),
+                });
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Writes one report to the engine.
+pub(crate) fn send(control: BorrowedFd<'_>, report: &Report) -> io::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    let mut rest = line.as_slice();
+    while !rest.is_empty() {
+        let sent = rustix::net::send(control, rest, rustix::net::SendFlags::NOSIGNAL)?;
+        rest = rest.get(sent..).unwrap_or_default();
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The Linux side: what happens in the helper and in the child.
+
+pub mod capabilities;
+mod child;
+mod dev;
+pub(crate) mod helper;
+mod mounts;
+mod program;
+pub mod seccomp;
+pub mod user;

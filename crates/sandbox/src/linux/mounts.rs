@@ -1,0 +1,309 @@
+//! The child's mounts, all by descriptor.
+//!
+//! The root filesystem comes from strangers. A mount target in it is opened with
+//! `RESOLVE_IN_ROOT`, so that a link can lead no further than its own root, and `/proc`, `/sys`
+//! and `/dev` must not be links at all (runc CVE-2019-19921 and its successors).
+
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, mkdirat, openat2,
+    unlinkat,
+};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    mount_change, move_mount, open_tree, unmount,
+};
+
+use crate::linux::child::During;
+use crate::spec::InjectedFile;
+use crate::{Mount, MountSource, StartFailure, sys};
+
+/// Docker's masked paths (moby `oci/defaults.go`): they show the host and not the container.
+const MASKED: [&str; 12] = [
+    "proc/asound",
+    "proc/acpi",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "sys/firmware",
+    "sys/devices/virtual/powercap",
+];
+
+/// Docker's read-only paths.
+const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+
+/// Attributes of `/proc` and `/sys`.
+const NO_PROGRAMS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+/// Attaches the detached root filesystem and makes it the root of this mount namespace.
+pub(crate) fn enter_root(root: &OwnedFd) -> Result<(), StartFailure> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).during("detach from the host's mounts")?;
+    // Any directory serves to attach it; the host's root is always there, and pivot_root puts
+    // it away.
+    move_mount(root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .during("attach the root filesystem")?;
+    rustix::process::fchdir(root).during("enter the root filesystem")?;
+    rustix::process::pivot_root(".", ".").during("pivot into the root filesystem")?;
+    // The old root now lies on top of the new one.
+    unmount(".", UnmountFlags::DETACH).during("let go of the host's files")?;
+    rustix::process::chdir("/").during("enter the root filesystem")
+}
+
+/// `/proc`, `/dev` (an empty tmpfs) and `/sys`.
+pub(crate) fn system(root: BorrowedFd<'_>) -> Result<(), StartFailure> {
+    let proc = filesystem("proc", &[], NO_PROGRAMS)?;
+    attach_system(root, "proc", &proc)?;
+    let dev = filesystem(
+        "tmpfs",
+        &[("mode", "755"), ("size", "65536k")],
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+    )?;
+    attach_system(root, "dev", &dev)?;
+    let sys = filesystem("sysfs", &[], NO_PROGRAMS | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    attach_system(root, "sys", &sys)?;
+    // On a host with the unified hierarchy alone, the process sees its own group; elsewhere
+    // there is nothing to see.
+    let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    if unified {
+        let cgroup = filesystem("cgroup2", &[], NO_PROGRAMS | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+        attach_system(root, "sys/fs/cgroup", &cgroup)?;
+    }
+    Ok(())
+}
+
+/// A new detached filesystem.
+pub(crate) fn filesystem(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, StartFailure> {
+    let make = || -> Result<OwnedFd, Errno> {
+        let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (key, value) in options {
+            fsconfig_set_string(context.as_fd(), *key, *value)?;
+        }
+        fsconfig_create(context.as_fd())?;
+        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    };
+    make().during(format_args!("make a {kind} filesystem"))
+}
+
+/// Attaches `mount` at a path of ours; the path must be a real directory.
+fn attach_system(root: BorrowedFd<'_>, path: &str, mount: &OwnedFd) -> Result<(), StartFailure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    let target = openat2(root, path, flags, Mode::empty(), resolve).map_err(|errno| {
+        if errno == Errno::LOOP {
+            io::Error::other("it is a symbolic link in the image, which could lead elsewhere")
+        } else {
+            errno.into()
+        }
+    });
+    let target = target.during(format_args!("mount /{path}"))?;
+    attach(mount, &target).during(format_args!("mount /{path}"))
+}
+
+fn attach(mount: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags)
+}
+
+/// Attaches what the spec asks for, in its order.
+pub(crate) fn attach_all(
+    root: BorrowedFd<'_>,
+    mounts: &[Mount],
+    detached: &[OwnedFd],
+) -> Result<(), StartFailure> {
+    for mount in mounts {
+        let action = format!("mount {}", mount.target);
+        match &mount.source {
+            MountSource::Detached(number) => {
+                let source = detached.get(*number).ok_or("it did not arrive").during(&action)?;
+                attach_one(root, mount, source, &action)?;
+            }
+            MountSource::Tmpfs { size, mode } => {
+                let mode = format!("{mode:o}");
+                let size = size.map(|size| size.to_string());
+                let mut options = vec![("mode", mode.as_str())];
+                options.extend(size.as_deref().map(|size| ("size", size)));
+                let nothing_special =
+                    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                let source = filesystem("tmpfs", &options, nothing_special)?;
+                attach_one(root, mount, &source, &action)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn attach_one(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    source: &OwnedFd,
+    action: &str,
+) -> Result<(), StartFailure> {
+    if mount.read_only {
+        let read_only = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+        sys::set_mount_attributes(source.as_fd(), read_only).during(action)?;
+    }
+    let is_directory =
+        fstat(source).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+    let target = open_in_root(root, &mount.target, OFlags::PATH).during(action)?;
+    let target_is_directory =
+        fstat(&target).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+    if is_directory != target_is_directory {
+        let reason = if is_directory {
+            "a directory cannot be mounted on a file"
+        } else {
+            "a file cannot be mounted on a directory"
+        };
+        return Err(reason).during(action);
+    }
+    attach(source, &target).during(action)
+}
+
+/// Opens a path of the root filesystem; links lead no further than its root.
+fn open_in_root(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// Reads a regular file of the root filesystem; a missing one is empty.
+pub(crate) fn read_small(root: BorrowedFd<'_>, path: &str, cap: usize) -> io::Result<Vec<u8>> {
+    // A FIFO must not hold us up.
+    let file = match open_in_root(root, path, OFlags::RDONLY | OFlags::NONBLOCK) {
+        Ok(file) => file,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno.into()),
+    };
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::from(file).take(cap as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > cap {
+        return Err(io::Error::other(format!("it is larger than {cap} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Makes the missing directories of `path`, owned by `owner`.
+pub(crate) fn make_directories(
+    root: BorrowedFd<'_>,
+    path: &str,
+    owner: (u32, u32),
+) -> Result<(), Errno> {
+    let mut made = String::new();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        let parent = open_in_root(
+            root,
+            if made.is_empty() { "." } else { &made },
+            OFlags::PATH | OFlags::DIRECTORY,
+        )?;
+        if !made.is_empty() {
+            made.push('/');
+        }
+        made.push_str(part);
+        match mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {
+                let (uid, gid) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
+                chownat(&parent, part, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            Err(Errno::EXIST | Errno::ROFS) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Lays files over those of the root filesystem. The bytes live in `/dev`'s tmpfs, without a
+/// name once they are mounted, so nothing is left on any disk.
+pub(crate) fn inject(root: BorrowedFd<'_>, files: &[InjectedFile]) -> Result<(), StartFailure> {
+    for file in files {
+        let action = format!("provide {}", file.path);
+        if let Some(name) = file.path.strip_prefix("/dev/") {
+            write_in_dev(root, name, file).during(&action)?;
+            continue;
+        }
+        let hidden = ".rbuild-injected";
+        write_in_dev(root, hidden, file).during(&action)?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let source = open_tree(root, format!("dev/{hidden}"), flags).during(&action)?;
+        let target = open_in_root(root, &file.path, OFlags::PATH | OFlags::NOFOLLOW);
+        match target {
+            Ok(target) => attach(&source, &target).during(&action)?,
+            // An image without /etc, or one whose file leads nowhere, goes without.
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => return Err(errno).during(&action),
+        }
+        unlinkat(root, format!("dev/{hidden}"), AtFlags::empty()).during(&action)?;
+    }
+    Ok(())
+}
+
+fn write_in_dev(root: BorrowedFd<'_>, name: &str, file: &InjectedFile) -> io::Result<()> {
+    let path = format!("dev/{name}");
+    if let Some((parent, _)) = path.rsplit_once('/') {
+        make_directories(root, parent, (0, 0))?;
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    let made = openat2(root, path.as_str(), flags, Mode::from_raw_mode(file.mode), resolve)?;
+    io::Write::write_all(&mut std::fs::File::from(made), file.content.as_bytes())
+}
+
+/// Hides and protects what would show or change the host.
+pub(crate) fn mask(root: BorrowedFd<'_>) -> Result<(), StartFailure> {
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    for path in MASKED {
+        let action = format!("mask /{path}");
+        let Some(target) = existing(root, path).during(&action)? else { continue };
+        let is_directory =
+            fstat(&target).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+        let cover = if is_directory {
+            let options = [("nr_inodes", "2"), ("size", "4k"), ("mode", "755")];
+            filesystem("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_RDONLY)?
+        } else {
+            open_tree(root, "dev/null", clone).during(&action)?
+        };
+        attach(&cover, &target).during(&action)?;
+    }
+    for path in READ_ONLY {
+        let action = format!("make /{path} read-only");
+        let Some(target) = existing(root, path).during(&action)? else { continue };
+        let flags = clone | OpenTreeFlags::AT_RECURSIVE | OpenTreeFlags::AT_EMPTY_PATH;
+        let copy = open_tree(&target, "", flags).during(&action)?;
+        let read_only = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+        sys::set_mount_attributes(copy.as_fd(), read_only).during(&action)?;
+        attach(&copy, &target).during(&action)?;
+    }
+    Ok(())
+}
+
+fn existing(root: BorrowedFd<'_>, path: &str) -> Result<Option<OwnedFd>, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    match openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        Ok(target) => Ok(Some(target)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Makes the root filesystem itself, not what is mounted in it, read-only.
+pub(crate) fn make_read_only(_root: BorrowedFd<'_>) -> Result<(), StartFailure> {
+    use rustix::mount::{MountFlags, mount_remount};
+    mount_remount("/", MountFlags::BIND | MountFlags::RDONLY, "")
+        .during("make the root filesystem read-only")
+}

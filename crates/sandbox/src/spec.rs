@@ -1,0 +1,128 @@
+//! What is to run and what it sees: plain data that crosses from the engine to the helper.
+//!
+//! Descriptors travel beside it ([`crate::Launch`]); the data names them by position.
+
+use serde::{Deserialize, Serialize};
+
+use crate::linux::capabilities::CapabilitySet;
+
+/// A process and its surroundings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spec {
+    /// The argument vector; the first word is looked up in the `PATH` of `env` when it has no
+    /// slash.
+    pub argv: Vec<String>,
+    /// `NAME=value`; the only environment there is. `HOME` is added when it is missing.
+    pub env: Vec<String>,
+    /// Absolute working directory inside; made when it is missing.
+    pub cwd: String,
+    /// `USER` as written: looked up in the root filesystem's own passwd and group.
+    pub user: String,
+    /// Host name inside.
+    pub hostname: String,
+    /// The network.
+    pub network: Network,
+    /// Whether standard input, output and error are one terminal made inside.
+    pub terminal: bool,
+    /// Capabilities of the process.
+    pub capabilities: CapabilitySet,
+    /// Whether system calls are filtered by Docker's profile.
+    pub seccomp: bool,
+    /// What is mounted besides `/proc`, `/dev` and `/sys`, in order.
+    pub mounts: Vec<Mount>,
+    /// Files that exist inside and in no layer, such as `/etc/hosts`. They are laid over what
+    /// the root filesystem has; a name that it lacks must have been made before.
+    pub files: Vec<InjectedFile>,
+    /// Whether the root filesystem may not be written.
+    pub read_only: bool,
+}
+
+/// The network of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// The host's.
+    Host,
+    /// One of its own that holds a loopback device and nothing else.
+    None,
+}
+
+/// Something mounted inside.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path inside; links in it are followed inside the root filesystem only.
+    pub target: String,
+    /// What.
+    pub source: MountSource,
+    /// Whether it may not be written.
+    pub read_only: bool,
+}
+
+/// What a [`Mount`] shows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum MountSource {
+    /// The detached mount with this number in [`crate::Launch::mounts`].
+    Detached(usize),
+    /// An empty tmpfs.
+    Tmpfs {
+        /// Limit in bytes; the kernel's default is half of the memory.
+        size: Option<u64>,
+        /// Permissions of its root.
+        mode: u32,
+    },
+}
+
+/// A file made inside at start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InjectedFile {
+    /// Absolute path inside. Below `/dev` the file is made; elsewhere it is mounted over the
+    /// file of that name.
+    pub path: String,
+    /// The bytes.
+    pub content: String,
+    /// Permissions.
+    pub mode: u32,
+}
+
+/// How the process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The shell's number: the code, or 128 and the signal.
+    pub fn code(self) -> i32 {
+        match self {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// What the helper says, one JSON document a line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// The process started; its number on the host.
+    Started { pid: u32 },
+    /// The terminal was made; its master side rides on this message.
+    Terminal,
+    /// It ended.
+    Exited(Exit),
+    /// It could not be started.
+    Failed(StartFailure),
+}
+
+/// Why a process could not be started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartFailure {
+    /// What was being done: `mount /proc`, `find user "app"`.
+    pub action: String,
+    /// Why it failed.
+    pub reason: String,
+    /// 127 when the program is not there, 126 when it cannot be executed, 125 for the rest
+    /// (Docker's exit codes).
+    pub code: i32,
+}

@@ -1,0 +1,338 @@
+//! Runs real processes in a real sandbox: needs root and Debian's busybox-static.
+//!
+//! The harness is our own `main`, because the test program is also the sandbox helper.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use rbuild_sandbox::linux::capabilities::CapabilitySet;
+use rbuild_sandbox::{Exit, InjectedFile, Launch, Network, SandboxError, Spec, Stdio};
+use rbuild_snapshot::Active;
+use rbuild_types::{CancelToken, Stream};
+
+fn main() {
+    rbuild_sandbox::sandbox_main();
+    let arguments = Arguments::from_args();
+    let able = rustix::process::geteuid().is_root() && Path::new("/bin/busybox").exists();
+    if !able {
+        eprintln!("skipped: sandbox tests need root and /bin/busybox (Debian's busybox-static)");
+    }
+    let tests: [(&str, fn() -> Result<(), Failed>); 14] = [
+        ("output_and_exit_code_come_back", output_and_exit_code_come_back),
+        (
+            "programs_that_cannot_start_have_dockers_codes",
+            programs_that_cannot_start_have_dockers_codes,
+        ),
+        ("capabilities_and_seccomp_are_dockers", capabilities_and_seccomp_are_dockers),
+        ("the_host_is_out_of_sight", the_host_is_out_of_sight),
+        ("devices_and_mounts_are_there", devices_and_mounts_are_there),
+        ("injected_files_are_in_no_layer", injected_files_are_in_no_layer),
+        ("users_come_from_the_image", users_come_from_the_image),
+        ("no_network_still_has_loopback", no_network_still_has_loopback),
+        ("a_linked_proc_is_refused", a_linked_proc_is_refused),
+        (
+            "cancelling_ends_a_process_that_ignores_sigterm",
+            cancelling_ends_a_process_that_ignores_sigterm,
+        ),
+        ("background_children_die_with_the_step", background_children_die_with_the_step),
+        ("much_output_arrives_whole", much_output_arrives_whole),
+        ("a_terminal_is_a_terminal", a_terminal_is_a_terminal),
+        ("a_thousand_starts_from_a_threaded_host", a_thousand_starts_from_a_threaded_host),
+    ];
+    let trials = tests
+        .into_iter()
+        .map(|(name, test)| Trial::test(name, test).with_ignored_flag(!able))
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// A busybox root filesystem in a temporary directory.
+struct Base {
+    directory: tempfile::TempDir,
+    layer: PathBuf,
+}
+
+impl Base {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let layer = directory.path().join("base");
+        for name in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
+            fs_err::create_dir_all(layer.join(name)).unwrap();
+        }
+        fs_err::copy("/bin/busybox", layer.join("bin/busybox")).unwrap();
+        for applet in
+            ["sh", "cat", "ls", "id", "sleep", "echo", "grep", "true", "tty", "seq", "pwd"]
+        {
+            fs_err::os::unix::fs::symlink("busybox", layer.join("bin").join(applet)).unwrap();
+        }
+        fs_err::write(
+            layer.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n",
+        )
+        .unwrap();
+        fs_err::write(layer.join("etc/group"), "root:x:0:\nwheel:x:10:root,app\napp:x:1000:\n")
+            .unwrap();
+        fs_err::write(layer.join("etc/hosts"), "").unwrap();
+        Self { directory, layer }
+    }
+
+    fn active(&self, name: &str) -> Active {
+        Active::new(&self.directory.path().join(name), vec![self.layer.clone()]).unwrap()
+    }
+}
+
+fn spec(argv: &[&str]) -> Spec {
+    Spec {
+        argv: argv.iter().map(ToString::to_string).collect(),
+        env: vec!["PATH=/bin".to_owned()],
+        cwd: "/".to_owned(),
+        user: String::new(),
+        hostname: "box".to_owned(),
+        network: Network::Host,
+        terminal: false,
+        capabilities: CapabilitySet::docker_default(),
+        seccomp: true,
+        mounts: Vec::new(),
+        files: Vec::new(),
+        read_only: false,
+    }
+}
+
+fn launch(spec: Spec, root: OwnedFd, stdio: Stdio) -> Launch {
+    Launch { helper: Launch::this_program(), spec, root, mounts: Vec::new(), stdio }
+}
+
+/// Runs to the end: the result and what was written to either output.
+fn run(base: &Base, spec: Spec) -> (Result<Exit, SandboxError>, String) {
+    let active = base.active("step");
+    let root = active.mount().unwrap();
+    let mut written = Vec::new();
+    let running = launch(spec, root, Stdio::Capture).start().unwrap();
+    let exit =
+        running.wait(&CancelToken::default(), &mut |_, bytes| written.extend_from_slice(bytes));
+    active.finish().unwrap();
+    (exit, String::from_utf8_lossy(&written).into_owned())
+}
+
+fn shell(base: &Base, script: &str) -> String {
+    let (exit, written) = run(base, spec(&["sh", "-c", script]));
+    assert_eq!(exit.unwrap(), Exit::Code(0), "{script}: {written}");
+    written
+}
+
+fn output_and_exit_code_come_back() -> Result<(), Failed> {
+    let base = Base::new();
+    let active = base.active("step");
+    let spec = spec(&["sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let running = launch(spec, active.mount().unwrap(), Stdio::Capture).start().unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let exit = running.wait(&CancelToken::default(), &mut |stream, bytes| match stream {
+        Stream::Stdout => out.extend_from_slice(bytes),
+        Stream::Stderr => err.extend_from_slice(bytes),
+    });
+    assert_eq!(exit.unwrap(), Exit::Code(7));
+    assert_eq!((out.as_slice(), err.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+    active.finish().unwrap();
+    Ok(())
+}
+
+fn programs_that_cannot_start_have_dockers_codes() -> Result<(), Failed> {
+    let base = Base::new();
+    let code = |argv: &[&str]| match run(&base, spec(argv)).0 {
+        Err(SandboxError::Start(failure)) => failure.code,
+        other => panic!("{argv:?}: {other:?}"),
+    };
+    assert_eq!(code(&["nothing-like-this"]), 127);
+    assert_eq!(code(&["/bin/nothing-like-this"]), 127);
+    assert_eq!(code(&["/etc/passwd"]), 126);
+    assert_eq!(code(&["/etc"]), 126);
+    let unknown_user = Spec { user: "nobody-here".to_owned(), ..spec(&["true"]) };
+    let error = run(&base, unknown_user).0.unwrap_err().to_string();
+    assert!(error.contains("nobody-here"), "{error}");
+    Ok(())
+}
+
+fn capabilities_and_seccomp_are_dockers() -> Result<(), Failed> {
+    let base = Base::new();
+    let status = shell(&base, "cat /proc/self/status");
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    for name in ["CapPrm", "CapEff", "CapBnd"] {
+        assert_eq!(field(name), "00000000a80425fb", "{name}");
+    }
+    assert_eq!(
+        (field("CapInh").as_str(), field("CapAmb").as_str()),
+        ("0000000000000000", "0000000000000000")
+    );
+    assert_eq!((field("Seccomp").as_str(), field("NoNewPrivs").as_str()), ("2", "0"));
+    Ok(())
+}
+
+fn the_host_is_out_of_sight() -> Result<(), Failed> {
+    let base = Base::new();
+    let store = base.directory.path().to_str().unwrap().to_owned();
+    let mounts = shell(&base, "cat /proc/mounts; ls /proc | grep -c '^[0-9]'; ls -l /proc/self/fd");
+    assert!(!mounts.contains("/mnt") && !mounts.contains("ext4"), "{mounts}");
+    assert!(!fs_err::read_to_string("/proc/1/mountinfo").unwrap().contains(&store));
+    let numbers: Vec<_> = mounts.lines().filter(|line| line.contains("->")).collect();
+    assert!(numbers.len() <= 4, "leaked descriptors: {numbers:?}");
+    let (_, written) = run(
+        &base,
+        spec(&["sh", "-c", "cat /proc/kcore; echo x > /proc/sys/kernel/hostname; echo > /sys/x"]),
+    );
+    assert!(written.contains("Read-only file system"), "{written}");
+    Ok(())
+}
+
+fn devices_and_mounts_are_there() -> Result<(), Failed> {
+    let base = Base::new();
+    let script = "echo lost > /dev/null; ls -l /dev; test -c /dev/ptmx -a -d /dev/shm; cat /proc/sys/kernel/hostname; pwd";
+    let written = shell(&base, script);
+    assert!(written.ends_with("box\n/\n"), "{written}");
+    let in_directory = Spec { cwd: "/made/here".to_owned(), ..spec(&["pwd"]) };
+    assert_eq!(run(&base, in_directory).1, "/made/here\n");
+    Ok(())
+}
+
+fn injected_files_are_in_no_layer() -> Result<(), Failed> {
+    let base = Base::new();
+    let file = |path: &str, content: &str| InjectedFile {
+        path: path.to_owned(),
+        content: content.to_owned(),
+        mode: 0o755,
+    };
+    let files = vec![
+        file("/etc/hosts", "127.0.0.1 localhost\n"),
+        file("/dev/pipes/EOF", "#!/bin/sh\necho from the script\n"),
+        file("/nowhere/file", "x"),
+    ];
+    let spec = Spec { files, ..spec(&["sh", "-c", "cat /etc/hosts; /dev/pipes/EOF; ls -A /dev"]) };
+    let (exit, written) = run(&base, spec);
+    assert_eq!(exit.unwrap(), Exit::Code(0), "{written}");
+    assert!(written.starts_with("127.0.0.1 localhost\nfrom the script\n"), "{written}");
+    assert!(!written.contains("rbuild"), "{written}");
+    let upper = base.directory.path().join("step/fs");
+    let left: Vec<_> = fs_err::read_dir(upper).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+    Ok(())
+}
+
+fn users_come_from_the_image() -> Result<(), Failed> {
+    let base = Base::new();
+    let id = |user: &str| {
+        let spec = Spec {
+            user: user.to_owned(),
+            ..spec(&["sh", "-c", "id; echo $HOME; echo x > /dev/stdout"])
+        };
+        run(&base, spec).1
+    };
+    assert_eq!(id("app"), "uid=1000(app) gid=1000(app) groups=10(wheel),1000(app)\n/home/app\nx\n");
+    assert_eq!(id("4242"), "uid=4242 gid=0(root) groups=0(root)\n/\nx\n");
+    assert!(
+        id("").starts_with("uid=0(root) gid=0(root) groups=0(root),10(wheel)\n/root\n"),
+        "{}",
+        id("")
+    );
+    Ok(())
+}
+
+fn no_network_still_has_loopback() -> Result<(), Failed> {
+    let base = Base::new();
+    let alone = Spec {
+        network: Network::None,
+        ..spec(&["sh", "-c", "cat /proc/net/dev; cat /sys/class/net/lo/operstate"])
+    };
+    let written = run(&base, alone).1;
+    assert_eq!(written.lines().filter(|line| line.contains(':')).count(), 1, "{written}");
+    Ok(())
+}
+
+fn a_linked_proc_is_refused() -> Result<(), Failed> {
+    let base = Base::new();
+    fs_err::remove_dir(base.layer.join("proc")).unwrap();
+    fs_err::os::unix::fs::symlink("/tmp", base.layer.join("proc")).unwrap();
+    let error = run(&base, spec(&["true"])).0.unwrap_err().to_string();
+    assert!(error.contains("/proc") && error.contains("symbolic link"), "{error}");
+    Ok(())
+}
+
+fn cancelling_ends_a_process_that_ignores_sigterm() -> Result<(), Failed> {
+    let base = Base::new();
+    let active = base.active("step");
+    let stubborn = spec(&["sh", "-c", "trap '' TERM INT; sleep 77 & sleep 77; sleep 77"]);
+    let running = launch(stubborn, active.mount().unwrap(), Stdio::Capture).start().unwrap();
+    let cancel = CancelToken::default();
+    let canceller = cancel.clone();
+    let start = Instant::now();
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        canceller.cancel();
+    });
+    let error = running.wait(&cancel, &mut |_, _| {}).unwrap_err();
+    assert!(matches!(error, SandboxError::Cancelled(_)), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    Ok(())
+}
+
+fn background_children_die_with_the_step() -> Result<(), Failed> {
+    let base = Base::new();
+    let start = Instant::now();
+    // The child keeps the output open; the step ends all the same.
+    shell(&base, "sleep 60 & echo started");
+    assert!(start.elapsed() < Duration::from_secs(10));
+    Ok(())
+}
+
+fn much_output_arrives_whole() -> Result<(), Failed> {
+    let base = Base::new();
+    let written = shell(&base, "seq 1 200000");
+    assert!(written.ends_with("199999\n200000\n") && written.lines().count() == 200_000);
+    Ok(())
+}
+
+fn a_terminal_is_a_terminal() -> Result<(), Failed> {
+    let base = Base::new();
+    let active = base.active("step");
+    let spec =
+        Spec { terminal: true, ..spec(&["sh", "-c", "tty; read line; echo got $line; exit 3"]) };
+    let mut running = launch(spec, active.mount().unwrap(), Stdio::Terminal).start().unwrap();
+    let master = running.terminal().unwrap();
+    rustix::io::write(&master, b"hello\n").unwrap();
+    let mut seen = String::new();
+    let mut buffer = [0; 1024];
+    // Reading a master whose slave is gone fails with EIO: the end.
+    while let Ok(count @ 1..) = rustix::io::read(&master, &mut buffer) {
+        seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    let exit = running.wait(&CancelToken::default(), &mut |_, _| {}).unwrap();
+    assert_eq!(exit, Exit::Code(3));
+    assert!(seen.contains("/dev/pts/0") && seen.contains("got hello"), "{seen}");
+    Ok(())
+}
+
+fn a_thousand_starts_from_a_threaded_host() -> Result<(), Failed> {
+    let base = Base::new();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let starts = if std::env::var_os("RBUILD_LONG_TESTS").is_some() { 1000 } else { 100 };
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::black_box(std::env::var_os("PATH").map(|path| path.len()));
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+            });
+        }
+        let start = Instant::now();
+        for _ in 0..starts {
+            assert_eq!(run(&base, spec(&["true"])).0.unwrap(), Exit::Code(0));
+        }
+        eprintln!("{starts} starts, {:?} each", start.elapsed() / starts);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    Ok(())
+}

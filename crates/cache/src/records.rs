@@ -291,3 +291,66 @@ pub(crate) fn trim_evicted(index: &rusqlite::Connection) -> rusqlite::Result<()>
                (SELECT key FROM evicted ORDER BY at DESC LIMIT -1 OFFSET ?1)";
     index.prepare_cached(sql)?.execute([MAX_EVICTED]).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            ".*".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(3, 20, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::from),
+                prop::collection::btree_map(".*", inner, 0..4)
+                    .prop_map(|map| map.into_iter().collect::<serde_json::Value>()),
+            ]
+        })
+    }
+
+    fn records() -> impl Strategy<Value = StepRecord> {
+        let texts = (".*", ".*", prop::option::of(".*"));
+        let digests = (any::<[u8; 32]>(), prop::option::of(any::<[u8; 32]>()));
+        let numbers = (any::<i64>(), any::<i64>(), any::<u64>());
+        let rest = (prop::option::of("[a-z0-9]{1,64}"), prop::option::of(any::<[u8; 9]>()), json());
+        (texts, digests, numbers, rest).prop_map(|(texts, digests, numbers, rest)| StepRecord {
+            key: Digest::from_bytes(digests.0),
+            op: texts.0,
+            inputs: rest.2,
+            snapshot: rest.0.map(|id| id.parse().unwrap()),
+            result: digests.1.map(Digest::from_bytes),
+            created: numbers.0,
+            last_used: numbers.1,
+            duration_ms: numbers.2,
+            step_name: texts.1,
+            log: texts.2,
+            secrets_mac: rest.1.map(Vec::from),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded(record in records()) {
+            prop_assert_eq!(StepRecord::decode(&record.encode().unwrap()), Some(record));
+        }
+
+        #[test]
+        fn one_changed_bit_is_noticed(record in records(), at in any::<prop::sample::Index>()) {
+            let mut bytes = record.encode().unwrap();
+            let at = at.index(bytes.len() * 8);
+            bytes[at / 8] ^= 1 << (at % 8);
+            prop_assert_eq!(StepRecord::decode(&bytes), None);
+        }
+
+        #[test]
+        fn any_bytes_are_decoded_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..99)) {
+            prop_assert_eq!(StepRecord::decode(&bytes), None);
+        }
+    }
+}

@@ -197,3 +197,82 @@ pub(crate) fn read_index_json(root: &Path) -> Vec<Descriptor> {
     let parsed = read.ok().and_then(|bytes| serde_json::from_slice::<Index>(&bytes).ok());
     parsed.map_or_else(Vec::new, |index| index.manifests)
 }
+
+#[cfg(test)]
+mod tests {
+    use rbuild_types::Digest;
+
+    use super::*;
+    use crate::{SnapshotMeta, StepRecord};
+
+    fn make(store: &Store, name: &str) -> SnapshotId {
+        let new = store.snapshots().allocate("run").unwrap();
+        let id = store.snapshots().publish(new, SnapshotMeta::default()).unwrap();
+        let mut record = StepRecord::new(Digest::of(name), "run", name, serde_json::Value::Null);
+        record.snapshot = Some(id.clone());
+        store.records().put(&record).unwrap();
+        id
+    }
+
+    #[test]
+    fn a_power_cut_takes_what_was_not_synced() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        let store = Store::open_in_boot(&root, "first".into()).unwrap();
+        let synced = make(&store, "synced");
+        store.sync().unwrap();
+        let lost = make(&store, "lost");
+        drop(store);
+        // The same boot sees both, whoever died.
+        let store = Store::open_in_boot(&root, "first".into()).unwrap();
+        assert!(store.records().get(&Digest::of("lost")).unwrap().is_some());
+        drop(store);
+        let store = Store::open_in_boot(&root, "second".into()).unwrap();
+        assert!(store.records().get(&Digest::of("synced")).unwrap().is_some());
+        assert!(store.records().get(&Digest::of("lost")).unwrap().is_none());
+        assert!(store.snapshots().path(&synced).exists());
+        assert!(!store.snapshots().path(&lost).exists());
+        assert_eq!(store.records().list().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_tree_whose_row_was_lost_is_removed_and_a_synced_one_is_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        let store = Store::open_in_boot(&root, "first".into()).unwrap();
+        let synced = make(&store, "synced");
+        store.sync().unwrap();
+        let orphan = make(&store, "orphan");
+        drop(store);
+        for name in ["index.db", "index.db-wal", "index.db-shm"] {
+            file::unlink(&root.join(name)).unwrap();
+        }
+        let store = Store::open_in_boot(&root, "second".into()).unwrap();
+        assert!(store.snapshots().contains(&synced).unwrap());
+        assert!(!store.snapshots().path(&orphan).exists());
+    }
+
+    #[test]
+    fn a_read_only_store_can_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        let store = Store::open_in_boot(&root, "boot".into()).unwrap();
+        make(&store, "step");
+        let blob = store.blobs().put(b"bytes").unwrap();
+        drop(store);
+        let store = Store::open_as(&root, "boot".into(), true).unwrap();
+        assert!(store.is_read_only());
+        assert!(store.records().get(&Digest::of("step")).unwrap().is_some());
+        assert_eq!(store.blobs().read_small(&blob, 10).unwrap(), b"bytes");
+        assert!(store.tags().list().unwrap().is_empty());
+        let refused = [
+            store.blobs().put(b"other").map(drop),
+            store.lease().map(drop),
+            store.snapshots().allocate("run").map(drop),
+            store.records().remove(&Digest::of("step")).map(drop),
+        ];
+        for result in refused {
+            assert!(matches!(result, Err(CacheError::ReadOnly { .. })), "{result:?}");
+        }
+    }
+}

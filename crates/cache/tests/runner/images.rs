@@ -1,0 +1,123 @@
+use rbuild_cache::{CacheError, Store};
+use rbuild_types::{Digest, Platform, Reference};
+use serde_json::json;
+
+use crate::store;
+
+/// Media type of the manifests here.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+pub fn reference(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+/// Writes config and manifest of an image with these layers.
+pub fn image(store: &Store, diff_ids: &[Digest], layers: &[Digest]) -> (Digest, u64) {
+    let config = json!({"os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    let config = config.to_string();
+    let config_digest = store.blobs().put(config.as_bytes()).unwrap();
+    let layers: Vec<_> =
+        layers.iter().map(|layer| json!({"digest": layer, "size": 1000})).collect();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"digest": config_digest, "size": config.len()},
+        "layers": layers,
+    });
+    let manifest = manifest.to_string();
+    (store.blobs().put(manifest.as_bytes()).unwrap(), manifest.len() as u64)
+}
+
+#[test]
+fn names_come_and_go_and_images_stay() {
+    let (_directory, store) = store();
+    let (manifest, size) = image(&store, &[], &[Digest::of("layer")]);
+    let tags = store.tags();
+    let (app, other) = (reference("app"), reference("ghcr.io/me/other:v1"));
+    tags.set(&app, &manifest, size, MANIFEST).unwrap();
+    tags.set(&app, &manifest, size, MANIFEST).unwrap();
+    tags.set(&other, &manifest, size, MANIFEST).unwrap();
+    let record = tags.get(&app).unwrap().unwrap();
+    assert_eq!(record.reference, Some(app.clone()));
+    assert_ne!(record.image_id, record.manifest_digest);
+    assert!(record.size > 1000);
+    assert_eq!(tags.list().unwrap().len(), 2);
+    let (second, size) = image(&store, &[Digest::of("x")], &[]);
+    tags.set(&app, &second, size, MANIFEST).unwrap();
+    assert_eq!(tags.get(&app).unwrap().unwrap().manifest_digest, second);
+    assert!(tags.remove(&other).unwrap());
+    assert!(!tags.remove(&other).unwrap());
+    let dangling: Vec<_> = tags.list().unwrap();
+    assert_eq!(dangling.len(), 2);
+    assert_eq!(dangling[1].reference, None);
+    let pruned = tags.prune_images(None).unwrap();
+    assert_eq!(pruned.len(), 1);
+    assert_eq!(pruned[0].manifest_digest, manifest);
+    assert_eq!(tags.list().unwrap().len(), 1);
+    assert!(tags.remove_image(&second).unwrap());
+    assert!(!tags.remove_image(&second).unwrap());
+}
+
+#[test]
+fn index_json_lists_the_images_for_other_tools() {
+    let (_directory, store) = store();
+    let (manifest, size) = image(&store, &[], &[]);
+    store.tags().set(&reference("app:1"), &manifest, size, MANIFEST).unwrap();
+    let text = fs_err::read_to_string(store.root().join("index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(index["schemaVersion"], 2);
+    let descriptor = &index["manifests"][0];
+    assert_eq!(descriptor["digest"], manifest.to_string());
+    assert_eq!(descriptor["size"], size);
+    assert_eq!(descriptor["mediaType"], MANIFEST);
+    let name = "org.opencontainers.image.ref.name";
+    assert_eq!(descriptor["annotations"][name], "docker.io/library/app:1");
+    let layout = fs_err::read_to_string(store.root().join("oci-layout")).unwrap();
+    assert!(layout.contains("1.0.0"));
+}
+
+#[test]
+fn only_manifests_in_the_store_become_images() {
+    let (_directory, store) = store();
+    let missing = store.tags().set(&reference("app"), &Digest::of("x"), 1, MANIFEST);
+    assert!(matches!(missing, Err(CacheError::NoBlob { .. })));
+    let text = store.blobs().put(b"not json").unwrap();
+    let refused = store.tags().set(&reference("app"), &text, 8, MANIFEST);
+    assert!(matches!(refused, Err(CacheError::NotAnImage { .. })));
+    assert!(store.tags().list().unwrap().is_empty());
+    let (manifest, size) = image(&store, &[], &[]);
+    store.tags().add_image(&manifest, size, MANIFEST).unwrap();
+    store.tags().add_image(&manifest, size, MANIFEST).unwrap();
+    assert_eq!(store.tags().list().unwrap().len(), 1);
+}
+
+#[test]
+fn resolutions_are_remembered_by_platform() {
+    let (_directory, store) = store();
+    let (amd, arm) = (Platform::new("linux", "amd64"), Platform::new("linux", "arm64"));
+    let python = reference("python:3");
+    store.tags().remember(&python, &amd, &Digest::of("old")).unwrap();
+    store.tags().remember(&python, &amd, &Digest::of("new")).unwrap();
+    let (digest, when) = store.tags().recall(&python, &amd).unwrap().unwrap();
+    assert_eq!(digest, Digest::of("new"));
+    assert!(when > 0);
+    assert_eq!(store.tags().recall(&python, &arm).unwrap(), None);
+}
+
+#[test]
+fn processes_that_tag_at_once_lose_no_tag() {
+    let (_directory, store) = store();
+    let (manifest, size) = image(&store, &[], &[]);
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let own = Store::open(store.root()).unwrap();
+            scope.spawn(move || {
+                let name = reference(&format!("app:{number}"));
+                own.tags().set(&name, &manifest, size, MANIFEST).unwrap();
+            });
+        }
+    });
+    assert_eq!(store.tags().list().unwrap().len(), 8);
+    let text = fs_err::read_to_string(store.root().join("index.json")).unwrap();
+    assert_eq!(text.matches("ref.name").count(), 8);
+}

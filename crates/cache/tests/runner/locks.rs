@@ -1,0 +1,59 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rbuild_cache::CacheError;
+use rbuild_types::{CancelToken, Digest};
+
+use crate::{child, names, store};
+
+#[test]
+fn processes_that_need_one_step_compute_it_once() {
+    let (_directory, store) = store();
+    let children: Vec<_> = (0..4).map(|_| child::start("compute", store.root())).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    assert_eq!(names(&store, "logs").len(), 1);
+    assert!(!names(&store, "locks").iter().any(|name| name.starts_with("step-")));
+}
+
+#[test]
+fn threads_exclude_each_other_and_the_lock_file_goes() {
+    let (_directory, store) = store();
+    let (inside, runs) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let cancel = CancelToken::default();
+                    let _lock = store.step_lock(&Digest::of("step"), &cancel).unwrap();
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                    std::thread::yield_now();
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                    runs.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    assert_eq!(runs.into_inner(), 160);
+    assert_eq!(names(&store, "locks"), ["gc.lock"]);
+}
+
+#[test]
+fn waiting_ends_with_the_cancellation() {
+    let (_directory, store) = store();
+    let _held = store.try_step_lock(&Digest::of("step")).unwrap().unwrap();
+    let cancel = CancelToken::default();
+    let clone = cancel.clone();
+    let canceller = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        clone.cancel();
+    });
+    let started = Instant::now();
+    let refused = store.step_lock(&Digest::of("step"), &cancel).unwrap_err();
+    assert!(matches!(refused, CacheError::Cancelled(_)), "{refused}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    canceller.join().unwrap();
+    assert!(store.try_step_lock(&Digest::of("other")).unwrap().is_some());
+}

@@ -1,0 +1,199 @@
+//! The tools that are compared, each as the commands that do the same thing.
+
+use std::path::Path;
+
+use crate::bases;
+use crate::command::Cmd;
+use crate::failure::{Outcome, fail};
+use crate::peers::{Buildah, Docker, Podman};
+use crate::rbuild::Rbuild;
+
+/// What to build.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Build<'a> {
+    pub(crate) context: &'a Path,
+    pub(crate) dockerfile: &'a Path,
+    pub(crate) tag: &'a str,
+}
+
+/// One column. A command that a tool does not have is `None`, and its cell stays empty.
+pub(crate) trait Contestant {
+    /// The column's head.
+    fn name(&self) -> &'static str;
+    /// Prints the version.
+    fn version(&self) -> Cmd;
+    /// Builds on the host's network and tags the result.
+    fn build(&self, build: &Build<'_>) -> Option<Cmd>;
+    /// Writes the built image to one file.
+    fn export(&self, build: &Build<'_>, file: &Path) -> Option<Cmd>;
+    /// Runs `true` in a new container on the host's network.
+    fn container(&self) -> Option<Cmd>;
+    /// Runs `true` in a new container on the default network.
+    fn bridged_container(&self) -> Option<Cmd> {
+        None
+    }
+    /// Removes what the last build of this tag made, so that disks do not fill up.
+    fn remove(&self, _tag: &str) {}
+    /// Removes what all builds made, and keeps the base image.
+    fn forget(&self) {}
+}
+
+/// Opens a tool with an empty store below `dir` that has `busybox:latest` in it.
+pub(crate) fn open(name: &str, dir: &Path) -> Outcome<Box<dyn Contestant>> {
+    let base = format!("oci:{}:latest", bases::busybox_layout()?.display());
+    Ok(match name {
+        "rbuild" => {
+            let rbuild = Rbuild::release(dir.join("rbuild"))?;
+            rbuild.build_busybox()?;
+            Box::new(rbuild)
+        }
+        "docker" => {
+            let docker = Docker::start(dir)?;
+            let archive = dir.join("busybox.tar");
+            Cmd::new("skopeo")
+                .words("copy --quiet --insecure-policy")
+                .arg(&base)
+                .arg(format!("docker-archive:{}:busybox:latest", archive.display()))
+                .output()?;
+            docker.cmd().arg("load").arg("-i").arg(archive).output()?;
+            Box::new(docker)
+        }
+        "buildah" => {
+            let buildah = Buildah::open(dir)?;
+            let id = buildah.cmd().args(["pull", "-q"]).arg(&base).output()?;
+            buildah.cmd().arg("tag").arg(id.trim()).arg("localhost/busybox:latest").output()?;
+            buildah.cmd().words("from --name bench --pull-never localhost/busybox").output()?;
+            Box::new(buildah)
+        }
+        "podman" => {
+            let podman = Podman::open(dir)?;
+            let id = podman.cmd().args(["pull", "-q"]).arg(&base).output()?;
+            podman.cmd().arg("tag").arg(id.trim()).arg("localhost/busybox:latest").output()?;
+            Box::new(podman)
+        }
+        other => return fail(format!("no peer `{other}`")),
+    })
+}
+
+impl Contestant for Rbuild {
+    fn name(&self) -> &'static str {
+        "rbuild"
+    }
+
+    fn version(&self) -> Cmd {
+        self.cmd("--version")
+    }
+
+    fn build(&self, build: &Build<'_>) -> Option<Cmd> {
+        let cmd = self.cmd("build").words("-q --network host -t").arg(build.tag);
+        Some(cmd.arg("-f").arg(build.dockerfile).arg(build.context))
+    }
+
+    fn export(&self, build: &Build<'_>, file: &Path) -> Option<Cmd> {
+        let output = format!("type=oci,dest={},compression=gzip", file.display());
+        let cmd = self.cmd("build").words("-q --network host -o").arg(output);
+        Some(cmd.arg("-f").arg(build.dockerfile).arg(build.context))
+    }
+
+    fn container(&self) -> Option<Cmd> {
+        Some(self.cmd("run").words("--rm --network host busybox true"))
+    }
+
+    fn bridged_container(&self) -> Option<Cmd> {
+        Some(self.cmd("run").words("--rm busybox true"))
+    }
+
+    fn remove(&self, tag: &str) {
+        let _ = self.cmd("rmi").arg(tag).capture();
+    }
+
+    fn forget(&self) {
+        let _ = self.cmd("prune").words("-a -f").capture();
+    }
+}
+
+impl Contestant for Docker {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn version(&self) -> Cmd {
+        self.cmd().arg("--version")
+    }
+
+    fn build(&self, build: &Build<'_>) -> Option<Cmd> {
+        let cmd = self.cmd().words("build -q --network host -t").arg(build.tag);
+        Some(cmd.arg("-f").arg(build.dockerfile).arg(build.context))
+    }
+
+    fn export(&self, build: &Build<'_>, file: &Path) -> Option<Cmd> {
+        Some(self.cmd().args(["save", "-o"]).arg(file).arg(build.tag))
+    }
+
+    fn container(&self) -> Option<Cmd> {
+        Some(self.cmd().words("run --rm --network host busybox true"))
+    }
+
+    fn remove(&self, tag: &str) {
+        let _ = self.cmd().args(["rmi", "-f", tag]).capture();
+    }
+
+    fn forget(&self) {
+        let _ = self.cmd().words("builder prune -a -f").capture();
+    }
+}
+
+impl Contestant for Buildah {
+    fn name(&self) -> &'static str {
+        "buildah"
+    }
+
+    fn version(&self) -> Cmd {
+        Cmd::new("buildah").arg("--version")
+    }
+
+    fn build(&self, build: &Build<'_>) -> Option<Cmd> {
+        let cmd = self.cmd().words("build -q --layers --jobs 4 --network host --pull-never -t");
+        Some(cmd.arg(build.tag).arg("-f").arg(build.dockerfile).arg(build.context))
+    }
+
+    fn export(&self, build: &Build<'_>, file: &Path) -> Option<Cmd> {
+        let cmd = self.cmd().args(["push", "-q"]).arg(build.tag);
+        Some(cmd.arg(format!("oci-archive:{}", file.display())))
+    }
+
+    fn container(&self) -> Option<Cmd> {
+        Some(self.cmd().words("run --network host bench true"))
+    }
+
+    fn remove(&self, tag: &str) {
+        let _ = self.cmd().args(["rmi", "-f", tag]).capture();
+    }
+
+    fn forget(&self) {
+        let _ = self.cmd().words("rmi --prune --force").capture();
+    }
+}
+
+impl Contestant for Podman {
+    fn name(&self) -> &'static str {
+        "podman"
+    }
+
+    fn version(&self) -> Cmd {
+        Cmd::new("podman").arg("--version")
+    }
+
+    /// podman builds with buildah's code, so that column would say the same twice.
+    fn build(&self, _: &Build<'_>) -> Option<Cmd> {
+        None
+    }
+
+    fn export(&self, _: &Build<'_>, _: &Path) -> Option<Cmd> {
+        None
+    }
+
+    fn container(&self) -> Option<Cmd> {
+        Some(self.cmd().words("run --rm --network host busybox true"))
+    }
+}

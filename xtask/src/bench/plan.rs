@@ -1,0 +1,133 @@
+//! What is measured, and the targets, which were set on a 2-core machine with SHA-NI and a warm
+//! page cache: there the times hold, elsewhere the ratios do.
+
+/// One line of the table.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) work: Work,
+    /// The name of its context in `contexts`; none for benches without a build.
+    pub(crate) context: Option<&'static str>,
+    /// Milliseconds.
+    pub(crate) target: f64,
+    /// Peak resident set, mebibytes.
+    pub(crate) memory: f64,
+    /// Run when no name is given.
+    pub(crate) quick: bool,
+}
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// A build with nothing changed.
+    Cached,
+    /// A build after one file of the context changed.
+    Edit,
+    /// A build with nothing in the cache but its base.
+    Cold,
+    /// Writing a built image with its layers compressed by gzip.
+    Export,
+    /// A container that does nothing, on the host's network.
+    Container,
+    /// The same on the default network.
+    BridgedContainer,
+    /// The program's start.
+    Version,
+}
+
+const SMALL: f64 = 64.0;
+const LARGE: f64 = 256.0;
+
+pub(crate) const BENCHES: &[Bench] = &[
+    Bench {
+        name: "start",
+        what: "`--version`",
+        work: Work::Version,
+        context: None,
+        target: 2.0,
+        memory: SMALL,
+        quick: true,
+    },
+    Bench {
+        name: "b1",
+        what: "fully cached rebuild: 10 RUN and 3 COPY over 200 small files",
+        work: Work::Cached,
+        context: Some("small"),
+        target: 10.0,
+        memory: SMALL,
+        quick: true,
+    },
+    Bench {
+        name: "b2",
+        what: "fully cached rebuild: `COPY . /app` of 50,000 files, 200 MB",
+        work: Work::Cached,
+        context: Some("many"),
+        target: 150.0,
+        memory: LARGE,
+        quick: false,
+    },
+    Bench {
+        name: "b3",
+        what: "one of those files changed: the COPY and a cheap RUN",
+        work: Work::Edit,
+        context: Some("many"),
+        target: 1200.0,
+        memory: LARGE,
+        quick: false,
+    },
+    Bench {
+        name: "b4",
+        what: "20 trivial RUN steps, cold",
+        work: Work::Cold,
+        context: Some("steps"),
+        target: 160.0,
+        memory: SMALL,
+        quick: true,
+    },
+    Bench {
+        name: "b5",
+        what: "4 independent stages of `sleep 2`, cold",
+        work: Work::Cold,
+        context: Some("stages"),
+        target: 2050.0,
+        memory: SMALL,
+        quick: true,
+    },
+    Bench {
+        name: "b6",
+        what: "a RUN that makes a layer of 450 MB in 2,000 files, cold",
+        work: Work::Cold,
+        context: Some("large"),
+        target: 1200.0,
+        memory: LARGE,
+        quick: false,
+    },
+    Bench {
+        name: "b6g",
+        what: "that image written with gzip (docker: `save`, which does not compress)",
+        work: Work::Export,
+        context: Some("large"),
+        target: 3000.0,
+        memory: LARGE,
+        quick: false,
+    },
+    Bench {
+        name: "b8",
+        what: "`run --rm busybox true` on the host's network",
+        work: Work::Container,
+        context: None,
+        target: 15.0,
+        memory: SMALL,
+        quick: true,
+    },
+    Bench {
+        name: "b8n",
+        what: "the same on the default network",
+        work: Work::BridgedContainer,
+        context: None,
+        target: 30.0,
+        memory: SMALL,
+        quick: true,
+    },
+];

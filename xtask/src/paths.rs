@@ -1,0 +1,45 @@
+//! Where things are: the checkout, and the folders under `target/` that the chores own.
+
+use std::path::{Path, PathBuf};
+
+use crate::failure::Outcome;
+
+/// The root of the checkout.
+pub(crate) fn workspace() -> PathBuf {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    manifest.parent().map_or_else(|| manifest.clone(), Path::to_path_buf)
+}
+
+/// `target/NAME`, made when missing.
+pub(crate) fn scratch(name: &str) -> Outcome<PathBuf> {
+    let dir = workspace().join("target").join(name);
+    fs_err::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+/// `target/NAME`, emptied first.
+pub(crate) fn fresh(name: &str) -> Outcome<PathBuf> {
+    let dir = workspace().join("target").join(name);
+    remove(&dir)?;
+    fs_err::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+/// Removes a tree, if it is there, after unmounting what a peer left mounted in it.
+pub(crate) fn remove(dir: &Path) -> Outcome {
+    for mount in crate::leftovers::mounts_below(dir)?.iter().rev() {
+        let _ = crate::command::Cmd::new("umount").arg("-l").arg(mount).output();
+    }
+    match fs_err::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The shared cases and documents, where they are at hand.
+pub(crate) fn shared() -> Option<PathBuf> {
+    let dir = std::env::var_os("RBUILD_SHARED")
+        .map_or_else(|| workspace().join("../shared"), PathBuf::from);
+    fs_err::canonicalize(dir).ok()
+}

@@ -68,8 +68,10 @@ pub struct CacheMount {
     pub id: String,
     /// What happens when two processes want it at once.
     pub sharing: Sharing,
-    /// What a new directory starts with.
-    pub seed: Option<MountSource>,
+    /// The root whose files a new directory starts with.
+    pub seed: Option<MountRoot>,
+    /// The directory in it that is mounted: absolute from its root, cleaned, resolved below it.
+    pub path: String,
     /// Mode of a new directory.
     pub mode: u32,
     /// Owner of a new directory.
@@ -113,7 +115,7 @@ pub struct SecretMount {
 pub struct SshMount {
     /// Which agent.
     pub id: String,
-    /// Whether `SSH_AUTH_SOCK` names the target: when the Dockerfile gave no target of its own.
+    /// Whether `SSH_AUTH_SOCK` is set to the target: for the first agent of a step.
     pub export: bool,
     /// Whether the step fails without it.
     pub required: bool,

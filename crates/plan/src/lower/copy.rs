@@ -1,0 +1,255 @@
+//! `COPY` and `ADD`.
+
+use rbuild_parser::ast::{self, Instruction, InstructionKind, Text};
+use rbuild_types::{Diagnostic, Span};
+
+use super::stage::{Inputs, Layer, StageLowering};
+use super::{Stop, path, unsupported};
+use crate::graph::VertexId;
+use crate::op::{Copy, CopySource, Op};
+
+/// Where the sources of one instruction lie.
+enum Root {
+    Context,
+    Vertex(VertexId),
+    Empty,
+}
+
+/// Highest mode: nine permission bits, setuid, setgid, sticky.
+const MAX_MODE: u32 = 0o7777;
+
+impl StageLowering<'_, '_> {
+    /// Lowers `COPY` and `ADD`.
+    pub(super) fn copy(&mut self, instruction: &Instruction, copy: &ast::Copy) -> Result<(), Stop> {
+        let is_add = matches!(instruction.kind, InstructionKind::Add(_));
+        let flags = &copy.flags;
+        let mut words = Vec::new();
+        for source in &copy.sources {
+            let word = self.expand(source)?;
+            check_remote(&word, self.place(source.span), is_add)?;
+            words.push(word);
+        }
+        if let Some(checksum) = &flags.checksum {
+            let span = self.place(checksum.span);
+            self.expand(checksum)?;
+            let message = match words.len() {
+                0 | 1 => "checksum requires HTTP(S) or Git sources",
+                _ => "checksum can't be specified for multiple sources",
+            };
+            return Err(Diagnostic::error("checksum", span, message).into());
+        }
+        let root = self.source_root(flags.from.as_ref())?;
+        let destination = self.expand(&copy.destination)?;
+        let chown = self.expand_flag(flags.chown.as_ref())?;
+        let chmod = self.expand_flag(flags.chmod.as_ref())?;
+        if let (Some(mode), Some(flag)) = (&chmod, &flags.chmod) {
+            check_mode(mode, self.place(flag.span))?;
+        }
+        let parents = flags.parents.as_ref().is_some_and(|flag| flag.value);
+        let mut inputs = self.inputs();
+        let mut sources: Vec<_> = words
+            .iter()
+            .map(|word| source(&root, source_path(word, parents), &mut inputs))
+            .collect();
+        sources.extend(self.inline_files(&copy.heredocs)?);
+        let text = created_by(
+            if is_add { "ADD" } else { "COPY" },
+            parents,
+            chown.as_deref(),
+            chmod.as_deref(),
+            &words,
+            &copy.heredocs,
+            &destination,
+        );
+        self.charge(words.iter().map(String::len).sum())?;
+        let op = Op::Copy(Copy {
+            has_root: inputs.has_root,
+            sources,
+            destination: path::join(&self.state.directory(), &destination),
+            into_directory: path::names_directory(&destination),
+            chown,
+            chmod,
+            exclude: flags.exclude.iter().map(|pattern| pattern.value.clone()).collect(),
+            unpack: is_add && flags.unpack.as_ref().is_none_or(|flag| flag.value),
+            link: flags.link.as_ref().is_some_and(|flag| flag.value),
+            parents,
+        });
+        self.change_root(instruction, op, inputs);
+        Ok(self.history(text, Layer::Filled)?)
+    }
+
+    /// An empty flag counts as none.
+    fn expand_flag(&mut self, flag: Option<&Text>) -> Result<Option<String>, Diagnostic> {
+        let Some(flag) = flag else { return Ok(None) };
+        Ok(Some(self.expand(flag)?).filter(|value| !value.is_empty()))
+    }
+
+    fn source_root(&mut self, from: Option<&Text>) -> Result<Root, Stop> {
+        let Some(from) = from else { return Ok(Root::Context) };
+        let span = self.place(from.span);
+        if from.value.contains('$') {
+            let message = "variable expansion is not supported for --from, define a new stage \
+                           with FROM using ARG from global scope as a workaround";
+            return Err(Diagnostic::error("from-variable", span, message).into());
+        }
+        let vertex = self.plan.root_of(&from.value, self.index, span, "copy")?;
+        Ok(vertex.map_or(Root::Empty, Root::Vertex))
+    }
+
+    fn inline_files(&mut self, heredocs: &[ast::Heredoc]) -> Result<Vec<CopySource>, Diagnostic> {
+        let mut files = Vec::new();
+        for heredoc in heredocs {
+            let mut content = heredoc.content();
+            if heredoc.expand {
+                let origin = self.origin;
+                let place = |span| origin.place(span);
+                let body = Text::new(content, heredoc.body.span);
+                let expanded = self.state.variables.expand_heredoc(&body, &place)?;
+                self.warn_undefined(heredoc.body.span, &expanded.unset);
+                content = expanded.text;
+            }
+            self.charge(content.len())?;
+            files.push(CopySource::Inline { name: heredoc.name.clone(), content });
+        }
+        Ok(files)
+    }
+}
+
+fn source(root: &Root, path: String, inputs: &mut Inputs) -> CopySource {
+    match root {
+        Root::Context => CopySource::Context { path },
+        Root::Vertex(vertex) => CopySource::Input { input: inputs.number(*vertex), path },
+        Root::Empty => CopySource::Empty { path },
+    }
+}
+
+/// Absolute and cleaned. With `--parents` the first `/./` stays where something is before it.
+fn source_path(word: &str, parents: bool) -> String {
+    match word.split_once("/./").filter(|_| parents) {
+        Some((before, kept)) => match (path::clean(before), path::clean(kept)) {
+            (before, kept) if before == "/" => kept,
+            (before, kept) => format!("{before}/.{kept}"),
+        },
+        None => path::clean(word),
+    }
+}
+
+/// The history text: `--from`, `--link` and `--exclude` are not shown.
+fn created_by(
+    keyword: &str,
+    parents: bool,
+    chown: Option<&str>,
+    chmod: Option<&str>,
+    sources: &[String],
+    heredocs: &[ast::Heredoc],
+    destination: &str,
+) -> String {
+    let mut text = keyword.to_owned();
+    if parents {
+        text.push_str(" --parents");
+    }
+    for (flag, value) in [("chown", chown), ("chmod", chmod)] {
+        if let Some(value) = value {
+            text.push_str(&format!(" --{flag}={value}"));
+        }
+    }
+    for source in sources {
+        text.push_str(&format!(" {source}"));
+    }
+    for heredoc in heredocs {
+        text.push_str(&format!(" <<{}", heredoc.name));
+    }
+    text.push_str(&format!(" {destination} # buildkit"));
+    text
+}
+
+/// Refuses what is not a local path.
+fn check_remote(word: &str, span: Span, is_add: bool) -> Result<(), Diagnostic> {
+    let is_http = word.starts_with("http://") || word.starts_with("https://");
+    let is_git = ["git@", "git://", "ssh://"].iter().any(|scheme| word.starts_with(scheme))
+        || is_http && path_of_url(word).ends_with(".git");
+    match (is_git, is_http, is_add) {
+        (true, _, true) => Err(unsupported(span, "ADD of a git repository")),
+        (_, true, true) => Err(unsupported(span, "ADD of a URL")),
+        (true, _, false) => {
+            let message = "source can't be a git ref for COPY";
+            Err(Diagnostic::error("copy-remote", span, message).help("use ADD"))
+        }
+        (_, true, false) => {
+            let message = "source can't be a URL for COPY";
+            Err(Diagnostic::error("copy-remote", span, message).help("use ADD"))
+        }
+        (false, false, _) => Ok(()),
+    }
+}
+
+fn path_of_url(url: &str) -> &str {
+    url.split(['#', '?']).next().unwrap_or(url)
+}
+
+fn check_mode(mode: &str, span: Span) -> Result<(), Diagnostic> {
+    let octal = u32::from_str_radix(mode, 8).is_ok_and(|mode| mode <= MAX_MODE);
+    let digits = mode.bytes().all(|byte| byte.is_ascii_digit());
+    if octal && digits || !digits && is_symbolic(mode) {
+        return Ok(());
+    }
+    let message = format!(
+        "invalid chmod parameter: '{mode}'. it should be octal string and between 0 and 07777"
+    );
+    Err(Diagnostic::error("invalid-chmod", span, message)
+        .help("octal such as 0644, or symbolic such as u=rwX,go=rX"))
+}
+
+/// chmod(1): clauses `[ugoa]*([-+=]([rwxXst]*|[ugo]))+` with commas between.
+fn is_symbolic(mode: &str) -> bool {
+    mode.split(',').all(|clause| {
+        let actions = clause.trim_start_matches(['u', 'g', 'o', 'a']);
+        let mut parts = actions.split(['-', '+', '=']);
+        let starts_with_operator = parts.next() == Some("") && !actions.is_empty();
+        starts_with_operator
+            && parts.all(|permissions| {
+                matches!(permissions, "u" | "g" | "o")
+                    || permissions.chars().all(|letter| "rwxXst".contains(letter))
+            })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes() {
+        let fits = |mode: &str| check_mode(mode, Span::default()).is_ok();
+        for good in ["0", "644", "07777", "u=rwX,go=rX", "+x", "g=u", "a+X", "u+s,g-w+x", "="] {
+            assert!(fits(good), "{good}");
+        }
+        for bad in ["64a", "10000", "99x", "888", "-1", "u", "rwx", "u+q", ",", "u=rw,,g=r"] {
+            assert!(!fits(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn pivots_are_kept_for_parents_only() {
+        assert_eq!(source_path("./x/./y/*.txt", true), "/x/./y/*.txt");
+        assert_eq!(source_path("./x/./y/./z", true), "/x/./y/z");
+        assert_eq!(source_path("./x", true), "/x");
+        assert_eq!(source_path("././x", true), "/x");
+        assert_eq!(source_path("a/./b", false), "/a/b");
+        assert_eq!(source_path("../../x", false), "/x");
+        assert_eq!(source_path("", false), "/");
+    }
+
+    #[test]
+    fn remote_sources_are_told_apart() {
+        let code = |word: &str, add: bool| {
+            check_remote(word, Span::default(), add).map_err(|error| error.message)
+        };
+        assert!(code("github.com/o/r", true).is_ok());
+        assert!(code("a@b", false).is_ok());
+        assert!(code("https://h/x.git#main", true).unwrap_err().contains("git"));
+        assert!(code("https://h/x", true).unwrap_err().contains("URL"));
+        assert_eq!(code("http://h/x", false).unwrap_err(), "source can't be a URL for COPY");
+        assert_eq!(code("git@h:x", false).unwrap_err(), "source can't be a git ref for COPY");
+    }
+}

@@ -1,0 +1,277 @@
+//! `FROM`: the state that a stage begins with.
+
+use rbuild_parser::suggest;
+use rbuild_types::{Diagnostic, ImageConfig, Platform, Reference, ReferenceError, RootFs, Span};
+
+use super::environment::Variables;
+use super::stage::{Origin, StageLowering, State, Trigger, is_step};
+use super::stages::{Base, Found};
+use super::{Lowering, Stop, path};
+use crate::graph::VertexId;
+use crate::image_configs::{ImageError, ResolvedImage};
+use crate::op::{Op, Source};
+
+/// What images get that set no `PATH`, and what scratch starts with.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Fields that docker writes about the container that made a layer: stale in any new image.
+const STALE: [&str; 6] =
+    ["container", "container_config", "docker_version", "id", "parent", "throwaway"];
+
+impl<'b, 'a> StageLowering<'b, 'a> {
+    /// Takes over the base of stage `index` and its environment; triggers still wait.
+    pub(super) fn begin(plan: &'b mut Lowering<'a>, index: usize) -> Result<Self, Stop> {
+        let stage = &plan.dockerfile.stages[index];
+        let base = plan.stages.base(index).clone();
+        let asked = plan.stages.platform(index).cloned();
+        let platform = asked.unwrap_or_else(|| plan.platform.clone());
+        let (state, image) = match &base {
+            Base::Scratch => (State::scratch(platform), None),
+            Base::Stage(earlier) => {
+                let state = plan.lowered[*earlier].as_ref().ok_or(Stop::Needs(*earlier))?;
+                (State::clone(state), None)
+            }
+            Base::Image(name) => {
+                let image = plan.image(name, &platform, stage.base.span, index)?;
+                plan.warn_platform(name, &image.platform, &platform, stage.base.span);
+                (State::of_image(&image, platform), Some(image))
+            }
+        };
+        let mut lowering = Self {
+            plan,
+            index,
+            state,
+            cmd_set: false,
+            origin: Origin::File,
+            here: stage.span,
+            step: 0,
+            steps: 0,
+        };
+        let bytes: usize = lowering.state.config.history.iter().map(|h| h.created_by.len()).sum();
+        lowering.charge(bytes + lowering.state.variables.size())?;
+        let triggered = lowering.count_trigger_steps();
+        let own = stage.instructions.iter().filter(|one| is_step(one)).count();
+        lowering.steps = usize::from(image.is_some()) + triggered + own;
+        if let Some(ResolvedImage { reference, platform, .. }) = image {
+            let text = format!("FROM {reference}");
+            let op = Op::Source(Source::Image { reference, platform });
+            lowering.add_vertex(op, Vec::new(), &text, Some(stage.span));
+        }
+        lowering.begin_environment();
+        Ok(lowering)
+    }
+
+    /// `ENV` of the base counts again over its `ARG`s, and there is always a `PATH`.
+    fn begin_environment(&mut self) {
+        let config = &mut self.state.config.config;
+        let has_path = config.env.iter().any(|entry| entry.starts_with("PATH="));
+        if !has_path && self.state.platform.os != "windows" {
+            config.env.push(DEFAULT_PATH.to_owned());
+        }
+        for entry in &config.env {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            self.state.variables.set(name, value);
+        }
+    }
+}
+
+impl State {
+    fn scratch(platform: Platform) -> Self {
+        let mut config = ImageConfig {
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
+            os: platform.os.clone(),
+            os_version: platform.os_version.clone(),
+            rootfs: RootFs::default(),
+            ..ImageConfig::default()
+        };
+        config.config.working_dir = "/".to_owned();
+        if platform.os != "windows" {
+            config.config.env.push(DEFAULT_PATH.to_owned());
+        }
+        Self::new(config, platform)
+    }
+
+    fn of_image(image: &ResolvedImage, platform: Platform) -> Self {
+        let mut config = image.config.clone();
+        config.created = None;
+        config.other.retain(|field, _| !STALE.contains(&field.as_str()));
+        let triggers = std::mem::take(&mut config.config.on_build);
+        let mut state = Self::new(config, platform);
+        state.triggers = triggers.into_iter().map(|text| Trigger { text, span: None }).collect();
+        state
+    }
+
+    fn new(config: ImageConfig, platform: Platform) -> Self {
+        Self {
+            root: None,
+            base_history: config.history.len(),
+            base_layers: config.rootfs.diff_ids.len(),
+            config,
+            variables: Variables::default(),
+            args: Vec::new(),
+            platform,
+            workdir_set: false,
+            triggers: Vec::new(),
+        }
+    }
+
+    /// Where relative paths start.
+    pub(super) fn directory(&self) -> String {
+        path::clean(&self.config.config.working_dir)
+    }
+}
+
+impl Lowering<'_> {
+    /// The root filesystem that `from` names in stage `index`; `None` for an empty one.
+    pub(super) fn root_of(
+        &mut self,
+        from: &str,
+        index: usize,
+        span: Span,
+        verb: &str,
+    ) -> Result<Option<VertexId>, Stop> {
+        match self.stages.find(from, index) {
+            Found::Stage(earlier) => match &self.lowered[earlier] {
+                Some(state) => Ok(state.root),
+                None => Err(Stop::Needs(earlier)),
+            },
+            Found::NotYet(later) => Err(self.not_yet(from, later, index, span, verb).into()),
+            Found::NoSuchIndex => {
+                let message = format!("invalid stage index {from}");
+                let help = format!("this is stage {index}; earlier ones are numbered from 0");
+                Err(Diagnostic::error("stage-index", span, message).help(help).into())
+            }
+            Found::Image if from == "scratch" => Ok(None),
+            Found::Image => {
+                let platform = self.platform.clone();
+                let image = self.image(from, &platform, span, index)?;
+                let name = format!("FROM {}", image.reference);
+                let reference = image.reference;
+                let op = Op::Source(Source::Image { reference, platform: image.platform });
+                let vertex = crate::graph::Vertex {
+                    op,
+                    inputs: Vec::new(),
+                    name,
+                    span: Some(span),
+                    stage: self.stages.name(index).to_owned(),
+                    no_cache: false,
+                };
+                Ok(Some(self.graph.add(vertex)))
+            }
+        }
+    }
+
+    fn not_yet(
+        &self,
+        from: &str,
+        later: usize,
+        index: usize,
+        span: Span,
+        verb: &str,
+    ) -> Diagnostic {
+        if self.stages.reaches(self.dockerfile, later, index) {
+            let name = self.stages.name(index);
+            let message = format!("circular dependency detected on stage: {name}");
+            return Diagnostic::error("circular-dependency", span, message)
+                .label(self.dockerfile.stages[later].span, "uses this stage");
+        }
+        let message = match verb {
+            "mount" => format!(
+                "cannot mount from stage {from:?}, stage needs to be defined before current command"
+            ),
+            _ => format!(
+                "cannot {verb} from stage {from:?}, it needs to be defined before current stage {:?}",
+                self.stages.name(index)
+            ),
+        };
+        Diagnostic::error("stage-order", span, message)
+            .label(self.dockerfile.stages[later].span, "is defined here")
+    }
+
+    /// The image `name`, asked for once.
+    fn image(
+        &mut self,
+        name: &str,
+        platform: &Platform,
+        span: Span,
+        index: usize,
+    ) -> Result<ResolvedImage, Diagnostic> {
+        let reference: Reference =
+            name.parse().map_err(|error| self.wrong_reference(name, &error, span, index))?;
+        let key = (reference, platform.clone());
+        if let Some(image) = self.known_images.get(&key) {
+            return Ok(image.clone());
+        }
+        let image = self
+            .images
+            .config(&key.0, platform)
+            .map_err(|error| self.no_image(name, &key.0, &error, span, index))?;
+        self.known_images.insert(key, image.clone());
+        Ok(image)
+    }
+
+    fn wrong_reference(
+        &self,
+        name: &str,
+        error: &ReferenceError,
+        span: Span,
+        index: usize,
+    ) -> Diagnostic {
+        let message = format!("failed to parse stage name {name:?}: {error}");
+        self.help_stage(name, index, Diagnostic::error("invalid-reference", span, message))
+    }
+
+    fn no_image(
+        &self,
+        name: &str,
+        reference: &Reference,
+        error: &ImageError,
+        span: Span,
+        index: usize,
+    ) -> Diagnostic {
+        let message = format!("failed to resolve source metadata for {reference}: {error}");
+        match error {
+            ImageError::NotFound { .. } => {
+                self.help_stage(name, index, Diagnostic::error("image", span, message))
+            }
+            ImageError::Platform { available, .. } if !available.is_empty() => {
+                let names: Vec<_> = available.iter().map(Platform::to_string).collect();
+                let help = format!("the image has: {}", names.join(", "));
+                Diagnostic::error("platform", span, message).help(help)
+            }
+            ImageError::Platform { .. } => Diagnostic::error("platform", span, message),
+            ImageError::Other { .. } => Diagnostic::error("image", span, message),
+        }
+    }
+
+    /// Where a name was no image, a stage was perhaps meant.
+    fn help_stage(&self, name: &str, index: usize, error: Diagnostic) -> Diagnostic {
+        let lower = name.to_lowercase();
+        if let Some(stage) = self.stages.by_name(&lower) {
+            let span = self.dockerfile.stages[stage].span;
+            return if stage < index {
+                let stage = self.stages.name(stage);
+                error.label(span, "this stage").help(format!("did you mean `{stage}`?"))
+            } else {
+                error
+                    .label(span, "a stage of that name is defined only here")
+                    .help("move the stage above the one that uses it")
+            };
+        }
+        match suggest(&lower, self.stages.names_before(index)) {
+            Some(stage) => error.help(format!("did you mean the stage `{stage}`?")),
+            None => error,
+        }
+    }
+
+    fn warn_platform(&mut self, name: &str, actual: &Platform, expected: &Platform, span: Span) {
+        if actual.os != expected.os || actual.architecture != expected.architecture {
+            let message = format!(
+                "Base image {name} was pulled with platform \"{actual}\", expected \"{expected}\" \
+                 for current build"
+            );
+            self.warnings.push(Diagnostic::warning("InvalidBaseImagePlatform", span, message));
+        }
+    }
+}

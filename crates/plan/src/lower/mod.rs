@@ -1,0 +1,195 @@
+//! From syntax to plan, demand-driven: a stage is lowered when the target, directly or through
+//! others, needs it. Stages only refer to earlier ones, so there is always an order; it is kept
+//! on an explicit stack, because a file may chain more stages than a call stack holds.
+
+mod arg;
+mod config;
+mod copy;
+mod environment;
+mod epoch;
+mod expose;
+mod from;
+mod go_text;
+mod mounts;
+mod onbuild;
+mod path;
+mod run;
+mod signal;
+mod stage;
+mod stages;
+mod workdir;
+
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+use rbuild_parser::ast::{Dockerfile, InstructionKind};
+use rbuild_types::{Diagnostic, Platform, Reference, Span};
+
+use self::environment::Globals;
+use self::stage::{StageLowering, State};
+use self::stages::StageTable;
+use crate::graph::Graph;
+use crate::image_configs::{ImageConfigs, ResolvedImage};
+use crate::options::Options;
+use crate::plan::Plan;
+
+/// Lowers the target of `dockerfile`, which was parsed from `source`.
+///
+/// On failure the diagnostics are errors, the one to fix first in front.
+pub fn lower(
+    source: &str,
+    dockerfile: &Dockerfile,
+    options: &Options,
+    images: &dyn ImageConfigs,
+) -> Result<Plan, Vec<Diagnostic>> {
+    if dockerfile.stages.is_empty() {
+        let span = Span::new(0, source.len());
+        let message = "dockerfile contains no stages to build";
+        return Err(vec![Diagnostic::error("no-stages", span, message)]);
+    }
+    let platform = options.platform.clone().unwrap_or_else(|| options.build_platform.clone());
+    let target = stages::target(dockerfile, options).map_err(|error| vec![error])?;
+    let mut warnings = Vec::new();
+    let globals =
+        Globals::new(dockerfile, options, &platform, target).map_err(|error| vec![error])?;
+    let stages = StageTable::new(dockerfile, options, &globals, &mut warnings)?;
+    let source_date_epoch =
+        epoch::source_date_epoch(dockerfile, options, &globals).map_err(|error| vec![error])?;
+    let mut lowering = Lowering {
+        dockerfile,
+        options,
+        images,
+        platform,
+        globals,
+        lowered: vec![None; dockerfile.stages.len()],
+        stages,
+        graph: Graph::default(),
+        warnings,
+        known_images: HashMap::new(),
+        declared: BTreeSet::new(),
+        room: MAX_PLAN,
+    };
+    let state = lowering.run(target)?;
+    Ok(lowering.finish(target, &state, source_date_epoch))
+}
+
+/// Most bytes of environments and history texts that one plan may hold. Both repeat what came
+/// before at each step, so a small file can ask for any amount; real ones stay below 1 MiB.
+const MAX_PLAN: usize = 256 << 20;
+
+/// Why a stage could not be lowered now.
+enum Stop {
+    /// The Dockerfile is wrong.
+    Wrong(Box<Diagnostic>),
+    /// This earlier stage is needed first.
+    Needs(usize),
+}
+
+impl From<Diagnostic> for Stop {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Stop::Wrong(Box::new(diagnostic))
+    }
+}
+
+/// What all stages of one lowering share.
+struct Lowering<'a> {
+    dockerfile: &'a Dockerfile,
+    options: &'a Options,
+    images: &'a dyn ImageConfigs,
+    /// The platform of the target.
+    platform: Platform,
+    globals: Globals,
+    stages: StageTable,
+    /// The final state of each stage that was lowered.
+    lowered: Vec<Option<Rc<State>>>,
+    graph: Graph,
+    warnings: Vec<Diagnostic>,
+    known_images: HashMap<(Reference, Platform), ResolvedImage>,
+    /// Names that some `ARG` of a trigger declared.
+    declared: BTreeSet<String>,
+    /// What is left of [`MAX_PLAN`].
+    room: usize,
+}
+
+impl Lowering<'_> {
+    /// Lowers stage `target` and all that it needs.
+    fn run(&mut self, target: usize) -> Result<Rc<State>, Vec<Diagnostic>> {
+        let mut stack = vec![target];
+        while let Some(&index) = stack.last() {
+            if self.lowered[index].is_some() {
+                stack.pop();
+                continue;
+            }
+            let known = self.stages.needs(index).iter();
+            let missing: Vec<_> = known.copied().filter(|i| self.lowered[*i].is_none()).collect();
+            if !missing.is_empty() {
+                stack.extend(missing.into_iter().rev());
+                continue;
+            }
+            let warnings = self.warnings.len();
+            match StageLowering::lower(self, index) {
+                Ok(state) => self.lowered[index] = Some(Rc::new(state)),
+                // A trigger of a base image named a stage. What this attempt added to the graph
+                // is found again by the next one.
+                Err(Stop::Needs(earlier)) => {
+                    self.warnings.truncate(warnings);
+                    stack.push(earlier);
+                }
+                Err(Stop::Wrong(diagnostic)) => return Err(vec![*diagnostic]),
+            }
+        }
+        Ok(self.lowered[target].clone().expect("the stack is empty once the target is lowered"))
+    }
+
+    fn finish(self, target: usize, state: &State, source_date_epoch: Option<i64>) -> Plan {
+        let mut config = state.config.clone();
+        let labels = self.options.labels.iter().map(|(key, value)| (key.clone(), value.clone()));
+        config.config.labels.extend(labels);
+        config.created = None;
+        // With no platform asked for, the image stays what its base is.
+        let platform = match &self.options.platform {
+            Some(_) => self.platform.clone(),
+            None => config.platform(),
+        };
+        config.os = platform.os.clone();
+        config.architecture = platform.architecture.clone();
+        config.variant = platform.variant.clone();
+        config.os_version = platform.os_version.clone();
+        Plan {
+            target: state.root,
+            config,
+            base_history: state.base_history,
+            base_layers: state.base_layers,
+            platform,
+            stage_name: self.stages.name(target).to_owned(),
+            unused_build_args: self.unused_build_args(),
+            graph: self.graph,
+            warnings: self.warnings,
+            source_date_epoch,
+        }
+    }
+
+    fn unused_build_args(&self) -> Vec<String> {
+        let in_stages = self.dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+        let declared: BTreeSet<&str> = in_stages
+            .chain(&self.dockerfile.global_args)
+            .filter_map(|instruction| match &instruction.kind {
+                InstructionKind::Arg { args } => Some(args),
+                _ => None,
+            })
+            .flatten()
+            .map(|arg| arg.name.value.as_str())
+            .chain(self.declared.iter().map(String::as_str))
+            .collect();
+        let names = self.options.build_args.keys();
+        names
+            .filter(|name| !declared.contains(name.as_str()) && !environment::is_known(name))
+            .cloned()
+            .collect()
+    }
+}
+
+/// The refusal of something that the language has and this program not yet.
+fn unsupported(span: Span, feature: &str) -> Diagnostic {
+    Diagnostic::error("unsupported", span, format!("{feature} is not supported yet"))
+}

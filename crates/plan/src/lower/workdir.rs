@@ -1,0 +1,50 @@
+//! `WORKDIR`.
+
+use rbuild_parser::ast::{Instruction, Text};
+use rbuild_types::Diagnostic;
+
+use super::path;
+use super::stage::{Layer, StageLowering};
+use crate::op::{Mkdir, Op};
+
+impl StageLowering<'_, '_> {
+    /// Lowers `WORKDIR`: the directory is made at once, by the current user.
+    ///
+    /// An absolute path is kept in the config as it was written, as BuildKit does.
+    pub(super) fn workdir(
+        &mut self,
+        instruction: &Instruction,
+        text: &Text,
+    ) -> Result<(), Diagnostic> {
+        let span = self.place(text.span);
+        let wanted = self.expand(text)?;
+        if wanted.is_empty() {
+            let message = "WORKDIR needs a path, and this one is empty after expansion";
+            return Err(Diagnostic::error("empty-workdir", span, message));
+        }
+        if !wanted.starts_with('/') && !self.state.workdir_set {
+            let message = format!(
+                "Relative workdir {wanted:?} can have unexpected results if the base image changes"
+            );
+            self.plan.warnings.push(Diagnostic::warning("WorkdirRelativePath", span, message));
+        }
+        self.state.workdir_set = true;
+        let kept = match wanted.starts_with('/') {
+            true => wanted,
+            false => path::join(&self.state.directory(), &wanted),
+        };
+        self.state.config.config.working_dir = kept.clone();
+        // The root is always there: the one WORKDIR without a layer.
+        let layer = if kept == "/" { Layer::Empty } else { Layer::Filled };
+        if layer == Layer::Filled {
+            let inputs = self.inputs();
+            let op = Op::Mkdir(Mkdir {
+                has_root: inputs.has_root,
+                path: path::clean(&kept),
+                user: self.state.config.config.user.clone(),
+            });
+            self.change_root(instruction, op, inputs);
+        }
+        self.history(format!("WORKDIR {kept}"), layer)
+    }
+}

@@ -1,0 +1,35 @@
+//! The result of lowering: what to run, and what the image around it says.
+
+use rbuild_types::{Diagnostic, ImageConfig, Platform};
+
+use crate::graph::{Graph, VertexId};
+
+/// One build, ready to be solved.
+///
+/// Invariant: following input 0 from [`Plan::target`] down to the vertex without root, every
+/// vertex but an image source is exactly one layer and has exactly one non-empty item in
+/// [`Plan::config`]'s history, in the same order, after the first [`Plan::base_history`] items.
+#[derive(Debug)]
+pub struct Plan {
+    /// The instruction DAG, pruned to what the target needs.
+    pub graph: Graph,
+    /// The vertex whose root filesystem is the image's; `None` for an image without layers.
+    pub target: Option<VertexId>,
+    /// The final config. The diff ids are those of the base image, and new history items have no
+    /// time: the exporter fills both in.
+    pub config: ImageConfig,
+    /// How many history items, counted from the front, came with the base image.
+    pub base_history: usize,
+    /// How many diff ids came with the base image.
+    pub base_layers: usize,
+    /// The platform of the image.
+    pub platform: Platform,
+    /// Name of the target stage, `stage-N` when it has none.
+    pub stage_name: String,
+    /// What is worth knowing and does not stop the build.
+    pub warnings: Vec<Diagnostic>,
+    /// `--build-arg` names that no `ARG` takes, sorted.
+    pub unused_build_args: Vec<String>,
+    /// `SOURCE_DATE_EPOCH` in seconds.
+    pub source_date_epoch: Option<i64>,
+}

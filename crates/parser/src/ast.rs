@@ -67,6 +67,10 @@ pub struct Stage {
     pub platform: Option<Text>,
     /// The name after `AS`, lower-cased.
     pub name: Option<Text>,
+    /// The keyword as written, such as `from`.
+    pub keyword: Text,
+    /// The comment lines directly above, without `#` and outer blanks.
+    pub comments: Vec<String>,
     /// The comment directly above that begins with the stage's name.
     pub doc: Option<String>,
     /// The instructions in order.
@@ -96,38 +100,77 @@ pub enum InstructionKind {
     /// `ADD`.
     Add(Copy),
     /// `ARG`: several on one line see one another from left to right.
-    Arg { args: Vec<Arg> },
+    Arg {
+        /// The arguments in order.
+        args: Vec<Arg>,
+    },
     /// `CMD`.
-    Cmd { command: CommandLine },
+    Cmd {
+        /// The default command.
+        command: CommandLine,
+    },
     /// `COPY`.
     Copy(Copy),
     /// `ENTRYPOINT`.
-    Entrypoint { command: CommandLine },
+    Entrypoint {
+        /// The program.
+        command: CommandLine,
+    },
     /// `ENV`.
-    Env { pairs: Vec<KeyValue> },
+    Env {
+        /// The variables in order.
+        pairs: Vec<KeyValue>,
+    },
     /// `EXPOSE`: words split at blanks; each may expand to several.
-    Expose { ports: Vec<Text> },
+    Expose {
+        /// The words in order.
+        ports: Vec<Text>,
+    },
     /// `HEALTHCHECK`.
     Healthcheck(Healthcheck),
     /// `LABEL`.
-    Label { pairs: Vec<KeyValue> },
+    Label {
+        /// The labels in order.
+        pairs: Vec<KeyValue>,
+    },
     /// `MAINTAINER`.
-    Maintainer { name: Text },
+    Maintainer {
+        /// The whole argument.
+        name: Text,
+    },
     /// `ONBUILD`: the instruction to run later, in the text that the image config keeps
     /// (heredoc bodies included).
-    Onbuild { trigger: Text },
+    Onbuild {
+        /// The text without `ONBUILD`.
+        trigger: Text,
+    },
     /// `RUN`.
     Run(Run),
     /// `SHELL`.
-    Shell { argv: Vec<Text> },
+    Shell {
+        /// The shell and its first arguments; at least one.
+        argv: Vec<Text>,
+    },
     /// `STOPSIGNAL`.
-    Stopsignal { signal: Text },
+    Stopsignal {
+        /// Name or number.
+        signal: Text,
+    },
     /// `USER`.
-    User { user: Text },
+    User {
+        /// `user[:group]`.
+        user: Text,
+    },
     /// `VOLUME`.
-    Volume { paths: Vec<Text> },
+    Volume {
+        /// The paths in order; none is empty.
+        paths: Vec<Text>,
+    },
     /// `WORKDIR`.
-    Workdir { path: Text },
+    Workdir {
+        /// The path.
+        path: Text,
+    },
 }
 
 /// One `ARG`.
@@ -158,9 +201,19 @@ pub struct KeyValue {
 #[serde(tag = "form", rename_all = "lowercase")]
 pub enum CommandLine {
     /// A JSON array.
-    Exec { argv: Vec<String>, span: Span },
+    Exec {
+        /// The strings of the array; may be empty.
+        argv: Vec<String>,
+        /// The array.
+        span: Span,
+    },
     /// A text for the shell of the stage.
-    Shell { text: String, span: Span },
+    Shell {
+        /// The text, continuation lines joined; empty when nothing was written.
+        text: String,
+        /// The text.
+        span: Span,
+    },
 }
 
 /// `RUN`.

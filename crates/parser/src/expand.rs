@@ -1,6 +1,15 @@
 //! Variable expansion: `$name`, `${name}` and the modifiers, with the shell's quotes.
 //!
-//! Filled in by the parser's author; these are the signatures that the plan is written against.
+//! The rules are BuildKit's (`frontend/dockerfile/shell`), which differ from a shell's: nothing
+//! is split but by [`expand_words`], unset names are empty, `$$` is a name. Three of its faults
+//! are not copied: `$1` in the replacement of `${v//p/r}` is plain text, a word in front of
+//! `${v:-w}` is not lost when words are split, and nesting and size have bounds
+//! ([`MAX_NESTING`], [`MAX_EXPANDED`]) because the text may be a stranger's.
+
+mod lexer;
+mod pattern;
+
+pub(crate) use lexer::{Lexer, Mode};
 
 /// Looks variables up.
 pub trait Environment {
@@ -26,31 +35,58 @@ pub struct ExpandError {
     pub at: usize,
 }
 
+/// How deep `${a:-${b:-…}}` may nest: far beyond use, and well within a thread's stack.
+pub const MAX_NESTING: usize = 128;
+
+/// How long a result may become, in bytes, unless the text itself is longer. `ENV a=$a$a` doubles
+/// at each line; the kernel takes no variable above 128 KiB anyway.
+pub const MAX_EXPANDED: usize = 16 << 20;
+
 /// Expands one word: the result is one word whatever it holds.
+///
+/// `escape` is the Dockerfile's escape character. Fails on an open quote or brace, an unknown
+/// modifier, a bad pattern and `${name:?message}` of an unset name.
 pub fn expand_word(
     text: &str,
     escape: char,
     environment: &dyn Environment,
 ) -> Result<Expanded, ExpandError> {
-    let _ = (escape, environment);
-    Ok(Expanded { text: text.to_owned(), unset: Vec::new() })
+    run(text, Mode::new(escape), environment)
 }
 
 /// Expands a text and splits the result into words at unquoted blanks (`EXPOSE`).
+///
+/// Returns the words and the names that were not set; fails as [`expand_word`] does.
 pub fn expand_words(
     text: &str,
     escape: char,
     environment: &dyn Environment,
 ) -> Result<(Vec<String>, Vec<String>), ExpandError> {
-    let _ = (escape, environment);
-    Ok((vec![text.to_owned()], Vec::new()))
+    let mut lexer = Lexer::new(text, Mode::new(escape), environment);
+    let output = lexer.run()?;
+    let words = output.words.into_iter().map(|word| word.text).collect();
+    Ok((words, lexer.into_unset()))
 }
 
 /// Expands a heredoc body: quotes are kept, `$` and backslash are processed.
-pub fn expand_heredoc(
-    text: &str,
-    environment: &dyn Environment,
-) -> Result<Expanded, ExpandError> {
-    let _ = environment;
-    Ok(Expanded { text: text.to_owned(), unset: Vec::new() })
+///
+/// The escape character is always a backslash here, whatever the Dockerfile's directive says.
+/// Fails as [`expand_word`] does, but not on quotes.
+pub fn expand_heredoc(text: &str, environment: &dyn Environment) -> Result<Expanded, ExpandError> {
+    run(text, Mode { plain_quotes: true, ..Mode::new('\\') }, environment)
+}
+
+fn run(text: &str, mode: Mode, environment: &dyn Environment) -> Result<Expanded, ExpandError> {
+    let mut lexer = Lexer::new(text, mode, environment);
+    let output = lexer.run()?;
+    Ok(Expanded { text: output.text, unset: lexer.into_unset() })
+}
+
+/// An environment in which nothing is set.
+pub(crate) struct NoVariables;
+
+impl Environment for NoVariables {
+    fn get(&self, _name: &str) -> Option<&str> {
+        None
+    }
 }

@@ -243,7 +243,12 @@ impl Client {
     async fn speaks(&self, origin: &Origin, url: Url) -> bool {
         let Ok(http) = self.transport.client(&self.options, origin) else { return false };
         let asked = tokio::time::timeout(PROBE_TIMEOUT, http.get(url).send()).await;
-        let Ok(Ok(response)) = asked else { return false };
+        let response = match asked {
+            Ok(Ok(response)) => response,
+            // A certificate that is not accepted is TLS all the same, and no reason to fall back.
+            Ok(Err(error)) => return transport::is_about_certificate(&error),
+            Err(_) => return false,
+        };
         // Go's and nginx's way to say that the port speaks TLS.
         let misplaced = origin.is_plain() && response.status() == StatusCode::BAD_REQUEST;
         !(misplaced && body::error_detail(response).await.to_ascii_uppercase().contains("HTTPS"))

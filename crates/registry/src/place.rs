@@ -108,6 +108,8 @@ pub(crate) fn split_location(location: &str) -> Option<(&str, &str)> {
         && url.query().is_none()
         && url.fragment().is_none()
         && url.path() == format!("/{prefix}")
+        && !host.ends_with(':')
+        && !prefix.starts_with('/')
         && !prefix.contains("//");
     clean.then_some((host, prefix))
 }

@@ -148,6 +148,11 @@ fn cause(error: &(dyn Error + 'static)) -> String {
     printable(&deepest.to_string())
 }
 
+/// Whether the server was reached and its certificate was not accepted.
+pub(crate) fn is_about_certificate(error: &reqwest::Error) -> bool {
+    cause(error).contains("certificate")
+}
+
 /// What a failed exchange means.
 pub(crate) fn failure(subject: &str, host: &str, error: reqwest::Error) -> Failure {
     let error = error.without_url();
@@ -166,6 +171,10 @@ fn explain(text: &str, host: &str) -> (String, Retry) {
             "the server does not speak TLS; if it speaks plain HTTP, list {host} as insecure"
         );
         return (hint, Retry::Never);
+    }
+    if text.contains("handshake eof") {
+        let hint = format!("{text}; if it speaks plain HTTP, list {host} as insecure");
+        return (hint, Retry::Later);
     }
     if text.contains("certificate") {
         let hint = if text.contains("Expired") || text.contains("expired") {

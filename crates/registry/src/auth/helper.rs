@@ -149,7 +149,13 @@ mod tests {
         fs_err::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let cancelled = AtomicBool::new(false);
-        let answer = ask(Some(directory.path()), "test", "r.io", limit, &cancelled)?;
+        let answer = loop {
+            match ask(Some(directory.path()), "test", "r.io", limit, &cancelled) {
+                // A test beside this one forked while the script was still open for writing.
+                Err(error) if error.contains("busy") => std::thread::sleep(TICK),
+                answer => break answer?,
+            }
+        };
         Ok(answer.map(|credential| match credential {
             Credential::Password { user, password } => format!("{user}:{}", password.expose()),
             Credential::IdentityToken(token) => format!("identity {}", token.expose()),

@@ -1,0 +1,102 @@
+//! Certificates, against `openssl s_server`; skipped where there is no openssl.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rbuild_registry::{Registry, RegistryError, RegistryOptions};
+use rbuild_types::{CancelToken, Ctx, Reference, Silent};
+
+use crate::support::{Image, OCI_INDEX, quick};
+
+struct TlsServer {
+    child: Child,
+    address: SocketAddr,
+    directory: tempfile::TempDir,
+}
+
+impl TlsServer {
+    /// Serves the index of an image with a certificate for 127.0.0.1 and `r.example.test`.
+    fn start() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let manifests = directory.path().join("v2/team/app/manifests");
+        fs_err::create_dir_all(&manifests).unwrap();
+        let index = String::from_utf8(Image::oci(1).index.to_vec()).unwrap();
+        let answer = format!(
+            "HTTP/1.0 200 OK\r\nContent-Type: {OCI_INDEX}\r\nContent-Length: {}\r\n\r\n{index}",
+            index.len()
+        );
+        fs_err::write(manifests.join("latest"), answer).unwrap();
+        let made = openssl(directory.path())
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=test", "-keyout", "key.pem", "-out", "ca.crt"])
+            .args(["-addext", "subjectAltName=IP:127.0.0.1,DNS:r.example.test"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .status();
+        if !made.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: needs openssl");
+            return None;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let child = openssl(directory.path())
+            .args(["s_server", "-quiet", "-HTTP", "-cert", "ca.crt", "-key", "key.pem"])
+            .args(["-accept", &address.to_string()])
+            .spawn()
+            .unwrap();
+        for _ in 0..200 {
+            if TcpStream::connect(address).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(Self { child, address, directory })
+    }
+}
+
+impl Drop for TlsServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn openssl(directory: &Path) -> Command {
+    let mut command = Command::new("openssl");
+    command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn fetch(options: RegistryOptions, host: &str) -> Result<Vec<u8>, RegistryError> {
+    let reference: Reference = format!("{host}/team/app").parse().unwrap();
+    let cancel = CancelToken::default();
+    let registry = Registry::new(options).unwrap();
+    registry.manifest(&reference, Ctx::new(&Silent, &cancel)).map(|manifest| manifest.bytes)
+}
+
+#[test]
+fn a_hosts_own_certificate_is_trusted_for_that_host_only() {
+    let Some(server) = TlsServer::start() else { return };
+    let index = Image::oci(1).index.to_vec();
+    let named = format!("r.example.test:{}", server.address.port());
+    let certs_dir = server.directory.path().join("certs.d");
+    for host in [&server.address.to_string(), &named] {
+        let options = || RegistryOptions {
+            resolve: [("r.example.test".to_owned(), server.address)].into(),
+            ..quick()
+        };
+        // Loopback is asked in plain HTTP first and then found to speak TLS.
+        let error = fetch(options(), host).unwrap_err().to_string();
+        let known = ["certificate is not accepted", "no root certificates"];
+        assert!(known.iter().any(|part| error.contains(part)), "{error}");
+
+        let mine = certs_dir.join(host);
+        fs_err::create_dir_all(&mine).unwrap();
+        fs_err::copy(server.directory.path().join("ca.crt"), mine.join("ca.crt")).unwrap();
+        let with_certs = RegistryOptions { certs_dir: Some(certs_dir.clone()), ..options() };
+        assert_eq!(fetch(with_certs, host).unwrap(), index);
+        fs_err::remove_dir_all(&mine).unwrap();
+    }
+}

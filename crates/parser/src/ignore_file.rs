@@ -1,10 +1,35 @@
-//! `.dockerignore`: reading and matching, by moby's rules.
+//! `.dockerignore`: reading and matching, by moby's rules (`moby/patternmatcher`).
+//!
+//! Patterns are anchored at the root, unlike git's: `a` does not match `b/a`. A rule matches a
+//! path when it matches the path or a directory above it, and the last rule that matches decides.
+//!
+//! There are two ways to ask. [`Patterns::matches`] takes a path alone. A walker that comes down
+//! from the root uses [`Patterns::matches_below`] and hands on what matched above, which saves
+//! matching each parent again. Both give the same answer; in BuildKit they do not (a rule that
+//! was skipped at a directory is forgotten below it), and the path alone is right.
 
-use rbuild_types::Diagnostic;
+mod glob;
+mod pattern;
+
+pub use glob::{BadPattern, glob_match};
+
+use rbuild_types::{Diagnostic, Span};
+
+use pattern::Pattern;
 
 /// The rules of one ignore file, or of the `--exclude` flags of one COPY.
 #[derive(Debug, Clone, Default)]
-pub struct Patterns {}
+pub struct Patterns {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone)]
+struct Rule {
+    /// Begins with `!`.
+    exception: bool,
+    text: String,
+    pattern: Pattern,
+}
 
 /// What the rules say of one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,43 +40,245 @@ pub struct Verdict {
     pub rule: Option<usize>,
 }
 
+/// Which rules match a directory or one above it. The default is the root's.
+#[derive(Debug, Clone, Default)]
+pub struct MatchedAbove {
+    rules: Vec<bool>,
+}
+
 impl Patterns {
     /// Reads an ignore file; bad lines come back as diagnostics with their span.
+    ///
+    /// Lines that begin with `#` are comments, blanks around a pattern go, a leading slash too.
     pub fn parse(text: &str) -> (Self, Vec<Diagnostic>) {
-        let _ = text;
-        (Self::default(), Vec::new())
+        let mut patterns = Self::default();
+        let mut problems = Vec::new();
+        let body = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut offset = text.len() - body.len();
+        for line in body.split_inclusive('\n') {
+            let start = offset + (line.len() - line.trim_start().len());
+            let span = Span::new(start, start + line.trim().len());
+            offset += line.len();
+            let Some(pattern) = normalized(line) else { continue };
+            match Rule::new(&pattern) {
+                Ok(rule) => patterns.rules.extend(rule),
+                Err(message) => problems.push(Diagnostic::error("ignore-pattern", span, message)),
+            }
+        }
+        (patterns, problems)
     }
 
-    /// Makes rules from a list, one pattern each.
+    /// Makes rules from a list, one pattern each. Fails on the first that cannot be read; the
+    /// span of the diagnostic is empty, for the caller to replace.
     pub fn from_list<S: AsRef<str>>(patterns: &[S]) -> Result<Self, Diagnostic> {
-        let _ = patterns;
-        Ok(Self::default())
+        let mut rules = Vec::new();
+        for pattern in patterns {
+            let rule = Rule::new(pattern.as_ref()).map_err(|message| {
+                let message = format!("{message}: {:?}", pattern.as_ref());
+                Diagnostic::error("ignore-pattern", Span::new(0, 0), message)
+            })?;
+            rules.extend(rule);
+        }
+        Ok(Self { rules })
     }
 
     /// Whether there is no rule at all.
     pub fn is_empty(&self) -> bool {
-        true
+        self.rules.is_empty()
     }
 
     /// Whether some rule begins with `!`, so that a walker must look into excluded directories.
     pub fn has_exceptions(&self) -> bool {
-        false
+        self.rules.iter().any(|rule| rule.exception)
     }
 
     /// Judges a path given without a leading slash, parents included: `a/b` is excluded when `a`
     /// is and no later rule brings it back.
     pub fn matches(&self, path: &str) -> Verdict {
-        let _ = path;
-        Verdict { excluded: false, rule: None }
+        let path = path.trim_end_matches('/');
+        let below = |at: usize| path.get(..at).unwrap_or(path);
+        self.judge(path, |_, rule| {
+            let mut parents = path.match_indices('/').map(|(at, _)| below(at));
+            rule.pattern.matches(path) || parents.any(|parent| rule.pattern.matches(parent))
+        })
+    }
+
+    /// Judges a path whose directory gave `above`, and says what to hand to what lies in it.
+    pub fn matches_below(&self, path: &str, above: &MatchedAbove) -> (Verdict, MatchedAbove) {
+        let path = path.trim_end_matches('/');
+        let rules = self.rules.iter().enumerate().map(|(index, rule)| {
+            above.rules.get(index) == Some(&true) || rule.pattern.matches(path)
+        });
+        let matched = MatchedAbove { rules: rules.collect() };
+        let verdict = self.judge(path, |index, _| matched.rules.get(index) == Some(&true));
+        (verdict, matched)
+    }
+
+    /// The text of a rule as it was understood, without `!`; for messages.
+    pub fn rule(&self, index: usize) -> Option<&str> {
+        self.rules.get(index).map(|rule| rule.text.as_str())
+    }
+
+    /// The last rule that matches decides.
+    fn judge(&self, path: &str, matches: impl Fn(usize, &Rule) -> bool) -> Verdict {
+        let mut verdict = Verdict { excluded: false, rule: None };
+        if path == "." {
+            return verdict;
+        }
+        for (index, rule) in self.rules.iter().enumerate() {
+            // A rule that says what holds already is not the one that decided.
+            if verdict.excluded == rule.exception && matches(index, rule) {
+                verdict = Verdict { excluded: !rule.exception, rule: Some(index) };
+            }
+        }
+        verdict
     }
 }
 
-/// Go's `filepath.Match`, as COPY's wildcards use it: `*`, `?`, `[a-z]`, `\`; never across `/`.
-pub fn glob_match(pattern: &str, name: &str) -> Result<bool, BadPattern> {
-    let _ = (pattern, name);
-    Ok(false)
+/// The pattern of a line of an ignore file, `!` in front where it has one.
+fn normalized(line: &str) -> Option<String> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let line = line.trim();
+    if line.is_empty() {
+        return None;
+    }
+    let (exception, pattern) = match line.strip_prefix('!') {
+        Some(rest) => ("!", rest.trim()),
+        None => ("", line),
+    };
+    if pattern.is_empty() {
+        return Some(exception.to_owned());
+    }
+    let cleaned = clean(pattern);
+    let relative = cleaned.strip_prefix('/').filter(|rest| !rest.is_empty());
+    Some(format!("{exception}{}", relative.unwrap_or(&cleaned)))
 }
 
-/// A wildcard pattern that cannot be read, such as an open `[`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadPattern;
+impl Rule {
+    /// Nothing for a blank pattern.
+    fn new(text: &str) -> Result<Option<Self>, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let cleaned = clean(text);
+        let (exception, text) = match cleaned.strip_prefix('!') {
+            Some("") => return Err("illegal exclusion pattern: \"!\"".to_owned()),
+            Some(rest) => (true, rest),
+            None => (false, cleaned.as_str()),
+        };
+        // Go's words.
+        let pattern = Pattern::parse(text).map_err(|BadPattern| "syntax error in pattern")?;
+        Ok(Some(Self { exception, text: text.to_owned(), pattern }))
+    }
+}
+
+/// Go's `filepath.Clean`: the shortest name for the same path, by its text alone.
+fn clean(path: &str) -> String {
+    let rooted = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => {
+                parts.pop();
+            }
+            ".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    match (rooted, parts.join("/")) {
+        (true, rest) => format!("/{rest}"),
+        (false, rest) if rest.is_empty() => ".".to_owned(),
+        (false, rest) => rest,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn excluded(rules: &[&str], path: &str) -> bool {
+        let patterns = Patterns::from_list(rules).unwrap();
+        let verdict = patterns.matches(path);
+        let mut above = MatchedAbove::default();
+        let mut last = None;
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        for end in ends {
+            let (verdict, matched) = patterns.matches_below(path.get(..end).unwrap(), &above);
+            (above, last) = (matched, Some(verdict));
+        }
+        assert_eq!(last, Some(verdict), "{rules:?} {path}");
+        verdict.excluded
+    }
+
+    #[test]
+    fn the_last_rule_decides() {
+        assert!(excluded(&["a"], "a/b/c"));
+        assert!(!excluded(&["a"], "b/a"));
+        assert!(!excluded(&["*", "!keep"], "keep"));
+        assert!(!excluded(&["a", "!a/b"], "a/b/c"));
+        assert!(excluded(&["a", "!a/b", "a/b/c"], "a/b/c"));
+        assert!(excluded(&["*"], "a/b"));
+        assert!(!excluded(&["."], "a"));
+    }
+
+    #[test]
+    fn a_rule_skipped_at_a_directory_still_counts_below_it() {
+        let rules = ["**", "!**/*.txt", "x/y"];
+        assert!(excluded(&rules, "x/y/z/a.txt"));
+        assert!(!excluded(&rules, "x/z/a.txt"));
+    }
+
+    #[test]
+    fn the_rule_that_decided_is_named() {
+        let patterns = Patterns::from_list(&["a", "b", "!a/c", "**/c"]).unwrap();
+        assert_eq!(patterns.matches("a/c").rule, Some(3));
+        assert_eq!(patterns.matches("a/d").rule, Some(0));
+        assert_eq!(patterns.matches("d").rule, None);
+        assert_eq!(patterns.rule(2), Some("a/c"));
+        let patterns = Patterns::from_list(&["a", "!a/c"]).unwrap();
+        assert_eq!(patterns.matches("a/c"), Verdict { excluded: false, rule: Some(1) });
+        assert!(patterns.has_exceptions());
+    }
+
+    #[test]
+    fn files_are_read_by_the_rules() {
+        let text = "\u{feff}# no\n  # yes \n\n/rooted\n! a/../b \r\n./c/\nlast";
+        let (patterns, problems) = Patterns::parse(text);
+        assert!(problems.is_empty());
+        assert_eq!(patterns.rules.len(), 5);
+        assert!(patterns.matches("# yes").excluded);
+        assert!(patterns.matches("rooted/x").excluded);
+        assert!(patterns.matches("c").excluded);
+        assert!(patterns.has_exceptions());
+        let text = "ok\n  !\n[\n";
+        let (_, problems) = Patterns::parse(text);
+        let found: Vec<_> = problems
+            .iter()
+            .map(|problem| (problem.message.as_str(), problem.span().unwrap().text(text)))
+            .collect();
+        let wanted = [("illegal exclusion pattern: \"!\"", "!"), ("syntax error in pattern", "[")];
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn paths_are_cleaned_as_in_go() {
+        let rows = [
+            ("a/b/", "a/b"),
+            ("./a", "a"),
+            ("a//b/../c", "a/c"),
+            ("../a", "../a"),
+            ("/../a", "/a"),
+            ("/", "/"),
+            ("", "."),
+            ("a/..", "."),
+            ("!../x", "!../x"),
+        ];
+        for (path, cleaned) in rows {
+            assert_eq!(clean(path), cleaned, "{path}");
+        }
+    }
+}

@@ -34,6 +34,9 @@ const BUSY: Duration = Duration::from_secs(60);
 /// one would have to read all of it.
 const LONG_LOG: u64 = 512 << 10;
 
+/// Bytes by which SQLite extends the log's shared memory.
+const SHARED_MEMORY: u64 = 32 << 10;
+
 const SCHEMA: &str = "
 CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE snapshots(
@@ -148,7 +151,10 @@ impl Index {
         }
         match work(&mut opened.connection) {
             Err(error) if is_damage(&error) && !self.read_only => {
-                set_aside(&self.path)?;
+                // Unless another process has found the damage first and put a new index there.
+                if inode(&self.path) == Some(opened.inode) {
+                    set_aside(&self.path)?;
+                }
                 *opened = connect(&self.path, self.read_only, self.refill)?;
                 work(&mut opened.connection).map_err(|source| self.error(source))
             }
@@ -279,12 +285,17 @@ fn is_foreign(message: &str) -> bool {
     ["no such table", "no such column", "already exists"].iter().any(|part| message.contains(part))
 }
 
+/// A full disk is told apart: SQLite says so itself when a page does not fit, but calls it an I/O
+/// error when the log's shared memory does not.
 fn index_error(path: &Path, source: rusqlite::Error) -> CacheError {
+    let is_full = || {
+        let nearest = path.ancestors().find_map(|dir| rustix::fs::statvfs(dir).ok());
+        nearest.is_some_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < SHARED_MEMORY)
+    };
+    let full = || CacheError::io("write", path, std::io::ErrorKind::StorageFull.into());
     match source.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => {
-            let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-            CacheError::io("write", path, full)
-        }
+        Some(ErrorCode::DiskFull) => full(),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) if is_full() => full(),
         _ => CacheError::Index { path: path.to_owned(), source },
     }
 }

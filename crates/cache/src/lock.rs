@@ -1,5 +1,6 @@
 //! Kernel locks (`flock`). They die with the process that holds them, so there is no pid file to
-//! be wrong. A lock belongs to the *open file*: two threads of one process exclude each other too.
+//! be wrong. A lock belongs to the *open file*: two threads of one process exclude each other too,
+//! and a child that was forked without `exec` holds the locks of its parent until it ends.
 //!
 //! Lock files that come and go (`step-…`, `lease-…`) are removed by the holder while it still
 //! holds the lock. Whoever locked a file therefore checks that the name still leads to the file

@@ -127,7 +127,8 @@ pub(crate) fn take_orphans(
 }
 
 /// Makes all rows of this boot durable, with what they stand for. Order: look which rows there
-/// are; flush the file system; write their sidecars; mark them and flush the index's log.
+/// are; prepare their sidecars; flush the file system; give the sidecars their names; mark the
+/// rows and flush the index's log.
 pub(crate) fn sync(store: &Store) -> Result<(), CacheError> {
     let boot = store.boot();
     let last = |index: &Connection, table: &str| {
@@ -141,14 +142,22 @@ pub(crate) fn sync(store: &Store) -> Result<(), CacheError> {
         // Blobs have durable bytes, but perhaps not yet a durable name.
         return file::sync_dir(&store.root().join("blobs/sha256"));
     }
-    rustix::fs::syncfs(&root).at("sync", store.root())?;
     let fresh: Vec<Option<Snapshot>> = store.index().read(|index| {
         let sql = "SELECT body FROM snapshots WHERE synced = 0 AND boot = ?1 AND seq <= ?2";
         let mut statement = index.prepare_cached(sql)?;
         statement.query_map((boot, snapshots), snapshots::decode)?.collect()
     })?;
+    let mut sidecars = Vec::new();
     for snapshot in fresh.iter().flatten() {
-        store.snapshots().write_sidecar(snapshot)?;
+        let target = store.snapshots().sidecar(&snapshot.id);
+        sidecars.push((store.snapshots().prepare_sidecar(snapshot)?, target));
+    }
+    rustix::fs::syncfs(&root).at("sync", store.root())?;
+    for (temporary, target) in &sidecars {
+        file::rename(temporary, target)?;
+    }
+    if !sidecars.is_empty() {
+        file::sync_dir(&store.root().join("snapshots"))?;
     }
     store.index().write(Durability::Synced, |index| {
         for (table, last) in [("snapshots", snapshots), ("records", records)] {

@@ -10,6 +10,7 @@
 //! durable and repeats the row, so that images survive the loss of the index.
 
 use std::fmt;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -17,7 +18,7 @@ use rbuild_types::Digest;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde::{Deserialize, Serialize};
 
-use crate::error::CacheError;
+use crate::error::{At as _, CacheError};
 use crate::index::Durability;
 use crate::lease::Object;
 use crate::lock::GcLock;
@@ -312,7 +313,10 @@ impl<'a> Snapshots<'a> {
             statement.query_row(row, |row| row.get::<_, bool>(0)).optional()
         })?;
         // An unsynced one gets its sidecar with the next sync.
-        if synced == Some(true) { self.write_sidecar(&snapshot) } else { Ok(()) }
+        if synced == Some(true) {
+            file::replace(&self.store.temporary("sidecar")?, &self.sidecar(id), &body)?;
+        }
+        Ok(())
     }
 
     /// All snapshots that are there and whole.
@@ -346,14 +350,12 @@ impl<'a> Snapshots<'a> {
         Ok(file::exists(&self.path(id)))
     }
 
-    /// Writes `<id>.json`.
-    pub(crate) fn write_sidecar(&self, snapshot: &Snapshot) -> Result<(), CacheError> {
-        use crate::error::At as _;
-        use std::io::Write as _;
+    /// Writes the content of `<id>.json` to a temporary file, which the caller syncs and renames.
+    pub(crate) fn prepare_sidecar(&self, snapshot: &Snapshot) -> Result<PathBuf, CacheError> {
         let temporary = self.store.temporary("sidecar")?;
         let mut file = file::create_new(&temporary)?;
         file.write_all(&encode(snapshot)?).at("write", &temporary)?;
-        file::rename(&temporary, &self.sidecar(&snapshot.id))
+        Ok(temporary)
     }
 }
 

@@ -9,7 +9,12 @@ use rbuild_types::{CancelToken, Digest};
 
 /// Starts the child; it plays `role` on the store at `root`.
 pub fn start(role: &str, root: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
+    start_by(&mut Command::new(std::env::current_exe().unwrap()), role, root)
+}
+
+/// [`start`] by a command that runs its arguments.
+pub fn start_by(command: &mut Command, role: &str, root: &Path) -> Child {
+    command
         .args(["--exact", "child::play", "--nocapture"])
         .env("RBUILD_CACHE_ROLE", role)
         .env("RBUILD_CACHE_ROOT", root)
@@ -65,6 +70,7 @@ fn play() {
             say(&format!("ready {new} {blob}"));
             forever();
         }
+        "fill" => crate::full_disk::fill(&store),
         "compute" => {
             let key = Digest::of("shared step");
             let _lock = store.step_lock(&key, &CancelToken::default()).unwrap();

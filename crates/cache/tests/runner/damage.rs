@@ -45,7 +45,8 @@ fn assert_images_survived(store: &Store, manifest: Digest, diff: Digest) {
 
 #[test]
 fn images_survive_a_broken_index() {
-    let breakages: [&dyn Fn(&[u8]) -> Vec<u8>; 4] = [
+    type Breakage = dyn Fn(&[u8]) -> Vec<u8>;
+    let breakages: [&Breakage; 4] = [
         &|_| b"this is not a database, but long enough to be looked at".repeat(100),
         &|_| Vec::new(),
         &|bytes| bytes[..bytes.len() / 2].to_vec(),

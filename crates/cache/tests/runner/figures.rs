@@ -68,4 +68,19 @@ fn figures() {
     median("open and load 50,000 stamps", 21, || {
         drop(Store::open(&root).unwrap().stat_cache("/context").unwrap());
     });
+    drop(cache);
+    (0..3000).for_each(|_| drop(snapshot(&store, None, None)));
+    median("sync 3,000 snapshots", 1, || store.sync().unwrap());
+    median("list 3,000 snapshots", 5, || drop(store.snapshots().list().unwrap()));
+    median("walk 3,000 snapshots for usage", 3, || drop(store.usage().unwrap()));
+    drop(store);
+    for name in ["index.db", "index.db-wal", "index.db-shm"] {
+        fs_err::remove_file(root.join(name)).unwrap();
+    }
+    median("make a lost index of 3,000 snapshots anew", 1, || drop(Store::open(&root).unwrap()));
+    let store = Store::open(&root).unwrap();
+    assert!(store.snapshots().list().unwrap().len() >= 3000);
+    let cancel = rbuild_types::CancelToken::default();
+    let ctx = rbuild_types::Ctx::new(&rbuild_types::Silent, &cancel);
+    median("prune 3,000 snapshots", 1, || drop(store.prune(&Default::default(), &ctx).unwrap()));
 }

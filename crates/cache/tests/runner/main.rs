@@ -1,9 +1,17 @@
 //! Tests of the store as its users see it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests too"
+)]
+
 mod blobs;
 mod child;
 mod damage;
 mod figures;
+mod full_disk;
 mod gc;
 mod images;
 mod locks;

@@ -1,0 +1,61 @@
+//! Compressed streams: readers that a hostile stream cannot make large, and parallel writers whose
+//! bytes do not depend on the number of threads.
+
+mod detect;
+mod gzip;
+mod ordered;
+mod read;
+mod write;
+mod zstd_frames;
+
+pub use detect::detect;
+pub use read::reader;
+pub use write::{COMPRESSION_FORMAT, CompressedWriter, Written};
+
+/// How bytes are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+    /// Only read, for `ADD`.
+    Bzip2,
+    /// Only read, for `ADD`.
+    Xz,
+}
+
+/// What [`CompressedWriter`] makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// The bytes as they are.
+    Uncompressed,
+    /// One gzip member.
+    Gzip {
+        /// 0 (stored) to 9.
+        level: u32,
+    },
+    /// Several zstd frames, one after another.
+    Zstd {
+        /// 1 to 22.
+        level: i32,
+    },
+}
+
+impl Encoding {
+    /// Gzip at the level that is used when nobody asks for another.
+    pub const GZIP: Self = Self::Gzip { level: gzip::DEFAULT_LEVEL };
+    /// Zstd at its own default level.
+    pub const ZSTD: Self = Self::Zstd { level: zstd::DEFAULT_COMPRESSION_LEVEL };
+
+    /// The format without its level.
+    pub fn compression(self) -> Compression {
+        match self {
+            Self::Uncompressed => Compression::None,
+            Self::Gzip { .. } => Compression::Gzip,
+            Self::Zstd { .. } => Compression::Zstd,
+        }
+    }
+}

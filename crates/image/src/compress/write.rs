@@ -1,0 +1,141 @@
+//! The writer that compresses on a caller's pool and knows what it wrote.
+
+use std::io::{self, Write};
+
+use flate2::Crc;
+use rayon::ThreadPool;
+use rbuild_types::{Digest, Hasher};
+
+use super::gzip::{self, Position};
+use super::ordered::Ordered;
+use super::{Encoding, zstd_frames};
+
+/// Counts up whenever the same content and level would give other bytes: with block sizes here,
+/// and with versions of the compression libraries that change their output.
+pub const COMPRESSION_FORMAT: u32 = 1;
+
+/// What a [`CompressedWriter`] wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Digest of the compressed bytes.
+    pub digest: Digest,
+    /// Bytes after compression.
+    pub size: u64,
+}
+
+/// Compresses what is written to it, in blocks of fixed size on a pool.
+///
+/// The bytes depend on content and encoding alone, never on the number of threads or on how the
+/// content is cut into writes. At most two blocks per thread are in memory, besides the one being
+/// filled. Nothing is complete before [`CompressedWriter::finish`].
+pub struct CompressedWriter<'p, W> {
+    sink: HashingSink<W>,
+    encoding: Encoding,
+    ordered: Ordered<'p>,
+    block: Vec<u8>,
+    block_size: usize,
+    crc: Crc,
+    started: bool,
+}
+
+impl<'p, W: Write> CompressedWriter<'p, W> {
+    /// Starts a stream into `sink`.
+    pub fn new(sink: W, encoding: Encoding, pool: &'p ThreadPool) -> Self {
+        let block_size = match encoding {
+            Encoding::Uncompressed => 0,
+            Encoding::Gzip { .. } => gzip::BLOCK,
+            Encoding::Zstd { .. } => zstd_frames::FRAME,
+        };
+        Self {
+            sink: HashingSink { sink, hasher: Hasher::new(), size: 0 },
+            encoding,
+            ordered: Ordered::new(pool),
+            block: Vec::new(),
+            block_size,
+            crc: Crc::new(),
+            started: false,
+        }
+    }
+
+    /// Ends the stream, flushes the sink and gives it back.
+    pub fn finish(mut self) -> io::Result<(W, Written)> {
+        if self.encoding != Encoding::Uncompressed {
+            // Also for empty content: no stream at all would not be a compressed nothing.
+            self.send(Position::Last)?;
+            while let Some(bytes) = self.ordered.next()? {
+                self.sink.write_all(&bytes)?;
+            }
+            if let Encoding::Gzip { .. } = self.encoding {
+                self.sink.write_all(&gzip::trailer(&self.crc))?;
+            }
+        }
+        self.sink.sink.flush()?;
+        let HashingSink { sink, hasher, size } = self.sink;
+        Ok((sink, Written { digest: hasher.finish(), size }))
+    }
+
+    fn send(&mut self, position: Position) -> io::Result<()> {
+        let block = std::mem::take(&mut self.block);
+        let ready = match self.encoding {
+            Encoding::Uncompressed => return Ok(()),
+            Encoding::Gzip { level } => {
+                if !self.started {
+                    self.sink.write_all(&gzip::HEADER)?;
+                }
+                self.crc.update(&block);
+                self.ordered.start(move || gzip::block(&block, level, position))?
+            }
+            Encoding::Zstd { .. } if block.is_empty() && self.started => None,
+            Encoding::Zstd { level } => {
+                self.ordered.start(move || zstd_frames::frame(&block, level))?
+            }
+        };
+        self.started = true;
+        if let Some(bytes) = ready {
+            self.sink.write_all(&bytes)?;
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for CompressedWriter<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.encoding == Encoding::Uncompressed {
+            return self.sink.write(bytes);
+        }
+        if self.block.capacity() == 0 {
+            self.block.reserve_exact(self.block_size);
+        }
+        let count = bytes.len().min(self.block_size - self.block.len());
+        self.block.extend_from_slice(&bytes[..count]);
+        if self.block.len() == self.block_size {
+            self.send(Position::Inner)?;
+        }
+        Ok(count)
+    }
+
+    /// Does nothing: cutting a block short would change the bytes.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Hashes and counts what goes by.
+struct HashingSink<W> {
+    sink: W,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl<W: Write> Write for HashingSink<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.sink.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}

@@ -1,0 +1,12 @@
+//! Layers: trees in overlay's upper-directory form to tar streams, and back.
+
+mod archive;
+mod content;
+pub mod pack;
+mod place;
+pub mod unpack;
+pub mod whiteout;
+
+pub use archive::{ArchiveOptions, is_archive, unpack_archive};
+pub use pack::{LAYER_FORMAT, PackOptions, Packed, TreeForm, pack};
+pub use unpack::{Devices, Ownership, UnpackOptions, Unpacked, unpack_layer};

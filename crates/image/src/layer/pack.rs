@@ -1,0 +1,448 @@
+//! Trees to layer tars: a pure function of the tree, versioned by [`LAYER_FORMAT`].
+//!
+//! Order: a directory, then what it holds, siblings in byte order of their names. The tree's root
+//! is no entry. A directory's opaque marker comes right after it. Header form: see
+//! [`crate::tarball::encode`].
+//!
+//! * Hard links inside the tree: the first name in order is the file, the others are link entries.
+//!   Names outside the tree do not count.
+//! * Sockets are left out, as GNU tar and BuildKit do: nothing can be at their other end.
+//! * Of the extended attributes only `security.capability` is kept, as in BuildKit; labels and
+//!   overlay's own attributes belong to the machine, not to the image.
+//! * Whiteouts and opaque markers are empty files of mode 0, owned by root, from 1970.
+//!
+//! Memory: one list of names per directory level, one buffer, and one map entry per file that has
+//! several names, until all of them were met.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rbuild_rooted::{DirEntry, FileKind, Follow, Metadata, Root, RootedError, Time};
+use rbuild_types::{CancelToken, Digest, Hasher};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::whiteout::{self, Opacity};
+use crate::error::ImageError;
+use crate::tarball::{self, END_OF_ARCHIVE, Entry, EntryKind};
+
+/// Counts up whenever the same tree would give other bytes; part of what a cached digest is
+/// remembered under.
+pub const LAYER_FORMAT: u32 = 1;
+
+/// How the tree writes deletions down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TreeForm {
+    /// An overlay upper directory: whiteouts and opaque directories have a meaning.
+    #[default]
+    Overlay,
+    /// A whole root filesystem: every file is what it is.
+    Plain,
+}
+
+/// How [`pack`] writes.
+#[derive(Debug, Clone, Default)]
+pub struct PackOptions {
+    /// What the tree is.
+    pub form: TreeForm,
+    /// Latest modification time, in seconds since 1970: later ones become this one
+    /// (`SOURCE_DATE_EPOCH` with `rewrite-timestamp`).
+    pub clamp_mtime: Option<i64>,
+}
+
+/// What [`pack`] wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed {
+    /// Digest of the tar: the layer's diff id.
+    pub diff_id: Digest,
+    /// Bytes of the tar.
+    pub size: u64,
+    /// Entries, markers included.
+    pub entries: u64,
+}
+
+/// Writes `tree` as a tar into `sink`.
+///
+/// With [`std::io::sink`] this is the way to a diff id. Fails when a file changes while it is read,
+/// when a name starts with `.wh.` in an overlay tree, on I/O errors and when cancelled.
+pub fn pack(
+    tree: &Root,
+    options: &PackOptions,
+    sink: &mut dyn Write,
+    cancel: &CancelToken,
+) -> Result<Packed, ImageError> {
+    let mut packer = Packer {
+        options,
+        stream: Stream::new(sink, cancel),
+        links: HashMap::new(),
+        path: Vec::new(),
+        entries: 0,
+    };
+    packer.walk(tree)?;
+    packer.stream.push(&END_OF_ARCHIVE)?;
+    let entries = packer.entries;
+    let (diff_id, size) = packer.stream.finish()?;
+    Ok(Packed { diff_id, size, entries })
+}
+
+struct Packer<'a> {
+    options: &'a PackOptions,
+    stream: Stream<'a>,
+    /// First name of files with several, and how many names are still to come.
+    links: HashMap<(u64, u64), (Vec<u8>, u64)>,
+    /// Path of the current entry, without a slash in front or behind.
+    path: Vec<u8>,
+    entries: u64,
+}
+
+/// A directory on the way down.
+struct Level {
+    /// Closed while the walk is far below it; `..` of its child leads back.
+    dir: Option<Root>,
+    rest: std::vec::IntoIter<DirEntry>,
+    /// Length of the directory's own path.
+    path_length: usize,
+    opacity: Opacity,
+}
+
+/// Directories that are held open at once; deeper trees close the upper ones meanwhile.
+const HELD_LEVELS: usize = 64;
+
+impl Packer<'_> {
+    fn walk(&mut self, tree: &Root) -> Result<(), ImageError> {
+        let mut levels = vec![self.open_level(tree.try_clone()?)?];
+        while let Some(level) = levels.last_mut() {
+            self.path.truncate(level.path_length);
+            let Some(entry) = level.rest.next() else {
+                let left = levels.pop().and_then(|level| level.dir);
+                if let (Some(left), Some(above)) = (left, levels.last_mut())
+                    && above.dir.is_none()
+                {
+                    above.dir = Some(go_up(&left, &self.path)?);
+                }
+                continue;
+            };
+            let Some(dir) = &level.dir else { continue };
+            if !self.path.is_empty() {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(entry.name.as_bytes());
+            if entry.kind == FileKind::Directory {
+                let below = dir.enter(&entry.name).map_err(|error| self.named(error))?;
+                let metadata = below.metadata()?;
+                self.write_plain(EntryKind::Directory, &metadata, Vec::new())?;
+                let below = self.open_level(below)?;
+                levels.push(below);
+                if let Some(far) = levels.len().checked_sub(HELD_LEVELS)
+                    && far > 0
+                {
+                    levels[far].dir = None;
+                }
+            } else {
+                let opacity = level.opacity;
+                self.write_leaf(dir, &entry, opacity)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_level(&mut self, dir: Root) -> Result<Level, ImageError> {
+        let opacity = match self.options.form {
+            TreeForm::Overlay => whiteout::opacity(&dir).map_err(|error| self.named(error))?,
+            TreeForm::Plain => Opacity::Merged,
+        };
+        let names = dir.read_dir("").map_err(|error| self.named(error))?;
+        let path_length = self.path.len();
+        if opacity == Opacity::Opaque {
+            self.write_marker(whiteout::OPAQUE)?;
+        }
+        Ok(Level { dir: Some(dir), rest: names.into_iter(), path_length, opacity })
+    }
+
+    fn write_leaf(
+        &mut self,
+        dir: &Root,
+        entry: &DirEntry,
+        opacity: Opacity,
+    ) -> Result<(), ImageError> {
+        let overlay = self.options.form == TreeForm::Overlay;
+        let name = entry.name.as_os_str();
+        let is_reserved = overlay && name.as_bytes().starts_with(whiteout::PREFIX);
+        if entry.kind == FileKind::Socket {
+            return Ok(());
+        }
+        if entry.kind == FileKind::Regular {
+            let file = open(dir, name).map_err(|error| self.named(error))?;
+            let metadata = rustix::fs::fstat(&file).map_err(|errno| self.io(errno))?;
+            let metadata = Metadata::from_stat(&metadata);
+            if !metadata.is_file() {
+                return Err(self.changed());
+            }
+            if opacity == Opacity::HasXattrWhiteouts
+                && metadata.size == 0
+                && whiteout::is_xattr_whiteout(dir, name)?
+            {
+                return self.write_whiteout(name);
+            }
+            if is_reserved {
+                return Err(self.reserved());
+            }
+            return self.write_file(file, &metadata);
+        }
+        let metadata = dir.stat(name, Follow::No).map_err(|error| self.named(error))?;
+        let metadata = metadata.ok_or_else(|| self.changed())?;
+        if overlay && metadata.kind == FileKind::CharDevice && metadata.rdev == 0 {
+            return self.write_whiteout(name);
+        }
+        if is_reserved {
+            return Err(self.reserved());
+        }
+        match metadata.kind {
+            FileKind::Symlink => {
+                let target = dir.read_link(name).map_err(|error| self.named(error))?;
+                self.write_plain(EntryKind::Symlink, &metadata, target.as_bytes().to_vec())
+            }
+            FileKind::CharDevice => self.write_plain(EntryKind::CharDevice, &metadata, Vec::new()),
+            FileKind::BlockDevice => {
+                self.write_plain(EntryKind::BlockDevice, &metadata, Vec::new())
+            }
+            FileKind::Fifo => self.write_plain(EntryKind::Fifo, &metadata, Vec::new()),
+            FileKind::Regular | FileKind::Directory | FileKind::Socket => Err(self.changed()),
+        }
+    }
+
+    fn write_file(
+        &mut self,
+        mut file: std::fs::File,
+        metadata: &Metadata,
+    ) -> Result<(), ImageError> {
+        if metadata.nlink > 1 {
+            let identity = (metadata.dev, metadata.ino);
+            if let Some((first, names_left)) = self.links.get_mut(&identity) {
+                *names_left -= 1;
+                let target = match names_left {
+                    0 => std::mem::take(first),
+                    _ => first.clone(),
+                };
+                if *names_left == 0 {
+                    self.links.remove(&identity);
+                }
+                return self.write_plain(EntryKind::HardLink, metadata, target);
+            }
+            self.links.insert(identity, (self.path.clone(), metadata.nlink - 1));
+        }
+        let mut entry = self.entry(EntryKind::File, metadata);
+        entry.size = metadata.size;
+        if let Some(value) = capability(&file).map_err(|errno| self.io(errno))? {
+            entry.xattrs.push((CAPABILITY.as_bytes().to_vec(), value));
+        }
+        self.write_header(&entry)?;
+        match self.stream.copy(&mut file, metadata.size)? {
+            Copied::Whole => {}
+            Copied::Short => return Err(self.changed()),
+            Copied::Failed(error) => {
+                return Err(ImageError::read(self.shown().display().to_string())(error));
+            }
+        }
+        self.stream.zeros(tarball::padding(metadata.size))
+    }
+
+    fn write_plain(
+        &mut self,
+        kind: EntryKind,
+        metadata: &Metadata,
+        link: Vec<u8>,
+    ) -> Result<(), ImageError> {
+        let mut entry = self.entry(kind, metadata);
+        entry.link = link;
+        if matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
+            entry.device = (rustix::fs::major(metadata.rdev), rustix::fs::minor(metadata.rdev));
+        }
+        self.write_header(&entry)
+    }
+
+    fn write_whiteout(&mut self, name: &OsStr) -> Result<(), ImageError> {
+        let parent = self.path.len() - name.len();
+        self.path.truncate(parent.saturating_sub(1));
+        self.write_marker(&[whiteout::PREFIX, name.as_bytes()].concat())
+    }
+
+    /// An empty file in the directory that `self.path` names.
+    fn write_marker(&mut self, name: &[u8]) -> Result<(), ImageError> {
+        let mut path = self.path.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        self.write_header(&Entry::new(path, EntryKind::File, 0))
+    }
+
+    fn write_header(&mut self, entry: &Entry) -> Result<(), ImageError> {
+        let mut header = Vec::with_capacity(tarball::BLOCK);
+        tarball::encode(entry, &mut header)?;
+        self.entries += 1;
+        self.stream.push(&header)
+    }
+
+    fn entry(&self, kind: EntryKind, metadata: &Metadata) -> Entry {
+        let sec = match self.options.clamp_mtime {
+            Some(latest) => metadata.mtime.sec.min(latest),
+            None => metadata.mtime.sec,
+        };
+        Entry {
+            uid: metadata.uid,
+            gid: metadata.gid,
+            mtime: Time { sec, nsec: 0 },
+            // Linux gives every link 0777; other systems' habits do not matter here.
+            ..Entry::new(self.path.clone(), kind, metadata.mode)
+        }
+    }
+
+    fn shown(&self) -> PathBuf {
+        PathBuf::from(OsStr::from_bytes(&[b"/", &self.path[..]].concat()))
+    }
+
+    fn changed(&self) -> ImageError {
+        ImageError::Changed { path: self.shown() }
+    }
+
+    fn reserved(&self) -> ImageError {
+        ImageError::ReservedName { path: self.shown() }
+    }
+
+    fn io(&self, errno: Errno) -> ImageError {
+        ImageError::read(self.shown().display().to_string())(errno.into())
+    }
+
+    /// Errors of a single name are told with the whole path.
+    fn named(&self, error: RootedError) -> ImageError {
+        match error {
+            RootedError::Io { action, source, .. } => {
+                ImageError::Rooted(RootedError::Io { action, path: self.shown(), source })
+            }
+            other => other.into(),
+        }
+    }
+}
+
+/// The one attribute that a layer keeps.
+pub(crate) const CAPABILITY: &str = "security.capability";
+/// Bytes of the largest form of it (`struct vfs_ns_cap_data`, revision 3), with room.
+const CAPABILITY_MAX: usize = 64;
+
+fn capability(file: &std::fs::File) -> Result<Option<Vec<u8>>, Errno> {
+    let mut value = [0; CAPABILITY_MAX];
+    match rustix::fs::fgetxattr(file, CAPABILITY, &mut value[..]) {
+        Ok(length) => Ok(Some(value[..length].to_vec())),
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Opens a file that a listing called regular, without waiting should it be a pipe by now.
+fn open(dir: &Root, name: &OsStr) -> Result<std::fs::File, RootedError> {
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+        Ok(fd) => Ok(std::fs::File::from(fd)),
+        Err(errno) => {
+            let path = PathBuf::from(name);
+            Err(RootedError::Io { action: "open", path, source: errno.into() })
+        }
+    }
+}
+
+fn go_up(dir: &Root, path: &[u8]) -> Result<Root, ImageError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd: OwnedFd = rustix::fs::openat(dir, "..", flags, Mode::empty())
+        .map_err(|errno| ImageError::read(String::from_utf8_lossy(path))(errno.into()))?;
+    Ok(Root::from_fd(fd))
+}
+
+/// How the copy of a file's content ended.
+enum Copied {
+    Whole,
+    Short,
+    Failed(std::io::Error),
+}
+
+/// Bytes to hash and to write, gathered in one buffer into which files are read directly: each
+/// byte is copied once, hashed while it is in the processor's cache and written in large pieces.
+struct Stream<'a> {
+    sink: &'a mut dyn Write,
+    cancel: &'a CancelToken,
+    hasher: Hasher,
+    buffer: Box<[u8]>,
+    filled: usize,
+    written: u64,
+}
+
+/// Fits into the second-level cache of the machines this runs on.
+const BUFFER: usize = 256 << 10;
+
+impl<'a> Stream<'a> {
+    fn new(sink: &'a mut dyn Write, cancel: &'a CancelToken) -> Self {
+        let buffer = vec![0; BUFFER].into_boxed_slice();
+        Self { sink, cancel, hasher: Hasher::new(), buffer, filled: 0, written: 0 }
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) -> Result<(), ImageError> {
+        while !bytes.is_empty() {
+            let space = self.space()?;
+            let count = space.len().min(bytes.len());
+            space[..count].copy_from_slice(&bytes[..count]);
+            self.filled += count;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    fn zeros(&mut self, count: usize) -> Result<(), ImageError> {
+        self.push(&[0; tarball::BLOCK][..count])
+    }
+
+    fn copy(&mut self, file: &mut std::fs::File, size: u64) -> Result<Copied, ImageError> {
+        let mut left = size;
+        while left > 0 {
+            let space = self.space()?;
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(space.len());
+            match file.read(&mut space[..wanted]) {
+                Ok(0) => return Ok(Copied::Short),
+                Ok(count) => {
+                    self.filled += count;
+                    left -= count as u64;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Ok(Copied::Failed(error)),
+            }
+        }
+        Ok(Copied::Whole)
+    }
+
+    /// The free part of the buffer, at least one byte.
+    fn space(&mut self) -> Result<&mut [u8], ImageError> {
+        if self.filled == self.buffer.len() {
+            self.flush()?;
+        }
+        Ok(&mut self.buffer[self.filled..])
+    }
+
+    fn flush(&mut self) -> Result<(), ImageError> {
+        self.cancel.check()?;
+        let bytes = &self.buffer[..self.filled];
+        self.hasher.update(bytes);
+        self.sink.write_all(bytes).map_err(ImageError::write("layer"))?;
+        self.written += self.filled as u64;
+        self.filled = 0;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(Digest, u64), ImageError> {
+        self.flush()?;
+        Ok((self.hasher.finish(), self.written))
+    }
+}

@@ -103,6 +103,16 @@ impl Root {
         Ok(Self { fd })
     }
 
+    /// Opens a directory by a path in which no name at all may be a link: one that
+    /// [`Root::resolve`] or a walk of real directories gave.
+    pub fn open_real_dir(&self, path: impl AsRef<Path>) -> Result<Self, RootedError> {
+        let path = path.as_ref();
+        check(path)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let fd = self.openat2_with(path, path, flags, ResolveFlags::NO_SYMLINKS)?;
+        Ok(Self { fd })
+    }
+
     /// Opens the directory that holds the last name of `path`, and gives that name.
     ///
     /// The name is safe for `*at` calls on the returned descriptor as long as they do not follow
@@ -145,6 +155,27 @@ impl Root {
         let stat = rustix::fs::fstat(&fd).map_err(|errno| RootedError::io("stat", path, errno))?;
         regular(Some(Metadata::from_stat(&stat)))?;
         Ok(File::from(fd))
+    }
+
+    /// Opens for reading what was just seen to be a regular file, with its attributes; its last
+    /// name is not followed. One system call less than [`Root::open_file`].
+    pub fn open_seen_file(&self, path: impl AsRef<Path>) -> Result<(File, Metadata), RootedError> {
+        let path = path.as_ref();
+        let (parent, name) = self.parent(path)?;
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&parent, name, flags, Mode::empty())
+            .map_err(|errno| RootedError::io("open", path, errno))?;
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| RootedError::io("stat", path, errno))?;
+        let metadata = Metadata::from_stat(&stat);
+        if !metadata.is_file() {
+            return Err(RootedError::WrongKind {
+                path: path.to_owned(),
+                found: metadata.kind,
+                expected: FileKind::Regular,
+            });
+        }
+        Ok((File::from(fd), metadata))
     }
 
     /// Reads a whole regular file of at most `cap` bytes, following links inside the root.

@@ -1,1 +1,3 @@
 //! Walks the DAG in parallel: key, look up, execute, record.
+
+pub mod copy;

@@ -1,0 +1,636 @@
+//! Writing a selection into a tree.
+//!
+//! Sources are written in their order. A directory's contents go in four steps: all directories,
+//! parents first and private; then files, links and nodes, by several threads, each below two
+//! held descriptors; then second names of hard-linked files; last the directories' own owner,
+//! mode and time, children first, so that a read-only directory can be filled.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+use rbuild_plan::op::{Copy, CopySource};
+use rbuild_rooted::{FileKind, Follow, NewDirs, Root, Time};
+use rbuild_types::{CancelToken, Digest};
+use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
+
+use super::chmod::Chmod;
+use super::content::{self, Content, Copier};
+use super::digest::{self, Overrides};
+use super::error::CopyError;
+use super::place::{FilePlace, Place, failed};
+use super::select::{ItemKind, Selection};
+use super::tree::{Dir, Entry, SourceTree, shown};
+
+/// Files that one task writes below one pair of held directories.
+const CHUNK: usize = 512;
+/// Mode of directories that are made for a destination.
+const DIRECTORY_MODE: u32 = 0o755;
+
+/// Resolves the text of `--chown` to user and group; an error says why it cannot.
+pub type LookupOwner<'a> = &'a dyn Fn(&str) -> Result<(u32, u32), String>;
+
+/// What a selection is written into, and with what.
+pub struct Target<'a> {
+    /// The root filesystem, or an empty directory for `--link`.
+    pub root: &'a Root,
+    /// Looks names up in the destination's own users and groups.
+    pub lookup_owner: LookupOwner<'a>,
+    /// Unpacks archives for ADD; without it they are copied as files.
+    pub archives: Option<&'a dyn Archives>,
+    /// Whether owners are set.
+    pub ownership: Ownership,
+}
+
+/// Whether owners are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// They are, and failing to is an error.
+    Set,
+    /// Everything belongs to whoever runs this: a plain user without a user namespace.
+    Leave,
+}
+
+/// Recognises and unpacks archives.
+pub trait Archives {
+    /// Whether the content, not the name, is that of a tar archive, compressed or not. The
+    /// position in the file may be changed.
+    fn is_archive(&self, file: &File) -> std::io::Result<bool>;
+
+    /// Unpacks the file, read from its start, into a directory that exists.
+    fn unpack(
+        &self,
+        file: File,
+        into: &Root,
+        options: &ArchiveOptions,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// How an archive is unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchiveOptions {
+    /// `--chown`: owner of everything in it; else what the archive says.
+    pub owner: Option<(u32, u32)>,
+    /// Whether owners are set at all.
+    pub ownership: Ownership,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The digest of what was really written, comparable to [`Selection::digest`].
+    pub digest: Digest,
+    /// Files of a context had other bytes than when they were selected: the result belongs to
+    /// [`Applied::digest`], not to the selection's.
+    pub changed: bool,
+    /// Bytes of regular files.
+    pub bytes: u64,
+}
+
+/// Writes `selection`, which [`super::select()`] made of the same `op`, into `target`.
+///
+/// # Errors
+/// A destination that does not fit (a directory onto a file, several files onto one name), an
+/// unknown `--chown`, a source that is no longer there, or a failure to write. What was written
+/// until then stays.
+pub fn apply<'a>(
+    op: &Copy,
+    selection: &Selection,
+    tree_of: &dyn Fn(&CopySource) -> Option<SourceTree<'a>>,
+    target: &Target<'_>,
+    pool: &rayon::ThreadPool,
+    cancel: &CancelToken,
+) -> Result<Applied, CopyError> {
+    let chmod = Chmod::parse(op.chmod.as_deref().unwrap_or_default())?;
+    let chown = match op.chown.as_deref() {
+        None | Some("") => None,
+        Some(text) => Some(
+            (target.lookup_owner)(text)
+                .map_err(|message| CopyError::BadChown { text: text.to_owned(), message })?,
+        ),
+    };
+    let attributes = Attributes {
+        chmod: chmod.as_ref(),
+        chown,
+        ownership: target.ownership,
+        process: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+    };
+    let files = selection.items.iter().filter(|item| !matches!(item.kind, ItemKind::Dir { .. }));
+    let place =
+        Place { root: target.root, op, new: attributes.for_new_dirs(), several: files.count() > 1 };
+    let mut writer = Writer {
+        op,
+        place,
+        target,
+        attributes,
+        copier: Copier::default(),
+        pool,
+        cancel,
+        written: Mutex::default(),
+    };
+    for (index, item) in selection.items.iter().enumerate() {
+        cancel.check()?;
+        if let ItemKind::Inline { entry, content } = &item.kind {
+            writer.inline(entry, content)?;
+            continue;
+        }
+        let tree = op
+            .sources
+            .get(item.source)
+            .and_then(tree_of)
+            .ok_or(CopyError::NoTree { index: item.source })?;
+        match &item.kind {
+            ItemKind::Inline { .. } => {}
+            ItemKind::File { dir, entry, name } => {
+                writer.file(index, &tree, dir, entry, name.as_ref())?;
+            }
+            ItemKind::Dir { dirs } => writer.directory(index, &tree, dirs)?,
+        }
+    }
+    let written = std::mem::take(&mut *writer.written());
+    Ok(applied(selection, &attributes, written))
+}
+
+/// The digest with what really was written in the place of what was selected.
+fn applied(selection: &Selection, attributes: &Attributes<'_>, written: Written) -> Applied {
+    let bytes = written.bytes;
+    if written.changes.is_empty() {
+        return Applied { digest: selection.digest, changed: false, bytes };
+    }
+    let mut items = selection.items.clone();
+    for Change { item, dir, entry, content } in written.changes {
+        let entry = match items.get_mut(item).map(|item| &mut item.kind) {
+            Some(ItemKind::File { entry, .. }) => Some(entry),
+            Some(ItemKind::Dir { dirs }) => {
+                dirs.get_mut(dir).and_then(|dir| dir.entries.get_mut(entry))
+            }
+            _ => None,
+        };
+        if let Some(entry) = entry {
+            entry.digest = Some(content.digest);
+            entry.size = content.size;
+        }
+    }
+    let overrides = Overrides { chmod: attributes.chmod, owner: attributes.chown.is_some() };
+    Applied { digest: digest::digest(&items, &overrides), changed: true, bytes }
+}
+
+/// What the instruction makes of owners and modes.
+#[derive(Clone, Copy)]
+struct Attributes<'a> {
+    chmod: Option<&'a Chmod>,
+    chown: Option<(u32, u32)>,
+    ownership: Ownership,
+    /// Whose what this process makes is anyway.
+    process: (u32, u32),
+}
+
+impl Attributes<'_> {
+    fn for_new_dirs(&self) -> NewDirs {
+        let mode = self.chmod.map_or(DIRECTORY_MODE, |chmod| chmod.apply(DIRECTORY_MODE, true));
+        let owner = match self.ownership {
+            Ownership::Set => Some(self.chown.unwrap_or((0, 0))),
+            Ownership::Leave => None,
+        };
+        NewDirs { mode, owner }
+    }
+
+    fn mode(&self, entry: &Entry) -> u32 {
+        let directory = entry.kind == FileKind::Directory;
+        self.chmod.map_or(entry.mode, |chmod| chmod.apply(entry.mode, directory))
+    }
+
+    /// The owner to set, `None` when a new file has it already. `inherits` says that the
+    /// directory gives its own group to what is made in it.
+    fn owner(&self, entry: &Entry, inherits: bool) -> Option<(u32, u32)> {
+        let owner = self.chown.unwrap_or((entry.uid, entry.gid));
+        match self.ownership {
+            Ownership::Leave => None,
+            Ownership::Set if owner == self.process && !inherits => None,
+            Ownership::Set => Some(owner),
+        }
+    }
+}
+
+/// What the threads report.
+#[derive(Default)]
+struct Written {
+    bytes: u64,
+    changes: Vec<Change>,
+}
+
+/// A file that had other bytes than its selection.
+struct Change {
+    item: usize,
+    dir: usize,
+    entry: usize,
+    content: Content,
+}
+
+struct Writer<'a> {
+    op: &'a Copy,
+    place: Place<'a>,
+    target: &'a Target<'a>,
+    attributes: Attributes<'a>,
+    copier: Copier,
+    pool: &'a rayon::ThreadPool,
+    cancel: &'a CancelToken,
+    written: Mutex<Written>,
+}
+
+impl Writer<'_> {
+    fn written(&mut self) -> &mut Written {
+        self.written.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn inline(&mut self, entry: &Entry, content: &str) -> Result<(), CopyError> {
+        let FilePlace { dir, name, path } = self.place.file(&entry.name)?;
+        let path = path.join(&name);
+        let mode = self.attributes.mode(entry);
+        let mut file =
+            dir.create_file(Path::new(&name), mode).map_err(|error| failed(&path, error))?;
+        file.write_all(content.as_bytes())
+            .map_err(|source| CopyError::Write { path: shown(&path), source })?;
+        let inherits = inherits_group(&dir);
+        dress(&file, self.attributes.owner(entry, inherits), mode, None)
+            .map_err(|errno| CopyError::Write { path: shown(&path), source: errno.into() })?;
+        self.written().bytes += content.len() as u64;
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        item: usize,
+        tree: &SourceTree<'_>,
+        directory: &Path,
+        entry: &Entry,
+        name: &Path,
+    ) -> Result<(), CopyError> {
+        let from = open_source(tree, directory)?;
+        if self.unpack(item, tree, &from, directory, entry)? {
+            return Ok(());
+        }
+        let FilePlace { dir, name, path } = self.place.file(name.as_os_str())?;
+        let level = Level {
+            tree,
+            source: directory,
+            from: &from,
+            path: &path,
+            to: &dir,
+            inherits: inherits_group(&dir),
+            attributes: &self.attributes,
+            copier: &self.copier,
+            cancel: self.cancel,
+        };
+        let content = level.write(entry, Path::new(&name))?;
+        let written = self.written();
+        written.bytes += content.map_or(entry.size, |content| content.size);
+        if let Some(content) = content.filter(|content| entry.digest != Some(content.digest)) {
+            written.changes.push(Change { item, dir: 0, entry: 0, content });
+        }
+        Ok(())
+    }
+
+    /// Unpacks a local archive of an ADD; whether it was one.
+    fn unpack(
+        &mut self,
+        item: usize,
+        tree: &SourceTree<'_>,
+        from: &Root,
+        directory: &Path,
+        entry: &Entry,
+    ) -> Result<bool, CopyError> {
+        let Some(archives) = self.target.archives else { return Ok(false) };
+        if !self.op.unpack || entry.kind != FileKind::Regular || entry.made_up {
+            return Ok(false);
+        }
+        let path = directory.join(&entry.name);
+        let read = |source| CopyError::Read { tree: tree.name.clone(), path: shown(&path), source };
+        let mut file = open_file(tree, from, directory, entry)?;
+        if !archives.is_archive(&file).map_err(read)? {
+            return Ok(false);
+        }
+        file.seek(SeekFrom::Start(0)).map_err(read)?;
+        if tree.owner.may_change() {
+            let content = content::hash(&file, self.cancel)
+                .map_err(|failure| failure.named(&tree.name, &shown(&path), ""))?;
+            if entry.digest != Some(content.digest) {
+                self.written().changes.push(Change { item, dir: 0, entry: 0, content });
+            }
+            file.seek(SeekFrom::Start(0)).map_err(read)?;
+        }
+        let into = self.place.directory()?;
+        let options =
+            ArchiveOptions { owner: self.attributes.chown, ownership: self.attributes.ownership };
+        archives
+            .unpack(file, &into.dir, &options)
+            .map_err(|source| CopyError::Unpack { path: shown(&path), source })?;
+        self.written().bytes += entry.size;
+        Ok(true)
+    }
+
+    fn directory(
+        &mut self,
+        item: usize,
+        tree: &SourceTree<'_>,
+        dirs: &[Dir],
+    ) -> Result<(), CopyError> {
+        let top = self.place.directory()?;
+        let made = make_directories(&top.dir, &top.path, dirs)?;
+        let (chunks, second_names) = divide(dirs);
+        let (place, attributes) = (&top, &self.attributes);
+        let (copier, cancel, written) = (&self.copier, self.cancel, &self.written);
+        self.pool.install(|| {
+            chunks.par_iter().try_for_each(|chunk| {
+                cancel.check()?;
+                let dir = &dirs[chunk.dir];
+                let path = place.path.join(&dir.path);
+                let from = open_source(tree, &dir.source)?;
+                let to =
+                    place.dir.open_real_dir(&dir.path).map_err(|error| failed(&path, error))?;
+                let level = Level {
+                    tree,
+                    source: &dir.source,
+                    from: &from,
+                    path: &path,
+                    to: &to,
+                    inherits: inherits_group(&to),
+                    attributes,
+                    copier,
+                    cancel,
+                };
+                let mut here = Written::default();
+                for index in chunk.entries.clone() {
+                    let entry = &dir.entries[index];
+                    let second = entry.links.is_some() && second_names.holds(chunk.dir, index);
+                    if entry.kind == FileKind::Directory || second {
+                        continue;
+                    }
+                    let content = level.write(entry, Path::new(&entry.name))?;
+                    here.bytes += content.map_or(entry.size, |content| content.size);
+                    if let Some(content) = content
+                        && entry.digest != Some(content.digest)
+                    {
+                        let change = Change { item, dir: chunk.dir, entry: index, content };
+                        here.changes.push(change);
+                    }
+                }
+                let mut written = written.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                written.bytes += here.bytes;
+                written.changes.append(&mut here.changes);
+                Ok::<(), CopyError>(())
+            })
+        })?;
+        let name_of = |(dir, entry): (usize, usize)| {
+            let dir: &Dir = &dirs[dir];
+            dir.path.join(&dir.entries[entry].name)
+        };
+        for (name, first) in &second_names.0 {
+            let (name, first) = (name_of(*name), name_of(*first));
+            top.dir
+                .hard_link(&first, &name)
+                .map_err(|error| failed(&top.path.join(&name), error))?;
+        }
+        self.finish(&top.dir, &top.path, &made)
+    }
+
+    /// Gives directories that were made here their attributes, children first.
+    fn finish(
+        &self,
+        top: &Root,
+        shown_top: &Path,
+        made: &[(PathBuf, &Entry)],
+    ) -> Result<(), CopyError> {
+        for (path, entry) in made.iter().rev() {
+            let error = |error| failed(&shown_top.join(path), error);
+            // Always set: the directory may have got its group from the one above it.
+            if let Some((uid, gid)) = self.attributes.owner(entry, true) {
+                top.set_owner(path, uid, gid).map_err(error)?;
+            }
+            top.set_mode(path, self.attributes.mode(entry)).map_err(error)?;
+            top.set_times(path, entry.mtime, entry.mtime).map_err(error)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the directories of an item that are missing; those it made, parents first.
+fn make_directories<'d>(
+    top: &Root,
+    shown_top: &Path,
+    dirs: &'d [Dir],
+) -> Result<Vec<(PathBuf, &'d Entry)>, CopyError> {
+    let mut made = Vec::new();
+    for dir in dirs {
+        let mut below =
+            dir.entries.iter().filter(|entry| entry.kind == FileKind::Directory).peekable();
+        if below.peek().is_none() {
+            continue;
+        }
+        let here = shown_top.join(&dir.path);
+        let held = top.open_real_dir(&dir.path).map_err(|error| failed(&here, error))?;
+        for entry in below {
+            let error = |error| failed(&here.join(&entry.name), error);
+            let name = Path::new(&entry.name);
+            if held.create_private_dir(name).map_err(error)? {
+                made.push((dir.path.join(name), entry));
+                continue;
+            }
+            let there = held.stat(name, Follow::No).map_err(error)?;
+            if there.is_none_or(|there| !there.is_dir()) {
+                return Err(CopyError::NotADirectory { path: shown(&here.join(name)) });
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Some entries of one directory.
+struct Chunk {
+    dir: usize,
+    entries: Range<usize>,
+}
+
+/// Names of files that have an earlier name in the same item, with that name, both as directory
+/// and entry index.
+#[derive(Default)]
+struct SecondNames(Vec<((usize, usize), (usize, usize))>);
+
+impl SecondNames {
+    fn holds(&self, dir: usize, entry: usize) -> bool {
+        self.0.binary_search_by_key(&(dir, entry), |(name, _)| *name).is_ok()
+    }
+}
+
+fn divide(dirs: &[Dir]) -> (Vec<Chunk>, SecondNames) {
+    let mut chunks = Vec::new();
+    let mut first_names = HashMap::new();
+    let mut second_names = SecondNames::default();
+    for (index, dir) in dirs.iter().enumerate() {
+        let mut start = 0;
+        while start < dir.entries.len() {
+            let end = (start + CHUNK).min(dir.entries.len());
+            chunks.push(Chunk { dir: index, entries: start..end });
+            start = end;
+        }
+        for (number, entry) in dir.entries.iter().enumerate() {
+            if let Some(inode) = entry.links {
+                let first = *first_names.entry(inode).or_insert((index, number));
+                if first != (index, number) {
+                    // In order of both indices, which is what the search relies on.
+                    second_names.0.push(((index, number), first));
+                }
+            }
+        }
+    }
+    (chunks, second_names)
+}
+
+/// A source directory and the directory that its files go to.
+struct Level<'a> {
+    tree: &'a SourceTree<'a>,
+    source: &'a Path,
+    from: &'a Root,
+    path: &'a Path,
+    to: &'a Root,
+    inherits: bool,
+    attributes: &'a Attributes<'a>,
+    copier: &'a Copier,
+    cancel: &'a CancelToken,
+}
+
+impl Level<'_> {
+    /// Writes one name that is no directory; what was read if it was hashed on the way.
+    fn write(&self, entry: &Entry, name: &Path) -> Result<Option<Content>, CopyError> {
+        let error = |error| failed(&self.path.join(name), error);
+        match entry.kind {
+            FileKind::Regular => return self.write_file(entry, name),
+            FileKind::Symlink => {
+                let target = entry.target.as_deref().unwrap_or_default();
+                self.to.symlink(target, name).map_err(error)?;
+            }
+            kind => {
+                self.to
+                    .mknod(name, kind, self.attributes.mode(entry), entry.rdev)
+                    .map_err(error)?;
+            }
+        }
+        if let Some((uid, gid)) = self.attributes.owner(entry, self.inherits) {
+            self.to.set_owner(name, uid, gid).map_err(error)?;
+            if entry.kind != FileKind::Symlink {
+                self.to.set_mode(name, self.attributes.mode(entry)).map_err(error)?;
+            }
+        }
+        self.to.set_times(name, entry.mtime, entry.mtime).map_err(error)?;
+        Ok(None)
+    }
+
+    fn write_file(&self, entry: &Entry, name: &Path) -> Result<Option<Content>, CopyError> {
+        let path = || shown(&self.path.join(name));
+        let mode = self.attributes.mode(entry);
+        // The source first: when it has gone, nothing is left behind.
+        let source = match entry.made_up {
+            true => None,
+            false => Some(open_file(self.tree, self.from, self.source, entry)?),
+        };
+        let file = self
+            .to
+            .create_file(name, mode)
+            .map_err(|error| failed(&self.path.join(name), error))?;
+        let mut content = None;
+        if let Some(source) = source {
+            let copied = self.copy(entry, &source, &file);
+            content = copied.map_err(|failure| {
+                let from = shown(&self.source.join(&entry.name));
+                failure.named(&self.tree.name, &from, &path())
+            })?;
+        }
+        let owner = self.attributes.owner(entry, self.inherits);
+        dress(&file, owner, mode, Some(entry.mtime))
+            .map_err(|errno| CopyError::Write { path: path(), source: errno.into() })?;
+        if let Some(value) = &entry.capability {
+            // Changing the owner drops it, so it comes last. A file system or user namespace
+            // without it is no reason to fail: item 86.
+            let flags = rustix::fs::XattrFlags::empty();
+            let _ = rustix::fs::fsetxattr(&file, "security.capability", value, flags);
+        }
+        Ok(content)
+    }
+
+    fn copy(
+        &self,
+        entry: &Entry,
+        from: &File,
+        to: &File,
+    ) -> Result<Option<Content>, content::Failure> {
+        // Blocks of 512 bytes; small files may be stored in the inode and look like holes.
+        let sparse = entry.size > 4096
+            && rustix::fs::fstat(from)
+                .is_ok_and(|stat| (stat.st_blocks as u64).saturating_mul(512) < entry.size);
+        if self.tree.owner.may_change() {
+            return content::copy_hashing(from, to, sparse, self.cancel).map(Some);
+        }
+        self.copier.copy(from, to, entry.size, sparse, self.cancel)?;
+        Ok(None)
+    }
+}
+
+fn open_source(tree: &SourceTree<'_>, directory: &Path) -> Result<Root, CopyError> {
+    tree.root.open_real_dir(directory).map_err(|error| {
+        if error.is_not_found() {
+            return CopyError::Changed { tree: tree.name.clone(), path: shown(directory) };
+        }
+        CopyError::Source { tree: tree.name.clone(), path: shown(directory), source: error }
+    })
+}
+
+fn open_file(
+    tree: &SourceTree<'_>,
+    from: &Root,
+    directory: &Path,
+    entry: &Entry,
+) -> Result<File, CopyError> {
+    match from.open_seen_file(Path::new(&entry.name)) {
+        Ok((file, _)) => Ok(file),
+        Err(error) => {
+            let (tree, path) = (tree.name.clone(), shown(&directory.join(&entry.name)));
+            let swapped = matches!(error, rbuild_rooted::RootedError::WrongKind { .. })
+                || error.errno() == Some(rbuild_rooted::Errno::LOOP);
+            if swapped || error.is_not_found() {
+                return Err(CopyError::Changed { tree, path });
+            }
+            Err(CopyError::Source { tree, path, source: error })
+        }
+    }
+}
+
+/// Whether the directory gives its group to what is made in it.
+fn inherits_group(dir: &Root) -> bool {
+    dir.metadata().map_or(true, |metadata| metadata.mode & 0o2000 != 0)
+}
+
+/// Owner first, because changing it clears setuid and setgid.
+fn dress(
+    file: &File,
+    owner: Option<(u32, u32)>,
+    mode: u32,
+    mtime: Option<Time>,
+) -> Result<(), rustix::io::Errno> {
+    if let Some((uid, gid)) = owner {
+        rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    }
+    // Writing clears them too.
+    if mode & 0o6000 != 0 {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
+    }
+    if let Some(time) = mtime {
+        let time = Timespec { tv_sec: time.sec, tv_nsec: i64::from(time.nsec) as _ };
+        let times = Timestamps { last_access: time, last_modification: time };
+        rustix::fs::futimens(file, &times)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! What a copy reads from: file trees, and the values that describe what is in them.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use rbuild_parser::ignore_file::Patterns;
+use rbuild_rooted::{FileKind, Metadata, Root, Time};
+use rbuild_types::Digest;
+
+/// A tree that a copy takes files from.
+#[derive(Clone)]
+pub struct SourceTree<'a> {
+    /// Its root directory.
+    pub root: &'a Root,
+    /// The rules that hide a part of it: a local context's ignore file.
+    pub ignore: Option<&'a Patterns>,
+    /// Its name in messages: `context`, `stage build`, an image.
+    pub name: String,
+    /// Whose the copied files become.
+    pub owner: OwnerRule,
+    /// Content digests known from earlier.
+    pub stamps: Option<&'a dyn DigestCache>,
+}
+
+/// Whose copied files become when `--chown` is not given, and which tree it is by that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnerRule {
+    /// A build context: everything becomes 0:0, whoever owns it on the host; no extended
+    /// attribute is kept; what is copied is hashed again while it is copied.
+    Context,
+    /// A stage or an image: owners are kept, and so is `security.capability`. Such a tree is
+    /// taken not to change.
+    Keep,
+}
+
+/// What tells one state of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileStamp {
+    /// Device of the file system.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Last change of the content, nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Last change of the inode, nanoseconds since 1970.
+    pub ctime_ns: i64,
+}
+
+impl FileStamp {
+    /// The stamp of a file's attributes.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            dev: metadata.dev,
+            ino: metadata.ino,
+            size: metadata.size,
+            mtime_ns: metadata.mtime.as_nanos(),
+            ctime_ns: metadata.ctime.as_nanos(),
+        }
+    }
+}
+
+/// Remembers content digests by stamp. Which stamps are too young to be trusted is its business.
+pub trait DigestCache: Sync {
+    /// The digest of the file that had this stamp.
+    fn get(&self, stamp: &FileStamp) -> Option<Digest>;
+    /// Remembers a digest; the file had the stamp before and after it was read.
+    fn insert(&self, stamp: FileStamp, digest: Digest);
+}
+
+/// One selected name in a directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) name: OsString,
+    /// What it becomes: a socket has become an empty regular file already.
+    pub(crate) kind: FileKind,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Bytes of a regular file, else 0.
+    pub(crate) size: u64,
+    /// Device number, else 0.
+    pub(crate) rdev: u64,
+    pub(crate) mtime: Time,
+    /// Device and inode when other names may share them.
+    pub(crate) links: Option<(u64, u64)>,
+    /// Of a regular file's bytes.
+    pub(crate) digest: Option<Digest>,
+    /// Of a symbolic link.
+    pub(crate) target: Option<OsString>,
+    /// The value of `security.capability`.
+    pub(crate) capability: Option<Vec<u8>>,
+    /// Whether there is nothing to read: a socket became this.
+    pub(crate) made_up: bool,
+}
+
+impl Entry {
+    /// Without what only reading the file tells.
+    pub(crate) fn from_metadata(name: OsString, metadata: &Metadata, owner: OwnerRule) -> Self {
+        let made_up = metadata.kind == FileKind::Socket;
+        let kind = if made_up { FileKind::Regular } else { metadata.kind };
+        let device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
+        let (uid, gid) = match owner {
+            OwnerRule::Context => (0, 0),
+            OwnerRule::Keep => (metadata.uid, metadata.gid),
+        };
+        let regular = kind == FileKind::Regular && !made_up;
+        Self {
+            name,
+            kind,
+            mode: if kind == FileKind::Symlink { 0o777 } else { metadata.mode },
+            uid,
+            gid,
+            size: if regular { metadata.size } else { 0 },
+            rdev: if device { metadata.rdev } else { 0 },
+            mtime: metadata.mtime,
+            links: (regular && metadata.nlink > 1).then_some((metadata.dev, metadata.ino)),
+            digest: made_up.then(|| Digest::of(b"")),
+            target: None,
+            capability: None,
+            made_up,
+        }
+    }
+}
+
+/// The selected names of one directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Dir {
+    /// Where it goes, from the item's destination; empty for the first.
+    pub(crate) path: PathBuf,
+    /// Where it is, absolute from the tree's root; no name in it is a link.
+    pub(crate) source: PathBuf,
+    /// Sorted by name. Directories among them have a [`Dir`] of their own.
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// A path as messages show it.
+pub(crate) fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,145 @@
+//! Keys: what makes two steps the same step.
+//!
+//! A key is the digest of a document that states, in a fixed form, everything that can change
+//! the step's result: the op, the keys of what it works on, and the content digests of the files
+//! it reads. The document itself is kept in the step's record, so that a later miss can be
+//! explained by comparing documents.
+//!
+//! A COPY has two keys. The *definition key* is made from the keys of the stages it reads and
+//! needs no file; the *content key* from the digests of the selected files. Records live under
+//! the content key, and an alias leads from the definition key to it: an unchanged build finds
+//! its way without any file of a stage, and a stage that changed without changing the copied
+//! files keeps the hit. Proxy variables, secrets and file times are in no key.
+
+use rbuild_plan::op::{Copy, CopySource, Op, Run};
+use rbuild_types::{Digest, Hasher};
+use serde_json::{Value, json};
+
+/// Changes when the meaning of a key changes; old records are then not found.
+const VERSION: &str = "rbuild step 1";
+
+/// A key and the document that it is the digest of.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    pub(crate) digest: Digest,
+    pub(crate) inputs: Value,
+}
+
+impl Key {
+    fn of(inputs: Value) -> Self {
+        let mut hasher = Hasher::new();
+        hasher.field(VERSION).field(inputs.to_string());
+        Self { digest: hasher.finish(), inputs }
+    }
+}
+
+/// The key of an image's root filesystem: its content, whatever it is called.
+pub(crate) fn source(diff_ids: &[Digest]) -> Key {
+    Key::of(json!({ "op": "source", "diff_ids": diff_ids }))
+}
+
+/// The key of a step that reads nothing but its root filesystem (and, for RUN, bind mounts with
+/// the given content digests).
+pub(crate) fn step(op: &Op, root: Option<Digest>, content: &[Digest]) -> Key {
+    let op = match op {
+        Op::Run(run) => {
+            json!({ "op": "run", "run": Run { proxy_env: Vec::new(), ..run.clone() } })
+        }
+        other => json!(other),
+    };
+    Key::of(json!({ "step": op, "root": root, "content": content }))
+}
+
+/// The definition key of a copy, or of a run that binds other stages: `inputs` are the keys of
+/// all inputs in order, `context` the digest of what it selects from the context.
+pub(crate) fn definition(op: &Op, inputs: &[Digest], context: Option<Digest>) -> Digest {
+    Key::of(json!({ "definition": op, "inputs": inputs, "context": context })).digest
+}
+
+/// The content key of a copy.
+pub(crate) fn copy(op: &Copy, root: Option<Digest>, content: Digest) -> Key {
+    // Where a source comes from does not matter once its content is known, nor how its path is
+    // written: the selection holds the names that result.
+    let sources: Vec<Value> = op
+        .sources
+        .iter()
+        .map(|source| match source {
+            CopySource::Inline { name, content } => json!({ "name": name, "content": content }),
+            CopySource::Context { path }
+            | CopySource::Input { path, .. }
+            | CopySource::Empty { path } => json!({ "path": path }),
+        })
+        .collect();
+    let root = if independent(op) { None } else { root };
+    Key::of(json!({
+        "step": {
+            "op": "copy",
+            "sources": sources,
+            "destination": op.destination,
+            "into_directory": op.into_directory,
+            "chown": op.chown,
+            "chmod": op.chmod,
+            "unpack": op.unpack,
+            "link": op.link,
+            "parents": op.parents,
+        },
+        "root": root,
+        "content": content,
+    }))
+}
+
+/// Whether a copy's layer does not depend on what it is laid upon: `--link`, unless an owner's
+/// name has to be looked up there.
+pub(crate) fn independent(op: &Copy) -> bool {
+    let numeric = |text: &String| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
+    op.link && op.chown.as_ref().is_none_or(numeric)
+}
+
+#[cfg(test)]
+mod tests {
+    use rbuild_plan::op::{Mkdir, Network};
+
+    use super::*;
+
+    fn run(argv: &[&str]) -> Run {
+        Run {
+            has_root: true,
+            argv: argv.iter().map(ToString::to_string).collect(),
+            env: Vec::new(),
+            proxy_env: Vec::new(),
+            cwd: "/".to_owned(),
+            user: String::new(),
+            network: Network::Default,
+            scripts: Vec::new(),
+            hostname: "box".to_owned(),
+            mounts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn neighbouring_words_do_not_run_into_each_other() {
+        let key = |argv: &[&str]| step(&Op::Run(run(argv)), None, &[]).digest;
+        assert_ne!(key(&["a b", "c"]), key(&["a", "b c"]));
+        assert_eq!(key(&["a"]), key(&["a"]));
+    }
+
+    #[test]
+    fn proxies_are_in_no_key_and_everything_else_is() {
+        let plain = run(&["x"]);
+        let key = |run: &Run, root| step(&Op::Run(run.clone()), root, &[]).digest;
+        let proxied = Run { proxy_env: vec!["HTTP_PROXY=p".to_owned()], ..plain.clone() };
+        assert_eq!(key(&plain, None), key(&proxied, None));
+        for changed in [
+            Run { env: vec!["A=1".to_owned()], ..plain.clone() },
+            Run { cwd: "/x".to_owned(), ..plain.clone() },
+            Run { user: "app".to_owned(), ..plain.clone() },
+            Run { network: Network::None, ..plain.clone() },
+            Run { hostname: "other".to_owned(), ..plain.clone() },
+        ] {
+            assert_ne!(key(&plain, None), key(&changed, None), "{changed:?}");
+        }
+        assert_ne!(key(&plain, None), key(&plain, Some(Digest::of("root"))));
+        let mkdir = Mkdir { has_root: false, path: "/x".to_owned(), user: String::new() };
+        assert_ne!(key(&plain, None), step(&Op::Mkdir(mkdir), None, &[]).digest);
+    }
+}

@@ -1,0 +1,122 @@
+//! What steps may touch, by reference: the store, the context, images, the helper.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rbuild_cache::{SnapshotId, StatCache, Store};
+use rbuild_parser::ignore_file::Patterns;
+use rbuild_rooted::Root;
+use rbuild_types::{Ctx, Digest, Platform, Reference};
+
+use crate::copy::{DigestCache, FileStamp, OwnerRule, SourceTree};
+use crate::error::StepError;
+
+/// Everything outside of the graph that a solve needs.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// Where results are kept. The caller holds a lease on it.
+    pub store: &'a Store,
+    /// For hashing, walking and packing; never for running steps, which wait.
+    pub pool: &'a rayon::ThreadPool,
+    /// Base images.
+    pub images: &'a dyn Images,
+    /// The build context, if there is one.
+    pub context: Option<&'a Context>,
+    /// The program to start as the sandbox helper.
+    pub helper: &'a Path,
+    /// What steps see as `/etc/resolv.conf`.
+    pub resolv_conf: &'a str,
+    /// Directory below the store's `logs/` for the output of this build's steps.
+    pub log_directory: &'a str,
+}
+
+/// Gives root filesystems of images. Implemented over a registry by the engine.
+pub trait Images: Sync {
+    /// The digests of the image's uncompressed layers, bottom first: names the content without
+    /// fetching it.
+    fn diff_ids(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Vec<Digest>, StepError>;
+
+    /// Makes sure that all layers are unpacked in the store; snapshots bottom first.
+    fn unpack(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        ctx: Ctx<'_>,
+    ) -> Result<Vec<SnapshotId>, StepError>;
+}
+
+/// A local build context.
+#[derive(Debug)]
+pub struct Context {
+    /// Its directory, held open.
+    pub root: Root,
+    /// The rules of its ignore file.
+    pub ignore: Patterns,
+    /// Digests remembered from earlier builds.
+    pub stamps: RememberedDigests,
+}
+
+impl Context {
+    /// As a source of copies.
+    pub fn tree(&self) -> SourceTree<'_> {
+        SourceTree {
+            root: &self.root,
+            ignore: Some(&self.ignore),
+            name: "context".to_owned(),
+            owner: OwnerRule::Context,
+            stamps: Some(&self.stamps),
+        }
+    }
+}
+
+/// The store's stat cache as the copy engine wants it.
+#[derive(Debug)]
+pub struct RememberedDigests {
+    cache: StatCache,
+    /// When the build began to look at files: everything younger than this, by two seconds, is
+    /// not trusted by its stamp alone.
+    began: SystemTime,
+}
+
+impl RememberedDigests {
+    /// Starts a build's use of `cache`.
+    pub fn new(cache: StatCache) -> Self {
+        Self { cache, began: SystemTime::now() }
+    }
+
+    /// Writes what is new.
+    pub fn save(&self) -> Result<(), rbuild_cache::CacheError> {
+        self.cache.save()
+    }
+}
+
+fn stored(stamp: &FileStamp) -> rbuild_cache::FileStamp {
+    rbuild_cache::FileStamp {
+        dev: stamp.dev,
+        ino: stamp.ino,
+        size: stamp.size,
+        mtime_ns: stamp.mtime_ns,
+        ctime_ns: stamp.ctime_ns,
+    }
+}
+
+impl DigestCache for RememberedDigests {
+    fn get(&self, stamp: &FileStamp) -> Option<Digest> {
+        self.cache.get(&stored(stamp))
+    }
+
+    fn insert(&self, stamp: FileStamp, digest: Digest) {
+        self.cache.insert(stored(&stamp), digest, self.began);
+    }
+}
+
+impl World<'_> {
+    /// The directories that overlay the given snapshots, bottom first.
+    pub(crate) fn layer_paths(&self, chain: &[SnapshotId]) -> Vec<PathBuf> {
+        chain.iter().map(|id| self.store.snapshots().path(id).join("fs")).collect()
+    }
+}

@@ -15,7 +15,7 @@ use reqwest::{Method, StatusCode};
 use crate::body::{Body, Limits};
 use crate::exchange::{Client, Errand, Outgoing};
 use crate::place::Place;
-use crate::retry::{Attempts, Failure};
+use crate::retry::{Attempts, Failure, Retry};
 use crate::runtime::{Message, Pipe};
 use crate::{MAX_DOCUMENT, Registry, RegistryError};
 
@@ -232,6 +232,10 @@ impl Client {
         loop {
             match self.send_blob_once(errand, digest, size, &mut sent, pipe).await {
                 Ok(()) => return Ok(()),
+                // Only the end mark was lost; the caller checks the digest.
+                Err(failure) if size == Some(sent) && failure.retry != Retry::Never => {
+                    return Ok(());
+                }
                 Err(failure) => {
                     attempts.progress(sent);
                     attempts.wait_after(failure).await?;
@@ -291,7 +295,7 @@ impl Client {
             // Without Content-Length a cut connection looks like an end.
             Some(size) if *sent < size => {
                 let mut failure = wrong_size(size, *sent);
-                failure.retry = crate::retry::Retry::Later;
+                failure.retry = Retry::Later;
                 Err(failure)
             }
             _ => Ok(()),

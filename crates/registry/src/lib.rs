@@ -49,7 +49,7 @@ use runtime::Runtime;
 /// A blocking handle on all registries. Clones share connections, tokens and limits.
 ///
 /// Every call may be made from any thread, also from within an async runtime, and ends within
-/// about 100 ms of its context's cancellation.
+/// about 100 ms of its context's cancellation, unless a sink is busy.
 #[derive(Clone)]
 pub struct Registry {
     inner: Arc<Inner>,

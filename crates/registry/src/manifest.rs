@@ -7,7 +7,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::exchange::{Client, Errand, Outgoing};
-use crate::retry::{Attempts, Failure};
+use crate::retry::{Attempts, Failure, Retry};
 use crate::text::printable;
 use crate::{Registry, RegistryError, body};
 
@@ -108,7 +108,7 @@ impl Client {
                 RegistryError::NotFound { .. }
                     | RegistryError::Status { .. }
                     | RegistryError::Unauthorized { .. }
-            ) && failure.retry == crate::retry::Retry::Never
+            ) && failure.retry == Retry::Never
             {
                 break;
             }

@@ -111,6 +111,12 @@ struct Authorization {
     expires: Option<Instant>,
 }
 
+impl Authorization {
+    fn is_fresh(&self) -> bool {
+        self.expires.is_none_or(|expires| Instant::now() < expires)
+    }
+}
+
 /// Basic authorizations are good for every scope.
 const ANY_SCOPE: &str = "";
 
@@ -122,8 +128,7 @@ impl Authenticator {
         [scope, ANY_SCOPE].into_iter().find_map(|scope| {
             let key = (origin.clone(), user.clone(), scope.to_owned());
             let found = memory.authorizations.get(&key)?;
-            let fresh = found.expires.is_none_or(|expires| Instant::now() < expires);
-            fresh.then(|| found.header.clone())
+            found.is_fresh().then(|| found.header.clone())
         })
     }
 
@@ -180,6 +185,8 @@ impl Authenticator {
         match offered {
             Some((scope, authorization)) => {
                 let key = (demand.origin.clone(), user, scope.to_owned());
+                // A long-lived host must not gather tokens for ever.
+                memory.authorizations.retain(|_, known| known.is_fresh());
                 memory.authorizations.insert(key, authorization);
                 Ok(true)
             }

@@ -35,10 +35,8 @@ pub(super) fn judge(
     let same_site = same_site(&origin.host, &server.host)
         || (origin.is_loopback() && server.is_loopback())
         || KNOWN_PAIRS.contains(&(origin.host.as_str(), server.host.as_str()));
-    let listed = options
-        .token_hosts
-        .get(&place.host)
-        .is_some_and(|hosts| hosts.iter().any(|host| *host == server.host));
+    let listed =
+        options.token_hosts.get(&place.host).is_some_and(|hosts| hosts.contains(&server.host));
     if server.is_plain() && !(origin.is_plain() && (same_site || listed)) {
         return Err(format!(
             "its token server http://{} does not use TLS, so nothing is sent to it",

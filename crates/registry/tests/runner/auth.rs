@@ -343,8 +343,13 @@ fn a_mirror_does_not_get_the_registrys_credentials() {
 
 fn install_helper(config: &Config, name: &str, script: &str) {
     let path = config.0.path().join(format!("docker-credential-{name}"));
-    fs_err::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = config.0.path().join("script");
+    fs_err::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs_err::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // Copied by a child: were the program ever open for writing in this process, another test's
+    // fork could hold that descriptor, and the kernel would refuse to run it.
+    let copied = std::process::Command::new("cp").arg("-p").args([&text, &path]).status().unwrap();
+    assert!(copied.success());
 }
 
 #[test]

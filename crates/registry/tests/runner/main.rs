@@ -1,6 +1,10 @@
 //! All integration tests of this crate, in one binary.
 
-#![expect(clippy::unwrap_used, reason = "clippy's exception for tests does not reach helpers")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "clippy's exceptions for tests do not reach helpers"
+)]
 
 mod auth;
 mod pull;

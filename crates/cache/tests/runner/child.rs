@@ -70,6 +70,7 @@ fn play() {
             say(&format!("ready {new} {blob}"));
             forever();
         }
+        "churn" => crate::kill::churn(&store),
         "fill" => crate::full_disk::fill(&store),
         "compute" => {
             let key = Digest::of("shared step");

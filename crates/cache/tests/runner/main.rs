@@ -14,6 +14,7 @@ mod figures;
 mod full_disk;
 mod gc;
 mod images;
+mod kill;
 mod locks;
 mod steps;
 

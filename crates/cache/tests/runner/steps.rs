@@ -146,3 +146,11 @@ fn the_stat_cache_follows_its_files() {
     assert_eq!(fill(100_000..140_000).len(), 41_000);
     assert_eq!(fill(200_000..200_010).len(), 10);
 }
+
+#[test]
+fn a_store_is_shared_by_threads() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Store>();
+    shared::<rbuild_cache::StatCache>();
+    shared::<rbuild_cache::Lease>();
+}

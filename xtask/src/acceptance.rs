@@ -163,20 +163,25 @@ impl Classic<'_> {
 struct Container {
     command: Cmd,
     child: Child,
+    log: PathBuf,
 }
 
 impl Container {
     fn start(command: &Cmd) -> Outcome<Self> {
+        let log = paths::scratch("acceptance")?.join("container.log");
+        let output = fs_err::File::create(&log)?.into_parts().0;
         let mut process = command.command();
-        let process = process.stdout(Stdio::null()).stderr(Stdio::inherit());
+        let process = process.stdout(Stdio::from(output.try_clone()?)).stderr(output);
         let child = process.spawn().map_err(|e| command.not_started(&e))?;
-        Ok(Self { command: command.clone(), child })
+        Ok(Self { command: command.clone(), child, log })
     }
 
     /// Asks for the page, then stops the container and sees that the port is free again.
     fn answers(mut self, expected: &str) -> Outcome {
-        let body = http::get_within(PORT, "/", PATIENCE)
-            .map_err(|failure| failure.during(&self.command))?;
+        let body = http::get_within(PORT, "/", PATIENCE).map_err(|failure| {
+            let said = fs_err::read_to_string(&self.log).unwrap_or_default();
+            failure.during(format!("{} said\n{said}", self.command))
+        })?;
         ensure(body.contains(expected), || {
             format!("{} answered {body:?}, not {expected:?}", self.command)
         })?;

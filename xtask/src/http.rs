@@ -28,7 +28,8 @@ pub(crate) fn get(port: u16, path: &str) -> Outcome<String> {
     let mut stream = TcpStream::connect_timeout(&loopback(port), LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     // HTTP/1.0, so that the answer is not chunked and ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(1 << 20).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();

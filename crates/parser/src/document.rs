@@ -125,7 +125,7 @@ fn add_instruction(instruction: Instruction, file: &mut Dockerfile) -> Result<()
 }
 
 /// The error for a file without any instruction.
-fn nothing(source: &str) -> Diagnostic {
+pub(crate) fn nothing(source: &str) -> Diagnostic {
     match source.is_empty() {
         true => Diagnostic::error("empty", Span::new(0, 0), "the Dockerfile cannot be empty"),
         false => Diagnostic::error("empty", last_line(source), "file with no instructions"),

@@ -14,10 +14,12 @@ mod heredoc;
 pub mod ignore_file;
 mod instruction;
 mod lines;
+mod print;
 mod suggest;
 
 use rbuild_types::Diagnostic;
 
+pub use print::dump;
 pub use suggest::suggest;
 
 /// Parses a Dockerfile. The tree holds what could be read; when a diagnostic is an error, the

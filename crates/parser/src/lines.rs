@@ -26,6 +26,13 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    /// A line that is its own source.
+    pub(crate) fn plain(text: &str) -> Self {
+        let mut line = Self::default();
+        line.push(text, 0);
+        line
+    }
+
     fn push(&mut self, text: &str, source: usize) {
         if !text.is_empty() {
             self.parts.push((self.text.len(), source));

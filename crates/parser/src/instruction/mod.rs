@@ -18,7 +18,7 @@ mod shape;
 pub(crate) mod words;
 
 pub(crate) use meta::refused_trigger;
-pub(crate) use shape::{Node, shape};
+pub(crate) use shape::{Arguments, Node, shape};
 
 use rbuild_types::{Diagnostic, Span};
 use words::Word;

@@ -16,20 +16,18 @@ impl StageLowering<'_, '_> {
         instruction: &Instruction,
         text: &Text,
     ) -> Result<(), Diagnostic> {
-        let span = self.place(text.span);
         let wanted = self.expand(text)?;
-        if wanted.is_empty() {
-            let message = "WORKDIR needs a path, and this one is empty after expansion";
-            return Err(Diagnostic::error("empty-workdir", span, message));
-        }
-        if !wanted.starts_with('/') && !self.state.workdir_set {
+        let is_absolute = wanted.starts_with('/');
+        if !is_absolute && !wanted.is_empty() && !self.state.workdir_set {
             let message = format!(
                 "Relative workdir {wanted:?} can have unexpected results if the base image changes"
             );
+            let span = self.place(text.span);
             self.plan.warnings.push(Diagnostic::warning("WorkdirRelativePath", span, message));
         }
         self.state.workdir_set = true;
-        let kept = match wanted.starts_with('/') {
+        // What expands to nothing stays where it is.
+        let kept = match is_absolute {
             true => wanted,
             false => path::join(&self.state.directory(), &wanted),
         };

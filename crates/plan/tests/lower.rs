@@ -1,0 +1,609 @@
+//! Lowering by the table: text in, plan out.
+
+mod support;
+
+use proptest::prelude::*;
+use rbuild_plan::mount::{MountKind, MountRoot, Sharing};
+use rbuild_plan::op::{Copy, CopySource, Network, Op, Run};
+use rbuild_plan::{NoCache, Options, Plan, dot};
+use rbuild_types::Platform;
+
+use support::{chain, check, error, error_with, options, plan, plan_with, small};
+
+/// The only op of that kind that the text makes last.
+fn run(text: &str) -> Run {
+    let plan = plan(text);
+    check(&plan);
+    match chain(&plan).last().map(|vertex| vertex.op.clone()) {
+        Some(Op::Run(run)) => run,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn copy(text: &str) -> Copy {
+    let plan = plan(text);
+    check(&plan);
+    match chain(&plan).last().map(|vertex| vertex.op.clone()) {
+        Some(Op::Copy(copy)) => copy,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn history(plan: &Plan) -> Vec<&str> {
+    plan.config.history[plan.base_history..].iter().map(|item| item.created_by.as_str()).collect()
+}
+
+fn names(plan: &Plan) -> Vec<&str> {
+    plan.graph.vertices().map(|(_, vertex)| vertex.name.as_str()).collect()
+}
+
+fn with_args(pairs: &[(&str, &str)]) -> Options {
+    let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Options { build_args: pairs.iter().map(pair).collect(), ..options() }
+}
+
+#[test]
+fn run_forms() {
+    assert_eq!(run("FROM base\nRUN echo $HOME").argv, ["/bin/sh", "-c", "echo $HOME"]);
+    assert_eq!(run("FROM base\nRUN [\"echo\", \"$X\"]").argv, ["echo", "$X"]);
+    assert_eq!(
+        run("FROM base\nSHELL [\"/bin/ash\", \"-ec\"]\nRUN x").argv,
+        ["/bin/ash", "-ec", "x"]
+    );
+    assert_eq!(run("FROM base\nRUN <<EOF\na\nb\nEOF\n").argv, ["/bin/sh", "-c", "a\nb\n"]);
+    assert_eq!(run("FROM base\nRUN <<-EOF\n\ta\n\tEOF\n").argv, ["/bin/sh", "-c", "a\n"]);
+    let mixed = run("FROM base\nRUN <<A cat >x && <<\"B\" cat >y\n1\nA\n2\nB\n");
+    assert_eq!(mixed.argv[2], "<<A cat >x && <<\"B\" cat >y\n1\nA\n2\nB");
+    let script = run("FROM base\nRUN <<X\n#!/bin/awk -f\nBEGIN {}\nX\n");
+    assert_eq!(script.argv, ["/bin/sh", "-c", "/dev/pipes/X"]);
+    assert_eq!(script.scripts[0].path, "/dev/pipes/X");
+    assert_eq!(script.scripts[0].content, "#!/bin/awk -f\nBEGIN {}\n");
+}
+
+#[test]
+fn run_sees_the_stage() {
+    let run = run("FROM base\nUSER app:staff\nWORKDIR /a/./b/\nENV A=1\nARG B=2\nRUN x");
+    assert_eq!(run.env, [support::PATH, "A=1", "B=2"]);
+    assert_eq!((run.cwd.as_str(), run.user.as_str()), ("/a/b", "app:staff"));
+    assert_eq!(run.network, Network::Default);
+    assert_eq!(run.hostname, "buildkitsandbox");
+    assert!(run.has_root && run.proxy_env.is_empty());
+}
+
+#[test]
+fn networks() {
+    assert_eq!(run("FROM base\nRUN --network=none x").network, Network::None);
+    assert_eq!(run("FROM base\nRUN --network=host x").network, Network::Host);
+    let options = Options { network: Network::None, ..options() };
+    let plan = plan_with("FROM base\nRUN x", &options, &small()).unwrap();
+    assert!(matches!(&chain(&plan)[1].op, Op::Run(run) if run.network == Network::None));
+}
+
+#[test]
+fn args_and_envs_in_order() {
+    let shown = |text: &str| run(text).env[1..].join(" ");
+    assert_eq!(shown("FROM base\nENV V=e\nARG V=a\nRUN x"), "V=a");
+    assert_eq!(shown("FROM base\nARG V=a\nENV V=e\nRUN x"), "V=e");
+    assert_eq!(shown("FROM base\nARG A=1 B=$A-2\nRUN x"), "A=1 B=1-2");
+    assert_eq!(shown("FROM base\nENV A=1\nENV A=2 B=$A\nRUN x"), "A=2 B=1");
+    assert_eq!(shown("FROM base\nARG A\nRUN x"), "");
+    // A stage has the ARGs of the stage below, but ENV counts again.
+    assert_eq!(shown("FROM base AS a\nARG V=1\nFROM a\nRUN x"), "V=1");
+    assert_eq!(shown("FROM base AS a\nENV V=e\nARG V=1\nFROM a\nRUN x"), "V=e");
+    // Globals count where they are declared again.
+    assert_eq!(shown("ARG G=1\nFROM base\nRUN x"), "");
+    assert_eq!(shown("ARG G=1\nARG H=$G$G\nFROM base\nARG G H=0\nRUN x"), "G=1 H=0");
+}
+
+#[test]
+fn build_args_come_first() {
+    let plan = |text: &str| {
+        let options = with_args(&[("A", "given"), ("HTTP_PROXY", "p"), ("TARGETARCH", "z")]);
+        plan_with(text, &options, &small()).unwrap()
+    };
+    let plan_a = plan("FROM base\nARG A=${B:?x}\nRUN x");
+    assert_eq!(history(&plan_a), ["ARG A=given", "RUN |1 A=given /bin/sh -c x # buildkit"]);
+    let vertex = chain(&plan_a)[1];
+    let Op::Run(run) = &vertex.op else { panic!() };
+    assert_eq!(run.proxy_env, ["HTTP_PROXY=p", "http_proxy=p"]);
+    assert!(!run.env.iter().any(|entry| entry.contains("PROXY")));
+    let declared = plan("FROM base\nARG HTTP_PROXY\nRUN x");
+    assert_eq!(history(&declared)[1], "RUN |1 HTTP_PROXY=p /bin/sh -c x # buildkit");
+    assert_eq!(history(&plan("FROM base\nARG TARGETARCH"))[0], "ARG TARGETARCH=z");
+    assert_eq!(plan("FROM base").unused_build_args, ["A"]);
+    assert!(plan("FROM base AS x\nARG A\nFROM base").unused_build_args.is_empty());
+}
+
+#[test]
+fn automatic_arguments() {
+    let text = "FROM base AS b\nARG TARGETPLATFORM TARGETARCH TARGETVARIANT BUILDOS TARGETSTAGE";
+    let options = Options {
+        platform: Some("linux/arm/v7".parse().unwrap()),
+        target: Some("B".to_owned()),
+        ..options()
+    };
+    let plan = plan_with(text, &options, &small()).unwrap();
+    assert_eq!(
+        history(&plan),
+        ["ARG TARGETPLATFORM=linux/arm/v7 TARGETARCH=arm TARGETVARIANT=v7 BUILDOS=linux \
+          TARGETSTAGE=b"]
+    );
+    assert_eq!(plan.warnings[0].code, "InvalidBaseImagePlatform");
+    assert_eq!(plan.config.variant.as_deref(), Some("v7"));
+    let unnamed = support::plan("FROM base\nARG TARGETSTAGE");
+    assert_eq!(history(&unnamed), ["ARG TARGETSTAGE=default"]);
+}
+
+#[test]
+fn duplicate_args_keep_the_first_place() {
+    let plan = plan("FROM base\nARG a=1 b=2\nARG a=3\nENV b=4\nRUN x");
+    assert_eq!(history(&plan)[3], "RUN |2 a=3 b=4 /bin/sh -c x # buildkit");
+}
+
+#[test]
+fn copies_name_their_sources() {
+    let plain = copy("FROM base\nWORKDIR /w\nCOPY a ./b/../c d/");
+    let path = |source: &CopySource| match source {
+        CopySource::Context { path } => path.clone(),
+        other => panic!("{other:?}"),
+    };
+    let paths: Vec<_> = plain.sources.iter().map(path).collect();
+    assert_eq!(paths, ["/a", "/c"]);
+    assert_eq!((plain.destination.as_str(), plain.into_directory), ("/w/d", true));
+    assert!(!plain.unpack && !plain.link && plain.chown.is_none());
+    let file = copy("FROM base\nCOPY a ../b");
+    assert_eq!((file.destination.as_str(), file.into_directory), ("/b", false));
+    let empty = copy("FROM base\nENV e=\"\"\nWORKDIR /w\nCOPY a $e");
+    assert_eq!((empty.destination.as_str(), empty.into_directory), ("/w", true));
+    let add = copy("FROM base\nARG u=1\nADD --chown=$u:2 --chmod=u=rwX a /x");
+    assert_eq!((add.chown.as_deref(), add.chmod.as_deref()), (Some("1:2"), Some("u=rwX")));
+    assert!(add.unpack);
+    assert!(!copy("FROM base\nADD --unpack=false a /x").unpack);
+    let flags = copy("FROM scratch\nCOPY --link --parents --exclude=$x --exclude=b a/./c /x/");
+    assert!(flags.link && flags.parents && !flags.has_root);
+    assert_eq!(flags.exclude, ["$x", "b"]);
+    assert_eq!(path(&flags.sources[0]), "/a/./c");
+}
+
+#[test]
+fn here_documents_are_files() {
+    let text = "FROM base\nARG v=1\nCOPY <<one <<-\"two\" /d/\na $v \"q\"\none\n\tb $v\n\ttwo\n";
+    let copied = copy(text);
+    let file = |name: &str, content: &str| CopySource::Inline {
+        name: name.to_owned(),
+        content: content.to_owned(),
+    };
+    assert_eq!(copied.sources, [file("one", "a 1 \"q\"\n"), file("two", "b $v\n")]);
+    assert_eq!(history(&plan(text))[1], "COPY <<one <<two /d/ # buildkit");
+}
+
+#[test]
+fn stages_are_inputs() {
+    let text = "FROM base AS Build\nRUN make\nFROM scratch\nCOPY --from=bUILD /a /a\n\
+                COPY --from=0 /b /b\nCOPY --from=bare /c /c";
+    let plan = plan(text);
+    check(&plan);
+    let vertices = chain(&plan);
+    assert_eq!(plan.graph.len(), 6);
+    assert_eq!(vertices.len(), 3);
+    assert_eq!(vertices[0].inputs.len(), 1);
+    assert_eq!(vertices[1].inputs.len(), 2);
+    let Op::Copy(copy) = &vertices[1].op else { panic!() };
+    assert_eq!(copy.sources, [CopySource::Input { input: 1, path: "/b".to_owned() }]);
+    assert_eq!(vertices[1].inputs[1], vertices[0].inputs[0]);
+    assert_eq!(history(&plan)[0], "COPY /a /a # buildkit");
+    let empty = copy_of_empty();
+    assert_eq!(empty.sources, [CopySource::Empty { path: "/x".to_owned() }]);
+}
+
+fn copy_of_empty() -> Copy {
+    copy("FROM scratch AS e\nFROM base\nCOPY --from=e /x /y")
+}
+
+#[test]
+fn equal_vertices_are_one() {
+    let text = "FROM base AS a\nRUN x\nFROM base AS b\nRUN x\nFROM scratch\n\
+                COPY --from=a / /a\nCOPY --from=b / /b";
+    let plan = plan(text);
+    assert_eq!(plan.graph.len(), 4);
+}
+
+#[test]
+fn unused_stages_ask_for_nothing() {
+    let text = "FROM nowhere AS unused\nRUN x\nFROM Bad:Ref:x AS worse\nFROM base\nRUN y";
+    let images = small();
+    let plan = plan_with(text, &options(), &images).unwrap();
+    assert_eq!(*images.asked.borrow(), ["base:latest linux/amd64"]);
+    assert_eq!(
+        names(&plan),
+        ["[stage-2 1/2] FROM docker.io/library/base:latest", "[stage-2 2/2] RUN y"]
+    );
+}
+
+#[test]
+fn step_names() {
+    let one = plan("FROM base\nENV A=1\nRUN echo $A ${A} $B '$A'\nworkdir /x\nCOPY a b");
+    assert_eq!(
+        names(&one),
+        [
+            "[1/4] FROM docker.io/library/base:latest",
+            "[2/4] RUN echo 1 1 $B '1'",
+            "[3/4] WORKDIR /x",
+            "[4/4] COPY a b",
+        ]
+    );
+    let named = plan("FROM scratch AS s\nRUN <<EOF\necho hi\necho ho\nEOF\n");
+    assert_eq!(names(&named), ["[s 1/1] RUN <<EOF (echo hi...)"]);
+    let many = "RUN x\n".repeat(10);
+    assert_eq!(names(&plan(&format!("FROM scratch\n{many}")))[0], "[ 1/10] RUN x");
+}
+
+#[test]
+fn configs() {
+    let text = "FROM base\nLABEL a=1\nUSER u\nEXPOSE 9 80-81/UDP\nVOLUME /v [\nSTOPSIGNAL SIGINT\n\
+                HEALTHCHECK --interval=90s CMD x y\nONBUILD RUN later";
+    let plan = plan(text);
+    let config = &plan.config.config;
+    assert_eq!(config.labels["a"], "1");
+    let ports: Vec<_> = config.exposed_ports.keys().map(String::as_str).collect();
+    assert_eq!(ports, ["80/udp", "81/udp", "9/tcp"]);
+    assert_eq!(config.on_build, ["RUN later"]);
+    assert_eq!(
+        history(&plan),
+        [
+            "LABEL a=1",
+            "USER u",
+            "EXPOSE [80/udp 81/udp 9/tcp]",
+            "VOLUME [/v []",
+            "STOPSIGNAL SIGINT",
+            "HEALTHCHECK {Test:[CMD-SHELL x y] Interval:1m30s Timeout:0s StartPeriod:0s \
+             StartInterval:0s Retries:0}",
+        ]
+    );
+    assert!(plan.config.history[1..].iter().all(|item| item.comment == "buildkit.dockerfile.v0"));
+    assert!(plan.config.created.is_none());
+}
+
+#[test]
+fn entrypoint_drops_an_inherited_cmd() {
+    let cmd = |text: &str| plan(text).config.config.cmd.map(|words| words.join(" "));
+    assert_eq!(cmd("FROM base\nENTRYPOINT x"), None);
+    assert_eq!(cmd("FROM base\nCMD [\"a\"]\nENTRYPOINT x").as_deref(), Some("a"));
+    assert_eq!(cmd("FROM base AS s\nCMD [\"a\"]\nFROM s\nENTRYPOINT x"), None);
+    assert_eq!(cmd("FROM base\nENTRYPOINT x\nCMD [\"a\"]").as_deref(), Some("a"));
+    assert_eq!(plan("FROM base\nENTRYPOINT []").config.config.entrypoint, None);
+}
+
+#[test]
+fn scratch_and_bare_images_get_a_path() {
+    let scratch = plan("FROM scratch");
+    assert_eq!(scratch.target, None);
+    assert_eq!(scratch.config.config.working_dir, "/");
+    assert_eq!(scratch.config.config.env, [support::PATH]);
+    assert_eq!(plan("FROM bare").config.config.env, [support::PATH]);
+    assert!(!run("FROM scratch\nRUN [\"/x\"]").has_root);
+}
+
+#[test]
+fn workdirs() {
+    let kept = |text: &str| plan(text).config.config.working_dir;
+    assert_eq!(kept("FROM base\nWORKDIR /a/../b/"), "/a/../b/");
+    assert_eq!(kept("FROM base\nWORKDIR /a\nWORKDIR b/../c"), "/a/c");
+    let root = plan("FROM base\nWORKDIR /");
+    assert!(root.config.history.last().unwrap().empty_layer);
+    assert_eq!(root.graph.len(), 1);
+    assert_eq!(kept("FROM base\nARG x\nWORKDIR /a\nWORKDIR $x"), "/a");
+    assert_eq!(plan("FROM base\nWORKDIR a").warnings[0].code, "WorkdirRelativePath");
+}
+
+#[test]
+fn triggers_fire_once() {
+    let text = "FROM base AS a\nONBUILD ARG v=1\nONBUILD RUN echo $v\nFROM a AS b\nRUN own\nFROM b";
+    let plan = plan(text);
+    check(&plan);
+    assert_eq!(
+        history(&plan),
+        [
+            "ARG v=1",
+            "RUN |1 v=1 /bin/sh -c echo $v # buildkit",
+            "RUN |1 v=1 /bin/sh -c own # buildkit",
+        ]
+    );
+    assert!(plan.config.config.on_build.is_empty());
+    let vertex = chain(&plan)[1];
+    assert_eq!(vertex.name, "[b 1/2] ONBUILD RUN echo 1");
+    assert!(vertex.span.unwrap().text(text).starts_with("ONBUILD RUN"));
+}
+
+#[test]
+fn triggers_of_images_may_need_stages() {
+    let trigger = serde_json::json!({"OnBuild": ["COPY --from=dep /x /x", "RUN y"]});
+    let images = small().with("trigger", 1, trigger);
+    let text = "FROM base AS dep\nRUN make\nFROM base AS other\nFROM trigger";
+    let plan = plan_with(text, &options(), &images).unwrap();
+    check(&plan);
+    assert_eq!(plan.graph.len(), 5);
+    assert_eq!(history(&plan)[0], "COPY /x /x # buildkit");
+    let errors = plan_with("FROM base AS b\nFROM trigger", &options(), &images).unwrap_err();
+    assert!(errors[0].message.contains("docker.io/library/dep:latest"), "{errors:?}");
+    assert_eq!(errors[0].labels.len(), 2);
+}
+
+#[test]
+fn wrong_graphs() {
+    let table = [
+        ("FROM base AS a\nCOPY --from=a x y", "circular dependency detected on stage: a"),
+        (
+            "FROM base AS a\nCOPY --from=b x y\nFROM base AS b\nFROM a",
+            "cannot copy from stage \"b\", it needs to be defined before current stage \"a\"",
+        ),
+        (
+            "FROM base AS a\nCOPY --from=b x y\nFROM a AS b\nFROM b",
+            "circular dependency detected on stage: a",
+        ),
+        ("FROM base\nCOPY --from=3 x y", "invalid stage index 3"),
+        ("FROM base\nCOPY --from=-1 x y", "invalid stage index -1"),
+        (
+            "FROM base AS a\nRUN --mount=from=b,target=/m x\nFROM base AS b\nFROM a",
+            "cannot mount from stage \"b\", stage needs to be defined before current command",
+        ),
+        (
+            "FROM base AS base2\nFROM Base2",
+            "failed to parse stage name \"Base2\": invalid reference format: repository name \
+             (Base2) must be lowercase",
+        ),
+        ("ARG x\nFROM ${x}", "base name (${x}) should not be blank"),
+        ("FROM --platform=$nope base", "empty platform value from expression $nope"),
+        ("FROM --platform=a/b/c/d base", "failed to parse platform a/b/c/d: "),
+        ("FROM nobase", "failed to resolve source metadata for docker.io/library/nobase:latest: "),
+    ];
+    for (text, message) in table {
+        let found = error(text);
+        assert!(found.starts_with(message), "{text}\n{found}");
+    }
+}
+
+#[test]
+fn targets() {
+    let text = "FROM base AS build\nRUN x\nFROM base\nRUN y";
+    let target = |name: &str| Options { target: Some(name.to_owned()), ..options() };
+    assert_eq!(plan_with(text, &target("BUILD"), &small()).unwrap().stage_name, "build");
+    assert_eq!(plan(text).stage_name, "stage-1");
+    assert_eq!(
+        error_with(text, &target("bulid")),
+        "target stage \"bulid\" could not be found (did you mean build?)"
+    );
+    assert_eq!(error_with(text, &target("1")), "target stage \"1\" could not be found");
+}
+
+#[test]
+fn help_names_the_stage_that_was_meant() {
+    let help = |text: &str| {
+        let errors = plan_with(text, &options(), &small()).unwrap_err();
+        errors[0].help.clone().unwrap_or_default()
+    };
+    assert!(help("FROM base AS build\nFROM base\nCOPY --from=biuld x y").contains("`build`"));
+    assert!(help("FROM base AS base2\nFROM Base2").contains("`base2`"));
+    assert!(help("FROM later AS a\nFROM base AS later\nFROM a").contains("above"));
+}
+
+#[test]
+fn wrong_values() {
+    let table = [
+        ("COPY --chmod=64a x /", "invalid chmod parameter: '64a'. it should be octal string"),
+        ("COPY --from=$x a b", "variable expansion is not supported for --from"),
+        ("COPY https://h/x /", "source can't be a URL for COPY"),
+        ("COPY https://h/x.git /", "source can't be a git ref for COPY"),
+        ("ADD https://h/x /", "ADD of a URL is not supported yet"),
+        ("ADD git@h:x /", "ADD of a git repository is not supported yet"),
+        ("ADD --checksum=sha256:x a /", "checksum requires HTTP(S) or Git sources"),
+        ("STOPSIGNAL NOPE", "invalid signal: NOPE"),
+        ("EXPOSE 80/foo", "invalid port: \"80/foo\": invalid proto: foo"),
+        ("ARG e=\"\"\nVOLUME $e", "VOLUME specified can not be an empty string"),
+        ("RUN --security=insecure x", "RUN --security=insecure is not supported yet"),
+        ("WORKDIR /${N:?must}", "failed to process \"/${N:?must}\": N: must"),
+        ("RUN --mount=target=/ x", "invalid mount target \"/\""),
+        (
+            "RUN --mount=type=tmp,target=/x y",
+            "unsupported mount type \"tmp\" (did you mean tmpfs?)",
+        ),
+        ("ARG t=tmp\nRUN --mount=type=$t,target=/x y", "unsupported mount type \"tmp\""),
+        ("RUN --mount=from=$x,target=/x y", "'from' doesn't support variable expansion"),
+    ];
+    for (line, message) in table {
+        let found = error(&format!("FROM base\n{line}"));
+        assert!(found.contains(message), "{line}\n{found}");
+    }
+}
+
+#[test]
+fn mounts() {
+    let mounts = |text: &str| run(&format!("FROM base AS s\nFROM base\n{text} x")).mounts;
+    let bind = &mounts("WORKDIR /w\nRUN --mount=from=s,source=a/../b,target=m")[0];
+    assert_eq!((bind.target.as_deref(), bind.read_only), (Some("/w/m"), true));
+    let MountKind::Bind(source) = &bind.kind else { panic!() };
+    // The stage is the same vertex as the root, yet not the root's input.
+    assert_eq!(source.root, MountRoot::Input { input: 1 });
+    assert_eq!(source.path, "/b");
+    let two = mounts("RUN --mount=target=/a --mount=type=bind,rw,target=/b");
+    assert!(matches!(&two[0].kind, MountKind::Bind(source) if source.root == MountRoot::Context));
+    assert!(!two[1].read_only);
+    let cache = &mounts("ARG d=/c/\nRUN --mount=type=cache,target=$d,sharing=locked,uid=7")[0];
+    let MountKind::Cache(cache) = &cache.kind else { panic!() };
+    assert_eq!((cache.id.as_str(), cache.sharing, cache.uid), ("//c", Sharing::Locked, 7));
+    let tmpfs = &mounts("RUN --mount=type=tmpfs,target=/t,size=1m")[0];
+    assert_eq!(tmpfs.kind, MountKind::Tmpfs { size: Some(1 << 20) });
+    let secrets = mounts("RUN --mount=type=secret,id=a --mount=type=secret,id=b,env=B,required");
+    assert_eq!(secrets[0].target.as_deref(), Some("/run/secrets/a"));
+    assert_eq!(secrets[1].target, None);
+    assert!(matches!(&secrets[1].kind, MountKind::Secret(secret) if secret.required));
+    let agents = mounts("RUN --mount=type=ssh --mount=type=ssh,target=/s");
+    assert_eq!(agents[0].target.as_deref(), Some("/run/buildkit/ssh_agent.0"));
+    assert!(matches!(&agents[0].kind, MountKind::Ssh(ssh) if ssh.export && ssh.id == "default"));
+    assert!(matches!(&agents[1].kind, MountKind::Ssh(ssh) if !ssh.export));
+}
+
+#[test]
+fn epochs() {
+    let epoch = |value: &str| {
+        let options = with_args(&[("SOURCE_DATE_EPOCH", value)]);
+        plan_with("FROM scratch", &options, &small()).unwrap().source_date_epoch
+    };
+    assert_eq!(epoch("1700000000"), Some(1_700_000_000));
+    assert_eq!(epoch(""), None);
+    assert_eq!(epoch("context"), None);
+    assert_eq!(plan("ARG SOURCE_DATE_EPOCH=5\nFROM scratch").source_date_epoch, Some(5));
+    assert_eq!(error("ARG SOURCE_DATE_EPOCH=x\nFROM scratch"), "invalid SOURCE_DATE_EPOCH: x");
+    assert_eq!(
+        error("ARG SOURCE_DATE_EPOCH=m\nFROM scratch AS m\nCOPY a b\nFROM scratch"),
+        "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported COPY \
+         instruction"
+    );
+}
+
+#[test]
+fn caches_are_left_out_by_stage() {
+    let text = "FROM base AS a\nRUN x\nFROM a\nRUN y";
+    let no_cache = |no_cache: NoCache| {
+        let plan = plan_with(text, &Options { no_cache, ..options() }, &small()).unwrap();
+        plan.graph.vertices().map(|(_, vertex)| vertex.no_cache).collect::<Vec<_>>()
+    };
+    assert_eq!(no_cache(NoCache::Off), [false; 3]);
+    assert_eq!(no_cache(NoCache::All), [true; 3]);
+    assert_eq!(no_cache(NoCache::Stages(vec!["A".to_owned()])), [true, true, false]);
+}
+
+#[test]
+fn other_platforms_warn() {
+    let options = Options { platform: Some(Platform::new("linux", "arm64")), ..options() };
+    let plan = plan_with("FROM base\nRUN x", &options, &small()).unwrap();
+    assert_eq!(
+        plan.warnings[0].message,
+        "Base image base was pulled with platform \"linux/amd64\", expected \"linux/arm64\" for \
+         current build"
+    );
+    assert_eq!(plan.config.architecture, "arm64");
+    // Nobody asked: the image is what its base is.
+    let options =
+        Options { platform: None, build_platform: Platform::new("linux", "arm64"), ..options };
+    let plan = plan_with("FROM base", &options, &small()).unwrap();
+    assert_eq!(plan.config.architecture, "amd64");
+}
+
+#[test]
+fn undefined_variables_warn() {
+    let messages = |text: &str| {
+        plan(text).warnings.into_iter().map(|warning| warning.message).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        messages("FROM base\nENV FOO=1\nENV B=$FO"),
+        ["Usage of undefined variable '$FO' (did you mean $FOO?)"]
+    );
+    assert!(messages("FROM base\nARG x\nENV B=$x").is_empty());
+    assert_eq!(
+        messages("FROM base$nothing_near"),
+        ["FROM argument 'nothing_near' is not declared"]
+    );
+}
+
+#[test]
+fn graphs_can_be_drawn() {
+    let drawn = dot(&plan("FROM base AS a\nFROM base\nCOPY --from=a \"/x\" /y"));
+    assert!(drawn.contains("v0 -> v1\n"), "{drawn}");
+    assert!(drawn.contains("v0 -> v1 [style=dashed]"), "{drawn}");
+    assert!(drawn.contains("peripheries=2"), "{drawn}");
+}
+
+/// Ways to make a small file ask for much.
+#[test]
+fn growth_is_bounded() {
+    let doubling = "ENV a=$a$a$a$a\n".repeat(40);
+    let found = error(&format!("FROM scratch\nENV a=0123456789\n{doubling}"));
+    assert!(found.contains("longer than") || found.contains("more than"), "{found}");
+    let ports = "EXPOSE".to_owned() + &" 0-65535".repeat(10);
+    assert_eq!(error(&format!("FROM scratch\n{ports}")), "more ports than there are");
+    let big = format!("FROM scratch\nENV a={}\n", "x".repeat(100_000));
+    let found = error(&(big + &"RUN x\n".repeat(5_000)));
+    assert!(found.contains("grow too large"), "{found}");
+}
+
+#[test]
+fn long_chains_need_no_stack() {
+    let mut text = "FROM scratch AS s0\n".to_owned();
+    for stage in 1..3_000 {
+        text.push_str(&format!("FROM s{} AS s{stage}\n", stage - 1));
+    }
+    assert!(plan(&text).graph.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever the lines, there is a plan that holds together, or an error that points into the
+    /// file.
+    #[test]
+    fn lines_in_any_order(lines in proptest::collection::vec(any_line(), 0..12)) {
+        let text = format!("ARG g=1\n{}\n", lines.join("\n"));
+        match plan_with(&text, &options(), &small()) {
+            Ok(plan) => {
+                check(&plan);
+                prop_assert!(!dot(&plan).is_empty());
+            }
+            Err(errors) => {
+                prop_assert!(!errors.is_empty());
+                let inside = |label: &rbuild_types::Label| label.span.end <= text.len();
+                let in_file = errors.iter().all(|error| error.labels.iter().all(inside));
+                prop_assert!(in_file, "{:?}", errors);
+            }
+        }
+    }
+}
+
+fn any_line() -> impl Strategy<Value = String> {
+    let fixed = prop::sample::select(vec![
+        "FROM base",
+        "FROM base AS a",
+        "FROM a AS b",
+        "FROM a",
+        "FROM scratch AS c",
+        "FROM b",
+        "FROM --platform=$g base",
+        "FROM --platform=linux/arm64 base AS d",
+        "FROM ${g:+a}",
+        "ARG v=$v$g",
+        "ARG v",
+        "ENV v=1 w=$v",
+        "ENV w $v$w",
+        "RUN echo $v",
+        "RUN [\"x\"]",
+        "RUN --mount=from=a,target=/m x",
+        "RUN --mount=type=cache,target=$v x",
+        "RUN <<E\nx\nE",
+        "COPY x y",
+        "COPY --from=a x y",
+        "COPY --from=b / /",
+        "COPY --from=1 x y",
+        "COPY --parents --link --exclude=* a/./b c/",
+        "COPY <<E /x\n$v\nE",
+        "ADD x.tar $v",
+        "WORKDIR a/$v",
+        "WORKDIR /",
+        "USER $v",
+        "EXPOSE $v 80",
+        "VOLUME $v",
+        "LABEL $v=$w",
+        "ONBUILD RUN echo $v",
+        "ONBUILD COPY --from=a x y",
+        "ONBUILD ENV v=2",
+        "CMD x",
+        "ENTRYPOINT [\"a\"]",
+        "HEALTHCHECK NONE",
+        "SHELL [\"s\"]",
+        "STOPSIGNAL 9",
+        "MAINTAINER m",
+    ]);
+    prop_oneof![
+        9 => fixed.prop_map(str::to_owned),
+        1 => "[A-Z]{1,6} [ -~]{0,20}",
+    ]
+}

@@ -156,7 +156,9 @@ fn prune_beside_builds_breaks_none() {
             .map(|builder| {
                 let own = Store::open(store.root()).unwrap();
                 scope.spawn(move || {
-                    for round in 0..15 {
+                    for round in 0..100u64 {
+                        // Between two builds a tree lies about unprotected.
+                        std::thread::sleep(std::time::Duration::from_micros(round * 7 % 5 * 300));
                         let _lease = own.lease().unwrap();
                         let name = format!("step {}", (builder + round) % 4);
                         let found = own.records().get(&Digest::of(&name)).unwrap();

@@ -40,6 +40,26 @@ fn threads_exclude_each_other_and_the_lock_file_goes() {
     assert_eq!(names(&store, "locks"), ["gc.lock"]);
 }
 
+/// A lock on a file that its former holder has removed locks nobody out.
+#[test]
+fn a_lock_of_a_removed_file_does_not_count() {
+    let (_directory, store) = store();
+    let inside = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..3000 {
+                    if let Some(_lock) = store.try_step_lock(&Digest::of("step")).unwrap() {
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn waiting_ends_with_the_cancellation() {
     let (_directory, store) = store();

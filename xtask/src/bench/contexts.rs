@@ -114,7 +114,7 @@ fn large(context: &Path) -> Outcome<String> {
     let source = context.with_extension("fill.rs");
     fs_err::write(&source, include_str!("fill.rs"))?;
     Cmd::new("rustc")
-        .words("--edition 2024 -C opt-level=3 -C target-feature=+crt-static -C strip=symbols -o")
+        .words("--edition 2024 --crate-name fill -C opt-level=3 -C target-feature=+crt-static -C strip=symbols -o")
         .arg(context.join("fill"))
         .arg(source)
         .dir(paths::workspace())

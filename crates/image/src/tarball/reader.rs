@@ -52,6 +52,11 @@ impl<R: Read> Reader<R> {
         self.source
     }
 
+    /// The stream behind, at the next stored byte of the current entry.
+    pub fn source(&self) -> &R {
+        &self.source
+    }
+
     /// Skips what is left of the current entry and reads the next one; `None` at the end.
     ///
     /// An archive ends with two blocks of zeros, with one, or with the stream.

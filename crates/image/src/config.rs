@@ -1,0 +1,34 @@
+//! Image configs: the last step from a build's result to the bytes that name the image.
+
+use rbuild_types::{Digest, ImageConfig, RootFs};
+
+use crate::error::ImageError;
+use crate::json;
+
+/// Puts the layers and the time into the config that the instructions made, and gives its bytes.
+///
+/// `config` is the plan's: history and all, base's history in front. History items that made a layer
+/// must be as many as `diff_ids`; base images without any history (older tools wrote none) are
+/// allowed. The bytes are canonical: no spaces, fields in a fixed order.
+pub fn assemble(
+    config: &ImageConfig,
+    diff_ids: &[Digest],
+    created: Option<&str>,
+) -> Result<Vec<u8>, ImageError> {
+    let layers = config.history.iter().filter(|item| !item.empty_layer).count();
+    if layers != diff_ids.len() && !config.history.is_empty() {
+        let problem = format!("history names {layers} layers, but there are {}", diff_ids.len());
+        return Err(ImageError::document("image config", problem));
+    }
+    let mut config = config.clone();
+    config.rootfs = RootFs { diff_ids: diff_ids.to_vec(), ..RootFs::default() };
+    if let Some(created) = created {
+        config.created = Some(created.to_owned());
+    }
+    json::bytes(&config, "image config")
+}
+
+/// Parses an image config from a stranger.
+pub fn parse_config(bytes: &[u8]) -> Result<ImageConfig, ImageError> {
+    json::parse(bytes, "image config")
+}

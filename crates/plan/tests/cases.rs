@@ -2,6 +2,8 @@
 //! that stand in the file and not in what it runs. What needs a registry, a context or a process
 //! to know is left to the end-to-end runs of the same cases.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also in its helpers")]
+
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Lowering by the table: text in, plan out.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also in its helpers")]
+
 mod support;
 
 use proptest::prelude::*;
@@ -522,8 +524,10 @@ fn growth_is_bounded() {
     assert!(found.contains("longer than") || found.contains("more than"), "{found}");
     let ports = "EXPOSE".to_owned() + &" 0-65535".repeat(10);
     assert_eq!(error(&format!("FROM scratch\n{ports}")), "more ports than there are");
+    assert_eq!(error("FROM base\nENV a=\0\n"), "holds a NUL byte");
+    assert_eq!(error("FROM base\nRUN \0\n"), "holds a NUL byte");
     let big = format!("FROM scratch\nENV a={}\n", "x".repeat(100_000));
-    let found = error(&(big + &"RUN x\n".repeat(5_000)));
+    let found = error(&(big + &"RUN x\n".repeat(1_000)));
     assert!(found.contains("grow too large"), "{found}");
 }
 

@@ -11,7 +11,7 @@ use super::{go_text, signal};
 impl StageLowering<'_, '_> {
     /// Lowers `ENV`: every value is expanded in the environment before the line.
     pub(super) fn env(&mut self, pairs: &[KeyValue]) -> Result<(), Diagnostic> {
-        let pairs = self.expand_pairs(pairs)?;
+        let pairs = self.expand_pairs("ENV", pairs)?;
         let mut text = "ENV".to_owned();
         for (name, value) in &pairs {
             text.push_str(&format!(" {name}={value}"));
@@ -30,7 +30,7 @@ impl StageLowering<'_, '_> {
 
     /// Lowers `LABEL`.
     pub(super) fn label(&mut self, pairs: &[KeyValue]) -> Result<(), Diagnostic> {
-        let pairs = self.expand_pairs(pairs)?;
+        let pairs = self.expand_pairs("LABEL", pairs)?;
         let mut text = "LABEL".to_owned();
         for (name, value) in pairs {
             text.push_str(&format!(" {name}={value}"));
@@ -39,10 +39,18 @@ impl StageLowering<'_, '_> {
         self.history(text, Layer::Empty)
     }
 
-    fn expand_pairs(&mut self, pairs: &[KeyValue]) -> Result<Vec<(String, String)>, Diagnostic> {
+    fn expand_pairs(
+        &mut self,
+        keyword: &str,
+        pairs: &[KeyValue],
+    ) -> Result<Vec<(String, String)>, Diagnostic> {
         let mut expanded = Vec::with_capacity(pairs.len());
         for pair in pairs {
             let key = self.expand(&pair.key)?;
+            if key.is_empty() {
+                let message = format!("{keyword} names can not be blank");
+                return Err(Diagnostic::error("blank-name", self.place(pair.key.span), message));
+            }
             let value = self.expand(&pair.value)?;
             if value.len() > MAX_VALUE {
                 return Err(too_long(&key, self.place(pair.key.span)));

@@ -32,8 +32,8 @@ fn quoted(text: &str) -> String {
             other => {
                 let code = u32::from(other);
                 quoted.push_str(&match code {
-                    ..0x80 => format!("\\x{code:02x}"),
-                    ..0x10000 => format!("\\u{code:04x}"),
+                    0..0x80 => format!("\\x{code:02x}"),
+                    0x80..0x10000 => format!("\\u{code:04x}"),
                     _ => format!("\\U{code:08x}"),
                 });
             }

@@ -75,7 +75,7 @@ pub fn lower(
 
 /// Most bytes of environments and history texts that one plan may hold. Both repeat what came
 /// before at each step, so a small file can ask for any amount; real ones stay below 1 MiB.
-const MAX_PLAN: usize = 256 << 20;
+const MAX_PLAN: usize = 64 << 20;
 
 /// Why a stage could not be lowered now.
 enum Stop {
@@ -146,10 +146,11 @@ impl Lowering<'_> {
         let labels = self.options.labels.iter().map(|(key, value)| (key.clone(), value.clone()));
         config.config.labels.extend(labels);
         config.created = None;
-        // With no platform asked for, the image stays what its base is.
+        // With no platform asked for, the image stays what its base says it is.
+        let states = !config.os.is_empty() && !config.architecture.is_empty();
         let platform = match &self.options.platform {
-            Some(_) => self.platform.clone(),
-            None => config.platform(),
+            None if states => config.platform(),
+            _ => self.platform.clone(),
         };
         config.os = platform.os.clone();
         config.architecture = platform.architecture.clone();

@@ -20,17 +20,22 @@ impl StageLowering<'_, '_> {
             let message = "RUN has no command";
             return Err(Diagnostic::error("empty-command", self.here, message).into());
         }
+        let bytes: usize = argv.iter().map(String::len).sum();
+        self.charge(self.state.variables.size() + bytes)?;
+        // The environment may hold what a base image or a build argument brought.
+        let env = self.state.variables.to_list();
+        for text in argv.iter().chain(&env) {
+            self.check_nul(text, instruction.span)?;
+        }
         let mut inputs = self.inputs();
         let mounts = self.mounts(&run.mounts, &mut inputs)?;
         let options = self.plan.options;
         let hostname = options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
-        let bytes: usize = argv.iter().map(String::len).sum();
-        self.charge(self.state.variables.size() + bytes)?;
         let text = format!("RUN {}{} # buildkit", self.args_prefix(), argv.join(" "));
         let op = Op::Run(Run {
             has_root: inputs.has_root,
             argv,
-            env: self.state.variables.to_list(),
+            env,
             proxy_env: environment::proxy_env(options, &self.state.variables),
             cwd: self.state.directory(),
             user: self.state.config.config.user.clone(),

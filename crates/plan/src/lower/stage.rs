@@ -60,6 +60,9 @@ pub(super) enum Layer {
     Filled,
 }
 
+/// What a vertex is reckoned at beside its texts, so that many cheap ones are not free.
+const VERTEX: usize = 1 << 10;
+
 /// The comment that BuildKit puts on what an instruction made; tools look for it.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
@@ -127,7 +130,16 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         let place = |span| origin.place(span);
         let expanded = self.state.variables.expand(text, escape, &place)?;
         self.warn_undefined(text.span, &expanded.unset);
+        self.check_nul(&expanded.text, text.span)?;
         Ok(expanded.text)
+    }
+
+    /// Refuses what no file name, argument or variable can hold.
+    pub(super) fn check_nul(&self, text: &str, span: Span) -> Result<(), Diagnostic> {
+        match text.contains('\0') {
+            true => Err(Diagnostic::error("nul", self.place(span), "holds a NUL byte")),
+            false => Ok(()),
+        }
     }
 
     /// Expands a text into words.
@@ -157,7 +169,7 @@ impl<'b, 'a> StageLowering<'b, 'a> {
 
     /// Adds an item to the history.
     pub(super) fn history(&mut self, created_by: String, layer: Layer) -> Result<(), Diagnostic> {
-        self.charge(created_by.len())?;
+        self.charge(created_by.len() + if layer == Layer::Filled { VERTEX } else { 0 })?;
         self.state.config.history.push(History {
             created: None,
             created_by,

@@ -81,6 +81,8 @@ pub struct InjectedFile {
     pub content: String,
     /// Permissions.
     pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
 }
 
 /// How the process ended.

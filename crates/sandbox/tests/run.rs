@@ -204,6 +204,7 @@ fn injected_files_are_in_no_layer() -> Result<(), Failed> {
         path: path.to_owned(),
         content: content.to_owned(),
         mode: 0o755,
+        owner: (0, 0),
     };
     let files = vec![
         file("/etc/hosts", "127.0.0.1 localhost\n"),

@@ -21,6 +21,9 @@ pub enum SolveError {
     /// The call was cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+    /// Nothing runs and the target is not done: a mistake in the scheduler.
+    #[error("the build came to a halt before its target was done; please report this Dockerfile")]
+    Stuck,
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

@@ -5,7 +5,8 @@
 //! the machine.
 
 use rbuild_cache::SnapshotId;
-use rbuild_image::{PackOptions, pack};
+use rbuild_image::layer::{PackOptions, pack};
+use rbuild_image::manifest::chain_ids;
 use rbuild_rooted::Root;
 use rbuild_types::{CancelToken, Digest};
 
@@ -23,21 +24,42 @@ pub struct Layer {
     pub tar_size: u64,
 }
 
-/// The layer that `snapshot` is; packs it unless that was done before.
+/// The layer that `snapshot` is, if it was packed before.
+pub(crate) fn known(world: &World<'_>, snapshot: &SnapshotId) -> Result<Option<Layer>, StepError> {
+    let meta = world.store.snapshots().meta(snapshot)?.map(|known| known.meta).unwrap_or_default();
+    let layer = |(diff_id, tar_size)| Layer { snapshot: snapshot.clone(), diff_id, tar_size };
+    Ok(meta.diff_id.zip(meta.tar_size).map(layer))
+}
+
+/// Packs `snapshot` to learn which layer it is.
 pub(crate) fn describe(
     world: &World<'_>,
     snapshot: &SnapshotId,
     cancel: &CancelToken,
 ) -> Result<Layer, StepError> {
-    let snapshots = world.store.snapshots();
-    let known = snapshots.meta(snapshot)?;
-    if let Some(known) = known
-        && let (Some(diff_id), Some(tar_size)) = (known.meta.diff_id, known.meta.tar_size)
-    {
-        return Ok(Layer { snapshot: snapshot.clone(), diff_id, tar_size });
-    }
-    let tree = Root::open(snapshots.path(snapshot).join("fs"))?;
+    let tree = Root::open(world.store.snapshots().path(snapshot).join("fs"))?;
     let packed = pack(&tree, &PackOptions::default(), &mut std::io::sink(), cancel)?;
-    snapshots.set_diff(snapshot, packed.diff_id, packed.size, None)?;
     Ok(Layer { snapshot: snapshot.clone(), diff_id: packed.diff_id, tar_size: packed.size })
+}
+
+/// Records the digests of a whole stack, `below` being those of the base image, so that the same
+/// layers are found again by their content.
+pub(crate) fn remember(
+    world: &World<'_>,
+    below: &[Digest],
+    layers: &[Layer],
+) -> Result<(), StepError> {
+    let diff_ids: Vec<_> =
+        below.iter().copied().chain(layers.iter().map(|layer| layer.diff_id)).collect();
+    let chain_ids = chain_ids(&diff_ids);
+    let snapshots = world.store.snapshots();
+    for (layer, chain_id) in layers.iter().zip(chain_ids.into_iter().skip(below.len())) {
+        let unknown = snapshots
+            .meta(&layer.snapshot)?
+            .is_some_and(|snapshot| snapshot.meta.chain_id.is_none());
+        if unknown {
+            snapshots.set_diff(&layer.snapshot, layer.diff_id, layer.tar_size, chain_id)?;
+        }
+    }
+    Ok(())
 }

@@ -1,3 +1,20 @@
 //! Walks the DAG in parallel: key, look up, execute, record.
+//!
+//! [`solve`] takes a graph and a [`World`] and brings the target about. How it goes about it is
+//! told in `schedule.rs`; what makes two steps the same in `key.rs`; what each op does in the
+//! file of its name below `steps/`.
+
+#![forbid(unsafe_code)]
 
 pub mod copy;
+mod error;
+mod key;
+mod layer;
+mod schedule;
+mod steps;
+mod world;
+
+pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
+pub use layer::Layer;
+pub use schedule::{Policy, Solution, solve, this_program};
+pub use world::{Context, Images, RememberedDigests, Secrets, World};

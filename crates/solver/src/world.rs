@@ -1,5 +1,6 @@
 //! What steps may touch, by reference: the store, the context, images, the helper.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -26,6 +27,8 @@ pub struct World<'a> {
     pub helper: &'a Path,
     /// What steps see as `/etc/resolv.conf`.
     pub resolv_conf: &'a str,
+    /// Values of secrets by id.
+    pub secrets: &'a Secrets,
     /// Directory below the store's `logs/` for the output of this build's steps.
     pub log_directory: &'a str,
 }
@@ -49,9 +52,33 @@ pub trait Images: Sync {
     ) -> Result<Vec<SnapshotId>, StepError>;
 }
 
+/// Secrets of a build. Without `Debug` output of the values on purpose.
+#[derive(Clone, Default)]
+pub struct Secrets(BTreeMap<String, Vec<u8>>);
+
+impl Secrets {
+    /// Adds one.
+    pub fn insert(&mut self, id: impl Into<String>, value: Vec<u8>) {
+        self.0.insert(id.into(), value);
+    }
+
+    /// The value of one.
+    pub(crate) fn get(&self, id: &str) -> Option<&Vec<u8>> {
+        self.0.get(id)
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 /// A local build context.
 #[derive(Debug)]
 pub struct Context {
+    /// Where it is; trusted, since the user named it.
+    pub path: PathBuf,
     /// Its directory, held open.
     pub root: Root,
     /// The rules of its ignore file.

@@ -241,7 +241,7 @@ pub(crate) fn inject(root: BorrowedFd<'_>, files: &[InjectedFile]) -> Result<(),
         write_in_dev(root, hidden, file).during(&action)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let source = open_tree(root, format!("dev/{hidden}"), flags).during(&action)?;
-        let target = open_in_root(root, &file.path, OFlags::PATH | OFlags::NOFOLLOW);
+        let target = open_in_root(root, &file.path, OFlags::PATH);
         match target {
             Ok(target) => attach(&source, &target).during(&action)?,
             // An image without /etc, or one whose file leads nowhere, goes without.
@@ -261,6 +261,8 @@ fn write_in_dev(root: BorrowedFd<'_>, name: &str, file: &InjectedFile) -> io::Re
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
     let made = openat2(root, path.as_str(), flags, Mode::from_raw_mode(file.mode), resolve)?;
+    let (uid, gid) = file.owner;
+    rustix::fs::fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     io::Write::write_all(&mut std::fs::File::from(made), file.content.as_bytes())
 }
 

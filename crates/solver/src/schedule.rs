@@ -1,0 +1,771 @@
+//! The coordinator: decides what happens next, and is the only one who does.
+//!
+//! # Threads
+//!
+//! [`solve`] runs the coordinator on the caller's thread. It starts one thread for each step
+//! that runs (at most [`Policy::jobs`]), for each selection of files and for each image that is
+//! unpacked. They send [`Message`]s over one bounded channel and never talk to each other; the
+//! coordinator alone changes state and reports events, so events come in order. It wakes up at
+//! least every [`TICK`] to look at the caller's cancel token, which it passes on to the steps
+//! through a token of its own; a failed step cancels that one too. The pool is for hashing,
+//! walking and packing; nothing on it waits for anything but the disk.
+//!
+//! # Order
+//!
+//! Every vertex goes through [`State`] from top to bottom. A vertex gets its key as soon as its
+//! inputs have theirs, and is looked up at once; only a vertex whose result is *wanted* runs.
+//! The target is wanted; a vertex that must run, or whose key depends on the files of stages,
+//! wants those inputs; a result from the cache wants the result that it is layered on. So a
+//! stage whose files are already copied is not run again, and an image is unpacked only when a
+//! step needs its files.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use rbuild_cache::{SnapshotId, StepLock, StepRecord};
+use rbuild_plan::mount::{MountKind, MountRoot};
+use rbuild_plan::op::{CopySource, Op, Source};
+use rbuild_plan::{Graph, VertexId};
+use rbuild_types::{CancelToken, Ctx, Digest, Event, StepId, Stream};
+
+use crate::copy::Selection;
+use crate::error::{SolveError, StepError, StepFailure};
+use crate::key::{self, Key};
+use crate::layer::{self, Layer};
+use crate::steps::copy::Trees;
+use crate::steps::{Executed, Failed, Job};
+use crate::world::World;
+
+/// How often the coordinator looks at the caller's cancel token.
+const TICK: Duration = Duration::from_millis(50);
+/// Messages under way; a step that writes faster than they are shown waits.
+const CHANNEL: usize = 256;
+
+/// The caller's choices about one solve.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Steps that run at once.
+    pub jobs: usize,
+    /// Whether the target's layers get their digests: an image is made of them.
+    pub layers: bool,
+    /// Whether the target's whole root filesystem is needed as snapshots.
+    pub root: bool,
+}
+
+/// What a solve made.
+#[derive(Debug)]
+pub struct Solution {
+    /// The target's own layers, those of the base image left out; empty unless
+    /// [`Policy::layers`] asked for them.
+    pub layers: Vec<Layer>,
+    /// All snapshots of the target, bottom first; empty unless [`Policy::root`] asked for them.
+    pub root: Vec<SnapshotId>,
+    /// Steps whose result was in the cache.
+    pub cached: usize,
+    /// Steps that ran.
+    pub executed: usize,
+}
+
+/// How far a vertex has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// An input has no key yet.
+    Waiting,
+    /// Files of its inputs must be there before it can have a key.
+    NeedsFiles,
+    /// Its files are being selected.
+    Selecting,
+    /// It has a key and no result.
+    Missed,
+    /// It runs.
+    Running,
+    /// It has a result.
+    Done,
+}
+
+struct Node {
+    state: State,
+    wanted: bool,
+    key: Option<Key>,
+    /// The key that needs no file, when it is another.
+    definition: Option<Digest>,
+    snapshot: Option<SnapshotId>,
+    /// An image source's own snapshots, once they are unpacked.
+    unpacked: Option<Vec<SnapshotId>>,
+    unpacking: bool,
+    selection: Option<Selection>,
+    started: Option<Instant>,
+}
+
+enum Message {
+    Selected { vertex: VertexId, result: Result<Selection, StepError> },
+    Unpacked { vertex: VertexId, result: Result<Vec<SnapshotId>, StepError> },
+    Executed { vertex: VertexId, result: Result<Outcome, Failed> },
+    Output { vertex: VertexId, stream: Stream, bytes: Vec<u8> },
+    Packed { vertex: VertexId, result: Result<Layer, StepError> },
+}
+
+enum Outcome {
+    /// It ran; the lock is held until its record is written.
+    Ran(Executed, Option<StepLock>),
+    /// Somebody else who needed the same step had just made it.
+    Shared(StepRecord),
+}
+
+/// Solves `graph` for `target`; without a target there is nothing to do.
+///
+/// # Errors
+///
+/// The first step that failed, after all others have been stopped.
+pub fn solve(
+    graph: &Graph,
+    target: Option<VertexId>,
+    world: World<'_>,
+    policy: &Policy,
+    ctx: Ctx<'_>,
+) -> Result<Solution, SolveError> {
+    let Some(target) = target else {
+        return Ok(Solution { layers: Vec::new(), root: Vec::new(), cached: 0, executed: 0 });
+    };
+    let cancel = CancelToken::default();
+    let (sender, receiver) = sync_channel(CHANNEL);
+    std::thread::scope(|scope| {
+        let nodes = graph.vertices().map(|_| Node::new()).collect();
+        let mut coordinator = Coordinator {
+            graph,
+            target,
+            world,
+            policy,
+            ctx,
+            cancel: &cancel,
+            scope,
+            sender,
+            nodes,
+            ready: BTreeSet::new(),
+            running: 0,
+            threads: 0,
+            packed: vec![None; graph.len()],
+            packing: BTreeSet::new(),
+            failure: None,
+            cached: 0,
+            executed: 0,
+        };
+        coordinator.run(&receiver)
+    })
+}
+
+impl Node {
+    fn new() -> Self {
+        Self {
+            state: State::Waiting,
+            wanted: false,
+            key: None,
+            definition: None,
+            snapshot: None,
+            unpacked: None,
+            unpacking: false,
+            selection: None,
+            started: None,
+        }
+    }
+}
+
+struct Coordinator<'scope, 'env> {
+    graph: &'env Graph,
+    target: VertexId,
+    world: World<'env>,
+    policy: &'env Policy,
+    ctx: Ctx<'env>,
+    /// Cancelled for the caller, or because a step failed.
+    cancel: &'env CancelToken,
+    scope: &'scope std::thread::Scope<'scope, 'env>,
+    sender: SyncSender<Message>,
+    nodes: Vec<Node>,
+    /// Missed, wanted, and with all inputs there.
+    ready: BTreeSet<VertexId>,
+    running: usize,
+    /// Threads and pool tasks that have yet to send their last message.
+    threads: usize,
+    packed: Vec<Option<Layer>>,
+    packing: BTreeSet<VertexId>,
+    failure: Option<SolveError>,
+    cached: usize,
+    executed: usize,
+}
+
+impl<'env> Coordinator<'_, 'env> {
+    fn run(&mut self, receiver: &Receiver<Message>) -> Result<Solution, SolveError> {
+        for (id, vertex) in self.graph.vertices() {
+            let (name, span) = (vertex.name.clone(), vertex.span);
+            self.ctx.report(Event::StepQueued { step: StepId(id.0), name, span });
+        }
+        if let Err(error) = self.begin() {
+            self.fail(error);
+        }
+        while self.threads > 0 {
+            match receiver.recv_timeout(TICK) {
+                Ok(message) => {
+                    if let Err(error) = self.take(message) {
+                        self.fail(error);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if let Err(cancelled) = self.ctx.cancel.check() {
+                self.fail(cancelled.into());
+            }
+        }
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => self.finish(),
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), SolveError> {
+        for (id, _) in self.graph.vertices() {
+            self.advance(id)?;
+        }
+        self.want(self.target)?;
+        if self.policy.root {
+            self.need_files(self.target)?;
+        }
+        self.start_ready()
+    }
+
+    /// Remembers the first failure and stops everything.
+    fn fail(&mut self, error: SolveError) {
+        self.failure.get_or_insert(error);
+        self.ready.clear();
+        self.cancel.cancel();
+    }
+
+    fn failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    fn node(&self, id: VertexId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    fn node_mut(&mut self, id: VertexId) -> &mut Node {
+        &mut self.nodes[id.0]
+    }
+
+    fn op(&self, id: VertexId) -> &'env Op {
+        &self.graph.vertex(id).op
+    }
+
+    fn inputs(&self, id: VertexId) -> &'env [VertexId] {
+        &self.graph.vertex(id).inputs
+    }
+
+    /// The vertex whose filesystem `id` changes.
+    fn root_of(&self, id: VertexId) -> Option<VertexId> {
+        let has_root = match self.op(id) {
+            Op::Run(run) => run.has_root,
+            Op::Copy(copy) => copy.has_root,
+            Op::Mkdir(mkdir) => mkdir.has_root,
+            Op::Source(_) => false,
+        };
+        self.inputs(id).first().copied().filter(|_| has_root)
+    }
+
+    /// The inputs whose files `id` reads besides its root.
+    fn files_of(&self, id: VertexId) -> BTreeSet<VertexId> {
+        let numbers: Vec<usize> = match self.op(id) {
+            Op::Copy(copy) => copy
+                .sources
+                .iter()
+                .filter_map(|source| match source {
+                    CopySource::Input { input, .. } => Some(*input),
+                    _ => None,
+                })
+                .collect(),
+            Op::Run(run) => run
+                .mounts
+                .iter()
+                .filter_map(|mount| match &mount.kind {
+                    MountKind::Bind(source) => Some(&source.root),
+                    MountKind::Cache(cache) => cache.seed.as_ref(),
+                    _ => None,
+                })
+                .filter_map(|root| match root {
+                    MountRoot::Input { input } => Some(*input),
+                    MountRoot::Context | MountRoot::Empty => None,
+                })
+                .collect(),
+            Op::Mkdir(_) | Op::Source(_) => Vec::new(),
+        };
+        numbers.into_iter().filter_map(|number| self.inputs(id).get(number).copied()).collect()
+    }
+
+    fn key_of(&self, id: Option<VertexId>) -> Option<Digest> {
+        self.node(id?).key.as_ref().map(|key| key.digest)
+    }
+
+    /// Brings a vertex as far as it gets without waiting.
+    fn advance(&mut self, id: VertexId) -> Result<(), SolveError> {
+        if self.failed() {
+            return Ok(());
+        }
+        match self.node(id).state {
+            State::Waiting => {
+                if self.inputs(id).iter().all(|input| self.node(*input).key.is_some()) {
+                    self.find_key(id)?;
+                }
+            }
+            State::NeedsFiles => self.select_when_possible(id)?,
+            State::Missed => self.run_when_possible(id)?,
+            State::Selecting | State::Running | State::Done => {}
+        }
+        Ok(())
+    }
+
+    fn advance_users(&mut self, id: VertexId) -> Result<(), SolveError> {
+        for user in self.graph.users(id) {
+            self.advance(user)?;
+        }
+        Ok(())
+    }
+
+    /// All inputs have keys: makes the vertex' own, or finds out what that takes.
+    fn find_key(&mut self, id: VertexId) -> Result<(), SolveError> {
+        let root = self.key_of(self.root_of(id));
+        match self.op(id) {
+            Op::Source(Source::Image { reference, platform }) => {
+                let diff_ids = self
+                    .world
+                    .images
+                    .diff_ids(reference, platform)
+                    .map_err(|error| self.failure_of(id, error, Vec::new()))?;
+                self.node_mut(id).key = Some(key::source(&diff_ids));
+                self.node_mut(id).state = State::Done;
+                self.advance_users(id)
+            }
+            Op::Run(_) | Op::Mkdir(_) => {
+                // What a bind mount shows is named by the key of the stage it comes from.
+                let files = self.files_of(id);
+                let content: Vec<_> =
+                    files.iter().filter_map(|input| self.key_of(Some(*input))).collect();
+                let key = key::step(self.op(id), root, &content);
+                self.look_up(id, key)
+            }
+            Op::Copy(copy) => {
+                let reads_context =
+                    copy.sources.iter().any(|source| matches!(source, CopySource::Context { .. }));
+                if !reads_context {
+                    let inputs: Vec<_> = self
+                        .inputs(id)
+                        .iter()
+                        .filter_map(|input| self.key_of(Some(*input)))
+                        .collect();
+                    let definition = key::definition(self.op(id), &inputs, None);
+                    self.node_mut(id).definition = Some(definition);
+                    let known = self.world.store.records().get_alias(&definition)?;
+                    if let Some(digest) = known.filter(|_| !self.graph.vertex(id).no_cache) {
+                        // Should the record be gone, the key alone still spares the files.
+                        let inputs = serde_json::Value::Null;
+                        return self.look_up(id, Key { digest, inputs });
+                    }
+                }
+                self.node_mut(id).state = State::NeedsFiles;
+                self.select_when_possible(id)
+            }
+        }
+    }
+
+    fn look_up(&mut self, id: VertexId, key: Key) -> Result<(), SolveError> {
+        let digest = key.digest;
+        self.node_mut(id).key = Some(key);
+        let record = if self.graph.vertex(id).no_cache {
+            None
+        } else {
+            self.world.store.records().get(&digest)?
+        };
+        match record {
+            Some(record) => {
+                if let Some(definition) = self.node(id).definition {
+                    self.world.store.records().alias(&definition, &digest)?;
+                }
+                self.hit(id, record)
+            }
+            None => {
+                self.node_mut(id).state = State::Missed;
+                self.advance_users(id)?;
+                self.run_when_possible(id)
+            }
+        }
+    }
+
+    fn hit(&mut self, id: VertexId, record: StepRecord) -> Result<(), SolveError> {
+        self.cached += 1;
+        self.ctx.report(Event::StepCached { step: StepId(id.0) });
+        self.done(id, record.snapshot)
+    }
+
+    fn done(&mut self, id: VertexId, snapshot: Option<SnapshotId>) -> Result<(), SolveError> {
+        let node = self.node_mut(id);
+        node.state = State::Done;
+        node.snapshot = snapshot;
+        node.selection = None;
+        if node.wanted {
+            self.want_below(id)?;
+        }
+        self.advance_users(id)
+    }
+
+    /// The result of `id` is needed.
+    fn want(&mut self, id: VertexId) -> Result<(), SolveError> {
+        if std::mem::replace(&mut self.node_mut(id).wanted, true) {
+            return Ok(());
+        }
+        if self.node(id).state == State::Done {
+            self.want_below(id)?;
+        }
+        self.advance(id)
+    }
+
+    /// A result is a layer on the result below it.
+    fn want_below(&mut self, id: VertexId) -> Result<(), SolveError> {
+        if self.policy.layers && self.is_layer_of_target(id) {
+            self.pack(id)?;
+        }
+        match self.root_of(id) {
+            Some(root) => self.want(root),
+            None => Ok(()),
+        }
+    }
+
+    fn is_layer_of_target(&self, id: VertexId) -> bool {
+        let mut at = Some(self.target);
+        while let Some(vertex) = at {
+            if vertex == id {
+                return !matches!(self.op(id), Op::Source(_));
+            }
+            at = self.root_of(vertex);
+        }
+        false
+    }
+
+    /// The files of `id` are needed: its result, and images below it unpacked. Says whether all
+    /// is there.
+    fn need_files(&mut self, id: VertexId) -> Result<bool, SolveError> {
+        self.want(id)?;
+        if self.node(id).state != State::Done {
+            return Ok(false);
+        }
+        if matches!(self.op(id), Op::Source(_)) {
+            if self.node(id).unpacked.is_none() && !self.node(id).unpacking {
+                self.unpack(id)?;
+            }
+            return Ok(self.node(id).unpacked.is_some());
+        }
+        match self.root_of(id) {
+            Some(root) => self.need_files(root),
+            None => Ok(true),
+        }
+    }
+
+    /// The snapshots of `id`, bottom first. Only after [`Self::need_files`] said yes.
+    fn chain(&self, id: VertexId) -> Vec<SnapshotId> {
+        let mut reversed = Vec::new();
+        let mut at = Some(id);
+        while let Some(vertex) = at {
+            let node = self.node(vertex);
+            reversed.extend(node.snapshot.clone());
+            reversed.extend(node.unpacked.iter().flatten().rev().cloned());
+            at = self.root_of(vertex);
+        }
+        reversed.reverse();
+        reversed
+    }
+
+    fn chains(&self, id: VertexId) -> Vec<Vec<SnapshotId>> {
+        let needed = self.files_of(id);
+        let root = self.root_of(id);
+        let inputs = self.inputs(id).iter();
+        inputs
+            .map(|input| {
+                let used = Some(*input) == root || needed.contains(input);
+                if used { self.chain(*input) } else { Vec::new() }
+            })
+            .collect()
+    }
+
+    fn select_when_possible(&mut self, id: VertexId) -> Result<(), SolveError> {
+        let mut all_there = true;
+        for input in self.files_of(id) {
+            all_there &= self.need_files(input)?;
+        }
+        if !all_there {
+            return Ok(());
+        }
+        // Asking for the inputs may have come back to this vertex.
+        if self.node(id).state != State::NeedsFiles {
+            return Ok(());
+        }
+        let Op::Copy(copy) = self.op(id) else { return Ok(()) };
+        self.node_mut(id).state = State::Selecting;
+        let (world, cancel, chains) = (self.world, self.cancel, self.chains(id));
+        self.spawn(move || {
+            let select = || Trees::mount(world, copy, &chains)?.select(copy, cancel);
+            Message::Selected { vertex: id, result: select() }
+        })
+    }
+
+    fn run_when_possible(&mut self, id: VertexId) -> Result<(), SolveError> {
+        if !self.node(id).wanted {
+            return Ok(());
+        }
+        let mut needed = self.files_of(id);
+        needed.extend(self.root_of(id));
+        let mut all_there = true;
+        for input in needed {
+            all_there &= self.need_files(input)?;
+        }
+        if all_there && self.node(id).state == State::Missed {
+            self.ready.insert(id);
+        }
+        Ok(())
+    }
+
+    fn start_ready(&mut self) -> Result<(), SolveError> {
+        while self.running < self.policy.jobs.max(1) && !self.failed() {
+            let Some(id) = self.ready.pop_first() else { break };
+            self.execute(id)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a thread that ends with one message.
+    fn spawn(&mut self, work: impl FnOnce() -> Message + Send + 'env) -> Result<(), SolveError> {
+        let sender = self.sender.clone();
+        let body = move || {
+            // The coordinator listens until every thread has spoken.
+            let _ = sender.send(work());
+        };
+        std::thread::Builder::new()
+            .name("rbuild-step".to_owned())
+            .spawn_scoped(self.scope, body)
+            .map_err(SolveError::Thread)?;
+        self.threads += 1;
+        Ok(())
+    }
+
+    fn unpack(&mut self, id: VertexId) -> Result<(), SolveError> {
+        let Op::Source(Source::Image { reference, platform }) = self.op(id) else {
+            return Ok(());
+        };
+        self.node_mut(id).unpacking = true;
+        self.start_clock(id);
+        let (images, ctx) = (self.world.images, self.ctx);
+        let cancel = self.cancel;
+        self.spawn(move || {
+            let ctx = Ctx::new(ctx.progress, cancel);
+            Message::Unpacked { vertex: id, result: images.unpack(reference, platform, ctx) }
+        })
+    }
+
+    fn start_clock(&mut self, id: VertexId) {
+        self.node_mut(id).started = Some(Instant::now());
+        self.ctx.report(Event::StepStarted { step: StepId(id.0) });
+    }
+
+    fn stop_clock(&mut self, id: VertexId) -> Duration {
+        let duration = self.node(id).started.map(|start| start.elapsed()).unwrap_or_default();
+        self.ctx.report(Event::StepFinished { step: StepId(id.0), duration });
+        duration
+    }
+
+    fn execute(&mut self, id: VertexId) -> Result<(), SolveError> {
+        self.node_mut(id).state = State::Running;
+        self.start_clock(id);
+        self.running += 1;
+        let (world, op, cancel) = (self.world, self.op(id), self.cancel);
+        let no_cache = self.graph.vertex(id).no_cache;
+        let inputs = self.chains(id);
+        let selection = self.node_mut(id).selection.take();
+        let key = self.node(id).key.as_ref().map(|key| key.digest);
+        let sender = self.sender.clone();
+        self.spawn(move || {
+            let output = |stream: Stream, bytes: &[u8]| {
+                let bytes = bytes.to_vec();
+                let _ = sender.send(Message::Output { vertex: id, stream, bytes });
+            };
+            let log_name = format!("{:04}.log", id.0);
+            let job = Job { world, op, inputs, selection, cancel, output: &output, log_name };
+            Message::Executed { vertex: id, result: execute_once(&job, key, no_cache) }
+        })
+    }
+
+    /// Makes the digests of a layer on the pool.
+    fn pack(&mut self, id: VertexId) -> Result<(), SolveError> {
+        let Some(snapshot) = self.node(id).snapshot.clone() else { return Ok(()) };
+        if !self.packing.insert(id) {
+            return Ok(());
+        }
+        let (world, cancel) = (self.world, self.cancel);
+        // A known layer costs one look at the index: no thread for that.
+        if let Some(layer) = layer::known(&world, &snapshot)
+            .map_err(|error| self.failure_of(id, error, Vec::new()))?
+        {
+            self.packed[id.0] = Some(layer);
+            return Ok(());
+        }
+        self.spawn(move || {
+            let describe = || layer::describe(&world, &snapshot, cancel);
+            let result = world.pool.install(describe);
+            Message::Packed { vertex: id, result }
+        })
+    }
+
+    fn take(&mut self, message: Message) -> Result<(), SolveError> {
+        if !matches!(message, Message::Output { .. }) {
+            self.threads -= 1;
+        }
+        match message {
+            Message::Output { vertex, stream, bytes } => {
+                self.ctx.report(Event::StepOutput { step: StepId(vertex.0), stream, bytes });
+            }
+            Message::Selected { vertex, result } => {
+                let selection =
+                    result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
+                if let Op::Copy(copy) = self.op(vertex) {
+                    let root = self.key_of(self.root_of(vertex));
+                    let mut key = key::copy(copy, root, selection.digest());
+                    if let serde_json::Value::Object(document) = &mut key.inputs {
+                        // Not part of the digest; it is what the content digest is made of.
+                        let files = serde_json::to_value(selection.inputs()).unwrap_or_default();
+                        document.insert("files".to_owned(), files);
+                    }
+                    self.node_mut(vertex).selection = Some(selection);
+                    self.look_up(vertex, key)?;
+                }
+            }
+            Message::Unpacked { vertex, result } => {
+                let snapshots =
+                    result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
+                self.node_mut(vertex).unpacked = Some(snapshots);
+                self.stop_clock(vertex);
+                // Whoever needs the files may be any number of vertices up.
+                for (id, _) in self.graph.vertices() {
+                    self.advance(id)?;
+                }
+            }
+            Message::Packed { vertex, result } => {
+                let layer = result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
+                self.packed[vertex.0] = Some(layer);
+            }
+            Message::Executed { vertex, result } => {
+                self.running -= 1;
+                let outcome = result
+                    .map_err(|failed| self.failure_of(vertex, failed.source, failed.log_tail))?;
+                self.executed(vertex, outcome)?;
+            }
+        }
+        self.start_ready()
+    }
+
+    fn executed(&mut self, id: VertexId, outcome: Outcome) -> Result<(), SolveError> {
+        let (executed, _lock) = match outcome {
+            Outcome::Shared(record) => return self.hit(id, record),
+            Outcome::Ran(executed, lock) => (executed, lock),
+        };
+        self.executed += 1;
+        let duration = self.stop_clock(id);
+        if let Some(content) = executed.changed
+            && let Op::Copy(copy) = self.op(id)
+        {
+            let root = self.key_of(self.root_of(id));
+            self.node_mut(id).key = Some(key::copy(copy, root, content));
+            self.node_mut(id).definition = None;
+        }
+        let vertex = self.graph.vertex(id);
+        if let Some(key) = &self.node(id).key {
+            let op = match vertex.op {
+                Op::Run(_) => "run",
+                Op::Copy(_) => "copy",
+                Op::Mkdir(_) => "mkdir",
+                Op::Source(_) => "source",
+            };
+            let mut record = StepRecord::new(key.digest, op, &vertex.name, key.inputs.clone());
+            record.snapshot = Some(executed.snapshot.clone());
+            record.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+            record.log = executed.log;
+            self.world.store.records().put(&record)?;
+            if let Some(definition) = self.node(id).definition {
+                self.world.store.records().alias(&definition, &key.digest)?;
+            }
+        }
+        self.done(id, Some(executed.snapshot))
+    }
+
+    fn failure_of(&self, id: VertexId, source: StepError, log_tail: Vec<u8>) -> SolveError {
+        match source {
+            StepError::Cancelled(cancelled) => cancelled.into(),
+            source => {
+                self.ctx.report(Event::StepFailed { step: StepId(id.0) });
+                let vertex = self.graph.vertex(id);
+                let (name, span) = (vertex.name.clone(), vertex.span);
+                SolveError::Step(Box::new(StepFailure { vertex: id, name, span, source, log_tail }))
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<Solution, SolveError> {
+        if self.node(self.target).state != State::Done {
+            return Err(SolveError::Stuck);
+        }
+        for (id, vertex) in self.graph.vertices() {
+            if matches!(vertex.op, Op::Source(_)) && self.node(id).unpacked.is_none() {
+                self.ctx.report(Event::StepCached { step: StepId(id.0) });
+            }
+        }
+        let mut layers = Vec::new();
+        let mut below = Vec::new();
+        let mut at = Some(self.target);
+        while let Some(id) = at {
+            layers.extend(self.packed[id.0].take());
+            if let Op::Source(Source::Image { reference, platform }) = self.op(id)
+                && self.policy.layers
+            {
+                below = self
+                    .world
+                    .images
+                    .diff_ids(reference, platform)
+                    .map_err(|error| self.failure_of(id, error, Vec::new()))?;
+            }
+            at = self.root_of(id);
+        }
+        layers.reverse();
+        layer::remember(&self.world, &below, &layers)
+            .map_err(|error| self.failure_of(self.target, error, Vec::new()))?;
+        let root = if self.policy.root { self.chain(self.target) } else { Vec::new() };
+        Ok(Solution { layers, root, cached: self.cached, executed: self.executed })
+    }
+}
+
+/// Executes a step unless somebody else, in this process or another, is just doing so: then
+/// waits and takes the other's result.
+fn execute_once(job: &Job<'_>, key: Option<Digest>, no_cache: bool) -> Result<Outcome, Failed> {
+    let lock = match key {
+        Some(key) if !no_cache => {
+            let store = job.world.store;
+            let lock = store.step_lock(&key, job.cancel).map_err(StepError::from)?;
+            if let Some(record) = store.records().get(&key).map_err(StepError::from)? {
+                return Ok(Outcome::Shared(record));
+            }
+            Some(lock)
+        }
+        _ => None,
+    };
+    job.execute().map(|executed| Outcome::Ran(executed, lock))
+}
+
+/// Where the helper is when nobody says otherwise: this very program.
+pub fn this_program() -> PathBuf {
+    rbuild_sandbox::Launch::this_program()
+}

@@ -1,0 +1,149 @@
+//! COPY and ADD: selecting and writing, with the trees of a build.
+
+use std::fs::File;
+use std::path::Path;
+
+use rbuild_cache::SnapshotId;
+use rbuild_plan::op::{Copy, CopySource};
+use rbuild_rooted::Root;
+use rbuild_sandbox::linux::user;
+use rbuild_types::{CancelToken, Cancelled};
+
+use crate::copy::{
+    ArchiveOptions, Archives, CopyError, OwnerRule, Ownership, Selection, SourceTree, Target,
+    apply, select,
+};
+use crate::error::StepError;
+use crate::key::independent;
+use crate::steps::active::{Writing, nothing};
+use crate::steps::mkdir::accounts;
+use crate::steps::{Executed, Job};
+use crate::world::World;
+
+/// The root filesystems that a copy reads, mounted.
+pub(crate) struct Trees<'a> {
+    world: World<'a>,
+    /// By input number; `None` where the copy takes nothing from an input.
+    inputs: Vec<Option<Root>>,
+}
+
+impl<'a> Trees<'a> {
+    /// Mounts what `op` reads; `chains` are the snapshots of each input, bottom first.
+    pub(crate) fn mount(
+        world: World<'a>,
+        op: &Copy,
+        chains: &[Vec<SnapshotId>],
+    ) -> Result<Self, StepError> {
+        let mut inputs: Vec<Option<Root>> = chains.iter().map(|_| None).collect();
+        for source in &op.sources {
+            if let CopySource::Input { input, .. } = source
+                && let (Some(slot @ None), Some(chain)) =
+                    (inputs.get_mut(*input), chains.get(*input))
+            {
+                let mut layers = vec![nothing(&world)?];
+                layers.extend(world.layer_paths(chain));
+                *slot = Some(Root::from_fd(rbuild_snapshot::view(&layers)?));
+            }
+        }
+        Ok(Self { world, inputs })
+    }
+
+    fn tree_of<'t>(&'t self, source: &CopySource) -> Option<SourceTree<'t>> {
+        match source {
+            CopySource::Context { .. } => self.world.context.map(|context| context.tree()),
+            CopySource::Input { input, .. } => {
+                self.inputs.get(*input)?.as_ref().map(|root| SourceTree {
+                    root,
+                    ignore: None,
+                    name: "stage".to_owned(),
+                    owner: OwnerRule::Keep,
+                    stamps: None,
+                })
+            }
+            CopySource::Inline { .. } | CopySource::Empty { .. } => None,
+        }
+    }
+
+    /// Finds and hashes what `op` takes.
+    pub(crate) fn select(&self, op: &Copy, cancel: &CancelToken) -> Result<Selection, StepError> {
+        let tree_of = |source: &CopySource| self.tree_of(source);
+        select(op, &tree_of, self.world.pool, cancel).map_err(StepError::from)
+    }
+}
+
+impl From<CopyError> for StepError {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Cancelled => Self::Cancelled(Cancelled),
+            other => Self::Copy(other),
+        }
+    }
+}
+
+pub(crate) fn execute(
+    job: &Job<'_>,
+    op: &Copy,
+    chain: &[SnapshotId],
+) -> Result<Executed, StepError> {
+    let world = job.world;
+    let trees = Trees::mount(world, op, &job.inputs)?;
+    let selected;
+    let selection = match &job.selection {
+        Some(selection) => selection,
+        None => {
+            selected = trees.select(op, job.cancel)?;
+            &selected
+        }
+    };
+    let writing = Writing::start(&world, "copy", chain, nothing(&world)?)?;
+    let applied = {
+        let merged = writing.mount()?;
+        let upper = writing.upper()?;
+        // A linked layer does not look at what is below it; whose a file becomes is still said
+        // by the names of the stage.
+        let root = if op.link { &upper } else { &merged };
+        let lookup_owner = |text: &str| {
+            let (passwd, group) = accounts(&merged).map_err(|error| error.to_string())?;
+            user::lookup_owner(text, &passwd, &group).map_err(|error| error.to_string())
+        };
+        let tars = Tars(job.cancel);
+        let archives: Option<&dyn Archives> = if op.unpack { Some(&tars) } else { None };
+        let target =
+            Target { root, lookup_owner: &lookup_owner, archives, ownership: Ownership::Set };
+        let tree_of = |source: &CopySource| trees.tree_of(source);
+        apply(op, selection, &tree_of, &target, world.pool, job.cancel)?
+    };
+    debug_assert!(op.link || !independent(op));
+    let changed = applied.changed.then_some(applied.digest);
+    Ok(Executed { snapshot: writing.publish(&world)?, log: None, changed })
+}
+
+/// ADD's archives, read by the image crate.
+struct Tars<'a>(&'a CancelToken);
+
+impl Archives for Tars<'_> {
+    fn is_archive(&self, file: &File) -> std::io::Result<bool> {
+        Ok(rbuild_image::layer::is_archive(file))
+    }
+
+    fn unpack(
+        &self,
+        file: File,
+        root: &Root,
+        destination: &Path,
+        options: &ArchiveOptions,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let into = root.enter(destination)?;
+        let options = rbuild_image::layer::ArchiveOptions {
+            chown: options.owner,
+            ..rbuild_image::layer::ArchiveOptions::default()
+        };
+        rbuild_image::layer::unpack_archive(
+            &mut std::io::BufReader::new(file),
+            &into,
+            &options,
+            self.0,
+        )?;
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! Executing one vertex: a file per op.
+//!
+//! A step works in a new snapshot on top of its root filesystem's layers and publishes it when
+//! it ends well. Everything here runs on a thread of its own and may wait.
+
+mod active;
+pub(crate) mod copy;
+mod mkdir;
+mod mounts;
+mod run;
+
+use std::io::Write as _;
+
+use rbuild_cache::SnapshotId;
+use rbuild_plan::op::Op;
+use rbuild_types::{CancelToken, Stream};
+
+use crate::copy::Selection;
+use crate::error::{LOG_TAIL, StepError};
+use crate::world::World;
+
+/// What one execution gets.
+pub(crate) struct Job<'a> {
+    pub(crate) world: World<'a>,
+    pub(crate) op: &'a Op,
+    /// The snapshots of each input, bottom first.
+    pub(crate) inputs: Vec<Vec<SnapshotId>>,
+    /// What a copy takes, if it was selected already.
+    pub(crate) selection: Option<Selection>,
+    pub(crate) cancel: &'a CancelToken,
+    /// Takes what the step writes.
+    pub(crate) output: &'a dyn Fn(Stream, &[u8]),
+    /// Name of the log file in the build's log directory.
+    pub(crate) log_name: String,
+}
+
+/// What one execution made.
+pub(crate) struct Executed {
+    pub(crate) snapshot: SnapshotId,
+    /// Path of the log below the store's `logs/`, when something was written.
+    pub(crate) log: Option<String>,
+    /// The content that a copy really took, when files changed after they were selected.
+    pub(crate) changed: Option<rbuild_types::Digest>,
+}
+
+/// A failure and the end of the output.
+pub(crate) struct Failed {
+    pub(crate) source: StepError,
+    pub(crate) log_tail: Vec<u8>,
+}
+
+impl From<StepError> for Failed {
+    fn from(source: StepError) -> Self {
+        Self { source, log_tail: Vec::new() }
+    }
+}
+
+impl Job<'_> {
+    /// Does the work.
+    pub(crate) fn execute(&self) -> Result<Executed, Failed> {
+        let has_root = match self.op {
+            Op::Run(run) => run.has_root,
+            Op::Copy(copy) => copy.has_root,
+            Op::Mkdir(mkdir) => mkdir.has_root,
+            Op::Source(_) => false,
+        };
+        let root = if has_root { self.inputs.first().cloned() } else { None }.unwrap_or_default();
+        match self.op {
+            Op::Run(run) => run::execute(self, run, &root),
+            Op::Copy(copy) => Ok(copy::execute(self, copy, &root)?),
+            Op::Mkdir(mkdir) => Ok(mkdir::execute(self, mkdir, &root)?),
+            Op::Source(_) => {
+                Err(StepError::Missing("an image source is unpacked, not executed".to_owned())
+                    .into())
+            }
+        }
+    }
+}
+
+/// The log of one step: a file made with the first byte, and the tail for the error message.
+pub(crate) struct Log<'a> {
+    job: &'a Job<'a>,
+    file: Option<fs_err::File>,
+    tail: Vec<u8>,
+    error: Option<std::io::Error>,
+}
+
+impl<'a> Log<'a> {
+    pub(crate) fn new(job: &'a Job<'a>) -> Self {
+        Self { job, file: None, tail: Vec::new(), error: None }
+    }
+
+    pub(crate) fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        (self.job.output)(stream, bytes);
+        self.tail.extend_from_slice(bytes);
+        if self.tail.len() > 2 * LOG_TAIL {
+            self.tail.drain(..self.tail.len() - LOG_TAIL);
+        }
+        if self.error.is_none()
+            && let Err(error) = self.append(bytes)
+        {
+            self.error = Some(error);
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        if self.file.is_none() {
+            let directory =
+                self.job.world.store.root().join("logs").join(self.job.world.log_directory);
+            fs_err::create_dir_all(&directory)?;
+            self.file = Some(fs_err::File::create(directory.join(&self.job.log_name))?);
+        }
+        match &mut self.file {
+            Some(file) => file.write_all(bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the log is, below `logs/`.
+    pub(crate) fn finish(self) -> Result<Option<String>, StepError> {
+        match self.error {
+            Some(error) => Err(error.into()),
+            None => Ok(self
+                .file
+                .map(|_| format!("{}/{}", self.job.world.log_directory, self.job.log_name))),
+        }
+    }
+
+    pub(crate) fn into_tail(mut self) -> Vec<u8> {
+        let surplus = self.tail.len().saturating_sub(LOG_TAIL);
+        self.tail.drain(..surplus);
+        self.tail
+    }
+}

@@ -1,0 +1,157 @@
+//! RUN: a process in a sandbox on top of its root filesystem.
+
+use std::os::fd::AsFd as _;
+
+use rbuild_cache::SnapshotId;
+use rbuild_plan::op::{Network, Run};
+use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
+use rbuild_sandbox::linux::capabilities::CapabilitySet;
+use rbuild_sandbox::{Exit, InjectedFile, Launch, Spec, Stdio};
+
+use crate::error::StepError;
+use crate::steps::active::{Writing, stubs};
+use crate::steps::mounts::Mounts;
+use crate::steps::{Executed, Failed, Job, Log};
+
+/// Names that a sandbox lays files of its own over.
+const INJECTED: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+
+pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<Executed, Failed> {
+    let world = &job.world;
+    let writing = Writing::start(world, "run", chain, stubs(world)?)?;
+    let root = writing.mount()?;
+    // These stay in the image when it lacked them, as with every other builder.
+    for directory in ["/proc", "/sys", "/dev"] {
+        if root.stat(directory, Follow::No).map_err(StepError::from)?.is_none() {
+            let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
+            root.create_dir_all(directory, new).map_err(StepError::from)?;
+        }
+    }
+    let mounts = Mounts::prepare(job, op)?;
+    let mut placeholders = Placeholders::new(&root)?;
+    for path in INJECTED {
+        placeholders.file(path)?;
+    }
+    for (path, is_directory) in mounts.targets() {
+        if is_directory { placeholders.directory(path)? } else { placeholders.file(path)? }
+    }
+    let mut spec = spec(job, op);
+    spec.env.extend(mounts.env.iter().cloned());
+    spec.files.extend(mounts.files.iter().cloned());
+    spec.mounts = mounts.mounts.clone();
+
+    let launch = Launch {
+        helper: world.helper.to_owned(),
+        spec,
+        root: root.as_fd().try_clone_to_owned().map_err(StepError::from)?,
+        mounts: mounts.detached().map_err(StepError::from)?,
+        stdio: Stdio::Capture,
+    };
+    let mut log = Log::new(job);
+    let ended = launch.start().and_then(|running| {
+        running.wait(job.cancel, &mut |stream, bytes| log.write(stream, bytes))
+    });
+    let failure = match ended {
+        Ok(Exit::Code(0)) => None,
+        Ok(exit) => Some(StepError::Exit { process: op.argv.join(" "), code: exit.code() }),
+        Err(error) => Some(error.into()),
+    };
+    if let Some(source) = failure {
+        return Err(Failed { source, log_tail: log.into_tail() });
+    }
+    placeholders.remove()?;
+    drop(root);
+    drop(mounts);
+    let log = log.finish()?;
+    Ok(Executed { snapshot: writing.publish(world)?, log, changed: None })
+}
+
+fn spec(job: &Job<'_>, op: &Run) -> Spec {
+    let network = match op.network {
+        // The host's, until a build has a bridge of its own.
+        Network::Default | Network::Host => rbuild_sandbox::Network::Host,
+        Network::None => rbuild_sandbox::Network::None,
+    };
+    let file = |path: &str, content: String, mode| InjectedFile {
+        path: path.to_owned(),
+        content,
+        mode,
+        owner: (0, 0),
+    };
+    let hostname = &op.hostname;
+    let hosts = format!(
+        "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n"
+    );
+    let mut files = vec![
+        file("/etc/hosts", hosts, 0o644),
+        file("/etc/hostname", format!("{hostname}\n"), 0o644),
+        file("/etc/resolv.conf", job.world.resolv_conf.to_owned(), 0o644),
+    ];
+    let scripts = op.scripts.iter();
+    files.extend(scripts.map(|script| file(&script.path, script.content.clone(), 0o755)));
+    Spec {
+        argv: op.argv.clone(),
+        env: op.env.iter().chain(&op.proxy_env).cloned().collect(),
+        cwd: op.cwd.clone(),
+        user: op.user.clone(),
+        hostname: hostname.clone(),
+        network,
+        terminal: false,
+        capabilities: CapabilitySet::docker_default(),
+        seccomp: true,
+        mounts: Vec::new(),
+        files,
+        read_only: false,
+    }
+}
+
+/// Files and directories made in the root filesystem only to be mounted over.
+struct Placeholders<'a> {
+    root: &'a Root,
+    /// Real paths in the order in which they were made.
+    made: Vec<(std::path::PathBuf, FileKind)>,
+}
+
+impl<'a> Placeholders<'a> {
+    fn new(root: &'a Root) -> Result<Self, StepError> {
+        Ok(Self { root, made: Vec::new() })
+    }
+
+    fn directory(&mut self, path: &str) -> Result<(), StepError> {
+        let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
+        let made = self.root.create_dir_all(path, new)?;
+        self.made.extend(made.created.into_iter().map(|path| (path, FileKind::Directory)));
+        Ok(())
+    }
+
+    fn file(&mut self, path: &str) -> Result<(), StepError> {
+        let resolved = self.root.resolve(path, Follow::Yes)?;
+        if resolved.found.is_some() {
+            return Ok(());
+        }
+        if let Some(parent) = resolved.path.parent().and_then(|parent| parent.to_str()) {
+            self.directory(parent)?;
+        }
+        self.root.create_file(&resolved.path, 0o644)?;
+        self.made.push((resolved.path, FileKind::Regular));
+        Ok(())
+    }
+
+    /// Takes away what the step left as it was: an empty file, an empty directory.
+    fn remove(self) -> Result<(), StepError> {
+        for (path, kind) in self.made.iter().rev() {
+            let Some(found) = self.root.stat(path, Follow::No)? else { continue };
+            match kind {
+                FileKind::Directory if found.is_dir() => {
+                    // Something was put in it: it stays.
+                    let _ = self.root.remove_dir(path);
+                }
+                FileKind::Regular if found.is_file() && found.size == 0 => {
+                    self.root.remove(path)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

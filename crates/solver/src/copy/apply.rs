@@ -61,11 +61,13 @@ pub trait Archives {
     /// position in the file may be changed.
     fn is_archive(&self, file: &File) -> std::io::Result<bool>;
 
-    /// Unpacks the file, read from its start, into a directory that exists.
+    /// Unpacks the file, read from its start, into the directory `destination` of `root`, which
+    /// exists; its path is free of links.
     fn unpack(
         &self,
         file: File,
-        into: &Root,
+        root: &Root,
+        destination: &Path,
         options: &ArchiveOptions,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
@@ -164,7 +166,7 @@ fn applied(selection: &Selection, attributes: &Attributes<'_>, written: Written)
     let mut items = selection.items.clone();
     for Change { item, dir, entry, content } in written.changes {
         let entry = match items.get_mut(item).map(|item| &mut item.kind) {
-            Some(ItemKind::File { entry, .. }) => Some(entry),
+            Some(ItemKind::File { entry, .. }) => Some(entry.as_mut()),
             Some(ItemKind::Dir { dirs }) => {
                 dirs.get_mut(dir).and_then(|dir| dir.entries.get_mut(entry))
             }
@@ -327,7 +329,7 @@ impl Writer<'_> {
         let options =
             ArchiveOptions { owner: self.attributes.chown, ownership: self.attributes.ownership };
         archives
-            .unpack(file, &into.dir, &options)
+            .unpack(file, self.target.root, &into.path, &options)
             .map_err(|source| CopyError::Unpack { path: shown(&path), source })?;
         self.written().bytes += entry.size;
         Ok(true)

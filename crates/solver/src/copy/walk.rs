@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rayon::prelude::*;
-use rbuild_parser::ignore_file::Patterns;
+use rbuild_parser::ignore_file::{MatchedAbove, Patterns};
 use rbuild_rooted::{DirEntry, FileKind, Follow, Root, RootedError};
 use rbuild_types::CancelToken;
 
 use super::content;
 use super::error::CopyError;
+use super::pattern::parents;
 use super::tree::{Dir, Entry, FileStamp, OwnerRule, SourceTree, shown};
 
 /// Entries of one directory that one thread looks at before others may help.
@@ -40,18 +41,73 @@ pub(crate) struct Verdict {
     pub(crate) descend: bool,
 }
 
+/// Which rules hold for a directory already, so that they are not tried again for all that is in
+/// it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Above {
+    ignore: MatchedAbove,
+    exclude: MatchedAbove,
+}
+
 impl Filter<'_> {
+    /// Whether there is any rule.
+    fn is_empty(&self) -> bool {
+        self.ignore.is_none_or(Patterns::is_empty) && self.exclude.is_none_or(Patterns::is_empty)
+    }
+
+    /// Judges a path with everything above it.
     pub(crate) fn judge(&self, source: &Path, inside: &Path) -> Verdict {
         let mut verdict = Verdict { visible: true, descend: true };
         for (patterns, path) in [(self.ignore, source), (self.exclude, inside)] {
             let Some(patterns) = patterns.filter(|patterns| !patterns.is_empty()) else { continue };
             let path = path.strip_prefix("/").unwrap_or(path);
-            if !path.as_os_str().is_empty() && patterns.matches(&path.to_string_lossy()).excluded {
-                verdict.visible = false;
-                verdict.descend &= patterns.has_exceptions();
+            if !path.as_os_str().is_empty() {
+                verdict.add(patterns.matches(&path.to_string_lossy()).excluded, patterns);
             }
         }
         verdict
+    }
+
+    /// Judges what lies in a directory that gave `above`.
+    fn judge_below(&self, above: &Above, source: &Path, inside: &Path) -> (Verdict, Above) {
+        let mut verdict = Verdict { visible: true, descend: true };
+        let mut here = Above::default();
+        for (patterns, path, above, here) in [
+            (self.ignore, source, &above.ignore, &mut here.ignore),
+            (self.exclude, inside, &above.exclude, &mut here.exclude),
+        ] {
+            let Some(patterns) = patterns.filter(|patterns| !patterns.is_empty()) else { continue };
+            let path = path.strip_prefix("/").unwrap_or(path);
+            let (judged, matched) = patterns.matches_below(&path.to_string_lossy(), above);
+            *here = matched;
+            verdict.add(judged.excluded, patterns);
+        }
+        (verdict, here)
+    }
+
+    /// What holds for a directory that a walk starts at.
+    fn above(&self, source: &Path, inside: &Path) -> Above {
+        let fold = |patterns: Option<&Patterns>, path: &Path| {
+            let Some(patterns) = patterns else { return MatchedAbove::default() };
+            let path = path.strip_prefix("/").unwrap_or(path);
+            let mut matched = MatchedAbove::default();
+            for directory in parents(path).iter().map(PathBuf::as_path).chain([path]) {
+                if !directory.as_os_str().is_empty() {
+                    matched = patterns.matches_below(&directory.to_string_lossy(), &matched).1;
+                }
+            }
+            matched
+        };
+        Above { ignore: fold(self.ignore, source), exclude: fold(self.exclude, inside) }
+    }
+}
+
+impl Verdict {
+    fn add(&mut self, excluded: bool, by: &Patterns) {
+        if excluded {
+            self.visible = false;
+            self.descend &= by.has_exceptions();
+        }
     }
 }
 
@@ -117,6 +173,20 @@ struct Walked {
     visible: bool,
 }
 
+/// One directory to look at.
+struct Task {
+    start: Start,
+    above: Above,
+    visible: bool,
+}
+
+/// One name that was looked at.
+struct Looked {
+    entry: Entry,
+    verdict: Verdict,
+    above: Above,
+}
+
 /// What the tasks of one walk share.
 struct Shared {
     walked: Mutex<Vec<Walked>>,
@@ -133,7 +203,8 @@ impl<'a> Walker<'a> {
         let shared = Shared { walked: Mutex::default(), failed: Mutex::default() };
         pool.scope(|scope| {
             for start in starts {
-                self.spawn(scope, &shared, start, true);
+                let above = self.filter.above(&start.source, &start.path);
+                self.spawn(scope, &shared, Task { start, above, visible: true });
             }
         });
         if let Some(error) = lock(&shared.failed).take() {
@@ -144,18 +215,13 @@ impl<'a> Walker<'a> {
         Ok(without_invisible(walked))
     }
 
-    fn spawn<'s>(
-        &'s self,
-        scope: &rayon::Scope<'s>,
-        shared: &'s Shared,
-        start: Start,
-        visible: bool,
-    ) {
+    fn spawn<'s>(&'s self, scope: &rayon::Scope<'s>, shared: &'s Shared, task: Task) {
         scope.spawn(move |scope| {
             if lock(&shared.failed).is_some() {
                 return;
             }
-            match self.visit(scope, shared, start) {
+            let visible = task.visible;
+            match self.visit(scope, shared, task) {
                 Ok(dir) => lock(&shared.walked).push(Walked { dir, visible }),
                 Err(error) => {
                     lock(&shared.failed).get_or_insert(error);
@@ -168,26 +234,28 @@ impl<'a> Walker<'a> {
         &'s self,
         scope: &rayon::Scope<'s>,
         shared: &'s Shared,
-        start: Start,
+        task: Task,
     ) -> Result<Dir, CopyError> {
         self.cancel.check()?;
+        let Task { start, above, .. } = task;
         let error = |error| self.error(&start.source, error);
         let held = self.root.open_real_dir(&start.source).map_err(error)?;
         let names = held.read_dir("").map_err(error)?;
-        let look = |name: &DirEntry| self.look(&held, &start, name);
-        let looked: Vec<Option<(Entry, Verdict)>> = if names.len() > CHUNK {
+        let look = |name: &DirEntry| self.look(&held, &start, &above, name);
+        let looked: Vec<Option<Looked>> = if names.len() > CHUNK {
             names.par_iter().with_min_len(CHUNK).map(look).collect::<Result<_, _>>()?
         } else {
             names.iter().map(look).collect::<Result<_, _>>()?
         };
         let mut entries = Vec::with_capacity(looked.len());
-        for (entry, verdict) in looked.into_iter().flatten() {
+        for Looked { entry, verdict, above } in looked.into_iter().flatten() {
             if entry.kind == FileKind::Directory {
                 let below = Start {
                     path: start.path.join(&entry.name),
                     source: start.source.join(&entry.name),
                 };
-                self.spawn(scope, shared, below, verdict.visible);
+                let task = Task { start: below, above, visible: verdict.visible };
+                self.spawn(scope, shared, task);
             }
             entries.push(entry);
         }
@@ -199,12 +267,15 @@ impl<'a> Walker<'a> {
         &self,
         held: &Root,
         start: &Start,
+        above: &Above,
         name: &DirEntry,
-    ) -> Result<Option<(Entry, Verdict)>, CopyError> {
+    ) -> Result<Option<Looked>, CopyError> {
         let mut verdict = Verdict { visible: true, descend: true };
-        if self.filter.ignore.is_some() || self.filter.exclude.is_some() {
+        let mut here = Above::default();
+        if !self.filter.is_empty() {
             let source = start.source.join(&name.name);
-            verdict = self.filter.judge(&source, &start.path.join(&name.name));
+            let inside = start.path.join(&name.name);
+            (verdict, here) = self.filter.judge_below(above, &source, &inside);
             let may_hold = name.kind == FileKind::Directory && verdict.descend;
             if !verdict.visible && !may_hold {
                 return Ok(None);
@@ -213,7 +284,7 @@ impl<'a> Walker<'a> {
         let entry = self.describe(held, &start.source, &name.name)?;
         Ok(entry
             .filter(|entry| verdict.visible || entry.kind == FileKind::Directory)
-            .map(|entry| (entry, verdict)))
+            .map(|entry| Looked { entry, verdict, above: here }))
     }
 
     /// What `name` in the held directory is; `None` when nothing is there.

@@ -2,6 +2,8 @@
 //! JSON, instruction and shell tests, moby's patternmatcher, asottile/dockerfile, and the
 //! Dockerfiles of some official images.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also in its helpers")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -433,4 +435,69 @@ fn official_images() {
         assert_eq!(without_spans(&again), without_spans(&file), "{}", path.display());
     }
     assert!(seen > 50, "{seen}");
+}
+
+/// The texts of Dockerfiles in a test's events: files of the context and assigned strings.
+fn dockerfiles(value: &Value, found: &mut Vec<String>) {
+    let is_source = |text: &str| text.contains("FROM ") || text.contains("from ");
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| dockerfiles(item, found)),
+        Value::Object(fields) => {
+            let args = fields.get("args").and_then(Value::as_array);
+            let named = args.and_then(|args| args.first()?.as_str());
+            let file = args.and_then(|args| args.get(1)?.as_str());
+            let calls_file = fields.get("$call").and_then(Value::as_str);
+            if calls_file.is_some_and(|call| call.ends_with("CreateFile"))
+                && named.is_some_and(|name| name.ends_with("ockerfile"))
+            {
+                found.extend(file.map(str::to_owned));
+            }
+            for name in ["value", "Dockerfile"] {
+                let text = fields.get(name).and_then(Value::as_str);
+                found.extend(text.filter(|text| is_source(text)).map(str::to_owned));
+            }
+            fields.values().for_each(|field| dockerfiles(field, found));
+        }
+        _ => {}
+    }
+}
+
+/// The tests of BuildKit whose Dockerfiles are wrong on purpose or have holes that the Go code
+/// fills, and a word of what is said of them.
+const REFUSED: [(&str, &str); 8] = [
+    ("testWarningsBeforeError", "unknown instruction: BADCMD"),
+    ("testDockerfileInvalidInstruction", "(did you mean ENTRYPOINT?)"),
+    ("testDockerfileCopyFromArgs", "variable expansion is not supported for --from"),
+    ("testMountInvalid", "did you mean"),
+    ("testMountFromError", "define alias stage instead"),
+    ("testEmptyStages", "no stages to build"),
+    ("testPlatformArgsImplicit", "invalid name for build stage: \"build-%s\""),
+    ("testRunNoNetwork", "no build stage in current context"),
+];
+
+#[test]
+fn buildkit_integration_dockerfiles() {
+    let Some(corpus) = shared("corpora/buildkit/tables") else { return };
+    let mut seen = 0;
+    for line in read(corpus.join("integration.events.jsonl")).lines() {
+        let test: Value = serde_json::from_str(line).unwrap();
+        let mut texts = Vec::new();
+        dockerfiles(&test["events"], &mut texts);
+        for text in texts {
+            seen += 1;
+            let (file, problems) = parse(&text);
+            let allowed = REFUSED.iter().find(|(func, _)| test["func"] == *func);
+            match (errors(&problems).first(), allowed) {
+                (None, _) => {
+                    let (again, _) = parse(&file.to_string());
+                    assert_eq!(without_spans(&again), without_spans(&file), "{text}");
+                }
+                (Some(first), Some((_, words))) => {
+                    assert!(first.message.contains(words), "{}", first.message);
+                }
+                (Some(_), None) => panic!("{}: {}", test["func"], render(&text, &problems)),
+            }
+        }
+    }
+    assert!(seen > 300, "{seen}");
 }

@@ -2,6 +2,7 @@
 
 use super::flags::Flags;
 use super::shape::Arguments;
+use super::words::Word;
 use super::{Fault, Node, at_least_one, fault};
 use crate::ast::{InstructionKind, KeyValue};
 use crate::lines::Line;
@@ -22,9 +23,8 @@ fn pairs(node: &Node<'_>, line: &Line, name: &str) -> Result<Vec<KeyValue>, Faul
     };
     let checked = pairs.iter().map(|pair| {
         if pair.key.text.is_empty() {
-            return Err(
-                fault("arguments", format!("{name} names can not be blank")).at(&pair.value)
-            );
+            let place = Word { at: pair.key.at, ..pair.value.clone() };
+            return Err(fault("arguments", format!("{name} names can not be blank")).at(&place));
         }
         let (key, value) = (pair.key.spanned(line), pair.value.spanned(line));
         Ok(KeyValue { key, value, legacy: pair.legacy })

@@ -105,7 +105,8 @@ pub(super) fn parse_healthcheck(
         return Err(fault("arguments", "Missing command after HEALTHCHECK CMD").at(kind));
     }
     let interval = |name: &str| match flags.value(name) {
-        Some(text) => duration::interval(name, &text.value).map_err(|m| fault("duration", m)),
+        Some(text) => duration::interval(name, &text.value)
+            .map_err(|message| fault("duration", message).at(run::flag(node, name))),
         None => Ok(0),
     };
     Ok(InstructionKind::Healthcheck(Healthcheck {
@@ -115,7 +116,8 @@ pub(super) fn parse_healthcheck(
         start_period: interval("start-period")?,
         start_interval: interval("start-interval")?,
         retries: flags.value("retries").map_or(Ok(0), |text| {
-            duration::retries(&text.value).map_err(|message| fault("retries", message))
+            duration::retries(&text.value)
+                .map_err(|message| fault("retries", message).at(run::flag(node, "retries")))
         })?,
     }))
 }

@@ -58,7 +58,8 @@ pub(super) fn parse_run(
     Ok(InstructionKind::Run(Run { command, mounts, network, security, devices, heredocs }))
 }
 
-fn flag<'a>(node: &'a Node<'_>, name: &str) -> &'a Word {
+/// The first flag of that name as written.
+pub(super) fn flag<'a>(node: &'a Node<'_>, name: &str) -> &'a Word {
     const NONE: &Word = &Word { text: String::new(), at: 0, end: 0 };
     let named = |word: &&Word| {
         word.text.strip_prefix("--").is_some_and(|rest| rest.split('=').next() == Some(name))

@@ -1,5 +1,6 @@
 //! What the integration tests share: finding data, trees without spans.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also in its helpers")]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::path::{Path, PathBuf};

@@ -409,6 +409,17 @@ fn wrong_values() {
             "RUN --mount=type=tmp,target=/x y",
             "unsupported mount type \"tmp\" (did you mean tmpfs?)",
         ),
+        ("ARG b=bind\nRUN --mount=type=$b,size=1 y", "unexpected key 'size' for mount type 'bind'"),
+        ("ARG m=9\nRUN --mount=type=cache,target=/c,mode=$m y", "invalid value 9 for mode"),
+        (
+            "ARG s=x\nRUN --mount=type=cache,target=/c,sharing=$s y",
+            "unsupported sharing value \"x\"",
+        ),
+        ("ARG t=secret\nRUN --mount=type=$t,from=base y", "secret mount should not have a from"),
+        (
+            "ARG t=secret i\nRUN --mount=type=$t,id=$i y",
+            "invalid secret mount. one of source, target",
+        ),
         ("ARG t=tmp\nRUN --mount=type=$t,target=/x y", "unsupported mount type \"tmp\""),
         ("RUN --mount=from=$x,target=/x y", "'from' doesn't support variable expansion"),
     ];

@@ -110,14 +110,16 @@ impl StageLowering<'_, '_> {
                     Diagnostic::error("mount", span, message)
                 })
             };
+            // An empty name is no name.
+            let name = || Ok::<_, Diagnostic>(Some(text()?).filter(|name| !name.is_empty()));
             match key.as_str() {
                 "type" => fields.kind = Some(text()?.to_lowercase()),
-                "target" | "dst" | "destination" => fields.target = Some(text()?),
-                "source" | "src" => fields.source = Some(text()?),
-                "from" => fields.from = Some(text()?),
+                "target" | "dst" | "destination" => fields.target = name()?,
+                "source" | "src" => fields.source = name()?,
+                "from" => fields.from = name()?,
                 "ro" | "readonly" => fields.read_only = Some(flag()?),
                 "rw" | "readwrite" => fields.read_only = Some(!flag()?),
-                "id" => fields.id = Some(text()?),
+                "id" => fields.id = name()?,
                 "sharing" => fields.sharing = Some(text()?),
                 "size" => fields.size = Some(text()?),
                 "mode" => fields.mode = Some(text()?),
@@ -154,7 +156,7 @@ impl StageLowering<'_, '_> {
         span: Span,
         inputs: &mut Inputs,
     ) -> Result<Option<MountRoot>, Stop> {
-        let Some(from) = from.filter(|from| !from.is_empty()) else { return Ok(None) };
+        let Some(from) = from else { return Ok(None) };
         // A lone `$` at the end names no variable.
         if from.trim_end_matches('$').contains('$') {
             let message = "'from' doesn't support variable expansion, define alias stage instead";
@@ -179,13 +181,12 @@ impl StageLowering<'_, '_> {
         let target = self.target(fields.target.as_deref(), span)?;
         let seed = self.root(fields.from.as_deref(), span, inputs)?;
         let namespace = self.plan.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS");
-        let given = fields.id.filter(|id| !id.is_empty());
         // Relative targets are not joined here: BuildKit names the cache by what was written.
-        let id = given.unwrap_or_else(|| match fields.target.as_deref().unwrap_or("") {
+        let id = fields.id.unwrap_or_else(|| match fields.target.as_deref().unwrap_or("") {
             absolute if absolute.starts_with('/') => path::clean(absolute),
             relative => path::clean(relative)[1..].to_owned(),
         });
-        let sharing = match fields.sharing.as_deref() {
+        let sharing = match fields.sharing.as_deref().map(str::to_lowercase).as_deref() {
             None | Some("shared") => Sharing::Shared,
             Some("private") => Sharing::Private,
             Some("locked") => Sharing::Locked,
@@ -211,11 +212,7 @@ impl StageLowering<'_, '_> {
     }
 
     fn secret(&mut self, fields: Fields, span: Span) -> Result<Mount, Diagnostic> {
-        if fields.id.is_some() && fields.source.is_some() {
-            let message = "both 'source' and 'id' set";
-            return Err(Diagnostic::error("mount", span, message));
-        }
-        let name = fields.id.or(fields.source).filter(|id| !id.is_empty());
+        let name = fields.id.or(fields.source);
         let id = match (name, &fields.target) {
             (Some(id), _) => id,
             (None, Some(target)) => base_name(target),
@@ -246,7 +243,7 @@ impl StageLowering<'_, '_> {
             None => format!("/run/buildkit/ssh_agent.{agents}"),
         };
         let ssh = SshMount {
-            id: fields.id.filter(|id| !id.is_empty()).unwrap_or_else(|| "default".to_owned()),
+            id: fields.id.unwrap_or_else(|| "default".to_owned()),
             export: agents == 0 && self.state.variables.get("SSH_AUTH_SOCK").is_none(),
             required: fields.required.unwrap_or(false),
             mode: octal(fields.mode.as_deref(), 0o600, span)?,
@@ -264,12 +261,8 @@ fn check_keys(fields: &Fields, kind: &str, span: Span) -> Result<(), Diagnostic>
     }
     let given = [
         ("size", fields.size.is_some(), &["tmpfs"][..]),
-        ("sharing", fields.sharing.is_some(), &["cache"]),
-        ("env", fields.env.is_some(), &["secret"]),
         ("required", fields.required.is_some(), &["secret", "ssh"]),
-        ("id", fields.id.is_some(), &["cache", "secret", "ssh"]),
-        ("source", fields.source.is_some(), &["bind", "cache", "secret"]),
-        ("from", fields.from.is_some(), &["bind", "cache", "tmpfs"]),
+        ("source", fields.source.is_some(), &["bind", "cache", "secret", "tmpfs"]),
     ];
     for (key, is_given, types) in given {
         if is_given && !types.contains(&kind) {
@@ -277,14 +270,25 @@ fn check_keys(fields: &Fields, kind: &str, span: Span) -> Result<(), Diagnostic>
             return Err(Diagnostic::error("mount", span, message));
         }
     }
-    let owner = [("uid", &fields.uid), ("gid", &fields.gid), ("mode", &fields.mode)];
+    let owner = [("mode", &fields.mode), ("uid", &fields.uid), ("gid", &fields.gid)];
     for (key, value) in owner {
         if value.is_some() && matches!(kind, "bind" | "tmpfs") {
             let message = format!("{key} not allowed for {kind:?} type mounts");
             return Err(Diagnostic::error("mount", span, message));
         }
     }
-    Ok(())
+    let sharing = fields.sharing.is_some();
+    let message = match kind {
+        "secret" if fields.from.is_some() => "secret mount should not have a from",
+        "secret" if sharing => "secret mount should not define sharing",
+        "secret" if fields.source.is_some() && fields.id.is_some() => {
+            "both source and id can't be set"
+        }
+        "cache" => return Ok(()),
+        _ if sharing => &format!("invalid cache sharing set for {kind} mount"),
+        _ => return Ok(()),
+    };
+    Err(Diagnostic::error("mount", span, message))
 }
 
 fn unknown_type(kind: &str, span: Span) -> Diagnostic {
@@ -310,13 +314,18 @@ fn boolean(text: &str) -> Option<bool> {
 
 fn octal(text: Option<&str>, default: u32, span: Span) -> Result<u32, Diagnostic> {
     let Some(text) = text else { return Ok(default) };
-    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777);
-    mode.ok_or_else(|| wrong_value("mode", text, span))
+    let mode = u32::from_str_radix(text, 8).map_err(|_| wrong_number("mode", text, span))?;
+    // What is above the permission bits says nothing.
+    Ok(mode & 0o7777)
 }
 
 fn number(key: &str, text: Option<&str>, span: Span) -> Result<u32, Diagnostic> {
     let Some(text) = text else { return Ok(0) };
-    text.parse().map_err(|_| wrong_value(key, text, span))
+    text.parse().map_err(|_| wrong_number(key, text, span))
+}
+
+fn wrong_number(key: &str, text: &str, span: Span) -> Diagnostic {
+    Diagnostic::error("mount", span, format!("invalid value {text} for {key}"))
 }
 
 /// `100m`, `1g`, `1.5GiB`: powers of 1024 (`units.RAMInBytes`).

@@ -139,7 +139,9 @@ pub fn plan_with(
     images: &dyn ImageConfigs,
 ) -> Result<Plan, Vec<Diagnostic>> {
     let (dockerfile, diagnostics) = rbuild_parser::parse(text);
-    let errors: Vec<_> = diagnostics.into_iter().filter(Diagnostic::is_error).collect();
+    // Errors in mount fields count only in stages that are built: the plan finds them itself.
+    let counts = |error: &Diagnostic| error.is_error() && error.code != "mount-field";
+    let errors: Vec<_> = diagnostics.into_iter().filter(counts).collect();
     if !errors.is_empty() {
         return Err(errors);
     }

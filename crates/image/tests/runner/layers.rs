@@ -1,0 +1,314 @@
+//! Packing and unpacking are each other's inverse.
+
+use std::io::Write;
+
+use rbuild_image::layer::whiteout::OverlayXattrs;
+use rbuild_image::layer::{
+    ArchiveOptions, PackOptions, TreeForm, is_archive, pack, unpack_archive,
+};
+use rbuild_image::tarball::{Entry, EntryKind};
+use rbuild_rooted::{FileKind, Follow, Root, Time};
+use rbuild_types::CancelToken;
+
+use crate::support::{DIR, Tar, is_root, listing, options, packed, temp, text, unpack};
+
+/// One of everything that a layer can hold.
+fn fill(root: &Root) {
+    let write = |path: &str, bytes: &[u8]| {
+        root.create_file(path, 0o644).unwrap().write_all(bytes).unwrap();
+    };
+    root.create_dir_all("etc/deep/er", DIR).unwrap();
+    root.create_dir_all("usr/bin", DIR).unwrap();
+    root.create_dir_all("hidden", DIR).unwrap();
+    write("etc/passwd", b"root:x:0:0\n");
+    write("usr/bin/su", b"\x7fELF");
+    root.set_mode("usr/bin/su", 0o4755).unwrap();
+    root.hard_link("usr/bin/su", "usr/bin/su2").unwrap();
+    root.hard_link("usr/bin/su", "etc/also-su").unwrap();
+    root.symlink("/etc/passwd", "etc/link").unwrap();
+    root.symlink("x".repeat(300), "etc/long-link").unwrap();
+    write(&"n".repeat(255), &[7; 70_000]);
+    write(&format!("etc/deep/er/{}", "m".repeat(200)), b"");
+    root.mknod("etc/pipe", FileKind::Fifo, 0o600, 0).unwrap();
+    root.mknod("etc/gone", FileKind::CharDevice, 0, 0).unwrap();
+    root.set_xattr("hidden", options().overlay.opaque(), b"y").unwrap();
+    write("hidden/seen", b"!");
+    root.set_mode("etc/deep", 0o1777).unwrap();
+    let old = Time { sec: -86_400, nsec: 5 };
+    root.set_times("etc/passwd", old, old).unwrap();
+    root.set_times("etc/deep", old, old).unwrap();
+}
+
+#[test]
+fn what_is_packed_unpacks_to_the_same_layer() {
+    let (first, second) = (temp(), temp());
+    fill(&first.root);
+    let (before, tar) = packed(&first.root);
+    let done = unpack(&tar, &second.root, None).unwrap();
+    assert_eq!(done.entries, before.entries);
+    let (after, again) = packed(&second.root);
+    assert_eq!(listing(&tar), listing(&again));
+    assert_eq!(before.diff_id, after.diff_id);
+
+    let names: Vec<String> = listing(&tar).into_iter().map(|(name, _)| name).collect();
+    for name in ["etc/.wh.gone", "hidden/.wh..wh..opq", "etc/", "usr/bin/su2"] {
+        assert!(names.contains(&name.to_owned()), "{name} in {names:?}");
+    }
+    let kind = |wanted: &str| listing(&tar).into_iter().find(|(name, _)| name == wanted).unwrap().1;
+    assert_eq!(kind("etc/also-su"), EntryKind::File, "the first name in order is the file");
+    assert_eq!(kind("usr/bin/su"), EntryKind::HardLink);
+}
+
+#[test]
+fn the_umask_does_not_matter() {
+    let (first, second) = (temp(), temp());
+    fill(&first.root);
+    let (before, tar) = packed(&first.root);
+    let old = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let result = unpack(&tar, &second.root, None);
+    rustix::process::umask(old);
+    result.unwrap();
+    assert_eq!(packed(&second.root).0.diff_id, before.diff_id);
+}
+
+#[test]
+fn the_order_of_creation_does_not_matter() {
+    let (first, second) = (temp(), temp());
+    let names: Vec<String> = (0..300).map(|number| format!("f{}", number * 7919 % 300)).collect();
+    for (root, names) in
+        [(&first.root, names.clone()), (&second.root, names.into_iter().rev().collect::<Vec<_>>())]
+    {
+        for name in names {
+            root.create_file(&name, 0o600).unwrap();
+            root.set_times(&name, Time::default(), Time::default()).unwrap();
+        }
+    }
+    assert_eq!(packed(&first.root).0, packed(&second.root).0);
+}
+
+#[test]
+fn trees_deeper_than_the_descriptors_allow_are_packed() {
+    let tree = temp();
+    let path = ["d"; 1500].join("/");
+    tree.root.create_dir_all(&path, DIR).unwrap();
+    tree.root.create_file("d/d/z", 0o644).unwrap();
+    let (done, tar) = packed(&tree.root);
+    assert_eq!(done.entries, 1501);
+    assert_eq!(listing(&tar).last().unwrap().0, "d/d/z");
+    let back = temp();
+    unpack(&tar, &back.root, None).unwrap();
+    tree.root.remove_contents().unwrap();
+    back.root.remove_contents().unwrap();
+}
+
+#[test]
+fn times_are_clamped_and_whole() {
+    let tree = temp();
+    tree.root.create_file("a", 0o644).unwrap();
+    let late = Time { sec: 5_000_000_000, nsec: 1 };
+    tree.root.set_times("a", late, late).unwrap();
+    let options = PackOptions { clamp_mtime: Some(1000), ..PackOptions::default() };
+    let mut tar = Vec::new();
+    pack(&tree.root, &options, &mut tar, &CancelToken::default()).unwrap();
+    let entry = rbuild_image::tarball::Reader::new(&tar[..]).next_entry().unwrap().unwrap();
+    assert_eq!(entry.mtime, Time { sec: 1000, nsec: 0 });
+}
+
+#[test]
+fn reserved_names_and_cancelled_calls_are_errors() {
+    let tree = temp();
+    tree.root.create_file(".wh.x", 0o644).unwrap();
+    let cancel = CancelToken::default();
+    let mut sink = std::io::sink();
+    let error = pack(&tree.root, &PackOptions::default(), &mut sink, &cancel).unwrap_err();
+    assert!(error.to_string().contains("/.wh.x"), "{error}");
+    let plain = PackOptions { form: TreeForm::Plain, ..PackOptions::default() };
+    assert_eq!(pack(&tree.root, &plain, &mut sink, &cancel).unwrap().entries, 1);
+    cancel.cancel();
+    let error = pack(&tree.root, &plain, &mut sink, &cancel).unwrap_err();
+    assert!(matches!(error, rbuild_image::ImageError::Cancelled(_)));
+}
+
+#[test]
+fn whiteouts_hide_what_is_below_and_never_the_own_layer() {
+    let tree = temp();
+    let tar = Tar::default()
+        .file("kept/new", b"n")
+        .file(".wh.kept", b"")
+        .file(".wh.old", b"")
+        .file("back/.wh..wh..opq", b"")
+        .file(".wh.again", b"")
+        .file("again/x", b"x")
+        .file(".wh..wh.plnk/1.2", b"aufs")
+        .end();
+    unpack(&tar, &tree.root, None).unwrap();
+    assert_eq!(text(&tree.root, "kept/new"), "n");
+    let form = options().overlay;
+    for opaque in ["kept", "back", "again"] {
+        let value = tree.root.get_xattr(opaque, form.opaque()).unwrap();
+        assert_eq!(value.as_deref(), Some(&b"y"[..]), "{opaque}");
+    }
+    let old = tree.root.stat("old", Follow::No).unwrap().unwrap();
+    assert_eq!((old.kind, old.rdev), (FileKind::CharDevice, 0));
+    assert!(tree.root.stat(".wh..wh.plnk", Follow::No).unwrap().is_none());
+    assert_ne!(OverlayXattrs::Trusted.opaque(), OverlayXattrs::User.opaque());
+}
+
+#[test]
+fn lower_links_and_files_mean_what_they_mean_in_the_whole_image() {
+    let (lower, upper) = (temp(), temp());
+    lower.root.create_dir_all("usr/lib", DIR).unwrap();
+    lower.root.set_mode("usr/lib", 0o750).unwrap();
+    lower.root.symlink("usr/lib", "lib").unwrap();
+    lower.root.create_file("usr/lib/so", 0o755).unwrap().write_all(b"elf").unwrap();
+    let tar = Tar::default()
+        .file("lib/new.so", b"new")
+        .hard_link("so2", "lib/so")
+        .file("lib/.wh.old", b"")
+        .end();
+    unpack(&tar, &upper.root, Some(&lower.root)).unwrap();
+    assert_eq!(text(&upper.root, "usr/lib/new.so"), "new");
+    assert!(upper.root.stat("lib", Follow::No).unwrap().is_none(), "the link stays below");
+    assert_eq!(text(&upper.root, "so2"), "elf");
+    let (one, two) = (
+        upper.root.stat("so2", Follow::No).unwrap().unwrap(),
+        upper.root.stat("usr/lib/so", Follow::No).unwrap().unwrap(),
+    );
+    assert_eq!(one.ino, two.ino, "copied up, then linked");
+    assert_eq!(upper.root.stat("usr/lib", Follow::No).unwrap().unwrap().mode, 0o750);
+    // Alone, the same layer makes a directory where the link would have led on.
+    let alone = temp();
+    unpack(&Tar::default().file("lib/x", b"").end(), &alone.root, None).unwrap();
+    assert!(alone.root.stat("lib", Follow::No).unwrap().unwrap().is_dir());
+}
+
+#[test]
+fn owners_and_capabilities_survive() {
+    if !is_root("owners_and_capabilities_survive") {
+        return;
+    }
+    // VFS_CAP_REVISION_2 with CAP_NET_RAW permitted and effective.
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let (first, second) = (temp(), temp());
+    let mut entry = Entry::new("ping", EntryKind::File, 0o755);
+    entry.uid = 3_000_000;
+    entry.gid = 7;
+    entry.xattrs = vec![(b"security.capability".to_vec(), capability.to_vec())];
+    let tar = Tar::default().entry(&entry, b"ping").end();
+    unpack(&tar, &first.root, None).unwrap();
+    let (before, tar) = packed(&first.root);
+    unpack(&tar, &second.root, None).unwrap();
+    assert_eq!(packed(&second.root).0, before);
+    let found = second.root.stat("ping", Follow::No).unwrap().unwrap();
+    assert_eq!((found.uid, found.gid), (3_000_000, 7));
+    let value = second.root.get_xattr("ping", "security.capability").unwrap();
+    assert_eq!(value.as_deref(), Some(&capability[..]));
+}
+
+#[test]
+fn add_unpacks_by_content_into_what_is_there() {
+    let tree = temp();
+    tree.root.create_dir_all("app/dir", DIR).unwrap();
+    tree.root.create_file("app/dir/kept", 0o644).unwrap().write_all(b"k").unwrap();
+    tree.root.symlink("app", "dest").unwrap();
+    let tar = Tar::default()
+        .file("dir/new", b"n")
+        .file(".wh.plain", b"")
+        .file("../../above", b"clamped")
+        .symlink("abs", "/app/dir")
+        .file("abs/through", b"t")
+        .end();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&tar).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let options = ArchiveOptions {
+        destination: "/dest".into(),
+        unpack: options(),
+        ..ArchiveOptions::default()
+    };
+    assert!(is_archive(&gzip[..]) && is_archive(&tar[..]));
+    unpack_archive(&mut &gzip[..], &tree.root, &options, &CancelToken::default()).unwrap();
+    assert_eq!(text(&tree.root, "app/dir/kept"), "k");
+    assert_eq!(text(&tree.root, "app/dir/new"), "n");
+    assert_eq!(text(&tree.root, "app/.wh.plain"), "");
+    assert_eq!(text(&tree.root, "app/above"), "clamped");
+    assert_eq!(text(&tree.root, "app/dir/through"), "t");
+    assert!(tree.root.stat("dest", Follow::No).unwrap().unwrap().is_symlink());
+
+    let mut text = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    text.write_all(b"no archive").unwrap();
+    assert!(!is_archive(&text.finish().unwrap()[..]));
+    assert!(!is_archive(&b"text"[..]) && !is_archive(&[0; 4096][..]) && !is_archive(&b""[..]));
+    for (name, bytes) in [
+        ("zstd", zstd::bulk::compress(&tar, 1).unwrap()),
+        ("xz", {
+            let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+            xz.write_all(&tar).unwrap();
+            xz.finish().unwrap()
+        }),
+        ("bzip2", {
+            let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            bzip2.write_all(&tar).unwrap();
+            bzip2.finish().unwrap()
+        }),
+    ] {
+        assert!(is_archive(&bytes[..]), "{name}");
+    }
+}
+
+#[test]
+fn add_gives_everything_to_the_owner_asked_for() {
+    if !is_root("add_gives_everything_to_the_owner_asked_for") {
+        return;
+    }
+    let tree = temp();
+    let tar = Tar::default().file("a/b", b"").symlink("l", "a").end();
+    let options = ArchiveOptions { chown: Some((12, 34)), ..ArchiveOptions::default() };
+    unpack_archive(&mut &tar[..], &tree.root, &options, &CancelToken::default()).unwrap();
+    for path in ["a", "a/b", "l"] {
+        let found = tree.root.stat(path, Follow::No).unwrap().unwrap();
+        assert_eq!((found.uid, found.gid), (12, 34), "{path}");
+    }
+}
+
+#[test]
+fn devices_are_made_or_counted() {
+    let mut entry = Entry::new("null", EntryKind::CharDevice, 0o666);
+    entry.device = (1, 3);
+    let tar = Tar::default().entry(&entry, b"").end();
+    let tree = temp();
+    assert_eq!(unpack(&tar, &tree.root, None).unwrap().skipped_devices, 1);
+    if !is_root("devices_are_made_or_counted") {
+        return;
+    }
+    let make = rbuild_image::layer::UnpackOptions::default();
+    let cancel = CancelToken::default();
+    rbuild_image::layer::unpack_layer(&mut &tar[..], &tree.root, None, &make, &cancel).unwrap();
+    assert_eq!(packed(&tree.root).1, tar);
+}
+
+#[test]
+fn files_with_holes_keep_them() {
+    let tree = temp();
+    let tar = Tar::default()
+        .pax(&[
+            ("GNU.sparse.major", b"1"),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.name", b"holes"),
+            ("GNU.sparse.realsize", b"1000000"),
+        ])
+        .file("GNUSparseFile.0/holes", &{
+            let mut content = b"2\n0\n3\n999997\n3\n".to_vec();
+            content.resize(512, 0);
+            content.extend(b"abcxyz");
+            content
+        })
+        .end();
+    let done = unpack(&tar, &tree.root, None).unwrap();
+    assert_eq!(done.bytes, 1_000_000);
+    let bytes = tree.root.read_small("holes", 2_000_000).unwrap();
+    assert_eq!(
+        (bytes.len(), &bytes[..4], &bytes[999_996..]),
+        (1_000_000, &b"abc\0"[..], &b"\0xyz"[..])
+    );
+}

@@ -397,7 +397,7 @@ fn kinds_that_do_not_fit_are_errors() {
     assert_eq!(world.error(&copy(&["d", "l"])), "cannot copy to non-directory: /t");
     assert_eq!(world.error(&copy(&["d", "deep"])), "cannot copy to non-directory: /deep/t");
     assert_eq!(world.error(&copy(&["a", "sub/"])), "cannot replace directory /sub/a with a file");
-    assert_eq!(world.error(&copy(&["a", "t/x"])), "cannot copy to non-directory: /t");
+    assert_eq!(world.error(&copy(&["a", "t/x"])), "cannot copy to non-directory: /t/x");
     assert!(world.error(&copy(&["f", "/"])).contains("cannot replace directory /n"));
     for op in [copy(&["a", "b", "dst"]), copy(&["?", "a", "dst"])] {
         let error = world.error(&op);

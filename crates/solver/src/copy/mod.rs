@@ -13,7 +13,6 @@
 //! the cancel token between tasks and between large blocks.
 
 mod apply;
-mod archive;
 mod chmod;
 mod content;
 mod digest;
@@ -25,7 +24,6 @@ mod tree;
 mod walk;
 
 pub use apply::{Applied, ArchiveOptions, Archives, Ownership, Target, apply};
-pub use archive::LocalArchives;
 pub use digest::{Input, InputKind};
 pub use error::CopyError;
 pub use select::{Selection, select};

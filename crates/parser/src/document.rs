@@ -16,11 +16,13 @@ struct Problems {
     instructions: Vec<Diagnostic>,
     late: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    /// There was a `FROM` that could not be read, so instructions without a stage are no news.
+    lost_stage: bool,
 }
 
 impl Problems {
     fn into_list(self) -> Vec<Diagnostic> {
-        let Self { lines, instructions, late, warnings } = self;
+        let Self { lines, instructions, late, warnings, lost_stage: _ } = self;
         [lines, instructions, late, warnings].into_iter().flatten().collect()
     }
 }
@@ -58,28 +60,35 @@ pub(crate) fn parse(source: &str) -> (Dockerfile, Vec<Diagnostic>) {
 }
 
 fn add_line(line: &Line, reader: &mut Reader<'_>, file: &mut Dockerfile, problems: &mut Problems) {
-    if let Some(blank) = line.blank {
-        let message = format!("Empty continuation line found in: {}", line.text);
-        problems.warnings.push(
-            Diagnostic::warning("NoEmptyContinuation", blank, message)
-                .help("empty continuation lines will become errors in a future release"),
-        );
-    }
+    problems.warnings.extend(empty_continuation(line));
     let mut notes = Notes::default();
     match read_instruction(line, reader, &mut notes) {
         Ok(Parsed::Stage(stage)) => file.stages.push(*stage),
         Ok(Parsed::Instruction(instruction)) => {
-            if let Err(problem) = add_instruction(*instruction, file) {
-                problems.instructions.push(problem.diagnostic(line));
-            }
+            let added = add_instruction(*instruction, file);
+            let told = added.err().filter(|_| !problems.lost_stage);
+            problems.instructions.extend(told.map(|problem| problem.diagnostic(line)));
         }
         Err(Problem::Line(problem)) => problems.lines.push(problem.diagnostic(line)),
         Err(Problem::Instruction(problem)) => {
+            problems.lost_stage |= is_from(line);
             problems.instructions.push(problem.diagnostic(line));
         }
     }
     problems.warnings.extend(notes.warnings);
     problems.late.extend(notes.late.into_iter().map(|problem| problem.diagnostic(line)));
+}
+
+/// The lint rule that only the lines can tell. BuildKit names the instruction's last line.
+fn empty_continuation(line: &Line) -> Option<Diagnostic> {
+    let blank = line.blank?;
+    let mut warning =
+        Diagnostic::warning("NoEmptyContinuation", line.last_part(), "Empty continuation line")
+            .label(blank, "this line is empty")
+            .help("empty continuation lines will become errors in a future release");
+    let url = "https://docs.docker.com/go/dockerfile/rule/no-empty-continuation/";
+    warning.url = Some(url.to_owned());
+    Some(warning)
 }
 
 /// A fault and when BuildKit would find it.
@@ -108,6 +117,10 @@ fn read_instruction(
         }
     }
     finish(&node, line, heredocs, end, reader.escape, notes).map_err(Problem::Instruction)
+}
+
+fn is_from(line: &Line) -> bool {
+    line.text.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("FROM"))
 }
 
 fn add_instruction(instruction: Instruction, file: &mut Dockerfile) -> Result<(), Fault> {
@@ -166,5 +179,88 @@ pub(crate) fn parse_trigger(text: &str) -> Result<Instruction, Vec<Diagnostic>> 
         Parsed::Stage(_) => {
             Err(located(fault("onbuild", "FROM isn't allowed as an ONBUILD trigger")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rbuild_types::LineIndex;
+
+    use super::*;
+
+    fn lines(source: &str) -> Vec<(usize, String)> {
+        let index = LineIndex::new(source);
+        let (_, problems) = parse(source);
+        let line = |problem: &Diagnostic| index.line(problem.span().unwrap().start);
+        problems.iter().map(|problem| (line(problem), problem.message.clone())).collect()
+    }
+
+    #[test]
+    fn errors_come_in_the_order_in_which_buildkit_finds_them() {
+        let source =
+            "FROM a\nCOPY --from=$x a b\nFOO\nENV x\nSTOPSIGNAL --x 9\nRUN --mount=a=b c\n";
+        let found: Vec<usize> = lines(source).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(found, [4, 3, 2, 6, 5]);
+    }
+
+    #[test]
+    fn an_error_is_on_the_line_where_the_instruction_begins() {
+        let source = "FROM a\n# comment\n\n  RUN \\\n  # more\n  --mont=x y\n\\\nFOO";
+        let found: Vec<usize> = lines(source).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(found, [4, 7]);
+        let (_, problems) = parse(source);
+        let exact = problems.first().and_then(|problem| problem.labels.get(1)).unwrap();
+        assert_eq!(exact.span.text(source), "--mont=x");
+    }
+
+    #[test]
+    fn a_from_that_cannot_be_read_is_told_once() {
+        let found: Vec<usize> = lines("FROM a b\nRUN x\n").into_iter().map(|(at, _)| at).collect();
+        assert_eq!(found, [1]);
+    }
+
+    #[test]
+    fn an_empty_continuation_line_is_told_on_the_last_line() {
+        let source = "FROM scratch\nCOPY Dockerfile \\\n\n.\n";
+        assert_eq!(lines(source), [(4, "Empty continuation line".to_owned())]);
+    }
+
+    #[test]
+    fn comments_document_what_they_name() {
+        let source = "# foo sets foo\nARG foo=bar\n\n# base defines first stage\nFROM busybox AS \
+                      base\n# this is irrelevant\nARG foo\n# bar defines bar\n# baz is something \
+                      else\nARG bar baz=123\n";
+        let (file, _) = parse(source);
+        let docs = |instruction: &Instruction| match &instruction.kind {
+            InstructionKind::Arg { args } => args.iter().map(|arg| arg.doc.clone()).collect(),
+            _ => Vec::new(),
+        };
+        let stage = file.stages.first().unwrap();
+        assert_eq!(stage.doc.as_deref(), Some("defines first stage"));
+        assert_eq!(docs(file.global_args.first().unwrap()), [Some("sets foo".to_owned())]);
+        let inner: Vec<_> = stage.instructions.iter().flat_map(docs).collect();
+        let wanted = [None, Some("defines bar"), Some("is something else")];
+        assert_eq!(inner, wanted.map(|doc| doc.map(str::to_owned)));
+    }
+
+    #[test]
+    fn triggers_are_single_instructions() {
+        let (file, problems) =
+            parse("# escape=`\nFROM a\nONBUILD RUN <<-EOF cat \n\techo $x\n\tEOF\nRUN x\n");
+        assert!(problems.is_empty(), "{problems:?}");
+        let stage = file.stages.first().unwrap();
+        let InstructionKind::Onbuild { trigger } = &stage.instructions.first().unwrap().kind else {
+            panic!("no trigger")
+        };
+        assert_eq!(trigger.value, "RUN <<-EOF cat \n\techo $x\nEOF");
+        let instruction = parse_trigger(&trigger.value).unwrap();
+        let InstructionKind::Run(run) = instruction.kind else { panic!("no RUN") };
+        assert_eq!(run.heredocs.first().unwrap().content(), "echo $x\n");
+
+        let message = |text| parse_trigger(text).unwrap_err().remove(0).message;
+        assert_eq!(message("FROM a"), "FROM isn't allowed as an ONBUILD trigger");
+        assert_eq!(message("RUN a\nRUN b"), "onbuild trigger should be a single expression");
+        assert_eq!(message(""), "the Dockerfile cannot be empty");
+        assert_eq!(message("FOO"), "unknown instruction: FOO (did you mean FROM?)");
     }
 }

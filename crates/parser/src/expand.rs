@@ -8,6 +8,7 @@
 
 mod lexer;
 mod pattern;
+mod substitution;
 
 pub(crate) use lexer::{Lexer, Mode};
 
@@ -88,5 +89,103 @@ pub(crate) struct NoVariables;
 impl Environment for NoVariables {
     fn get(&self, _name: &str) -> Option<&str> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Map(&'static [(&'static str, &'static str)]);
+
+    impl Environment for Map {
+        fn get(&self, name: &str) -> Option<&str> {
+            self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+        }
+    }
+
+    const VALUES: Map =
+        Map(&[("v", "a.b.tar.gz"), ("empty", ""), ("ports", "80 443/tcp"), ("lines", "one\ntwo")]);
+
+    fn word(text: &str) -> String {
+        expand_word(text, '\\', &VALUES).map_or_else(|error| error.message, |found| found.text)
+    }
+
+    #[test]
+    fn errors_use_buildkits_words() {
+        let rows = [
+            ("${v", "syntax error: missing '}'"),
+            ("${", "syntax error: missing '}'"),
+            ("${v:-x", "syntax error: missing '}'"),
+            ("${v/x", "syntax error: missing '/' in ${}"),
+            ("${v/x/y", "syntax error: missing '}'"),
+            ("${}", "syntax error: bad substitution"),
+            ("${:x}", "syntax error: bad substitution"),
+            ("${{v}", "syntax error: bad substitution"),
+            ("${v:=x}", "unsupported modifier (:=) in substitution"),
+            ("${v=x}", "unsupported modifier (=) in substitution"),
+            ("${v:#x}", "unsupported modifier (:#) in substitution"),
+            ("${none?}", "none: is not allowed to be unset"),
+            ("${empty:?}", "empty: is not allowed to be empty"),
+            ("${none:?must be given}", "none: must be given"),
+            ("${v#\\x}", "invalid pattern (\\x) in substitution: invalid escape '\\x'"),
+            ("\"x", "unexpected end of statement while looking for matching double-quote"),
+            ("'x", "unexpected end of statement while looking for matching single-quote"),
+        ];
+        for (text, message) in rows {
+            assert_eq!(word(text), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn patterns_cut_and_replace() {
+        let rows = [
+            ("${v#*.}", "b.tar.gz"),
+            ("${v##*.}", "gz"),
+            ("${v%.*}", "a.b.tar"),
+            ("${v%%.*}", "a"),
+            ("${v/./-}", "a-b.tar.gz"),
+            ("${v//./-}", "a-b-tar-gz"),
+            ("${v/t*r/x}", "a.b.x.gz"),
+            ("${v//[a]/x}", "a.b.tar.gz"),
+            // Go's regular expressions would put a group in here.
+            ("${v//tar/$1\\$1}", "a.b.\\$1.gz"),
+            ("${v#?}", ".b.tar.gz"),
+            ("${lines%*}", "one\ntwo"),
+            ("${lines%%*}", "one\n"),
+            ("${empty/*/x}", "x"),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(word(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn unset_names_are_told_once() {
+        let found = expand_word("$a ${b:-$c} $a ${v} ${d+$e}", '\\', &VALUES).unwrap();
+        assert_eq!(found.unset, ["a", "c", "b", "e", "d"]);
+    }
+
+    #[test]
+    fn only_words_are_split() {
+        let split = |text| expand_words(text, '\\', &VALUES).unwrap().0;
+        assert_eq!(split("$ports 1"), ["80", "443/tcp", "1"]);
+        assert_eq!(split("x\"$ports\" 'a b'"), ["x80 443/tcp", "a b"]);
+        assert_eq!(split("8${none:-0}/udp"), ["80/udp"]);
+        assert_eq!(split(" "), [""; 0]);
+        assert_eq!(word("$ports 1"), "80 443/tcp 1");
+    }
+
+    #[test]
+    fn heredocs_keep_quotes_and_always_use_a_backslash() {
+        let text = "\"$empty\" '${none-x}' \\$v `$empty\n";
+        let found = expand_heredoc(text, &VALUES).unwrap();
+        assert_eq!(found.text, "\"\" 'x' $v `\n");
+    }
+
+    #[test]
+    fn the_escape_character_can_be_a_backtick() {
+        let found = expand_word("c:\\$empty`$v \"`$v\"", '`', &VALUES).unwrap();
+        assert_eq!(found.text, "c:\\$v $v");
     }
 }

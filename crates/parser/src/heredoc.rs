@@ -130,4 +130,34 @@ mod tests {
             assert_eq!(word(text).unwrap(), None, "{text}");
         }
     }
+
+    #[test]
+    fn odd_names_end_their_bodies() {
+        let rows = [
+            ("RUN cat <<'one two'", "one two", false),
+            ("RUN cat <<\"eo'f\"", "eo'f", false),
+            ("RUN cat <<eo\\'f", "eo'f", true),
+            ("RUN cat <<$EOF", "$EOF", true),
+            ("RUN <<'e'of", "eof", false),
+            ("RUN cat <<file.txt > x", "file.txt", true),
+        ];
+        for (line, name, expand) in rows {
+            let source = format!("body\n{name}\nafter");
+            let mut found = words_of(&Line::plain(line)).unwrap();
+            let mut reader = Reader::new(&source);
+            assert_eq!(read_bodies(&mut found, &mut reader), Some(5 + name.len()), "{line}");
+            let heredoc = found.first().unwrap();
+            assert_eq!((heredoc.name.as_str(), heredoc.expand), (name, expand), "{line}");
+            assert_eq!(heredoc.body.value, "body\n");
+            assert_eq!(heredoc.body.span.text(&source), "body\n");
+        }
+    }
+
+    #[test]
+    fn carriage_returns_stay_in_the_body() {
+        let source = "a\r\n\r\nEOF\r\n";
+        let mut found = words_of(&Line::plain("RUN <<EOF")).unwrap();
+        assert!(read_bodies(&mut found, &mut Reader::new(source)).is_some());
+        assert_eq!(found.first().unwrap().body.value, "a\r\n\r\n");
+    }
 }

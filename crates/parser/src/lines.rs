@@ -65,6 +65,12 @@ impl Line {
         begins_at_start && self.parts.get(1).is_none_or(|(_, second)| span.start < *second)
     }
 
+    /// The source bytes of the last physical line that belongs to the text.
+    pub(crate) fn last_part(&self) -> Span {
+        let start = self.parts.last().map_or(0, |(start, _)| *start);
+        self.span(start..self.text.len())
+    }
+
     /// The source bytes of the whole text without blanks at its ends.
     pub(crate) fn whole(&self) -> Span {
         let trimmed = self.text.trim_end().len();

@@ -231,6 +231,12 @@ fn time_grows_with_length_only() {
         format!("FROM a\nARG {}", "\"".repeat(100_001)),
         format!("FROM a\nCOPY --chown={} x y", "'a'\\ ".repeat(50_000)),
         "\\\n".repeat(100_000),
+        format!(
+            "FROM a\nCOPY {} /\n{}{}",
+            "<<A ".repeat(20_000),
+            "A\n".repeat(19_999),
+            "x".repeat(1 << 20) + "\nA\n"
+        ),
     ];
     for text in &texts {
         let start = Instant::now();

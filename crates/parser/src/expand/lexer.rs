@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::{Environment, ExpandError, MAX_EXPANDED, MAX_NESTING, pattern};
+use super::{Environment, ExpandError, MAX_EXPANDED, MAX_NESTING};
 
 /// What the scanner does with quotes, escapes and unset names.
 #[derive(Debug, Clone, Copy)]
@@ -83,14 +83,14 @@ impl Output {
 
 /// See the module.
 pub(crate) struct Lexer<'a> {
-    text: &'a str,
-    at: usize,
-    mode: Mode,
+    pub(super) text: &'a str,
+    pub(super) at: usize,
+    pub(super) mode: Mode,
     environment: &'a dyn Environment,
     unset: Vec<&'a str>,
     known_unset: HashSet<&'a str>,
     depth: usize,
-    limit: usize,
+    pub(super) limit: usize,
 }
 
 impl<'a> Lexer<'a> {
@@ -118,17 +118,17 @@ impl<'a> Lexer<'a> {
         self.unset.into_iter().map(str::to_owned).collect()
     }
 
-    fn peek(&self) -> Option<char> {
+    pub(super) fn peek(&self) -> Option<char> {
         self.text.get(self.at..)?.chars().next()
     }
 
-    fn next(&mut self) -> Option<char> {
+    pub(super) fn next(&mut self) -> Option<char> {
         let character = self.peek()?;
         self.at += character.len_utf8();
         Some(character)
     }
 
-    fn take_if(&mut self, wanted: char) -> bool {
+    pub(super) fn take_if(&mut self, wanted: char) -> bool {
         let found = self.peek() == Some(wanted);
         if found {
             self.next();
@@ -136,11 +136,11 @@ impl<'a> Lexer<'a> {
         found
     }
 
-    fn fail<T>(&self, message: impl Into<String>) -> Result<T, ExpandError> {
+    pub(super) fn fail<T>(&self, message: impl Into<String>) -> Result<T, ExpandError> {
         Err(ExpandError { message: message.into(), at: self.at })
     }
 
-    fn check_length(&self, length: usize) -> Result<(), ExpandError> {
+    pub(super) fn check_length(&self, length: usize) -> Result<(), ExpandError> {
         if length > self.limit {
             return self.fail(format!("expanded text is longer than {} bytes", self.limit));
         }
@@ -148,7 +148,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// Reads up to `stop`, which is eaten, or up to the end when there is none.
-    fn until(&mut self, stop: Option<char>) -> Result<Output, ExpandError> {
+    pub(super) fn until(&mut self, stop: Option<char>) -> Result<Output, ExpandError> {
         let mut output = Output::default();
         while let Some(character) = self.peek() {
             let start = self.at;
@@ -304,143 +304,8 @@ impl<'a> Lexer<'a> {
         Ok(self.lookup(name).map_or_else(|| self.when_unset(start), str::to_owned))
     }
 
-    fn braced(&mut self, start: usize) -> Result<String, ExpandError> {
-        match self.peek() {
-            None => return self.fail("syntax error: missing '}'"),
-            Some('{' | '}' | ':') => return self.fail("syntax error: bad substitution"),
-            Some(_) => {}
-        }
-        let name = self.name();
-        let modifier_at = self.at;
-        match self.next() {
-            Some('}') => {
-                Ok(self.lookup(name).map_or_else(|| self.when_unset(start), str::to_owned))
-            }
-            Some(':') => match self.next() {
-                Some(modifier @ ('-' | '+' | '?')) => self.default(name, modifier, true, start),
-                modifier => {
-                    let modifier = modifier.map(String::from).unwrap_or_default();
-                    // BuildKit reads on to the brace before it looks at an unknown modifier.
-                    if !matches!(modifier.as_str(), "#" | "%") {
-                        self.operand('}', false)?;
-                    }
-                    self.at = modifier_at;
-                    self.fail(format!("unsupported modifier (:{modifier}) in substitution"))
-                }
-            },
-            Some(modifier @ ('-' | '+' | '?')) => self.default(name, modifier, false, start),
-            Some(end @ ('#' | '%')) => self.trimmed(name, end, start),
-            Some('/') => self.replaced(name, start),
-            modifier => {
-                self.at = modifier_at;
-                let modifier = modifier.unwrap_or(char::REPLACEMENT_CHARACTER);
-                self.fail(format!("unsupported modifier ({modifier}) in substitution"))
-            }
-        }
-    }
-
-    /// `${v:-w}`, `${v:+w}`, `${v:?w}` and the same without colon, for which empty is set.
-    fn default(
-        &mut self,
-        name: &'a str,
-        modifier: char,
-        empty_is_unset: bool,
-        start: usize,
-    ) -> Result<String, ExpandError> {
-        let word = self.operand('}', false)?;
-        let value = self.lookup(name);
-        if value.is_none() && self.mode.keep_unset {
-            return Ok(self.when_unset(start));
-        }
-        let usable = value.filter(|value| !(empty_is_unset && value.is_empty()));
-        match modifier {
-            '-' => Ok(usable.map_or(word, str::to_owned)),
-            '+' => Ok(if usable.is_some() { word } else { String::new() }),
-            _ => match usable {
-                Some(value) => Ok(value.to_owned()),
-                None => {
-                    let state = if value.is_some() { "empty" } else { "unset" };
-                    let usual = format!("is not allowed to be {state}");
-                    let message = if word.is_empty() { usual } else { word };
-                    Err(ExpandError { message: format!("{name}: {message}"), at: start })
-                }
-            },
-        }
-    }
-
-    /// `${v#p}` and `${v%p}`; doubled for the longest match.
-    fn trimmed(&mut self, name: &'a str, end: char, start: usize) -> Result<String, ExpandError> {
-        let word = self.operand('}', true)?;
-        let Some(value) = self.lookup(name) else {
-            if self.mode.keep_unset {
-                return Ok(self.when_unset(start));
-            }
-            return self.pattern(word.strip_prefix(end).unwrap_or(&word)).map(|_| String::new());
-        };
-        let (word, longest) = match word.strip_prefix(end) {
-            Some(rest) => (rest, true),
-            None => (word.as_str(), false),
-        };
-        let pattern = self.pattern(word)?;
-        Ok(match end {
-            '#' => pattern.trim_prefix(value, longest),
-            _ => pattern.trim_suffix(value, longest),
-        })
-    }
-
-    /// `${v/p/r}` and `${v//p/r}`.
-    fn replaced(&mut self, name: &'a str, start: usize) -> Result<String, ExpandError> {
-        let everywhere = self.take_if('/');
-        let word = self.operand('/', true)?;
-        let replacement = self.operand('}', true)?;
-        let Some(value) = self.lookup(name) else {
-            if self.mode.keep_unset {
-                return Ok(self.when_unset(start));
-            }
-            self.pattern(&word)?;
-            // An empty value can still match, so the replacement may yet show.
-            return self.replace(&word, "", &replacement, everywhere);
-        };
-        self.replace(&word, value, &replacement, everywhere)
-    }
-
-    fn replace(
-        &self,
-        word: &str,
-        value: &str,
-        replacement: &str,
-        everywhere: bool,
-    ) -> Result<String, ExpandError> {
-        let pattern = self.pattern(word)?;
-        match pattern.replace(value, replacement, everywhere, self.limit) {
-            Some(text) => Ok(text),
-            None => self.check_length(usize::MAX).map(|()| String::new()),
-        }
-    }
-
-    fn pattern(&self, word: &str) -> Result<pattern::Pattern, ExpandError> {
-        pattern::Pattern::parse(word).or_else(|problem| {
-            self.fail(format!("invalid pattern ({word}) in substitution: {problem}"))
-        })
-    }
-
-    /// The text after a modifier, itself expanded.
-    fn operand(&mut self, stop: char, keep_escapes: bool) -> Result<String, ExpandError> {
-        let outer = std::mem::replace(&mut self.mode.keep_escapes, keep_escapes);
-        let result = self.until(Some(stop));
-        self.mode.keep_escapes = outer;
-        match result {
-            Ok(output) => Ok(output.text),
-            Err(_) if self.at >= self.text.len() => self.fail(match stop {
-                '/' => "syntax error: missing '/' in ${}",
-                _ => "syntax error: missing '}'",
-            }),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Letters, digits and `_`; all digits that lead; or one of the shell's special names.
-    fn name(&mut self) -> &'a str {
+    pub(super) fn name(&mut self) -> &'a str {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let length = match rest.chars().next() {
             Some(first) if is_digit(first) => rest.find(|next| !is_digit(next)),
@@ -452,7 +317,7 @@ impl<'a> Lexer<'a> {
         name
     }
 
-    fn lookup(&mut self, name: &'a str) -> Option<&'a str> {
+    pub(super) fn lookup(&mut self, name: &'a str) -> Option<&'a str> {
         let environment: &'a dyn Environment = self.environment;
         let value = environment.get(name);
         if value.is_none() && self.known_unset.insert(name) {
@@ -461,7 +326,7 @@ impl<'a> Lexer<'a> {
         value
     }
 
-    fn when_unset(&self, start: usize) -> String {
+    pub(super) fn when_unset(&self, start: usize) -> String {
         match self.mode.keep_unset {
             true => self.text.get(start..self.at).unwrap_or_default().to_owned(),
             false => String::new(),

@@ -1,5 +1,7 @@
 //! `COPY` and `ADD`.
 
+use std::collections::{HashMap, VecDeque};
+
 use super::flags::{Flags, Takes};
 use super::words::Word;
 use super::{Fault, Node, Notes, fault};
@@ -78,23 +80,38 @@ fn parse(
         destination: destination.spanned(line),
         flags: copy_flags(&flags),
     };
+    let mut bodies = Bodies::new(heredocs);
     for source in sources {
         match is_heredoc(source) {
-            Some(word) => copy.heredocs.push(body_of(word, source, line, heredocs)),
+            Some(word) => copy.heredocs.push(bodies.take(word, source, line)),
             None => copy.sources.push(source.spanned(line)),
         }
     }
     Ok(copy)
 }
 
-/// The heredoc that a word names. In the JSON form there are none, and the file is empty.
-fn body_of(word: heredoc::Word, source: &Word, line: &Line, heredocs: &[Heredoc]) -> Heredoc {
-    let found = heredocs.iter().rev().find(|heredoc| heredoc.name == word.name);
-    let heredoc::Word { name, expand, chomp, descriptor } = word;
-    let word = source.spanned(line);
-    let empty = || Spanned::new(String::new(), word.span);
-    let body = found.map_or_else(empty, |heredoc| heredoc.body.clone());
-    Heredoc { name, word, expand, chomp, descriptor, body }
+/// The heredocs of a line by name. Of several with one name each word gets its own; in BuildKit
+/// all get the last, which comes to the same, because they write one file one after the other.
+struct Bodies<'a>(HashMap<&'a str, VecDeque<&'a Heredoc>>);
+
+impl<'a> Bodies<'a> {
+    fn new(heredocs: &'a [Heredoc]) -> Self {
+        let mut named: HashMap<&str, VecDeque<&Heredoc>> = HashMap::new();
+        for heredoc in heredocs {
+            named.entry(&heredoc.name).or_default().push_back(heredoc);
+        }
+        Self(named)
+    }
+
+    /// The heredoc that a word names. In the JSON form there are none, and the file is empty.
+    fn take(&mut self, word: heredoc::Word, source: &Word, line: &Line) -> Heredoc {
+        let heredoc::Word { name, expand, chomp, descriptor } = word;
+        let found = self.0.get_mut(name.as_str()).and_then(VecDeque::pop_front);
+        let word = source.spanned(line);
+        let empty = || Spanned::new(String::new(), word.span);
+        let body = found.map_or_else(empty, |heredoc| heredoc.body.clone());
+        Heredoc { name, word, expand, chomp, descriptor, body }
+    }
 }
 
 fn copy_flags(flags: &Flags<'_>) -> CopyFlags {

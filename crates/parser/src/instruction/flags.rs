@@ -134,8 +134,13 @@ impl<'a> Flags<'a> {
     }
 
     pub(super) fn values(&self, name: &str) -> Vec<Text> {
-        let wanted = self.given.iter().filter(|flag| flag.name == name);
-        wanted.map(|flag| Spanned::new(flag.value.to_owned(), self.value_span(flag))).collect()
+        self.each(name).map(|(text, _)| text).collect()
+    }
+
+    /// The values with the words that hold them.
+    pub(super) fn each(&self, name: &str) -> impl Iterator<Item = (Text, &'a Word)> {
+        let wanted = self.given.iter().filter(move |flag| flag.name == name);
+        wanted.map(|flag| (Spanned::new(flag.value.to_owned(), self.value_span(flag)), flag.word))
     }
 
     pub(super) fn boolean(&self, name: &str) -> Option<Spanned<bool>> {

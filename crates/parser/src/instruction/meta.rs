@@ -5,7 +5,8 @@ use rbuild_types::{Diagnostic, Span};
 use super::flags::{Flags, Takes};
 use super::words::{Part, Word};
 use super::{
-    Fault, Node, Notes, at_least_one, duration, fault, finish, go_quoted, ignored_flags, run,
+    Fault, Node, Notes, at_least_one, duration, exactly_one, fault, finish, go_quoted,
+    ignored_flags, run,
 };
 use crate::ast::{Healthcheck, Heredoc, InstructionKind, Spanned, Text};
 use crate::lines::Line;
@@ -166,10 +167,6 @@ pub(crate) fn refused_trigger(trigger: &Node<'_>) -> Option<Fault> {
         _ => return None,
     };
     Some(fault("onbuild", message).at(&trigger.keyword.to_word()))
-}
-
-fn exactly_one(name: &str) -> Fault {
-    fault("arguments", format!("{name} requires exactly one argument"))
 }
 
 fn one_word(node: &Node<'_>, line: &Line, name: &str) -> Result<Text, Fault> {

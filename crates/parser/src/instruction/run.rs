@@ -21,15 +21,13 @@ pub(super) fn parse_run(
     notes: &mut Notes,
 ) -> Result<InstructionKind, Fault> {
     let flags = Flags::read(line, &node.flags, &RUN_FLAGS)?;
-    let devices = flags.values("device");
-    for device in &devices {
-        mount::check_device(&device.value)
-            .map_err(|message| fault("device", message).at(flag(node, "device")))?;
+    let mut devices = Vec::new();
+    for (device, word) in flags.each("device") {
+        mount::check_device(&device.value).map_err(|message| fault("device", message).at(word))?;
+        devices.push(device);
     }
     let mut mounts = Vec::new();
-    for text in flags.values("mount") {
-        let word = node.flags.iter().find(|word| word.text == format!("--mount={}", text.value));
-        let word = word.unwrap_or(flag(node, "mount"));
+    for (text, word) in flags.each("mount") {
         let read = mount::parse(text).map_err(|message| fault("mount", message).at(word))?;
         // BuildKit looks at the fields only when it reaches the stage.
         let late = mount::check(&read, escape).err();

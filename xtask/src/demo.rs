@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use crate::args::Args;
 use crate::failure::{Outcome, ensure};
-use crate::paths;
 use crate::rbuild::Rbuild;
 use crate::steps::not_cached;
+use crate::{packages, paths};
 
 const IMAGE: &str = "hello:latest";
 
@@ -16,6 +16,8 @@ pub(crate) fn run(args: &mut Args) -> Outcome {
     args.words()?;
     let store = match std::env::var_os("RBUILD_ROOT") {
         Some(dir) => PathBuf::from(dir),
+        // A store made without root holds files of other users, which only it can remove.
+        None if packages::is_root() => paths::fresh("demo-store")?,
         None => paths::scratch("demo-store")?,
     };
     let rbuild = Rbuild::release(store)?;

@@ -25,8 +25,8 @@ pub(crate) fn mounts_anywhere(dir: &Path) -> BTreeSet<String> {
     found
 }
 
-/// Processes that have `marker` in their arguments or environment, or their root or current
-/// folder below `dir`, as `PID COMMAND`. This process itself does not count.
+/// Processes that have `marker` in their arguments or environment, or their program, root or
+/// current folder below `dir`, as `PID COMMAND`. This process itself does not count.
 pub(crate) fn processes(dir: &Path, marker: &str) -> Vec<String> {
     let own = std::process::id();
     let mut found = Vec::new();
@@ -43,6 +43,7 @@ pub(crate) fn processes(dir: &Path, marker: &str) -> Vec<String> {
         // A zombie has neither arguments nor an environment: its parent is the one to ask.
         if arguments.contains(marker)
             || text("environ").contains(marker)
+            || inside("exe")
             || inside("root")
             || inside("cwd")
         {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::failure::Outcome;
+use crate::failure::{Outcome, fail};
 
 /// The root of the checkout.
 pub(crate) fn workspace() -> PathBuf {
@@ -18,9 +18,15 @@ pub(crate) fn scratch(name: &str) -> Outcome<PathBuf> {
     Ok(dir)
 }
 
-/// `target/NAME`, emptied first.
+/// `target/NAME`, emptied first, and this process's alone until it ends.
 pub(crate) fn fresh(name: &str) -> Outcome<PathBuf> {
     let dir = workspace().join("target").join(name);
+    let lock = fs_err::File::create(dir.with_extension("lock"))?.into_parts().0;
+    if lock.try_lock().is_err() {
+        return fail(format!("another process uses `{}`", dir.display()));
+    }
+    // The kernel gives the lock back when the process ends, however it ends.
+    std::mem::forget(lock);
     remove(&dir)?;
     fs_err::create_dir_all(&dir)?;
     Ok(dir)

@@ -83,8 +83,11 @@ impl std::fmt::Display for Figures {
 
 struct Torture {
     rbuild: Rbuild,
+    /// Holds all of this run, its own copy of the program among it.
+    dir: PathBuf,
     context: PathBuf,
-    /// A word in the arguments of every step, by which its processes are found.
+    /// A word in the arguments of every step and in the environment of every build, by which
+    /// their processes are found.
     marker: String,
     cgroups_before: BTreeSet<PathBuf>,
     random: Random,
@@ -96,7 +99,11 @@ struct Torture {
 impl Torture {
     fn prepare(dir: &Path, seed: u64) -> Outcome<Self> {
         let cgroups_before = leftovers::cgroups();
-        let rbuild = Rbuild::release(dir.join("store"))?;
+        let mut rbuild = Rbuild::release(dir.join("store"))?;
+        // By its copy, a process of ours is told from any other that runs the same program.
+        let copy = dir.join("rbuild");
+        fs_err::copy(&rbuild.program, &copy)?;
+        rbuild.program = copy;
         rbuild.build_busybox()?;
         let marker = format!("torture-{}", std::process::id());
         let context = dir.join("context");
@@ -104,6 +111,7 @@ impl Torture {
         let random = Random::new(seed);
         let mut torture = Self {
             rbuild,
+            dir: dir.to_owned(),
             context,
             marker,
             cgroups_before,
@@ -193,6 +201,7 @@ impl Torture {
     fn build(&self) -> Cmd {
         self.rbuild
             .cmd("build")
+            .env("TORTURE", &self.marker)
             .arg("--progress=plain")
             .arg("--build-arg")
             .arg(format!("ROUND={}", self.round))
@@ -212,7 +221,7 @@ impl Torture {
     fn no_process_is_left(&self) -> Outcome {
         let until = Instant::now() + SETTLE;
         loop {
-            let left = leftovers::processes(&self.rbuild.store, &self.marker);
+            let left = leftovers::processes(&self.dir, &self.marker);
             if left.is_empty() {
                 return Ok(());
             }

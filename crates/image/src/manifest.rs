@@ -166,6 +166,7 @@ impl Manifest {
 }
 
 /// What a reference may lead to.
+#[allow(clippy::large_enum_variant, reason = "one at a time, and taken apart at once")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Document {
     /// One image.

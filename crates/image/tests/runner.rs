@@ -1,5 +1,7 @@
 //! One integration binary for the crate.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "all of this is test code")]
+
 #[path = "runner/archives.rs"]
 mod archives;
 #[path = "runner/compression.rs"]

@@ -1,6 +1,7 @@
 //! Compressed streams: readers that a hostile stream cannot make large, and parallel writers whose
 //! bytes do not depend on the number of threads.
 
+mod ahead;
 mod detect;
 mod gzip;
 mod ordered;
@@ -8,6 +9,7 @@ mod read;
 mod write;
 mod zstd_frames;
 
+pub use ahead::ahead;
 pub use detect::detect;
 pub use read::reader;
 pub use write::{COMPRESSION_FORMAT, CompressedWriter, Written};

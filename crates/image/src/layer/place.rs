@@ -15,6 +15,7 @@ use rbuild_rooted::{FileKind, Follow, Metadata, NewDirs, Root, Time};
 use super::content::{self, may_set};
 use super::whiteout::{self, Opacity, OverlayXattrs};
 use crate::error::ImageError;
+use crate::tarball::Xattrs;
 
 /// Links followed for one entry, as the kernel allows for one path.
 const MAX_LINKS: usize = 40;
@@ -276,7 +277,7 @@ fn copy_xattrs(from: &Root, to: &Root) -> Result<(), ImageError> {
     Ok(())
 }
 
-fn xattrs_of(dir: &Root, name: &OsStr) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ImageError> {
+fn xattrs_of(dir: &Root, name: &OsStr) -> Result<Xattrs, ImageError> {
     let mut found = Vec::new();
     for attribute in dir.list_xattrs(name)? {
         if let Some(text) = attribute.to_str().filter(|text| may_set(text.as_bytes()))

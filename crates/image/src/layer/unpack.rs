@@ -165,7 +165,7 @@ impl<'a> Unpacker<'a> {
             }
         }
         let directory = self.full(&names);
-        let place = self.enter(&directory, &name)?;
+        let place = self.enter(&directory)?;
         let result = self.make(entry, &place, &name, content);
         self.last = Some(place);
         result
@@ -194,16 +194,14 @@ impl<'a> Unpacker<'a> {
 
     /// The directory `names`, from memory when the last entry was in it too.
     ///
-    /// Only places that no link led to are remembered, and not when the entry is about to replace
-    /// a part of the way there.
-    fn enter(&mut self, names: &[OsString], name: &OsStr) -> Result<Place, ImageError> {
-        if let Some(last) = self.last.take() {
-            let replaces_way = last.real.len() > names.len()
-                && last.real.starts_with(names)
-                && last.real[names.len()] == name;
-            if !replaces_way && !last.through_links && last.real == names {
-                return Ok(last);
-            }
+    /// Only a place that no link led to is taken again: its names are its real path.
+    fn enter(&mut self, names: &[OsString]) -> Result<Place, ImageError> {
+        // An entry of that directory cannot have replaced the directory itself.
+        if let Some(last) = self.last.take()
+            && !last.through_links
+            && last.real == names
+        {
+            return Ok(last);
         }
         let mut place = self.tree.enter_all(names)?;
         for (path, time) in place.made.drain(..) {

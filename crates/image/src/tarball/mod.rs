@@ -38,6 +38,9 @@ pub enum EntryKind {
     Fifo,
 }
 
+/// Extended attributes: names and values.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// One entry, all overrides applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -60,7 +63,7 @@ pub struct Entry {
     /// Major and minor number of a device.
     pub device: (u32, u32),
     /// Extended attributes (`SCHILY.xattr.` records), sorted by name.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
     /// Where the content's bytes go when the file has holes. The segments' lengths add up to what
     /// the reader gives.
     pub sparse: Option<Vec<Segment>>,

@@ -89,7 +89,7 @@ pub(super) fn pax_0(records: &Records) -> Result<Map, String> {
                 .collect::<Result<_, _>>()?
         }
     };
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(malformed());
     }
     for pair in numbers.chunks_exact(2) {

@@ -123,3 +123,26 @@ fn concatenated_streams_are_one() {
         assert_eq!(decompress(&whole, encoding.compression()), b"abab");
     }
 }
+
+#[test]
+fn reading_ahead_gives_the_same_and_may_be_given_up() {
+    let bytes = content(5 << 20);
+    let gzip = compress(&bytes, Encoding::GZIP, &pool(2), 1 << 20);
+    let open = |part: usize| {
+        let gzip = &gzip[..part];
+        move || reader(Compression::Gzip, gzip, "layer 7")
+    };
+    let whole = ahead(open(gzip.len()), |reader| {
+        let mut out = Vec::new();
+        reader.read_to_end(&mut out).map(|_| out)
+    });
+    assert!(whole.unwrap() == bytes);
+    let mut first = [0; 10];
+    ahead(open(gzip.len()), |reader| reader.read_exact(&mut first)).unwrap();
+    assert_eq!(first, bytes[..10]);
+    let mut out = Vec::new();
+    let cut = ahead(open(gzip.len() / 2), |reader| reader.read_to_end(&mut out)).unwrap_err();
+    assert!(cut.to_string().contains("layer 7") && !out.is_empty(), "{cut}");
+    let failed = || Err(rbuild_image::ImageError::MissingBlob { digest: Digest::of("x") });
+    assert!(ahead(failed, |reader| reader.read(&mut [0])).is_err());
+}

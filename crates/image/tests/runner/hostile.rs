@@ -205,11 +205,11 @@ fn row_8_the_pax_size_decides_where_the_next_header_is() {
         let names: Vec<_> = listing(&tar).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["outer", "after"]);
     }
-    for records in [&b"99 path=x\n"[..], b"path=x\n", b"10 path=x\n", b"8 path=x\n", b"9 path=x "] {
+    for records in [&b"99 path=x\n"[..], b"path=x\n", b"11 path=x\n", b"8 path=x\n", b"9 path=x "] {
         let tar = Tar::default().raw(b'x', "pax", records).file("f", b"").end();
         assert!(Reader::new(&tar[..]).next_entry().is_err(), "{records:?}");
     }
-    let global = Tar::default().raw(b'g', "pax", b"9 path=x\n").file("f", b"").end();
+    let global = Tar::default().raw(b'g', "pax", b"10 path=x\n").file("f", b"").end();
     assert!(Reader::new(&global[..]).next_entry().is_err());
     let comment = Tar::default().raw(b'g', "pax", b"11 comment=\n").end();
     assert!(Reader::new(&comment[..]).next_entry().is_err(), "wrong length");

@@ -1,5 +1,7 @@
 //! COPY and ADD in temporary directories: one test per behaviour of the language.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
+
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};

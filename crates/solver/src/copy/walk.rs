@@ -68,16 +68,17 @@ impl Filter<'_> {
         verdict
     }
 
-    /// Judges what lies in a directory that gave `above`.
-    fn judge_below(&self, above: &Above, source: &Path, inside: &Path) -> (Verdict, Above) {
+    /// Judges a name in a directory that gave `above`.
+    fn judge_below(&self, above: &Above, dir: &Start, name: &OsStr) -> (Verdict, Above) {
         let mut verdict = Verdict { visible: true, descend: true };
         let mut here = Above::default();
         for (patterns, path, above, here) in [
-            (self.ignore, source, &above.ignore, &mut here.ignore),
-            (self.exclude, inside, &above.exclude, &mut here.exclude),
+            (self.ignore, &dir.source, &above.ignore, &mut here.ignore),
+            (self.exclude, &dir.path, &above.exclude, &mut here.exclude),
         ] {
             let Some(patterns) = patterns.filter(|patterns| !patterns.is_empty()) else { continue };
-            let path = path.strip_prefix("/").unwrap_or(path);
+            // Paths are only put together where there are rules: this runs once per file.
+            let path = path.strip_prefix("/").unwrap_or(path).join(name);
             let (judged, matched) = patterns.matches_below(&path.to_string_lossy(), above);
             *here = matched;
             verdict.add(judged.excluded, patterns);
@@ -273,9 +274,7 @@ impl<'a> Walker<'a> {
         let mut verdict = Verdict { visible: true, descend: true };
         let mut here = Above::default();
         if !self.filter.is_empty() {
-            let source = start.source.join(&name.name);
-            let inside = start.path.join(&name.name);
-            (verdict, here) = self.filter.judge_below(above, &source, &inside);
+            (verdict, here) = self.filter.judge_below(above, start, &name.name);
             let may_hold = name.kind == FileKind::Directory && verdict.descend;
             if !verdict.visible && !may_hold {
                 return Ok(None);

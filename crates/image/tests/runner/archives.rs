@@ -47,7 +47,8 @@ fn an_oci_archive_can_be_read_and_is_the_same_each_time() {
     let (blobs, export) = image(Family::Oci, &["python:3.7", "ghcr.io/a/b:c"]);
     let write = || {
         let mut out = Vec::new();
-        write_oci_archive(&[export.clone()], &blobs, &mut out, &CancelToken::default()).unwrap();
+        write_oci_archive(std::slice::from_ref(&export), &blobs, &mut out, &CancelToken::default())
+            .unwrap();
         out
     };
     let bytes = write();
@@ -129,10 +130,10 @@ fn a_layout_grows_and_names_move() {
     let dest = temp();
     let cancel = CancelToken::default();
     let (blobs, export) = image(Family::Oci, &["x:1"]);
-    Layout::write(&dest.root, &[export.clone()], &blobs, &cancel).unwrap();
+    Layout::write(&dest.root, std::slice::from_ref(&export), &blobs, &cancel).unwrap();
     let (docker_blobs, docker) = image(Family::Docker, &["x:1", "y:2"]);
-    Layout::write(&dest.root, &[docker.clone()], &docker_blobs, &cancel).unwrap();
-    Layout::write(&dest.root, &[docker.clone()], &docker_blobs, &cancel).unwrap();
+    Layout::write(&dest.root, std::slice::from_ref(&docker), &docker_blobs, &cancel).unwrap();
+    Layout::write(&dest.root, std::slice::from_ref(&docker), &docker_blobs, &cancel).unwrap();
     let layout = Layout::open(dest.root.try_clone().unwrap()).unwrap();
     let index = layout.index().unwrap();
     let digests: Vec<_> = index.manifests.iter().map(|image| image.digest).collect();
@@ -141,7 +142,7 @@ fn a_layout_grows_and_names_move() {
     // A damaged blob of the right size is written again.
     let path = format!("blobs/sha256/{}", export.descriptor.digest.hex());
     dest.root.create_file(&path, 0o644).unwrap().set_len(export.descriptor.size).unwrap();
-    Layout::write(&dest.root, &[export.clone()], &blobs, &cancel).unwrap();
+    Layout::write(&dest.root, std::slice::from_ref(&export), &blobs, &cancel).unwrap();
     read_document(&layout, &export.descriptor).unwrap();
 }
 
@@ -149,7 +150,8 @@ fn a_layout_grows_and_names_move() {
 fn row_14_blobs_that_are_links_are_missing() {
     let (blobs, export) = image(Family::Oci, &["x"]);
     let dest = temp();
-    Layout::write(&dest.root, &[export.clone()], &blobs, &CancelToken::default()).unwrap();
+    Layout::write(&dest.root, std::slice::from_ref(&export), &blobs, &CancelToken::default())
+        .unwrap();
     let layout = Layout::open(dest.root.try_clone().unwrap()).unwrap();
     let digest = export.descriptor.digest;
     let path = format!("blobs/sha256/{}", digest.hex());

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use rbuild_image::compress::{CompressedWriter, Compression, Encoding, detect, reader};
+use rbuild_image::compress::{CompressedWriter, Compression, Encoding, ahead, detect, reader};
 use rbuild_types::Digest;
 
 fn pool(threads: usize) -> rayon::ThreadPool {
@@ -145,4 +145,25 @@ fn reading_ahead_gives_the_same_and_may_be_given_up() {
     assert!(cut.to_string().contains("layer 7") && !out.is_empty(), "{cut}");
     let failed = || Err(rbuild_image::ImageError::MissingBlob { digest: Digest::of("x") });
     assert!(ahead(failed, |reader| reader.read(&mut [0])).is_err());
+}
+
+#[test]
+fn what_cannot_be_compressed_is_stored() {
+    let mut state = 1u64;
+    let random: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    })
+    .take(2 << 20)
+    .collect();
+    let gzip = compress(&random, Encoding::GZIP, &pool(2), 1 << 20);
+    assert!(gzip.len() < random.len() + random.len() / 1000, "{}", gzip.len());
+    assert!(decompress(&gzip, Compression::Gzip) == random);
+    // One sample of text among random ones is enough to compress the block.
+    let mut mixed = random[..1 << 20].to_vec();
+    mixed[700_000..800_000].fill(b'a');
+    let gzip = compress(&mixed, Encoding::GZIP, &pool(2), 1 << 20);
+    assert!(gzip.len() < mixed.len() - 90_000, "{}", gzip.len());
 }

@@ -138,7 +138,8 @@ fn what_we_write_is_valid() {
     let schemas = Schemas::load(&dir);
     let dest = crate::support::temp();
     let (blobs, export) = image(Family::Oci, &["x:1"]);
-    Layout::write(&dest.root, &[export.clone()], &blobs, &CancelToken::default()).unwrap();
+    Layout::write(&dest.root, std::slice::from_ref(&export), &blobs, &CancelToken::default())
+        .unwrap();
     let json = |path: &str| -> Value {
         serde_json::from_slice(&dest.root.read_small(path, 1 << 20).unwrap()).unwrap()
     };

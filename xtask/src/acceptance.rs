@@ -82,6 +82,7 @@ impl Classic<'_> {
             .cmd("build")
             .arg("--registry-mirror")
             .arg(mirror)
+            .args(proxies())
             .words("--network host -t")
             .arg(IMAGE)
             .arg(".")
@@ -243,6 +244,16 @@ fn umoci_unpacks(dir: &Path, archive: &str) -> Outcome {
         .output()?;
     let unpacked = bundle.join("rootfs/app/app.py");
     ensure(unpacked.is_file(), || format!("umoci unpacked no `{}`", unpacked.display()))
+}
+
+/// Hands this machine's proxy settings to pip, as one would by hand: without a value, so that
+/// the program takes it from its environment.
+fn proxies() -> Vec<String> {
+    ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"]
+        .iter()
+        .filter(|name| std::env::var_os(name).is_some())
+        .flat_map(|name| ["--build-arg".to_owned(), (*name).to_owned()])
+        .collect()
 }
 
 /// The same archives without the program under test: Debian's docker builds the example.

@@ -1,1 +1,71 @@
-//! The embeddable Dockerfile build engine.
+//! The embeddable Dockerfile build engine: build, export, run; no daemon.
+//!
+//! ```no_run
+//! use rbuild::{BuildRequest, CancelToken, ContainerStdio, Engine, Event, Output, Process};
+//!
+//! fn main() -> Result<(), rbuild::BuildError> {
+//!     // The engine starts this program a second time to run steps in sandboxes.
+//!     rbuild::sandbox_main();
+//!
+//!     let engine = Engine::open("/var/lib/rbuild")?;
+//!     let request = BuildRequest::new(".")
+//!         .target("release")
+//!         .arg("VERSION", "1.2")
+//!         .tag("app:latest")
+//!         .output(Output::OciArchive("app.tar".into()));
+//!
+//!     // Clone it into a signal handler or a request guard.
+//!     let cancel = CancelToken::default();
+//!     let built = engine.build(&request, &|event: &Event| eprintln!("{event:?}"), &cancel)?;
+//!     eprintln!("{} steps were cached", built.cached);
+//!
+//!     let process = Process { argv: vec!["/app".into()], ..Process::default() };
+//!     let mut container = engine.create("app-1", "app:latest", process)?;
+//!     container.start(ContainerStdio::Inherit)?;
+//!     let status = container.wait(&cancel, &mut |_, _| {})?;
+//!     container.delete()?;
+//!     std::process::exit(status.code())
+//! }
+//! ```
+//!
+//! # What the library leaves alone
+//!
+//! It prints nothing, reads no environment variable, installs no signal handler and keeps no
+//! global state. Calls block; an async host uses its `spawn_blocking`. Events arrive on the thread
+//! that called. Steps are started by executing the program once more ([`sandbox_main`]), so
+//! nothing is forked from a host with many threads.
+
+#![forbid(unsafe_code)]
+
+mod assemble;
+mod build;
+mod container;
+mod engine;
+mod error;
+mod export;
+mod images;
+mod prune;
+mod request;
+mod sources;
+
+pub use container::{
+    Container, ContainerNetwork, ContainerStdio, Process, Signaller, Volume, VolumeSource,
+};
+pub use engine::{Engine, EngineOptions};
+pub use error::BuildError;
+pub use images::{HistoryLine, ImageDetails, RemovedImage};
+pub use request::{
+    BuildRequest, Built, BuiltImage, ContextInput, Destination, DockerfileInput, Output, Pull,
+    StepSummary,
+};
+
+pub use rbuild_cache::{Class, ImageRecord, PruneOptions, Pruned, Row, Usage};
+pub use rbuild_plan::op::Network;
+pub use rbuild_plan::{NoCache, Options};
+pub use rbuild_registry::{Mirror, Proxies, RegistryOptions};
+pub use rbuild_sandbox::{Exit, SandboxError, StartFailure, sandbox_main};
+pub use rbuild_solver::{Secrets, StepError, StepFailure};
+pub use rbuild_types::{
+    CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event, History, ImageConfig,
+    Label, LineIndex, Platform, Progress, Reference, Severity, Silent, Span, StepId, Stream,
+};

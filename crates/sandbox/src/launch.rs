@@ -195,6 +195,11 @@ impl Running {
         Ok(())
     }
 
+    /// A line to the process that another thread may use while this one waits.
+    pub fn signaller(&self) -> io::Result<Signaller> {
+        Ok(Signaller(self.control.try_clone()?))
+    }
+
     /// Waits for the end, giving what the process writes to `output` (only with
     /// [`Stdio::Capture`]). When `cancel` is cancelled the process gets SIGTERM, shortly after
     /// SIGKILL, and the call fails with [`SandboxError::Cancelled`].
@@ -298,6 +303,19 @@ impl Running {
             }
             self.buffered.extend_from_slice(bytes.get(..received).unwrap_or_default());
         }
+    }
+}
+
+/// A second line to a process, for another thread.
+#[derive(Debug)]
+pub struct Signaller(OwnedFd);
+
+impl Signaller {
+    /// Sends a signal to the process.
+    pub fn send(&self, signal: Signal) -> io::Result<()> {
+        let byte = [signal.as_raw() as u8];
+        rustix::net::send(&self.0, &byte, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
 }
 

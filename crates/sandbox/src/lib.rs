@@ -31,6 +31,6 @@ mod spec;
 mod sys;
 
 pub use error::SandboxError;
-pub use launch::{HELPER_NAME, Launch, Running, Stdio};
+pub use launch::{HELPER_NAME, Launch, Running, Signaller, Stdio};
 pub use linux::helper::sandbox_main;
 pub use spec::{Exit, InjectedFile, Mount, MountSource, Network, Spec, StartFailure};

@@ -75,9 +75,11 @@ pub fn view(layers: &[PathBuf]) -> Result<OwnedFd, SnapshotError> {
     }
 }
 
-/// Opens a detached copy of the mount below `path`, which shows `path` as its root.
+/// Opens a detached copy of the mounts below `path`, which shows `path` as its root.
 pub fn bind(path: &Path) -> Result<OwnedFd, SnapshotError> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
     open_tree(CWD, path, flags).map_err(|errno| SnapshotError::Mount {
         what: path.display().to_string(),
         action: "open_tree",

@@ -70,7 +70,6 @@ pub(crate) fn copy(op: &Copy, root: Option<Digest>, content: Digest) -> Key {
             | CopySource::Empty { path } => json!({ "path": path }),
         })
         .collect();
-    let root = if independent(op) { None } else { root };
     Key::of(json!({
         "step": {
             "op": "copy",
@@ -86,13 +85,6 @@ pub(crate) fn copy(op: &Copy, root: Option<Digest>, content: Digest) -> Key {
         "root": root,
         "content": content,
     }))
-}
-
-/// Whether a copy's layer does not depend on what it is laid upon: `--link`, unless an owner's
-/// name has to be looked up there.
-pub(crate) fn independent(op: &Copy) -> bool {
-    let numeric = |text: &String| text.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
-    op.link && op.chown.as_ref().is_none_or(numeric)
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use crate::copy::{
     apply, select,
 };
 use crate::error::StepError;
-use crate::key::independent;
 use crate::steps::active::{Writing, nothing};
 use crate::steps::mkdir::accounts;
 use crate::steps::{Executed, Job};
@@ -113,7 +112,6 @@ pub(crate) fn execute(
         let tree_of = |source: &CopySource| trees.tree_of(source);
         apply(op, selection, &tree_of, &target, world.pool, job.cancel)?
     };
-    debug_assert!(op.link || !independent(op));
     let changed = applied.changed.then_some(applied.digest);
     Ok(Executed { snapshot: writing.publish(&world)?, log: None, changed })
 }

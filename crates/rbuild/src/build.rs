@@ -1,0 +1,211 @@
+//! One build, from the request to the image.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+
+use rbuild_parser::ast::Dockerfile;
+use rbuild_plan::{Plan, lower};
+use rbuild_solver::{Policy, Solution, World, solve};
+use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
+
+use crate::engine::random_id;
+use crate::sources::context::{self, Text};
+use crate::sources::image::ImageSource;
+use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export};
+
+impl Engine {
+    /// Builds, and returns when the image is in the store and all outputs are written.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Dockerfile`] and [`BuildError::Step`] point into the Dockerfile. Whatever was
+    /// finished before an error stays in the cache; no name was moved.
+    pub fn build(
+        &self,
+        request: &BuildRequest,
+        progress: &dyn Progress,
+        cancel: &CancelToken,
+    ) -> Result<Built, BuildError> {
+        let summary = Summary::new(progress);
+        let ctx = Ctx::new(&summary, cancel);
+        let tags = tags(request)?;
+        let _lease = self.store.lease()?;
+        let text = context::read_dockerfile(request)?;
+        let dockerfile = parse(&text, ctx)?;
+        let images = ImageSource::new(self, request.pull, ctx);
+        let plan = plan(&text, &dockerfile, request, &images, ctx)?;
+        let solution = self.solve(&text, request, &plan, &images, ctx)?;
+        let image = assemble::image(self, &plan, &solution, &images)?;
+        for output in &request.outputs {
+            export::write(self, output, &image, &solution, &tags, &images, ctx)?;
+        }
+        let built = assemble::publish(self, &image, &tags, ctx)?;
+        self.store.records().flush_used()?;
+        self.store.sync()?;
+        Ok(Built {
+            image: Some(built),
+            cached: solution.cached,
+            executed: solution.executed,
+            steps: summary.finish(),
+        })
+    }
+
+    /// The instruction graph of a build as Graphviz text.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::build`], as far as it gets before the first step.
+    pub fn graph(
+        &self,
+        request: &BuildRequest,
+        progress: &dyn Progress,
+        cancel: &CancelToken,
+    ) -> Result<String, BuildError> {
+        let ctx = Ctx::new(progress, cancel);
+        let _lease = self.store.lease()?;
+        let text = context::read_dockerfile(request)?;
+        let dockerfile = parse(&text, ctx)?;
+        let images = ImageSource::new(self, request.pull, ctx);
+        let plan = plan(&text, &dockerfile, request, &images, ctx)?;
+        Ok(rbuild_plan::dot(&plan))
+    }
+
+    fn solve(
+        &self,
+        text: &Text,
+        request: &BuildRequest,
+        plan: &Plan,
+        images: &ImageSource<'_>,
+        ctx: Ctx<'_>,
+    ) -> Result<Solution, BuildError> {
+        let context = context::open(&self.store, request, text, ctx)?;
+        let log_directory = random_id()?;
+        let helper = self.helper();
+        let resolv_conf = self.resolv_conf();
+        let world = World {
+            store: &self.store,
+            pool: self.pool()?,
+            images,
+            context: context.as_ref(),
+            helper: &helper,
+            resolv_conf: &resolv_conf,
+            secrets: &request.secrets,
+            log_directory: log_directory.get(..16).unwrap_or(&log_directory),
+        };
+        let policy = Policy {
+            jobs: request.jobs.unwrap_or_else(default_jobs),
+            layers: true,
+            root: request.outputs.iter().any(export::needs_root),
+        };
+        let solved = solve(&plan.graph, plan.target, world, &policy, ctx)
+            .map_err(|error| BuildError::of_solve(error, &text.name, &text.text));
+        if let Some(context) = &context {
+            // Also after a failure: what was hashed need not be hashed again.
+            context.stamps.save()?;
+        }
+        if solved.is_err() {
+            self.store.sync()?;
+        }
+        solved
+    }
+}
+
+/// Steps mostly wait, for the network or a compiler's own threads, so twice the processors; and
+/// four at least, so that the stages of an ordinary Dockerfile run side by side anywhere.
+fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get).saturating_mul(2).max(4)
+}
+
+fn tags(request: &BuildRequest) -> Result<Vec<Reference>, BuildError> {
+    let parse = |name: &String| {
+        let reference: Reference = name.parse().map_err(|error| BuildError::Request {
+            message: format!("invalid tag {name:?}: {error}"),
+        })?;
+        match reference.digest() {
+            None => Ok(reference),
+            Some(_) => Err(BuildError::Request {
+                message: format!("invalid tag {name:?}: a new image cannot be named by a digest"),
+            }),
+        }
+    };
+    request.tags.iter().map(parse).collect()
+}
+
+fn parse(text: &Text, ctx: Ctx<'_>) -> Result<Dockerfile, BuildError> {
+    let (dockerfile, diagnostics) = rbuild_parser::parse(&text.text);
+    if diagnostics.iter().any(rbuild_types::Diagnostic::is_error) {
+        return Err(wrong(text, diagnostics));
+    }
+    for warning in diagnostics {
+        ctx.report(Event::Warning(warning));
+    }
+    Ok(dockerfile)
+}
+
+fn plan(
+    text: &Text,
+    dockerfile: &Dockerfile,
+    request: &BuildRequest,
+    images: &ImageSource<'_>,
+    ctx: Ctx<'_>,
+) -> Result<Plan, BuildError> {
+    let lowered = lower(&text.text, dockerfile, &request.options, images);
+    ctx.cancel.check()?;
+    let mut plan = lowered.map_err(|diagnostics| wrong(text, diagnostics))?;
+    for warning in std::mem::take(&mut plan.warnings) {
+        ctx.report(Event::Warning(warning));
+    }
+    if !plan.unused_build_args.is_empty() {
+        let names = plan.unused_build_args.join(" ");
+        let message = format!("one or more build-args [{names}] were not consumed");
+        ctx.report(Event::Notice { message });
+    }
+    Ok(plan)
+}
+
+fn wrong(text: &Text, diagnostics: Vec<rbuild_types::Diagnostic>) -> BuildError {
+    BuildError::Dockerfile { name: text.name.clone(), source_text: text.text.clone(), diagnostics }
+}
+
+/// Passes events on and keeps what became of each step.
+struct Summary<'a> {
+    progress: &'a dyn Progress,
+    steps: Mutex<HashMap<StepId, StepSummary>>,
+}
+
+impl<'a> Summary<'a> {
+    fn new(progress: &'a dyn Progress) -> Self {
+        Self { progress, steps: Mutex::default() }
+    }
+
+    fn finish(&self) -> Vec<StepSummary> {
+        let steps = std::mem::take(&mut *self.steps.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut steps: Vec<_> = steps.into_iter().collect();
+        steps.sort_by_key(|(id, _)| *id);
+        steps.into_iter().map(|(_, step)| step).collect()
+    }
+}
+
+impl Progress for Summary<'_> {
+    fn event(&self, event: &Event) {
+        {
+            let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                Event::StepQueued { step, name, .. } => {
+                    let summary = StepSummary { name: name.clone(), cached: false, ms: 0 };
+                    steps.insert(*step, summary);
+                }
+                Event::StepCached { step } => {
+                    steps.entry(*step).and_modify(|summary| summary.cached = true);
+                }
+                Event::StepFinished { step, duration } => {
+                    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+                    steps.entry(*step).and_modify(|summary| summary.ms = ms);
+                }
+                _ => {}
+            }
+        }
+        self.progress.event(event);
+    }
+}

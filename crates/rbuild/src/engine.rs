@@ -1,0 +1,114 @@
+//! The engine: a store, a pool and a registry client behind one handle.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rbuild_cache::Store;
+use rbuild_registry::{Registry, RegistryOptions};
+
+use crate::BuildError;
+
+/// How an engine is set up.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Directory of the store; made when it is missing.
+    pub root: PathBuf,
+    /// Program that runs steps: `None` is the running program, which must then call
+    /// [`crate::sandbox_main`]; otherwise an rbuild binary.
+    pub helper: Option<PathBuf>,
+    /// How registries are reached.
+    pub registry: RegistryOptions,
+    /// What steps and containers see as `/etc/resolv.conf`; `None` is the host's file.
+    pub resolv_conf: Option<String>,
+}
+
+impl EngineOptions {
+    /// The defaults, with the store in `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            helper: None,
+            registry: RegistryOptions::default(),
+            resolv_conf: None,
+        }
+    }
+}
+
+/// Builds images and runs containers from them. Share it by reference between threads; several
+/// engines, also of several processes, may use one store at once.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) store: Store,
+    pub(crate) options: EngineOptions,
+    /// Made with first use, as the pool is: listing images needs neither.
+    registry: OnceLock<Registry>,
+    pool: OnceLock<rayon::ThreadPool>,
+}
+
+impl Engine {
+    /// Opens the store in `root`, making it when it is missing.
+    pub fn open(root: impl AsRef<Path>) -> Result<Self, BuildError> {
+        Self::with_options(EngineOptions::new(root.as_ref()))
+    }
+
+    /// Opens an engine with all choices made.
+    pub fn with_options(options: EngineOptions) -> Result<Self, BuildError> {
+        let store = Store::open(&options.root)?;
+        Ok(Self { store, options, registry: OnceLock::new(), pool: OnceLock::new() })
+    }
+
+    pub(crate) fn registry(&self) -> Result<&Registry, BuildError> {
+        if let Some(registry) = self.registry.get() {
+            return Ok(registry);
+        }
+        let made = Registry::new(self.options.registry.clone())?;
+        Ok(self.registry.get_or_init(|| made))
+    }
+
+    /// The pool for hashing, walking, packing and compressing. It is the engine's own: the global
+    /// one belongs to the host.
+    pub(crate) fn pool(&self) -> Result<&rayon::ThreadPool, BuildError> {
+        if let Some(pool) = self.pool.get() {
+            return Ok(pool);
+        }
+        let made = rayon::ThreadPoolBuilder::new()
+            .thread_name(|number| format!("rbuild-pool-{number}"))
+            .build()
+            .map_err(|error| BuildError::Io {
+                what: "start the thread pool".to_owned(),
+                source: std::io::Error::other(error),
+            })?;
+        Ok(self.pool.get_or_init(|| made))
+    }
+
+    /// An empty directory: an overlay needs something to lie on.
+    pub(crate) fn empty_directory(&self) -> Result<PathBuf, BuildError> {
+        let path = self.store.root().join("base").join("empty");
+        fs_err::create_dir_all(&path)
+            .map_err(|source| BuildError::Io { what: "prepare the store".to_owned(), source })?;
+        Ok(path)
+    }
+
+    pub(crate) fn helper(&self) -> PathBuf {
+        self.options.helper.clone().unwrap_or_else(rbuild_solver::this_program)
+    }
+
+    /// What processes see as `/etc/resolv.conf`.
+    pub(crate) fn resolv_conf(&self) -> String {
+        match &self.options.resolv_conf {
+            Some(text) => text.clone(),
+            // A host without one resolves nothing, and neither do its steps.
+            None => fs_err::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        }
+    }
+}
+
+/// A random name of 64 hex digits.
+pub(crate) fn random_id() -> Result<String, BuildError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| BuildError::Io {
+        what: "ask the kernel for random bytes".to_owned(),
+        source: std::io::Error::other(error.to_string()),
+    })?;
+    Ok(hex::encode(bytes))
+}

@@ -1,0 +1,117 @@
+//! What can go wrong, by what a caller can do about it.
+
+use std::path::PathBuf;
+
+use rbuild_cache::CacheError;
+use rbuild_image::ImageError;
+use rbuild_registry::RegistryError;
+use rbuild_sandbox::SandboxError;
+use rbuild_snapshot::SnapshotError;
+use rbuild_solver::{SolveError, StepFailure};
+use rbuild_types::{Cancelled, Diagnostic};
+
+/// Why a call of the engine failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The Dockerfile is wrong, or does not fit the request.
+    #[error("{name}: {}", .diagnostics.iter().find(|one| one.is_error()).map_or("cannot be built", |one| &one.message))]
+    Dockerfile {
+        /// Its name in messages.
+        name: String,
+        /// Its text, which the spans of the diagnostics point into.
+        source_text: String,
+        /// What is wrong, the first to fix first.
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// A step failed.
+    #[error("{}: {}", .failure.name, .failure.source)]
+    Step {
+        /// Name of the Dockerfile in messages.
+        name: String,
+        /// Its text.
+        source_text: String,
+        /// Which step and how.
+        failure: Box<StepFailure>,
+    },
+    /// The Dockerfile or context is not there or cannot be read.
+    #[error("{what} {}: {source}", path.display())]
+    Input {
+        /// What was being done: `read the Dockerfile`.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The request contradicts itself or holds something unreadable.
+    #[error("{message}")]
+    Request {
+        /// What is wrong with it and the way out.
+        message: String,
+    },
+    /// No image of that name is in the store.
+    #[error("no such image: {name}")]
+    NoSuchImage {
+        /// The name or id as given.
+        name: String,
+    },
+    /// An image or a container is in use, or a name is taken.
+    #[error("{message}")]
+    Conflict {
+        /// By what, and the way out.
+        message: String,
+    },
+    /// A process could not be run.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// An image could not be read or written.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A registry could not give what was asked for.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A root filesystem could not be mounted.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(CacheError),
+    /// A path in a root filesystem could not be opened.
+    #[error(transparent)]
+    Rooted(#[from] rbuild_rooted::RootedError),
+    /// Something else in the system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The call was cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+impl From<CacheError> for BuildError {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl BuildError {
+    /// Puts the Dockerfile beside a failed step, so that a terminal can show the place.
+    pub(crate) fn of_solve(error: SolveError, name: &str, source_text: &str) -> Self {
+        match error {
+            SolveError::Step(failure) => {
+                Self::Step { name: name.to_owned(), source_text: source_text.to_owned(), failure }
+            }
+            SolveError::Store(error) => error.into(),
+            SolveError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            other => Self::Request { message: other.to_string() },
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The images in the store: listing, naming, looking into, removing.
+
+use rbuild_cache::ImageRecord;
+use rbuild_image::config::parse_config;
+use rbuild_image::manifest::{Document, Manifest, chain_ids, parse_manifest};
+use rbuild_types::{Digest, ImageConfig, Reference};
+
+use crate::{BuildError, Engine};
+
+/// Largest manifest or config that is read.
+const MAX_DOCUMENT: usize = 4 << 20;
+/// Shortest id prefix that names an image.
+const MIN_PREFIX: usize = 2;
+
+/// What is known about an image.
+#[derive(Debug, Clone)]
+pub struct ImageDetails {
+    /// Digest of the config.
+    pub id: Digest,
+    /// Digest of the manifest.
+    pub manifest_digest: Digest,
+    /// Familiar names.
+    pub names: Vec<String>,
+    /// The config.
+    pub config: ImageConfig,
+    /// Milliseconds since 1970 when it came into this store.
+    pub created_ms: i64,
+    /// Bytes of the layers as the manifest states them.
+    pub size: u64,
+}
+
+/// One line of an image's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryLine {
+    /// RFC 3339 time.
+    pub created: Option<String>,
+    /// The instruction.
+    pub created_by: String,
+    /// Bytes of its layer's uncompressed tar; 0 without a layer, or when it is not known.
+    pub size: u64,
+    /// `buildkit.dockerfile.v0` for instructions.
+    pub comment: String,
+    /// Whether it made no layer.
+    pub empty_layer: bool,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RemovedImage {
+    /// Familiar names taken away.
+    pub untagged: Vec<String>,
+    /// Ids of images that are gone.
+    pub deleted: Vec<Digest>,
+}
+
+impl Engine {
+    /// All images, once per name.
+    pub fn images(&self) -> Result<Vec<ImageRecord>, BuildError> {
+        Ok(self.store.tags().list()?)
+    }
+
+    /// The image of a name, or of an id or the beginning of one.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::NoSuchImage`]; [`BuildError::Conflict`] when a prefix names several.
+    pub fn find_image(&self, name: &str) -> Result<ImageRecord, BuildError> {
+        if let Ok(reference) = name.parse::<Reference>()
+            && let Some(image) = self.store.tags().get(&reference)?
+        {
+            return Ok(image);
+        }
+        let missing = || BuildError::NoSuchImage { name: name.to_owned() };
+        let prefix = name.strip_prefix("sha256:").unwrap_or(name);
+        if prefix.len() < MIN_PREFIX || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(missing());
+        }
+        let prefix = prefix.to_ascii_lowercase();
+        let all = self.store.tags().list()?;
+        let mut found: Vec<_> =
+            all.into_iter().filter(|image| image.image_id.hex().starts_with(&prefix)).collect();
+        found.dedup_by_key(|image| image.image_id);
+        match found.len() {
+            0 => Err(missing()),
+            1 => found.pop().ok_or_else(missing),
+            count => Err(BuildError::Conflict {
+                message: format!("{name} is the beginning of {count} image ids: give more digits"),
+            }),
+        }
+    }
+
+    /// Gives an image a further name.
+    pub fn tag_image(&self, name: &str, new_name: &str) -> Result<(), BuildError> {
+        let image = self.find_image(name)?;
+        let reference: Reference = new_name.parse().map_err(|error| BuildError::Request {
+            message: format!("invalid tag {new_name:?}: {error}"),
+        })?;
+        let (digest, size) = (image.manifest_digest, image.manifest_size);
+        Ok(self.store.tags().set(&reference, &digest, size, &image.media_type)?)
+    }
+
+    /// Takes a name away, and the image with its last name. Named by its id, an image loses all
+    /// its names, with `force` if there are several.
+    pub fn remove_image(&self, name: &str, force: bool) -> Result<RemovedImage, BuildError> {
+        let image = self.find_image(name)?;
+        let all = self.store.tags().list()?;
+        let names: Vec<_> = all
+            .into_iter()
+            .filter(|other| other.manifest_digest == image.manifest_digest)
+            .filter_map(|other| other.reference)
+            .collect();
+        let by_name = name.parse::<Reference>().ok().filter(|name| names.contains(name));
+        let victims = match by_name {
+            Some(name) => vec![name],
+            None if names.len() > 1 && !force => {
+                return Err(BuildError::Conflict {
+                    message: format!(
+                        "image {name} has {} names: remove them one by one, or all with -f",
+                        names.len()
+                    ),
+                });
+            }
+            None => names.clone(),
+        };
+        let mut removed = RemovedImage::default();
+        for victim in &victims {
+            if self.store.tags().remove(victim)? {
+                removed.untagged.push(victim.familiar());
+            }
+        }
+        if victims.len() == names.len() && self.store.tags().remove_image(&image.manifest_digest)? {
+            removed.deleted.push(image.image_id);
+        }
+        Ok(removed)
+    }
+
+    /// Names, config and sizes of an image.
+    pub fn image_config(&self, name: &str) -> Result<ImageDetails, BuildError> {
+        let image = self.find_image(name)?;
+        let (_, config) = self.documents(&image)?;
+        let all = self.store.tags().list()?;
+        let names = all
+            .iter()
+            .filter(|other| other.manifest_digest == image.manifest_digest)
+            .filter_map(|other| other.reference.as_ref().map(Reference::familiar))
+            .collect();
+        Ok(ImageDetails {
+            id: image.image_id,
+            manifest_digest: image.manifest_digest,
+            names,
+            config,
+            created_ms: image.created,
+            size: image.size,
+        })
+    }
+
+    /// How an image came about, the newest instruction first.
+    pub fn history(&self, name: &str) -> Result<Vec<HistoryLine>, BuildError> {
+        let image = self.find_image(name)?;
+        let (manifest, config) = self.documents(&image)?;
+        let chain = chain_ids(&config.rootfs.diff_ids);
+        let mut sizes = Vec::new();
+        for (chain_id, layer) in chain.iter().zip(&manifest.layers) {
+            let snapshots = self.store.snapshots();
+            let snapshot = match snapshots.by_chain_id(chain_id)? {
+                Some(id) => snapshots.meta(&id)?,
+                None => None,
+            };
+            sizes.push(snapshot.and_then(|one| one.meta.tar_size).unwrap_or(layer.size));
+        }
+        let mut sizes = sizes.into_iter();
+        let mut lines: Vec<_> = config
+            .history
+            .into_iter()
+            .map(|item| HistoryLine {
+                created: item.created,
+                created_by: item.created_by,
+                size: if item.empty_layer { 0 } else { sizes.next().unwrap_or_default() },
+                comment: item.comment,
+                empty_layer: item.empty_layer,
+            })
+            .collect();
+        lines.reverse();
+        Ok(lines)
+    }
+
+    fn documents(&self, image: &ImageRecord) -> Result<(Manifest, ImageConfig), BuildError> {
+        let blobs = self.store.blobs();
+        let bytes = blobs.read_small(&image.manifest_digest, MAX_DOCUMENT)?;
+        let Document::Manifest(manifest) = parse_manifest(&bytes, Some(&image.media_type))? else {
+            return Err(BuildError::Request {
+                message: "the image is an index of several platforms".to_owned(),
+            });
+        };
+        let config = blobs.read_small(&manifest.config.digest, MAX_DOCUMENT)?;
+        Ok((manifest, parse_config(&config)?))
+    }
+}

@@ -1,0 +1,211 @@
+//! What a build is asked to do.
+
+use std::path::{Path, PathBuf};
+
+use rbuild_plan::{NoCache, Options};
+use rbuild_solver::Secrets;
+use rbuild_types::Platform;
+
+/// One build. [`BuildRequest::new`] and the methods that follow cover the common case; the fields
+/// are public for the rest.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// Where COPY and ADD take files from.
+    pub context: ContextInput,
+    /// The Dockerfile.
+    pub dockerfile: DockerfileInput,
+    /// Target, build arguments, platform, labels, network, cache.
+    pub options: Options,
+    /// Secrets of `RUN --mount=type=secret`, by id.
+    pub secrets: Secrets,
+    /// Steps that run at once; `None` is the number of processors.
+    pub jobs: Option<usize>,
+    /// Names given to the image in the store.
+    pub tags: Vec<String>,
+    /// What is made besides. Without any, the image in the store is the output.
+    pub outputs: Vec<Output>,
+    /// When base images are asked of their registry.
+    pub pull: Pull,
+}
+
+/// Where COPY and ADD take files from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ContextInput {
+    /// A directory.
+    Directory(PathBuf),
+    /// Nothing: the Dockerfile copies from stages and images only.
+    None,
+}
+
+/// Where the Dockerfile is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DockerfileInput {
+    /// `Dockerfile` in the context, or `dockerfile`, or `Containerfile`, in this order.
+    Default,
+    /// A file.
+    Path(PathBuf),
+    /// A text, and the name it has in messages.
+    Text {
+        /// Name in messages.
+        name: String,
+        /// The text.
+        text: String,
+    },
+}
+
+/// Something that a build makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Output {
+    /// A tar of an OCI image layout.
+    OciArchive(Destination),
+    /// A directory with an OCI image layout; other images in it stay.
+    OciLayout(PathBuf),
+    /// What `docker load` reads.
+    DockerArchive(Destination),
+    /// The root filesystem as a tar.
+    Tar(Destination),
+    /// The root filesystem as files of the caller.
+    Directory(PathBuf),
+}
+
+/// A file, or the caller's standard output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A file; it appears whole or not at all.
+    File(PathBuf),
+    /// Standard output.
+    Stdout,
+}
+
+impl<P: Into<PathBuf>> From<P> for Destination {
+    fn from(path: P) -> Self {
+        Self::File(path.into())
+    }
+}
+
+/// When base images are asked of their registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pull {
+    /// When the store does not know them.
+    #[default]
+    Missing,
+    /// Always: a tag may have moved.
+    Always,
+    /// Never: what the store does not know is an error.
+    Never,
+}
+
+impl BuildRequest {
+    /// Builds the directory `context` with the Dockerfile in it.
+    pub fn new(context: impl AsRef<Path>) -> Self {
+        Self {
+            context: ContextInput::Directory(context.as_ref().to_owned()),
+            dockerfile: DockerfileInput::Default,
+            options: Options::default(),
+            secrets: Secrets::default(),
+            jobs: None,
+            tags: Vec::new(),
+            outputs: Vec::new(),
+            pull: Pull::default(),
+        }
+    }
+
+    /// Takes this file as the Dockerfile.
+    pub fn dockerfile(mut self, path: impl AsRef<Path>) -> Self {
+        self.dockerfile = DockerfileInput::Path(path.as_ref().to_owned());
+        self
+    }
+
+    /// Takes this text as the Dockerfile.
+    pub fn dockerfile_text(mut self, text: impl Into<String>) -> Self {
+        self.dockerfile =
+            DockerfileInput::Text { name: "Dockerfile".to_owned(), text: text.into() };
+        self
+    }
+
+    /// Builds this stage instead of the last.
+    pub fn target(mut self, stage: impl Into<String>) -> Self {
+        self.options.target = Some(stage.into());
+        self
+    }
+
+    /// Gives a value to an `ARG`.
+    pub fn arg(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.build_args.insert(name.into(), value.into());
+        self
+    }
+
+    /// Puts a label on the image.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Builds for this platform.
+    pub fn platform(mut self, platform: Platform) -> Self {
+        self.options.platform = Some(platform);
+        self
+    }
+
+    /// Runs every step.
+    pub fn no_cache(mut self) -> Self {
+        self.options.no_cache = NoCache::All;
+        self
+    }
+
+    /// Names the image.
+    pub fn tag(mut self, name: impl Into<String>) -> Self {
+        self.tags.push(name.into());
+        self
+    }
+
+    /// Makes something besides the image in the store.
+    pub fn output(mut self, output: Output) -> Self {
+        self.outputs.push(output);
+        self
+    }
+}
+
+/// What a build made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// The image; `None` when only a root filesystem was asked for.
+    pub image: Option<BuiltImage>,
+    /// Steps whose result was in the cache.
+    pub cached: usize,
+    /// Steps that ran.
+    pub executed: usize,
+    /// Every step in the order of the graph.
+    pub steps: Vec<StepSummary>,
+}
+
+/// An image that was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltImage {
+    /// Digest of the config: the image id.
+    pub id: rbuild_types::Digest,
+    /// Digest of the manifest in the store.
+    pub manifest_digest: rbuild_types::Digest,
+    /// Media type of the manifest.
+    pub media_type: String,
+    /// Bytes of the manifest.
+    pub manifest_size: u64,
+    /// Platform.
+    pub platform: Platform,
+    /// Full names.
+    pub names: Vec<String>,
+}
+
+/// What became of one step.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct StepSummary {
+    /// `[stage i/n] TEXT`.
+    pub name: String,
+    /// Whether its result was in the cache.
+    pub cached: bool,
+    /// Milliseconds that it ran.
+    pub ms: u64,
+}

@@ -1,0 +1,4 @@
+//! Where builds take things from: a file per kind of source.
+
+pub(crate) mod context;
+pub(crate) mod image;

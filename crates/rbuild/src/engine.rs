@@ -81,12 +81,10 @@ impl Engine {
         Ok(self.pool.get_or_init(|| made))
     }
 
-    /// An empty directory: an overlay needs something to lie on.
+    /// What lies under the layers of a root filesystem.
     pub(crate) fn empty_directory(&self) -> Result<PathBuf, BuildError> {
-        let path = self.store.root().join("base").join("empty");
-        fs_err::create_dir_all(&path)
-            .map_err(|source| BuildError::Io { what: "prepare the store".to_owned(), source })?;
-        Ok(path)
+        rbuild_solver::nothing(&self.store)
+            .map_err(|source| BuildError::Io { what: "prepare the store".to_owned(), source })
     }
 
     pub(crate) fn helper(&self) -> PathBuf {

@@ -6,6 +6,7 @@
 //! knows no length limit.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
@@ -32,12 +33,29 @@ pub struct Active {
 impl Active {
     /// Prepares a writable snapshot in `directory`, on top of `lowers` (bottom first). Makes
     /// `fs/` and `work/` in it when they are missing.
+    ///
+    /// What `/` of the mount looks like is said by the upper directory, whatever is below, so it
+    /// gets mode and owner of the topmost layer and not what the caller's umask would give.
     pub fn new(directory: &Path, lowers: Vec<PathBuf>) -> Result<Self, SnapshotError> {
         let active = Self { upper: directory.join("fs"), work: directory.join("work"), lowers };
         for path in [&active.upper, &active.work] {
-            fs_err::create_dir_all(path)
-                .map_err(|source| SnapshotError::Directory { path: path.clone(), source })?;
+            fs_err::create_dir_all(path).map_err(failed(path))?;
         }
+        let upper = &active.upper;
+        let (mode, owner) = match active.lowers.last() {
+            Some(top) => {
+                let metadata = fs_err::metadata(top).map_err(failed(top))?;
+                (metadata.mode() & 0o7777, Some((metadata.uid(), metadata.gid())))
+            }
+            None => (0o755, None),
+        };
+        if let Some((uid, gid)) = owner
+            && fs_err::metadata(upper).is_ok_and(|made| (made.uid(), made.gid()) != (uid, gid))
+        {
+            std::os::unix::fs::chown(upper, Some(uid), Some(gid)).map_err(failed(upper))?;
+        }
+        let mode = std::fs::Permissions::from_mode(mode);
+        fs_err::set_permissions(upper, mode).map_err(failed(upper))?;
         Ok(active)
     }
 
@@ -53,17 +71,21 @@ impl Active {
 
     /// Ends the writing: the kernel's own directory goes, the changes stay.
     pub fn finish(self) -> Result<(), SnapshotError> {
-        let failed = |source| SnapshotError::Directory { path: self.work.clone(), source };
         // The kernel leaves `work/work` with mode 000, which only root can list.
         let inner = self.work.join("work");
         if let Ok(metadata) = fs_err::symlink_metadata(&inner)
             && metadata.is_dir()
         {
-            let readable = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-            fs_err::set_permissions(&inner, readable).map_err(failed)?;
+            let readable = std::fs::Permissions::from_mode(0o700);
+            fs_err::set_permissions(&inner, readable).map_err(failed(&inner))?;
         }
-        fs_err::remove_dir_all(&self.work).map_err(failed)
+        fs_err::remove_dir_all(&self.work).map_err(failed(&self.work))
     }
+}
+
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> SnapshotError {
+    let path = path.to_owned();
+    move |source| SnapshotError::Directory { path, source }
 }
 
 /// Mounts `layers` (bottom first) read-only, detached. At least one is needed.

@@ -281,7 +281,10 @@ impl<'a> ImageSource<'a> {
         })?;
         let new = snapshots.allocate("layer")?;
         let tree = new.path().join("fs");
+        // What the image does not say of its root directory is the usual; the umask is not asked.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs_err::create_dir(&tree)
+            .and_then(|()| fs_err::set_permissions(&tree, mode))
             .map_err(|source| BuildError::Io { what: "make a snapshot".to_owned(), source })?;
         let merged = match below {
             [] => None,

@@ -1,8 +1,10 @@
 //! A snapshot being written by a step.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use rbuild_cache::{DiskUsage, NewSnapshot, SnapshotId, SnapshotMeta};
+use rbuild_cache::{DiskUsage, NewSnapshot, SnapshotId, SnapshotMeta, Store};
 use rbuild_rooted::Root;
 use rbuild_snapshot::Active;
 
@@ -53,23 +55,34 @@ impl Writing {
     }
 }
 
-/// An empty directory: an overlay needs something to lie on.
-pub(crate) fn nothing(world: &World<'_>) -> Result<PathBuf, StepError> {
-    let path = world.store.root().join("base").join("empty");
-    fs_err::create_dir_all(&path)?;
+/// A tree with an empty file for each name that a sandbox lays a file of its own over. Lying
+/// under all layers it shows where the image has none, and never enters a layer.
+pub(crate) fn stubs(store: &Store) -> std::io::Result<PathBuf> {
+    let path = base_directory(store, "stubs")?;
+    let etc = path.join("etc");
+    if !etc.join("resolv.conf").exists() {
+        fs_err::create_dir_all(&etc)?;
+        fs_err::set_permissions(&etc, Permissions::from_mode(0o755))?;
+        for name in ["hosts", "hostname", "resolv.conf"] {
+            fs_err::write(etc.join(name), "")?;
+            fs_err::set_permissions(etc.join(name), Permissions::from_mode(0o644))?;
+        }
+    }
     Ok(path)
 }
 
-/// A tree with an empty file for each name that a sandbox lays a file of its own over. Lying
-/// under all layers it shows where the image has none, and never enters a layer.
-pub(crate) fn stubs(world: &World<'_>) -> Result<PathBuf, StepError> {
-    let path = world.store.root().join("base").join("stubs");
-    let last = path.join("etc/resolv.conf");
-    if !last.exists() {
-        fs_err::create_dir_all(path.join("etc"))?;
-        for name in ["hosts", "hostname", "resolv.conf"] {
-            fs_err::write(path.join("etc").join(name), "")?;
-        }
+/// An empty directory of the store: an overlay needs something to lie on.
+pub fn nothing(store: &Store) -> std::io::Result<PathBuf> {
+    base_directory(store, "empty")
+}
+
+/// A directory that lies under root filesystems. Its mode is that of their `/`, so it must not
+/// depend on anybody's umask.
+fn base_directory(store: &Store, name: &str) -> std::io::Result<PathBuf> {
+    let path = store.root().join("base").join(name);
+    if !path.exists() {
+        fs_err::create_dir_all(&path)?;
+        fs_err::set_permissions(&path, Permissions::from_mode(0o755))?;
     }
     Ok(path)
 }

@@ -39,7 +39,7 @@ impl<'a> Trees<'a> {
                 && let (Some(slot @ None), Some(chain)) =
                     (inputs.get_mut(*input), chains.get(*input))
             {
-                let mut layers = vec![nothing(&world)?];
+                let mut layers = vec![nothing(world.store)?];
                 layers.extend(world.layer_paths(chain));
                 *slot = Some(Root::from_fd(rbuild_snapshot::view(&layers)?));
             }
@@ -94,7 +94,7 @@ pub(crate) fn execute(
             &selected
         }
     };
-    let writing = Writing::start(&world, "copy", chain, nothing(&world)?)?;
+    let writing = Writing::start(&world, "copy", chain, nothing(world.store)?)?;
     let applied = {
         let merged = writing.mount()?;
         let upper = writing.upper()?;

@@ -17,7 +17,7 @@ pub(crate) fn execute(
     op: &Mkdir,
     chain: &[SnapshotId],
 ) -> Result<Executed, StepError> {
-    let writing = Writing::start(&job.world, "workdir", chain, nothing(&job.world)?)?;
+    let writing = Writing::start(&job.world, "workdir", chain, nothing(job.world.store)?)?;
     {
         let root = writing.mount()?;
         let exists = root.stat(&op.path, Follow::Yes)?.is_some_and(|found| found.is_dir());

@@ -9,6 +9,8 @@ mod mkdir;
 mod mounts;
 mod run;
 
+pub use active::nothing;
+
 use std::io::Write as _;
 
 use rbuild_cache::SnapshotId;

@@ -130,10 +130,10 @@ impl Mounts {
     ) -> Result<(OwnedFd, FileKind), StepError> {
         let world = &job.world;
         let lowers = match &source.root {
-            MountRoot::Empty => vec![nothing(world)?],
+            MountRoot::Empty => vec![nothing(world.store)?],
             MountRoot::Input { input } => {
                 let chain = job.inputs.get(*input).cloned().unwrap_or_default();
-                let mut lowers = vec![nothing(world)?];
+                let mut lowers = vec![nothing(world.store)?];
                 lowers.extend(world.layer_paths(&chain));
                 lowers
             }
@@ -146,7 +146,7 @@ impl Mounts {
                                    supported yet: COPY the files instead";
                     return Err(StepError::Missing(message.to_owned()));
                 }
-                vec![nothing(world)?, context.path.clone()]
+                vec![nothing(world.store)?, context.path.clone()]
             }
         };
         let whole = if read_only {

@@ -16,6 +16,6 @@ mod world;
 
 pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
 pub use layer::Layer;
-pub use steps::nothing;
 pub use schedule::{Policy, Solution, solve, this_program};
+pub use steps::nothing;
 pub use world::{Context, Images, RememberedDigests, Secrets, World};

@@ -35,7 +35,7 @@ use crate::error::{SolveError, StepError, StepFailure};
 use crate::key::{self, Key};
 use crate::layer::{self, Layer};
 use crate::steps::copy::Trees;
-use crate::steps::{Executed, Failed, Job};
+use crate::steps::{Executed, Failed, Job, mounts};
 use crate::world::World;
 
 /// How often the coordinator looks at the caller's cancel token.
@@ -100,11 +100,32 @@ struct Node {
 }
 
 enum Message {
-    Selected { vertex: VertexId, result: Result<Selection, StepError> },
-    Unpacked { vertex: VertexId, result: Result<Vec<SnapshotId>, StepError> },
-    Executed { vertex: VertexId, result: Result<Outcome, Failed> },
-    Output { vertex: VertexId, stream: Stream, bytes: Vec<u8> },
-    Packed { vertex: VertexId, result: Result<Layer, StepError> },
+    Selected {
+        vertex: VertexId,
+        result: Result<Selection, StepError>,
+    },
+    /// The content that a run's bind mounts show of the context.
+    Digested {
+        vertex: VertexId,
+        result: Result<Vec<Digest>, StepError>,
+    },
+    Unpacked {
+        vertex: VertexId,
+        result: Result<Vec<SnapshotId>, StepError>,
+    },
+    Executed {
+        vertex: VertexId,
+        result: Result<Outcome, Failed>,
+    },
+    Output {
+        vertex: VertexId,
+        stream: Stream,
+        bytes: Vec<u8>,
+    },
+    Packed {
+        vertex: VertexId,
+        result: Result<Layer, StepError>,
+    },
 }
 
 enum Outcome {
@@ -302,6 +323,11 @@ impl<'env> Coordinator<'_, 'env> {
         numbers.into_iter().filter_map(|number| self.inputs(id).get(number).copied()).collect()
     }
 
+    /// What a bind mount shows of a stage is named by that stage's key.
+    fn bound_keys(&self, id: VertexId) -> Vec<Digest> {
+        self.files_of(id).iter().filter_map(|input| self.key_of(Some(*input))).collect()
+    }
+
     fn key_of(&self, id: Option<VertexId>) -> Option<Digest> {
         self.node(id?).key.as_ref().map(|key| key.digest)
     }
@@ -345,12 +371,16 @@ impl<'env> Coordinator<'_, 'env> {
                 self.node_mut(id).state = State::Done;
                 self.advance_users(id)
             }
+            Op::Run(run) if mounts::shows_context(run) => {
+                self.node_mut(id).state = State::Selecting;
+                let (world, cancel) = (self.world, self.cancel);
+                self.spawn(move || {
+                    let result = mounts::context_digests(&world, run, cancel);
+                    Message::Digested { vertex: id, result }
+                })
+            }
             Op::Run(_) | Op::Mkdir(_) => {
-                // What a bind mount shows is named by the key of the stage it comes from.
-                let files = self.files_of(id);
-                let content: Vec<_> =
-                    files.iter().filter_map(|input| self.key_of(Some(*input))).collect();
-                let key = key::step(self.op(id), root, &content);
+                let key = key::step(self.op(id), root, &self.bound_keys(id));
                 self.look_up(id, key)
             }
             Op::Copy(copy) => {
@@ -596,7 +626,8 @@ impl<'env> Coordinator<'_, 'env> {
                 let _ = sender.send(Message::Output { vertex: id, stream, bytes });
             };
             let log_name = format!("{:04}.log", id.0);
-            let job = Job { world, op, inputs, selection, cancel, output: &output, log_name };
+            let job =
+                Job { world, op, inputs, selection, cancel, output: &output, log_name, no_cache };
             Message::Executed { vertex: id, result: execute_once(&job, key, no_cache) }
         })
     }
@@ -644,6 +675,13 @@ impl<'env> Coordinator<'_, 'env> {
                     self.node_mut(vertex).selection = Some(selection);
                     self.look_up(vertex, key)?;
                 }
+            }
+            Message::Digested { vertex, result } => {
+                let digests = result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
+                let mut content = self.bound_keys(vertex);
+                content.extend(digests);
+                let root = self.key_of(self.root_of(vertex));
+                self.look_up(vertex, key::step(self.op(vertex), root, &content))?;
             }
             Message::Unpacked { vertex, result } => {
                 let snapshots =

@@ -68,6 +68,26 @@ impl<'a> Trees<'a> {
         let tree_of = |source: &CopySource| self.tree_of(source);
         select(op, &tree_of, self.world.pool, cancel).map_err(StepError::from)
     }
+
+    /// Writes a selection of the context into a tree that is no root filesystem.
+    pub(crate) fn apply(
+        &self,
+        op: &Copy,
+        selection: &Selection,
+        into: &Root,
+        cancel: &CancelToken,
+    ) -> Result<(), StepError> {
+        let lookup_owner = |text: &str| Err(format!("{text:?} cannot be looked up here"));
+        let target = Target {
+            root: into,
+            lookup_owner: &lookup_owner,
+            archives: None,
+            ownership: Ownership::Set,
+        };
+        let tree_of = |source: &CopySource| self.tree_of(source);
+        apply(op, selection, &tree_of, &target, self.world.pool, cancel)?;
+        Ok(())
+    }
 }
 
 impl From<CopyError> for StepError {

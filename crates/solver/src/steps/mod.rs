@@ -6,7 +6,7 @@
 mod active;
 pub(crate) mod copy;
 mod mkdir;
-mod mounts;
+pub(crate) mod mounts;
 mod run;
 
 pub use active::nothing;
@@ -34,6 +34,8 @@ pub(crate) struct Job<'a> {
     pub(crate) output: &'a dyn Fn(Stream, &[u8]),
     /// Name of the log file in the build's log directory.
     pub(crate) log_name: String,
+    /// Whether nothing of earlier builds may be used: cache mounts start anew.
+    pub(crate) no_cache: bool,
 }
 
 /// What one execution made.

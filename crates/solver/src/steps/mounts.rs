@@ -3,17 +3,19 @@
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use rbuild_cache::Scratch;
-use rbuild_plan::mount::{CacheMount, MountKind, MountRoot, MountSource};
-use rbuild_plan::op::Run;
+use rbuild_cache::{Scratch, StepLock};
+use rbuild_plan::mount::{CacheMount, MountKind, MountRoot, MountSource, Sharing};
+use rbuild_plan::op::{Copy, CopySource, Run};
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
 use rbuild_sandbox::InjectedFile;
 use rbuild_snapshot::Active;
-use rbuild_types::Digest;
+use rbuild_types::{CancelToken, Digest};
 
 use crate::error::StepError;
 use crate::steps::Job;
 use crate::steps::active::nothing;
+use crate::steps::copy::Trees;
+use crate::world::World;
 
 /// The mounts of one process.
 pub(crate) struct Mounts {
@@ -26,8 +28,7 @@ pub(crate) struct Mounts {
     descriptors: Vec<OwnedFd>,
     /// Whether each of `mounts` is a directory.
     directories: Vec<bool>,
-    /// Uppers of writable binds: thrown away.
-    _scratch: Vec<Scratch>,
+    held: Held,
 }
 
 impl Mounts {
@@ -38,7 +39,7 @@ impl Mounts {
             env: Vec::new(),
             descriptors: Vec::new(),
             directories: Vec::new(),
-            _scratch: Vec::new(),
+            held: Held::default(),
         };
         for mount in &op.mounts {
             let target = mount.target.as_deref();
@@ -52,7 +53,7 @@ impl Mounts {
                     all.detach(target, fd, kind, mount.read_only);
                 }
                 MountKind::Cache(cache) => {
-                    let fd = cache_directory(job, cache)?;
+                    let fd = cache_directory(job, cache, &mut all.held)?;
                     all.detach(target, fd, FileKind::Directory, mount.read_only);
                 }
                 MountKind::Secret(secret) => {
@@ -138,15 +139,12 @@ impl Mounts {
                 lowers
             }
             MountRoot::Context => {
-                let context = world.context.ok_or_else(|| {
-                    StepError::Missing("there is no build context to mount".to_owned())
-                })?;
-                if !context.ignore.is_empty() {
-                    let message = "RUN --mount=type=bind of a context with a .dockerignore is not \
-                                   supported yet: COPY the files instead";
-                    return Err(StepError::Missing(message.to_owned()));
-                }
-                vec![nothing(world.store)?, context.path.clone()]
+                let scratch = world.store.scratch("context")?;
+                let files = scratch.path().join("fs");
+                fs_err::create_dir(&files)?;
+                copy_of_context(world, &source.path, &Root::open(&files)?, job.cancel)?;
+                self.held.scratch.push(scratch);
+                vec![nothing(world.store)?, files]
             }
         };
         let whole = if read_only {
@@ -155,7 +153,7 @@ impl Mounts {
             let scratch = world.store.scratch("bind")?;
             let active = Active::new(scratch.path(), lowers)?;
             let root = Root::from_fd(active.mount()?);
-            self._scratch.push(scratch);
+            self.held.scratch.push(scratch);
             root
         };
         let resolved = whole.resolve(&source.path, Follow::Yes)?;
@@ -170,14 +168,111 @@ impl Mounts {
     }
 }
 
-/// The directory of a cache mount; made with its first use.
-fn cache_directory(job: &Job<'_>, cache: &CacheMount) -> Result<OwnedFd, StepError> {
-    // The id is a stranger's text and never becomes a path.
-    let name = format!("cache-{}", Digest::of(&cache.id).hex());
-    let volumes = Root::open(job.world.store.root().join("volumes"))?;
-    if volumes.stat(&name, Follow::No)?.is_none() {
-        let new = NewDirs { mode: cache.mode, owner: Some((cache.uid, cache.gid)) };
-        volumes.create_dir_all(&name, new)?;
+/// Whether a process is shown files of the context.
+pub(crate) fn shows_context(op: &Run) -> bool {
+    context_paths(op).next().is_some()
+}
+
+fn context_paths(op: &Run) -> impl Iterator<Item = &str> {
+    op.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Bind(MountSource { root: MountRoot::Context, path }) => Some(path.as_str()),
+        _ => None,
+    })
+}
+
+/// The digests of what each bind mount of the context shows.
+pub(crate) fn context_digests(
+    world: &World<'_>,
+    op: &Run,
+    cancel: &CancelToken,
+) -> Result<Vec<Digest>, StepError> {
+    let trees = Trees::mount(*world, &visible(""), &[])?;
+    let digest = |path| Ok(trees.select(&visible(path), cancel)?.digest());
+    context_paths(op).map(digest).collect()
+}
+
+/// Copies what the ignore rules leave of `path` to the same path in an empty tree.
+fn copy_of_context(
+    world: &World<'_>,
+    path: &str,
+    into: &Root,
+    cancel: &CancelToken,
+) -> Result<(), StepError> {
+    let op = visible(path);
+    let trees = Trees::mount(*world, &op, &[])?;
+    let selection = trees.select(&op, cancel)?;
+    trees.apply(&op, &selection, into, cancel)?;
+    Ok(())
+}
+
+/// A copy of `path` in the context to the same path.
+fn visible(path: &str) -> Copy {
+    Copy {
+        has_root: false,
+        sources: vec![CopySource::Context { path: path.to_owned() }],
+        destination: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
+        into_directory: false,
+        chown: None,
+        chmod: None,
+        exclude: Vec::new(),
+        unpack: false,
+        link: false,
+        parents: false,
     }
-    Ok(rbuild_snapshot::bind(&job.world.store.root().join("volumes").join(name))?)
+}
+
+/// The directory of a cache mount; made with its first use.
+///
+/// `locked` waits for the other user, `private` takes an empty directory of its own while there
+/// is one. With `--no-cache` the directory starts anew and stays the one that is used.
+fn cache_directory(
+    job: &Job<'_>,
+    cache: &CacheMount,
+    held: &mut Held,
+) -> Result<OwnedFd, StepError> {
+    if cache.seed.is_some() {
+        let message = "RUN --mount=type=cache with from= is not supported yet";
+        return Err(StepError::Missing(message.to_owned()));
+    }
+    let store = job.world.store;
+    // The id is a stranger's text and never becomes a path.
+    let id = Digest::of(format!("cache mount {}", cache.id));
+    let mut directory = store.root().join("volumes").join(format!("cache-{}", id.hex()));
+    match cache.sharing {
+        Sharing::Shared => {}
+        Sharing::Locked => held.locks.push(store.step_lock(&id, job.cancel)?),
+        Sharing::Private => match store.try_step_lock(&id)? {
+            Some(lock) => held.locks.push(lock),
+            None => {
+                let scratch = store.scratch("cache")?;
+                directory = scratch.path().join("fs");
+                held.scratch.push(scratch);
+            }
+        },
+    }
+    if job.no_cache && directory.exists() {
+        let old = store.scratch("cache")?;
+        fs_err::rename(&directory, old.path().join("fs"))?;
+    }
+    if !directory.exists() {
+        fs_err::create_dir_all(&directory)?;
+        let root = Root::open(&directory)?;
+        root.set_owner("", cache.uid, cache.gid)?;
+        root.set_mode("", cache.mode)?;
+    }
+    let root = Root::open(&directory)?;
+    let inside = root.resolve(&cache.path, Follow::Yes)?;
+    if inside.found.is_none() {
+        let new = NewDirs { mode: cache.mode, owner: Some((cache.uid, cache.gid)) };
+        root.create_dir_all(&inside.path, new)?;
+    }
+    let whole = rbuild_snapshot::bind(&directory)?;
+    Ok(rbuild_snapshot::subtree(whole.as_fd(), &inside.path)?)
+}
+
+/// What lives as long as the process runs.
+#[derive(Default)]
+struct Held {
+    scratch: Vec<Scratch>,
+    locks: Vec<StepLock>,
 }

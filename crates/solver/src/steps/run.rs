@@ -18,7 +18,8 @@ const INJECTED: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 
 pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<Executed, Failed> {
     let world = &job.world;
-    let writing = Writing::start(world, "run", chain, stubs(world.store).map_err(StepError::from)?)?;
+    let writing =
+        Writing::start(world, "run", chain, stubs(world.store).map_err(StepError::from)?)?;
     let root = writing.mount()?;
     // These stay in the image when it lacked them, as with every other builder.
     for directory in ["/proc", "/sys", "/dev"] {

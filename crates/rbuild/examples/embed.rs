@@ -6,6 +6,8 @@
 //! cargo run --package rbuild --example embed
 //! ```
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "an example is a program")]
+
 use std::process::ExitCode;
 
 use rbuild::{

@@ -2,6 +2,8 @@
 //!
 //! The harness is our own `main`, because the test program is also the sandbox helper.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test program with its own main")]
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,7 +21,7 @@ fn main() {
     if !able {
         eprintln!("skipped: sandbox tests need root and /bin/busybox (Debian's busybox-static)");
     }
-    let tests: [(&str, fn() -> Result<(), Failed>); 14] = [
+    let tests: [(&str, Test); 14] = [
         ("output_and_exit_code_come_back", output_and_exit_code_come_back),
         (
             "programs_that_cannot_start_have_dockers_codes",
@@ -47,6 +49,8 @@ fn main() {
         .collect();
     libtest_mimic::run(&arguments, trials).exit();
 }
+
+type Test = fn() -> Result<(), Failed>;
 
 /// A busybox root filesystem in a temporary directory.
 struct Base {

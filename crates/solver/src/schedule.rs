@@ -700,7 +700,7 @@ impl<'env> Coordinator<'_, 'env> {
             Message::Executed { vertex, result } => {
                 self.running -= 1;
                 let outcome = result
-                    .map_err(|failed| self.failure_of(vertex, failed.source, failed.log_tail))?;
+                    .map_err(|failed| self.failure_of(vertex, *failed.source, failed.log_tail))?;
                 self.executed(vertex, outcome)?;
             }
         }

@@ -49,13 +49,13 @@ pub(crate) struct Executed {
 
 /// A failure and the end of the output.
 pub(crate) struct Failed {
-    pub(crate) source: StepError,
+    pub(crate) source: Box<StepError>,
     pub(crate) log_tail: Vec<u8>,
 }
 
 impl From<StepError> for Failed {
     fn from(source: StepError) -> Self {
-        Self { source, log_tail: Vec::new() }
+        Self { source: Box::new(source), log_tail: Vec::new() }
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
         Err(error) => Some(error.into()),
     };
     if let Some(source) = failure {
-        return Err(Failed { source, log_tail: log.into_tail() });
+        return Err(Failed { source: Box::new(source), log_tail: log.into_tail() });
     }
     placeholders.remove()?;
     drop(root);

@@ -1,0 +1,349 @@
+//! `rbuild build`: arguments, and their one translation into a [`BuildRequest`].
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use rbuild::{
+    BuildRequest, ContextInput, Destination, DockerfileInput, Network, NoCache, Output, Platform,
+    Pull,
+};
+
+use crate::args::other_flags::{OfBuild, OtherFlags};
+use crate::args::progress::ProgressMode;
+use crate::args::{output, secret};
+use crate::environment::Environment;
+use crate::failure::Failure;
+
+/// More than any Dockerfile: what is typed into the wrong command ends here.
+const MAX_DOCKERFILE: u64 = 16 << 20;
+
+/// Build an image from a Dockerfile.
+#[derive(Debug, Args)]
+#[command(override_usage = "rbuild [build] [OPTIONS] PATH\n       rbuild [build] [OPTIONS] -")]
+pub struct BuildArgs {
+    /// Directory that COPY and ADD take files from; `-` reads a Dockerfile from standard input and
+    /// has none
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Name of the image, `name[:tag]`; may be repeated
+    #[arg(short, long, value_name = "NAME")]
+    pub tag: Vec<String>,
+    /// The Dockerfile; `-` reads it from standard input [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// Value of an ARG; without `=` taken from the environment; may be repeated
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// Stage to build instead of the last
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Run every step
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Run every step of these stages
+    #[arg(long, value_name = "STAGE,…", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
+    /// Label of the image; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    /// Platform to build for, such as linux/arm64
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Network of RUN: `default` is the host's for now
+    #[arg(long, alias = "net", value_name = "default|none|host", default_value = "default")]
+    pub network: String,
+    /// What to make besides the image in the store: type=oci|docker|tar|local,dest=PATH; a bare
+    /// PATH is a directory, `-` a tar on standard output
+    #[arg(short, long, value_name = "OUTPUT")]
+    pub output: Vec<String>,
+    /// Changes nothing: the image is always in the store
+    #[arg(long, hide = true)]
+    pub load: bool,
+    /// How to show progress [env: BUILDKIT_PROGRESS] [default: auto]
+    #[arg(long, value_name = "MODE")]
+    pub progress: Option<ProgressMode>,
+    /// Print the image id only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Write the image id to this file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+    /// Write what was built to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    /// When to ask the registry for base images
+    #[arg(
+        long,
+        value_name = "always|missing|never",
+        default_value = "missing",
+        default_missing_value = "always",
+        num_args = 0..=1,
+        require_equals = true,
+        hide_default_value = true
+    )]
+    pub pull: PullPolicy,
+    /// Secret of `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE
+    #[arg(long, value_name = "SECRET")]
+    pub secret: Vec<String>,
+    /// Steps to run at once [default: the number of processors]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<std::num::NonZeroUsize>,
+    /// `dot` prints the graph of the build instead of building
+    #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true)]
+    pub call: String,
+    /// Flags of Docker that are not here.
+    #[command(flatten)]
+    pub other: OtherFlags<OfBuild>,
+}
+
+/// `--pull`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PullPolicy {
+    /// Always
+    #[value(alias = "true")]
+    Always,
+    /// When the store has none
+    #[value(alias = "false")]
+    Missing,
+    /// Never
+    Never,
+}
+
+/// What `--call` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// Build.
+    Build,
+    /// Print the graph.
+    Dot,
+}
+
+impl BuildArgs {
+    /// Build or print.
+    pub fn call(&self) -> Result<Call, Failure> {
+        match self.call.as_str() {
+            "build" => Ok(Call::Build),
+            "dot" => Ok(Call::Dot),
+            other => Err(Failure::usage(format!("--call={other} is not supported yet"))),
+        }
+    }
+
+    /// The arguments as the engine wants them. Reads standard input and the files of secrets.
+    pub fn request(&self, environment: &Environment) -> Result<BuildRequest, Failure> {
+        self.other.settle()?;
+        let (context, dockerfile) = self.inputs()?;
+        let mut request = BuildRequest::new(".");
+        request.context = context;
+        request.dockerfile = dockerfile;
+        let options = &mut request.options;
+        options.target.clone_from(&self.target);
+        options.platform = self.platform.as_deref().map(platform).transpose()?;
+        options.network = network(&self.network)?;
+        options.no_cache = match (self.no_cache, self.no_cache_filter.is_empty()) {
+            (true, _) => NoCache::All,
+            (false, true) => NoCache::Off,
+            (false, false) => NoCache::Stages(self.no_cache_filter.clone()),
+        };
+        for label in &self.label {
+            let (name, value) = label.split_once('=').unwrap_or((label, ""));
+            options.labels.insert(name.to_owned(), value.to_owned());
+        }
+        if let Some(epoch) = environment.source_date_epoch() {
+            options.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
+        }
+        for argument in &self.build_arg {
+            let (name, value) = match argument.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (argument.as_str(), environment.get(argument)),
+            };
+            if name.is_empty() {
+                return Err(Failure::usage(format!("--build-arg {argument}: no name")));
+            }
+            if let Some(value) = value {
+                options.build_args.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        request.secrets = secret::read(&self.secret, environment)?;
+        request.jobs = self.jobs.map(std::num::NonZeroUsize::get);
+        request.pull = match self.pull {
+            PullPolicy::Always => Pull::Always,
+            PullPolicy::Missing => Pull::Missing,
+            PullPolicy::Never => Pull::Never,
+        };
+        request.tags.clone_from(&self.tag);
+        for text in &self.output {
+            let wanted = output::parse(text)?;
+            request.outputs.extend(wanted.output);
+            request.tags.extend(wanted.names);
+        }
+        one_reader_of_stdout(&request.outputs, self.quiet)?;
+        Ok(request)
+    }
+
+    /// Context and Dockerfile. Only one of them can be standard input.
+    fn inputs(&self) -> Result<(ContextInput, DockerfileInput), Failure> {
+        let is_stdin = |path: &Path| path == Path::new("-");
+        if is_stdin(&self.path) {
+            if self.file.is_some() {
+                return Err(Failure::usage_hint(
+                    "PATH `-` reads the Dockerfile from standard input, so --file has no place",
+                    "for a context and a Dockerfile on standard input: `rbuild -f - DIR`",
+                ));
+            }
+            return Ok((ContextInput::None, dockerfile_on_stdin()?));
+        }
+        if let Some(kind) = remote(&self.path.to_string_lossy()) {
+            return Err(Failure::usage_hint(
+                format!("{} as the context is not supported yet", kind),
+                "fetch it, then give the directory",
+            ));
+        }
+        let metadata = fs_err::metadata(&self.path).map_err(Failure::io("open the context"))?;
+        if !metadata.is_dir() {
+            let path = self.path.display();
+            return Err(Failure::usage_hint(
+                format!("the context {path} is not a directory"),
+                format!("to build that Dockerfile: `rbuild -f {path} DIR`"),
+            ));
+        }
+        let dockerfile = match &self.file {
+            None => DockerfileInput::Default,
+            Some(path) if is_stdin(path) => dockerfile_on_stdin()?,
+            Some(path) => DockerfileInput::Path(path.clone()),
+        };
+        Ok((ContextInput::Directory(self.path.clone()), dockerfile))
+    }
+}
+
+fn dockerfile_on_stdin() -> Result<DockerfileInput, Failure> {
+    let mut bytes = Vec::new();
+    let mut stdin = std::io::stdin().lock().take(MAX_DOCKERFILE + 1);
+    stdin.read_to_end(&mut bytes).map_err(Failure::io("read the Dockerfile on standard input"))?;
+    if bytes.len() as u64 > MAX_DOCKERFILE {
+        return Err(Failure::usage("what came on standard input is too long for a Dockerfile"));
+    }
+    if looks_like_an_archive(&bytes) {
+        return Err(Failure::usage_hint(
+            "a tar on standard input as the context is not supported yet",
+            "unpack it and give the directory",
+        ));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::usage("what came on standard input is not UTF-8 text"))?;
+    Ok(DockerfileInput::Text { name: "Dockerfile".to_owned(), text })
+}
+
+/// Magic numbers of tar, gzip, bzip2, xz and zstd.
+fn looks_like_an_archive(bytes: &[u8]) -> bool {
+    let starts: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"];
+    starts.iter().any(|magic| bytes.starts_with(magic)) || bytes.get(257..262) == Some(b"ustar")
+}
+
+fn remote(text: &str) -> Option<&'static str> {
+    let git = text.starts_with("git@") || text.starts_with("git://") || text.ends_with(".git");
+    let web = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+    match (git, web) {
+        (true, _) => Some("a git repository"),
+        (false, true) => Some("a URL"),
+        (false, false) => None,
+    }
+}
+
+fn platform(text: &str) -> Result<Platform, Failure> {
+    if text.contains(',') {
+        let message = format!("--platform {text}: several platforms are not supported yet");
+        return Err(Failure::usage_hint(message, "build one after the other"));
+    }
+    text.parse().map_err(|error| Failure::usage(format!("--platform: {error}")))
+}
+
+fn network(text: &str) -> Result<Network, Failure> {
+    match text {
+        "default" | "" => Ok(Network::Default),
+        "none" => Ok(Network::None),
+        "host" => Ok(Network::Host),
+        other => Err(Failure::usage_hint(
+            format!("--network {other}: named networks are not supported yet"),
+            "there are default, none and host",
+        )),
+    }
+}
+
+/// Two archives in one stream are none, and an archive on the screen is a mistake.
+fn one_reader_of_stdout(outputs: &[Output], quiet: bool) -> Result<(), Failure> {
+    use std::io::IsTerminal as _;
+    let to_stdout = outputs.iter().filter(|output| {
+        matches!(
+            output,
+            Output::OciArchive(Destination::Stdout)
+                | Output::DockerArchive(Destination::Stdout)
+                | Output::Tar(Destination::Stdout)
+        )
+    });
+    match to_stdout.count() + usize::from(quiet) {
+        2.. if quiet => Err(Failure::usage("--quiet and an output both want standard output")),
+        2.. => Err(Failure::usage("several outputs want standard output")),
+        1 if !quiet && std::io::stdout().is_terminal() => Err(Failure::usage_hint(
+            "an archive is not written to a terminal",
+            "redirect standard output, or give dest=FILE",
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        build: BuildArgs,
+    }
+
+    fn request(line: &str, variables: &[(&str, &str)]) -> Result<BuildRequest, Failure> {
+        let words = std::iter::once("build").chain(line.split_whitespace());
+        let line =
+            Line::try_parse_from(words).map_err(|error| Failure::usage(error.to_string()))?;
+        line.build.request(&Environment::of(variables))
+    }
+
+    #[test]
+    fn build_arguments_come_from_the_line_and_the_environment() {
+        let variables = [("SET", "s"), ("SOURCE_DATE_EPOCH", "7"), ("HTTP_PROXY", "p")];
+        let line = "--build-arg A=1=2 --build-arg SET --build-arg UNSET .";
+        let args = request(line, &variables).unwrap().options.build_args;
+        let expected = [("A", "1=2"), ("SET", "s"), ("SOURCE_DATE_EPOCH", "7")];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(args.into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn pull_is_a_switch_and_a_choice() {
+        assert_eq!(request(".", &[]).unwrap().pull, Pull::Missing);
+        assert_eq!(request("--pull .", &[]).unwrap().pull, Pull::Always);
+        assert_eq!(request("--pull=never .", &[]).unwrap().pull, Pull::Never);
+        assert_eq!(request("--pull=false .", &[]).unwrap().pull, Pull::Missing);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        let refused = |line: &str| match request(line, &[]) {
+            Err(Failure::Usage { message, .. }) => message,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(refused("--ssh default ."), "--ssh is not supported yet".to_owned());
+        assert_eq!(
+            refused("--provenance=mode=max ."),
+            "--provenance=mode=max is not supported yet"
+        );
+        assert!(refused("--platform linux/amd64,linux/arm64 .").contains("several platforms"));
+        assert!(refused("--network mynet .").contains("named networks"));
+        assert!(refused("https://example.com/x.git").contains("a git repository"));
+        assert!(refused("-o type=oci -q .").contains("standard output"));
+        assert!(request("--provenance=false --sbom=false --load --rm --force-rm .", &[]).is_ok());
+    }
+}

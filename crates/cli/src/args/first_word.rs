@@ -1,0 +1,191 @@
+//! Settles which command a line means before clap reads it: `rbuild -t app .` builds, and Docker's
+//! longer spellings (`image ls`, `system df`) are the short ones.
+
+use std::ffi::{OsStr, OsString};
+
+use crate::failure::Failure;
+
+const COMMANDS: [&str; 12] = [
+    "build", "run", "images", "rmi", "tag", "inspect", "history", "du", "prune", "version", "info",
+    "help",
+];
+
+/// Flags of the whole command that take a value as the next word.
+const WITH_VALUE: [&str; 3] = ["--root", "--registry-mirror", "--insecure-registry"];
+
+/// Flags that clap answers itself.
+const ANSWERED: [&str; 4] = ["-h", "--help", "-V", "--version"];
+
+/// Docker's spellings in two words.
+const LONG_FORMS: [(&str, &str, &str); 15] = [
+    ("buildx", "build", "build"),
+    ("buildx", "du", "du"),
+    ("buildx", "prune", "prune"),
+    ("builder", "build", "build"),
+    ("builder", "prune", "prune"),
+    ("container", "run", "run"),
+    ("image", "build", "build"),
+    ("image", "history", "history"),
+    ("image", "inspect", "inspect"),
+    ("image", "list", "images"),
+    ("image", "ls", "images"),
+    ("image", "rm", "rmi"),
+    ("image", "tag", "tag"),
+    ("system", "df", "du"),
+    ("system", "info", "info"),
+];
+
+/// Commands of Docker that are not here yet. A directory of that name can still be built as
+/// `./ps`.
+const NOT_YET: [&str; 34] = [
+    "attach",
+    "bake",
+    "commit",
+    "compose",
+    "container",
+    "cp",
+    "create",
+    "diff",
+    "events",
+    "exec",
+    "export",
+    "image",
+    "import",
+    "kill",
+    "load",
+    "login",
+    "logout",
+    "logs",
+    "network",
+    "port",
+    "ps",
+    "pull",
+    "push",
+    "rename",
+    "restart",
+    "rm",
+    "save",
+    "start",
+    "stats",
+    "stop",
+    "system",
+    "top",
+    "volume",
+    "wait",
+];
+
+/// The line with its command named.
+pub fn settle(mut line: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+    let Some(at) = first_word(&line) else { return Ok(line) };
+    let word = line[at].to_string_lossy().into_owned();
+    let next = line.get(at + 1).map(|next| next.to_string_lossy().into_owned());
+    if let Some((_, _, short)) = LONG_FORMS
+        .iter()
+        .find(|(first, second, _)| *first == word && Some(*second) == next.as_deref())
+    {
+        line.splice(at..=at + 1, [OsString::from(short)]);
+    } else if NOT_YET.contains(&word.as_str()) {
+        return Err(Failure::usage(format!("`rbuild {word}` is not supported yet")));
+    } else if !COMMANDS.contains(&word.as_str()) && !ANSWERED.contains(&word.as_str()) {
+        not_a_misspelling(&line[at], line.len() - at)?;
+        line.insert(at, OsString::from("build"));
+    }
+    Ok(line)
+}
+
+/// Index of the first word that is not a flag of the whole command.
+fn first_word(line: &[OsString]) -> Option<usize> {
+    let mut at = 1;
+    while let Some(word) = line.get(at) {
+        let word = word.to_str().unwrap_or_default();
+        if WITH_VALUE.contains(&word) {
+            at += 2;
+        } else if WITH_VALUE.iter().any(|flag| is_joined(word, flag)) {
+            at += 1;
+        } else {
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// `--flag=value`.
+fn is_joined(word: &str, flag: &str) -> bool {
+    word.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='))
+}
+
+/// `rbuild imagse` is a command spelled wrong, not a context that does not exist.
+fn not_a_misspelling(word: &OsStr, words: usize) -> Result<(), Failure> {
+    let text = word.to_string_lossy();
+    let plain = text.chars().all(|c| c.is_ascii_lowercase());
+    if !plain || text.is_empty() || std::path::Path::new(word).exists() {
+        return Ok(());
+    }
+    let near = COMMANDS.iter().find(|command| is_near(command, &text));
+    match near {
+        Some(command) => Err(Failure::usage_hint(
+            format!("there is neither a command nor a directory named `{text}`"),
+            format!("did you mean `rbuild {command}`?"),
+        )),
+        None if words > 1 => Err(Failure::usage_hint(
+            format!("there is neither a command nor a directory named `{text}`"),
+            "`rbuild --help` lists the commands",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether one edit, or one swap of neighbours, makes `a` into `b`.
+fn is_near(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let (a, b) = (&a[same..], &b[same..]);
+    match (a, b) {
+        ([x, y, rest @ ..], [v, w, other @ ..]) if x == w && y == v && rest == other => true,
+        ([_, rest @ ..], [_, other @ ..]) if rest == other => true,
+        ([_, rest @ ..], other) if rest == other => true,
+        (rest, [_, other @ ..]) if rest == other => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(line: &str) -> String {
+        let words = line.split(' ').map(OsString::from).collect();
+        match settle(words) {
+            Ok(line) => {
+                line.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+            }
+            Err(Failure::Usage { message, .. }) => message,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_builds() {
+        assert_eq!(settled("rbuild -t app ."), "rbuild build -t app .");
+        assert_eq!(settled("rbuild ."), "rbuild build .");
+        assert_eq!(settled("rbuild --root /x -q ."), "rbuild --root /x build -q .");
+        assert_eq!(settled("rbuild --root=/x images"), "rbuild --root=/x images");
+        assert_eq!(settled("rbuild --version"), "rbuild --version");
+        assert_eq!(settled("rbuild"), "rbuild");
+    }
+
+    #[test]
+    fn long_forms_are_short_ones() {
+        assert_eq!(settled("rbuild image ls -q"), "rbuild images -q");
+        assert_eq!(settled("rbuild buildx build ."), "rbuild build .");
+        assert_eq!(settled("rbuild ps -a"), "`rbuild ps` is not supported yet");
+    }
+
+    #[test]
+    fn misspelled_commands_are_not_contexts() {
+        assert!(settled("rbuild imagse").starts_with("there is neither"));
+        assert!(settled("rbuild buid .").starts_with("there is neither"));
+        assert!(is_near("build", "buidl") && is_near("run", "rnu") && is_near("tag", "tags"));
+        assert!(!is_near("build", "images"));
+    }
+}

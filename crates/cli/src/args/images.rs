@@ -1,0 +1,90 @@
+//! Arguments of the commands that look at images or change their names.
+
+use clap::Args;
+
+/// List images.
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    /// Show only this name, `repository[:tag]`
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Also images without a name
+    #[arg(short, long)]
+    pub all: bool,
+    /// Whole ids
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Show digests of manifests
+    #[arg(long)]
+    pub digests: bool,
+    /// `json`, or text with fields such as {{.Repository}}:{{.Tag}}
+    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["quiet", "json"])]
+    pub format: Option<String>,
+    /// One JSON array
+    #[arg(long, conflicts_with = "quiet")]
+    pub json: bool,
+}
+
+/// Remove images.
+#[derive(Debug, Args)]
+pub struct RmiArgs {
+    /// Names or ids
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<String>,
+    /// Remove an image by id although it has several names; a missing image is no error
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+/// Give an image another name.
+#[derive(Debug, Args)]
+pub struct TagArgs {
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// The further name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+/// Show everything about images as JSON.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Names or ids
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<String>,
+    /// Text with fields such as {{.Id}} or {{json .Config}}
+    #[arg(short, long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// `image` is all there is
+    #[arg(long = "type", value_name = "TYPE", default_value = "image", hide = true)]
+    pub kind: String,
+}
+
+/// Show how an image was made.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Whole instructions
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// `json`, or text with fields such as {{.CreatedBy}}
+    #[arg(long, value_name = "FORMAT", conflicts_with = "quiet")]
+    pub format: Option<String>,
+}
+
+/// A command whose answer has fields.
+#[derive(Debug, Args)]
+pub struct FormatArgs {
+    /// `json`, or text with fields
+    #[arg(short, long, value_name = "FORMAT")]
+    pub format: Option<String>,
+}

@@ -1,0 +1,176 @@
+//! `rbuild run`: arguments, and their translation into a [`Process`].
+
+use std::path::PathBuf;
+
+use clap::Args;
+use rbuild::{ContainerNetwork, Process};
+
+use crate::args::other_flags::{OfRun, OtherFlags};
+use crate::args::volume;
+use crate::environment::Environment;
+use crate::failure::Failure;
+
+/// Run a command in a new container, in the foreground.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARGUMENT…]]",
+    after_help = "The container is removed when it ends. Its network is the host's unless \
+                  --network none is given."
+)]
+pub struct RunArgs {
+    /// Remove the container when it ends, which happens in any case
+    #[arg(long)]
+    pub rm: bool,
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the process a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Variable; without `=` taken from the environment; may be repeated
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// File of variables, one a line; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Directory, file or named volume to mount: SOURCE:TARGET[:ro]; may be repeated
+    #[arg(short, long, value_name = "VOLUME")]
+    pub volume: Vec<String>,
+    /// Directory in memory; may be repeated
+    #[arg(long, value_name = "TARGET")]
+    pub tmpfs: Vec<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// User, `name|uid[:group|gid]`
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Program to run instead of the image's entrypoint; empty for none
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// Network of the container
+    #[arg(long, alias = "net", value_name = "host|none", default_value = "host")]
+    pub network: String,
+    /// Host name in the container
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Mount the root filesystem read-only
+    #[arg(long)]
+    pub read_only: bool,
+    /// Name of the container
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Flags of Docker that are not here.
+    #[command(flatten)]
+    pub other: OtherFlags<OfRun>,
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Command and arguments instead of the image's own
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+impl RunArgs {
+    /// The arguments as the engine wants them. Reads the files of variables.
+    pub fn process(&self, environment: &Environment) -> Result<Process, Failure> {
+        self.other.settle()?;
+        let network = match self.network.as_str() {
+            "host" => ContainerNetwork::Host,
+            "none" => ContainerNetwork::None,
+            other => {
+                return Err(Failure::usage_hint(
+                    format!("--network {other} is not supported yet"),
+                    "there are host and none",
+                ));
+            }
+        };
+        let mut volumes = Vec::new();
+        for text in &self.volume {
+            match volume::parse(text)? {
+                Some(volume) => volumes.push(volume),
+                None if self.read_only => {
+                    return Err(Failure::usage_hint(
+                        format!("--volume {text}: not supported yet beside --read-only"),
+                        "give the volume a name: NAME:/TARGET",
+                    ));
+                }
+                None => {}
+            }
+        }
+        let env = volume::variables(&self.env_file, &self.env, environment)?;
+        let entrypoint = self.entrypoint.as_ref().map(|program| match program.as_str() {
+            "" => Vec::new(),
+            program => vec![program.to_owned()],
+        });
+        Ok(Process {
+            argv: self.command.clone(),
+            entrypoint,
+            env,
+            cwd: self.workdir.clone(),
+            user: self.user.clone(),
+            hostname: self.hostname.clone(),
+            network,
+            volumes,
+            tmpfs: self.tmpfs.iter().map(|text| tmpfs(text)).collect::<Result<_, _>>()?,
+            terminal: self.tty,
+            read_only: self.read_only,
+        })
+    }
+}
+
+fn tmpfs(text: &str) -> Result<String, Failure> {
+    match text.split_once(':') {
+        None if text.starts_with('/') => Ok(text.to_owned()),
+        None => Err(Failure::usage(format!("--tmpfs {text}: not an absolute path"))),
+        Some(_) => Err(Failure::usage_hint(
+            format!("--tmpfs {text}: options are not supported yet"),
+            "give the path alone",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn run(line: &str) -> RunArgs {
+        Line::try_parse_from(std::iter::once("run").chain(line.split_whitespace())).unwrap().run
+    }
+
+    #[test]
+    fn flags_behind_the_image_belong_to_the_command() {
+        let run = run("--rm -it -e A=1 busybox sh -c -e --rm");
+        assert!(run.rm && run.interactive && run.tty);
+        assert_eq!(run.image, "busybox");
+        assert_eq!(run.command, ["sh", "-c", "-e", "--rm"]);
+        assert_eq!(run.env, ["A=1"]);
+    }
+
+    #[test]
+    fn flags_of_docker_are_named() {
+        for (line, flag) in [("-d x", "--detach"), ("-p 80:80 x", "--publish")] {
+            match run(line).process(&Environment::default()) {
+                Err(Failure::Usage { message, .. }) => {
+                    assert_eq!(message, format!("{flag} is not supported yet"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(run("--init --restart=no x").process(&Environment::default()).is_ok());
+    }
+
+    #[test]
+    fn an_empty_entrypoint_takes_the_images_away() {
+        let process = run("--entrypoint= x").process(&Environment::default()).unwrap();
+        assert_eq!(process.entrypoint, Some(Vec::new()));
+    }
+}

@@ -1,0 +1,128 @@
+//! `-v SRC:DST[:OPTIONS]` and files of variables.
+
+use std::path::{Path, PathBuf};
+
+use rbuild::{Volume, VolumeSource};
+
+use crate::environment::Environment;
+use crate::failure::Failure;
+
+/// Reads one `--volume`. Nothing for a target alone, an anonymous volume: it would live as long as
+/// the container and begin with what the image has there, and so does the container's own layer.
+pub fn parse(text: &str) -> Result<Option<Volume>, Failure> {
+    let refuse = |why: &str| {
+        Failure::usage_hint(
+            format!("--volume {text}: {why}"),
+            "the form is SOURCE:/TARGET[:ro], where SOURCE is a path or the name of a volume",
+        )
+    };
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, options) = match parts.as_slice() {
+        [target] => (None, *target, ""),
+        [source, target] => (Some(*source), *target, ""),
+        [source, target, options] => (Some(*source), *target, *options),
+        _ => return Err(refuse("too many colons")),
+    };
+    if source == Some("") {
+        return Err(refuse("no source"));
+    }
+    if !target.starts_with('/') || target == "/" {
+        return Err(refuse("the target is not an absolute path below /"));
+    }
+    let mut read_only = false;
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" | "readonly" => read_only = true,
+            // The rest is for labels of SELinux and for systems where files are far away.
+            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
+            other => return Err(refuse(&format!("option `{other}` is not supported yet"))),
+        }
+    }
+    let target = target.to_owned();
+    Ok(source.map(|text| Volume { source: self::source(text), target, read_only }))
+}
+
+/// A path has a slash in it or starts with a dot; everything else is a name.
+fn source(text: &str) -> VolumeSource {
+    let is_path = text.contains('/') || text.starts_with('.');
+    match is_path {
+        true => VolumeSource::Path(std::path::absolute(text).unwrap_or_else(|_| text.into())),
+        false => VolumeSource::Named(text.to_owned()),
+    }
+}
+
+/// The variables of `--env-file` and `--env`, in the order in which later ones win. A name alone
+/// takes the caller's value, and is left out when there is none.
+pub fn variables(
+    files: &[PathBuf],
+    given: &[String],
+    environment: &Environment,
+) -> Result<Vec<String>, Failure> {
+    let mut variables = Vec::new();
+    for file in files {
+        let text = fs_err::read_to_string(file).map_err(Failure::io("read the variables"))?;
+        variables.extend(of_file(&text, file, environment)?);
+    }
+    for text in given {
+        if text.is_empty() || text.starts_with('=') {
+            return Err(Failure::usage(format!("--env {text}: no name")));
+        }
+        variables.extend(variable(text, environment));
+    }
+    Ok(variables)
+}
+
+/// Docker's grammar: no quotes, no expansion; `#` starts a comment only at the start of a line.
+fn of_file(text: &str, path: &Path, environment: &Environment) -> Result<Vec<String>, Failure> {
+    let mut variables = Vec::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split('=').next().unwrap_or_default();
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            let place = format!("{}:{}", path.display(), number + 1);
+            return Err(Failure::usage(format!("{place}: {name:?} is not a name")));
+        }
+        variables.extend(variable(line, environment));
+    }
+    Ok(variables)
+}
+
+fn variable(text: &str, environment: &Environment) -> Option<String> {
+    match text.contains('=') {
+        true => Some(text.to_owned()),
+        false => environment.get(text).map(|value| format!("{text}={value}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_of_volumes() {
+        let volume = |text: &str| parse(text).unwrap().unwrap();
+        assert_eq!(volume("/a:/b:ro,z").source, VolumeSource::Path("/a".into()));
+        assert!(volume("/a:/b:ro,z").read_only && volume("/a:/b").target == "/b");
+        assert_eq!(volume("data:/b").source, VolumeSource::Named("data".to_owned()));
+        assert_eq!(parse("/b").unwrap(), None);
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(volume("./x:/b").source, VolumeSource::Path(here.join("x")));
+        for bad in ["", "a:b", ":/x", "/a:/b:ro:z", "/a:/b:what", "/a:/"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn files_of_variables_follow_docker() {
+        let environment = Environment::of(&[("SET", "s")]);
+        let text = "\u{feff}# comment\n\n  A=1 # not a comment\nB=\"quoted\"\nSET\nUNSET\nC=\n";
+        let variables = of_file(text, Path::new("f"), &environment).unwrap();
+        assert_eq!(variables, ["A=1 # not a comment", "B=\"quoted\"", "SET=s", "C="]);
+        assert!(of_file("A B=1", Path::new("f"), &environment).is_err());
+        assert!(of_file("=1", Path::new("f"), &environment).is_err());
+    }
+}

@@ -1,0 +1,90 @@
+//! `rbuild build`.
+
+use std::path::Path;
+use std::time::Instant;
+
+use rbuild::{Built, Silent};
+use serde_json::{Map, Value, json};
+
+use crate::args::build::{BuildArgs, Call};
+use crate::args::progress::ProgressMode;
+use crate::commands::Context;
+use crate::failure::Failure;
+use crate::progress::{self, Warnings};
+use crate::{exit_code, interrupt, output, report};
+
+/// Builds, or prints the graph.
+pub fn run(args: &BuildArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    let call = args.call()?;
+    let mode = match args.quiet {
+        true => ProgressMode::Quiet,
+        false => ProgressMode::settle(args.progress, context.environment)?,
+    };
+    let request = args.request(context.environment)?;
+    let cancel = interrupt::cancel_on_interrupt()?;
+    let engine = context.engine()?;
+    if call == Call::Dot {
+        output::data(engine.graph(&request, &Silent, &cancel)?)?;
+        return Ok(exit_code::SUCCESS);
+    }
+
+    let started = Instant::now();
+    let display = progress::display(mode, context.environment);
+    let progress = Warnings::new(display.as_ref());
+    let outcome = engine.build(&request, &progress, &cancel);
+    display.close();
+    let warnings = progress.into_list();
+    if !warnings.is_empty() && speaks(mode) {
+        let (name, text) = report::dockerfile(&request);
+        report::warnings(&name, text.as_deref(), &warnings);
+    }
+    let built = outcome?;
+
+    if let Some(image) = &built.image {
+        if let Some(file) = &args.iidfile {
+            write(file, image.id.to_string().as_bytes())?;
+        }
+        if mode == ProgressMode::Quiet {
+            output::line(&image.id.to_string())?;
+        }
+    }
+    if let Some(file) = &args.metadata_file {
+        let mut text = serde_json::to_vec_pretty(&metadata(&built)).unwrap_or_default();
+        text.push(b'\n');
+        write(file, &text)?;
+    }
+    if speaks(mode) {
+        output::say(&report::built(&built, started.elapsed()));
+    }
+    Ok(exit_code::SUCCESS)
+}
+
+/// Whether people read along.
+fn speaks(mode: ProgressMode) -> bool {
+    matches!(mode, ProgressMode::Auto | ProgressMode::Tty | ProgressMode::Plain)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    fs_err::write(path, bytes).map_err(Failure::io("write what was built"))
+}
+
+/// The keys of `docker buildx build --metadata-file`, and the steps under a key of our own.
+fn metadata(built: &Built) -> Value {
+    let mut document = Map::new();
+    if let Some(image) = &built.image {
+        let descriptor = json!({
+            "mediaType": image.media_type,
+            "digest": image.manifest_digest,
+            "size": image.manifest_size,
+            "platform": image.platform,
+        });
+        document.insert("containerimage.config.digest".to_owned(), json!(image.id));
+        document.insert("containerimage.descriptor".to_owned(), descriptor);
+        document.insert("containerimage.digest".to_owned(), json!(image.manifest_digest));
+        if !image.names.is_empty() {
+            document.insert("image.name".to_owned(), json!(image.names.join(",")));
+        }
+    }
+    document.insert("rbuild.steps".to_owned(), json!(built.steps));
+    Value::Object(document)
+}

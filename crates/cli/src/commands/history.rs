@@ -1,0 +1,85 @@
+//! `rbuild history`.
+
+use rbuild::HistoryLine;
+use serde_json::{Value, json};
+
+use crate::args::images::HistoryArgs;
+use crate::commands::Context;
+use crate::failure::Failure;
+use crate::table::Table;
+use crate::template::Template;
+use crate::{exit_code, human, output};
+
+/// Columns that an instruction gets, as in Docker.
+const INSTRUCTION: usize = 45;
+/// What stands for the id of a layer, which is no image of its own.
+const MISSING: &str = "<missing>";
+
+/// Shows how an image was made, the last instruction first.
+pub fn run(args: &HistoryArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    let template = args.format.as_deref().map(Template::parse).transpose()?;
+    let engine = context.engine()?;
+    let lines = engine.history(&args.image)?;
+    let id = engine.image_config(&args.image)?.id;
+    let id = if args.no_trunc { id.to_string() } else { id.short() };
+    let ids = std::iter::once(id.as_str()).chain(std::iter::repeat(MISSING));
+    let now = human::now();
+    let rows: Vec<Row> =
+        lines.iter().zip(ids).map(|(line, id)| row(line, id, now, args.no_trunc)).collect();
+    if let Some(template) = template {
+        for row in &rows {
+            output::line(&template.render(&row.document())?)?;
+        }
+    } else if args.quiet {
+        for row in &rows {
+            output::line(row.id)?;
+        }
+    } else {
+        let mut table = Table::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
+        for row in &rows {
+            table.row(&[row.id, &row.since, &row.created_by, &row.size, row.comment]);
+        }
+        output::data(table.render())?;
+    }
+    Ok(exit_code::SUCCESS)
+}
+
+struct Row<'a> {
+    id: &'a str,
+    since: String,
+    created: &'a str,
+    created_by: String,
+    size: String,
+    comment: &'a str,
+}
+
+impl Row<'_> {
+    fn document(&self) -> Value {
+        json!({
+            "ID": self.id,
+            "CreatedSince": self.since,
+            "CreatedAt": self.created,
+            "CreatedBy": self.created_by,
+            "Size": self.size,
+            "Comment": self.comment,
+        })
+    }
+}
+
+fn row<'a>(line: &'a HistoryLine, id: &'a str, now: i64, whole: bool) -> Row<'a> {
+    let created = line.created.as_deref().unwrap_or_default();
+    let since = human::parse_rfc3339(created).map(|millis| human::ago(millis, now));
+    let text = line.created_by.split_whitespace().collect::<Vec<_>>().join(" ");
+    let created_by = match whole {
+        true => text,
+        false => console::truncate_str(&text, INSTRUCTION, "…").into_owned(),
+    };
+    Row {
+        id,
+        since: since.unwrap_or_else(|| "N/A".to_owned()),
+        created,
+        created_by,
+        size: human::bytes(line.size),
+        comment: &line.comment,
+    }
+}

@@ -1,0 +1,63 @@
+//! `rbuild inspect`.
+
+use rbuild::{ImageDetails, Reference};
+use serde_json::{Value, json};
+
+use crate::args::images::InspectArgs;
+use crate::commands::Context;
+use crate::failure::Failure;
+use crate::template::Template;
+use crate::{exit_code, human, output, report};
+
+/// Prints what Docker's `image inspect` prints, as far as it is known here.
+pub fn run(args: &InspectArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    if args.kind != "image" {
+        return Err(Failure::usage(format!("--type={} is not supported yet", args.kind)));
+    }
+    let template = args.format.as_deref().map(Template::parse).transpose()?;
+    let engine = context.engine()?;
+    let (mut documents, mut code) = (Vec::new(), exit_code::SUCCESS);
+    for name in &args.images {
+        match engine.image_config(name) {
+            Ok(details) => documents.push(document(&details)),
+            Err(error) => code = report::failure(&error.into()),
+        }
+    }
+    match template {
+        None => output::line(&format!("{:#}", Value::from(documents)))?,
+        Some(template) => {
+            for document in &documents {
+                output::line(&template.render(document)?)?;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn document(details: &ImageDetails) -> Value {
+    let config = &details.config;
+    let names: Vec<Reference> = details.names.iter().filter_map(|name| name.parse().ok()).collect();
+    let tags: Vec<String> = names.iter().map(Reference::familiar).collect();
+    let mut digests: Vec<String> = names
+        .iter()
+        .map(|name| format!("{}@{}", name.familiar_name(), details.manifest_digest))
+        .collect();
+    digests.dedup();
+    let created = config.created.clone().unwrap_or_else(|| human::rfc3339(details.created_ms));
+    json!({
+        "Id": details.id,
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Comment": config.history.last().map_or("", |last| last.comment.as_str()),
+        "Created": created,
+        "Author": config.author,
+        "Architecture": config.architecture,
+        "Variant": config.variant.clone().unwrap_or_default(),
+        "Os": config.os,
+        "Size": details.size,
+        "Config": config.config,
+        "RootFS": { "Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids },
+        "Metadata": { "LastTagTime": human::rfc3339(details.created_ms) },
+        "Descriptor": { "digest": details.manifest_digest },
+    })
+}

@@ -1,0 +1,52 @@
+//! One file per command. A command prints its data and returns the code to exit with.
+
+mod build;
+mod du;
+mod history;
+mod images;
+mod info;
+mod inspect;
+mod prune;
+mod rmi;
+mod run;
+mod tag;
+mod terminal;
+mod version;
+
+use rbuild::Engine;
+
+use crate::args::global::GlobalArgs;
+use crate::args::{Args, Command};
+use crate::environment::Environment;
+use crate::failure::Failure;
+
+/// What a command gets besides its own arguments.
+pub struct Context<'a> {
+    global: &'a GlobalArgs,
+    environment: &'a Environment,
+}
+
+impl Context<'_> {
+    /// Opens the store. Only commands that need it do: the others answer at once.
+    fn engine(&self) -> Result<Engine, Failure> {
+        Ok(Engine::with_options(self.global.engine_options(self.environment)?)?)
+    }
+}
+
+/// Runs the command.
+pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
+    let context = Context { global: &args.global, environment };
+    match args.command {
+        Command::Build(args) => build::run(&args, &context),
+        Command::Run(args) => run::run(&args, &context),
+        Command::Images(args) => images::run(&args, &context),
+        Command::Rmi(args) => rmi::run(&args, &context),
+        Command::Tag(args) => tag::run(&args, &context),
+        Command::Inspect(args) => inspect::run(&args, &context),
+        Command::History(args) => history::run(&args, &context),
+        Command::Du(args) => du::run(&args, &context),
+        Command::Prune(args) => prune::run(&args, &context),
+        Command::Version(args) => version::run(&args, &context),
+        Command::Info(args) => info::run(&args, &context),
+    }
+}

@@ -1,0 +1,168 @@
+//! `rbuild run`: a container in the foreground.
+//!
+//! Three threads besides the one that waits: one passes signals on; with a terminal, one passes
+//! keys in and one passes output out. Those that read may block for ever and are left behind when
+//! the command ends; the one for output is waited for, so that nothing is lost.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use rbuild::{BuildError, CancelToken, Container, ContainerStdio, Ctx, Exit, Pull};
+
+use crate::args::progress::ProgressMode;
+use crate::args::run::RunArgs;
+use crate::commands::{Context, terminal};
+use crate::failure::Failure;
+use crate::{exit_code, interrupt, progress};
+
+/// As many interrupts make the command kill a container that does not listen, as in Docker.
+const PATIENCE: usize = 3;
+/// How long output is waited for after the process has ended.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Runs a container and answers its exit code.
+pub fn run(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    run_inner(args, context).map_err(|failure| {
+        let code = match &failure {
+            Failure::Engine(error) => exit_code::of_run_error(error),
+            Failure::Silent(code) => *code,
+            _ => exit_code::CANNOT_RUN,
+        };
+        Failure::WithCode(code, Box::new(failure))
+    })
+}
+
+fn run_inner(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    let process = args.process(context.environment)?;
+    let typed = args.interactive && args.tty;
+    if typed && !std::io::stdin().is_terminal() {
+        return Err(Failure::usage_hint(
+            "-t with -i needs a terminal at standard input",
+            "leave -t out to pass data in",
+        ));
+    }
+    let name = args.name.clone().unwrap_or_else(random_name);
+    let engine = context.engine()?;
+    let cancel = interrupt::cancel_on_interrupt()?;
+    let mut container = {
+        let display = progress::display(ProgressMode::Auto, context.environment);
+        let ctx = Ctx::new(display.as_ref(), &cancel);
+        let created = engine.create_reporting(&name, &args.image, process, Pull::Missing, ctx);
+        display.close();
+        created?
+    };
+    let signals = interrupt::forward(if args.tty { &[libc::SIGWINCH] } else { &[] })?;
+    let stdio = match (args.tty, args.interactive) {
+        (true, _) => ContainerStdio::Terminal,
+        (false, true) => ContainerStdio::Inherit,
+        (false, false) => ContainerStdio::NoInput,
+    };
+    container.start(stdio)?;
+    let code = attend(&mut container, args, typed, signals, &cancel);
+    let deleted = container.delete();
+    let code = code?;
+    deleted?;
+    Ok(code)
+}
+
+/// Stays with the running container until it ends.
+fn attend(
+    container: &mut Container,
+    args: &RunArgs,
+    typed: bool,
+    signals: OwnedFd,
+    cancel: &CancelToken,
+) -> Result<i32, Failure> {
+    let io = |error: std::io::Error| Failure::io("use the container's terminal")(error);
+    let mut raw = None;
+    let mut output = None;
+    let mut size_of = None;
+    if args.tty {
+        let master = container.terminal()?;
+        terminal::copy_size(master.as_fd());
+        size_of = Some(master.try_clone().map_err(io)?);
+        if typed {
+            raw = Some(terminal::Raw::enter()?);
+            let keys = master.try_clone().map_err(io)?;
+            std::thread::spawn(move || terminal::pass_input(keys));
+        }
+        let (ended, wait) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            terminal::pass_output(master);
+            drop(ended);
+        });
+        output = Some(wait);
+    }
+    let waited = wait(container, signals, size_of, cancel);
+    if let Some(wait) = output {
+        // An error that says that the thread is done, or the time is over.
+        let _ = wait.recv_timeout(DRAIN);
+    }
+    drop(raw);
+    match waited {
+        Ok(exit) => Ok(exit.code()),
+        Err(BuildError::Cancelled(_)) => Ok(interrupt::exit_code()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits for the end while another thread passes signals on and follows the terminal's size.
+fn wait(
+    container: &mut Container,
+    signals: OwnedFd,
+    size_of: Option<OwnedFd>,
+    cancel: &CancelToken,
+) -> Result<Exit, BuildError> {
+    let process = container.signaller()?;
+    let give_up = cancel.clone();
+    std::thread::spawn(move || {
+        let mut interrupts = 0;
+        let (mut signals, mut byte) = (std::fs::File::from(signals), [0]);
+        // The end that is written to is never closed, so this ends with the command.
+        while signals.read_exact(&mut byte).is_ok() {
+            let signal = i32::from(byte[0]);
+            match (signal, &size_of) {
+                (libc::SIGWINCH, Some(master)) => terminal::copy_size(master.as_fd()),
+                _ => process.send(signal),
+            }
+            if [libc::SIGINT, libc::SIGTERM].contains(&signal) {
+                interrupts += 1;
+                if interrupts == PATIENCE {
+                    interrupt::interrupted_by(signal);
+                    give_up.cancel();
+                }
+            }
+        }
+    });
+    container.wait(cancel, &mut |_, _| {})
+}
+
+/// A name in messages for who gave none.
+fn random_name() -> String {
+    const MANNERS: [&str; 16] = [
+        "brave", "bright", "calm", "clever", "eager", "gentle", "happy", "keen", "kind", "lively",
+        "merry", "proud", "quick", "quiet", "steady", "witty",
+    ];
+    const PEOPLE: [&str; 16] = [
+        "babbage",
+        "curie",
+        "dijkstra",
+        "euler",
+        "fermat",
+        "gauss",
+        "hopper",
+        "kepler",
+        "lovelace",
+        "mirzakhani",
+        "noether",
+        "perlman",
+        "ramanujan",
+        "shannon",
+        "turing",
+        "wirth",
+    ];
+    let seed = usize::try_from(crate::human::now()).unwrap_or(0);
+    let seed = seed.wrapping_mul(31).wrapping_add(std::process::id() as usize);
+    format!("{}_{}", MANNERS[seed % 16], PEOPLE[seed / 16 % 16])
+}

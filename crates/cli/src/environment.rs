@@ -1,0 +1,142 @@
+//! The only place that reads environment variables. Everything below gets values.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use rbuild::Proxies;
+
+/// What the command takes from its environment, read once.
+#[derive(Debug, Default)]
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+}
+
+impl Environment {
+    /// Reads the environment of this process.
+    pub fn read() -> Self {
+        Self { variables: std::env::vars_os().collect() }
+    }
+
+    /// The value of a variable that is set and is UTF-8.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.variables.get(std::ffi::OsStr::new(name))?.to_str()
+    }
+
+    /// The same, where empty counts as not set.
+    fn filled(&self, name: &str) -> Option<&str> {
+        self.get(name).filter(|value| !value.is_empty())
+    }
+
+    /// The bytes of a variable, for secrets.
+    pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        use std::os::unix::ffi::OsStrExt as _;
+        Some(self.variables.get(std::ffi::OsStr::new(name))?.as_bytes().to_vec())
+    }
+
+    /// The store: `RBUILD_ROOT`, or `/var/lib/rbuild` for root, or rbuild's folder in the user's
+    /// data directory.
+    pub fn root(&self) -> Option<PathBuf> {
+        if let Some(root) = self.filled("RBUILD_ROOT") {
+            return Some(root.into());
+        }
+        if rustix::process::geteuid().is_root() {
+            return Some("/var/lib/rbuild".into());
+        }
+        // The XDG rules: a relative path there is to be ignored.
+        let data =
+            self.filled("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let data = data.or_else(|| Some(PathBuf::from(self.filled("HOME")?).join(".local/share")));
+        Some(data?.join("rbuild"))
+    }
+
+    /// Path of Docker's `config.json`, which holds credentials.
+    pub fn docker_config(&self) -> Option<PathBuf> {
+        let directory = match self.filled("DOCKER_CONFIG") {
+            Some(directory) => PathBuf::from(directory),
+            None => PathBuf::from(self.filled("HOME")?).join(".docker"),
+        };
+        Some(directory.join("config.json"))
+    }
+
+    /// Proxies for registries. `HTTP_PROXY` in capitals is not read: curl's rule, because a web
+    /// server puts a request's `Proxy:` header there.
+    pub fn proxies(&self) -> Proxies {
+        let either = |lower, upper| self.filled(lower).or_else(|| self.filled(upper));
+        let owned = |value: Option<&str>| value.map(str::to_owned);
+        let all = either("all_proxy", "ALL_PROXY");
+        Proxies {
+            http: owned(self.filled("http_proxy").or(all)),
+            https: owned(either("https_proxy", "HTTPS_PROXY").or(all)),
+            none: owned(either("no_proxy", "NO_PROXY")),
+        }
+    }
+
+    /// `RBUILD_REGISTRY_MIRRORS`: `HOST=LOCATION` with commas between.
+    pub fn registry_mirrors(&self) -> Vec<String> {
+        self.list("RBUILD_REGISTRY_MIRRORS")
+    }
+
+    /// `RBUILD_INSECURE_REGISTRIES`: hosts with commas between.
+    pub fn insecure_registries(&self) -> Vec<String> {
+        self.list("RBUILD_INSECURE_REGISTRIES")
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        let items = self.get(name).unwrap_or_default().split(',').map(str::trim);
+        items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// `BUILDKIT_PROGRESS`.
+    pub fn progress(&self) -> Option<&str> {
+        self.filled("BUILDKIT_PROGRESS")
+    }
+
+    /// `SOURCE_DATE_EPOCH`, which becomes a build argument by itself.
+    pub fn source_date_epoch(&self) -> Option<&str> {
+        self.filled("SOURCE_DATE_EPOCH")
+    }
+
+    /// `NO_COLOR` set to anything but nothing (no-color.org).
+    pub fn no_color(&self) -> bool {
+        self.filled("NO_COLOR").is_some()
+    }
+
+    /// A terminal that says of itself that it cannot move its cursor.
+    pub fn dumb_terminal(&self) -> bool {
+        self.get("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
+    }
+}
+
+#[cfg(test)]
+impl Environment {
+    /// An environment of these variables only.
+    pub fn of(variables: &[(&str, &str)]) -> Self {
+        let pairs = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        Self { variables: pairs.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_is_where_the_variable_says() {
+        let environment = Environment::of(&[("RBUILD_ROOT", "/x"), ("HOME", "/h")]);
+        assert_eq!(environment.root().unwrap(), PathBuf::from("/x"));
+    }
+
+    #[test]
+    fn capital_http_proxy_is_not_read_and_lists_are_split() {
+        let environment = Environment::of(&[
+            ("HTTP_PROXY", "http://evil"),
+            ("HTTPS_PROXY", "http://proxy:3128"),
+            ("RBUILD_INSECURE_REGISTRIES", " a:5000, ,b "),
+        ]);
+        let proxies = environment.proxies();
+        assert_eq!(proxies.http, None);
+        assert_eq!(proxies.https.as_deref(), Some("http://proxy:3128"));
+        assert_eq!(environment.insecure_registries(), ["a:5000", "b"]);
+    }
+}

@@ -1,0 +1,53 @@
+//! The numbers that the command exits with.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | a step failed, or the arguments or the Dockerfile are wrong |
+//! | 125 | `run`: the container could not be made or started |
+//! | 126 | `run`: the command is there but cannot be executed |
+//! | 127 | `run`: the command is not there |
+//! | 130, 143 | interrupted by SIGINT, by SIGTERM; everything is cleaned up |
+//! | other | `run`: the code of the process, or 128 and the signal that ended it |
+
+use std::process::ExitCode;
+
+use rbuild::{BuildError, SandboxError};
+
+use crate::failure::Failure;
+
+/// Everything is done.
+pub const SUCCESS: i32 = 0;
+/// Something failed.
+pub const FAILURE: i32 = 1;
+/// `run`: our own failure, as Docker says it.
+pub const CANNOT_RUN: i32 = 125;
+/// What a shell adds to a signal's number.
+pub const SIGNAL_BASE: i32 = 128;
+
+/// The code as the system takes it.
+pub fn of(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1))
+}
+
+/// The code that stands for a failure.
+pub fn of_failure(failure: &Failure) -> i32 {
+    match failure {
+        Failure::Silent(code) | Failure::WithCode(code, _) => *code,
+        Failure::Clap { error, .. } if !error.use_stderr() => SUCCESS,
+        Failure::Clap { code, .. } => *code,
+        Failure::Engine(error) if matches!(**error, BuildError::Cancelled(_)) => {
+            crate::interrupt::exit_code()
+        }
+        Failure::Usage { .. } | Failure::Engine(_) | Failure::Io { .. } => FAILURE,
+    }
+}
+
+/// The code of a container that could not be run.
+pub fn of_run_error(error: &BuildError) -> i32 {
+    match error {
+        BuildError::Sandbox(SandboxError::Start(failure)) => failure.code,
+        BuildError::Cancelled(_) => crate::interrupt::exit_code(),
+        _ => CANNOT_RUN,
+    }
+}

@@ -24,6 +24,9 @@ pub enum SolveError {
     /// Nothing runs and the target is not done: a mistake in the scheduler.
     #[error("the build came to a halt before its target was done; please report this Dockerfile")]
     Stuck,
+    /// A thread panicked: a mistake in the engine.
+    #[error("a thread of the build panicked; please report this Dockerfile")]
+    Panicked,
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

@@ -8,7 +8,8 @@
 //! coordinator alone changes state and reports events, so events come in order. It wakes up at
 //! least every [`TICK`] to look at the caller's cancel token, which it passes on to the steps
 //! through a token of its own; a failed step cancels that one too. The pool is for hashing,
-//! walking and packing; nothing on it waits for anything but the disk.
+//! walking and packing; nothing on it waits for anything but the disk. A thread that panics
+//! still sends its last message, so the coordinator never waits for a thread that is gone.
 //!
 //! # Order
 //!
@@ -18,8 +19,18 @@
 //! wants those inputs; a result from the cache wants the result that it is layered on. So a
 //! stage whose files are already copied is not run again, and an image is unpacked only when a
 //! step needs its files.
+//!
+//! Nothing here calls itself along the graph, which a Dockerfile may make as deep as it likes:
+//! who may go on is put on a list ([`Coordinator::settle`]).
+//!
+//! # Steps that must run
+//!
+//! A step under `--no-cache` is *fresh*: what earlier builds made of it does not count. Nor does
+//! what they made on top of it, so steps on a fresh root, and runs that bind a fresh stage, are
+//! fresh too. A copy from a fresh stage is not: its content key tells whether the files differ.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -92,6 +103,8 @@ struct Node {
     /// The key that needs no file, when it is another.
     definition: Option<Digest>,
     snapshot: Option<SnapshotId>,
+    /// Results of earlier builds do not count.
+    fresh: bool,
     /// An image source's own snapshots, once they are unpacked.
     unpacked: Option<Vec<SnapshotId>>,
     unpacking: bool,
@@ -126,6 +139,7 @@ enum Message {
         vertex: VertexId,
         result: Result<Layer, StepError>,
     },
+    Panicked,
 }
 
 enum Outcome {
@@ -153,7 +167,7 @@ pub fn solve(
     let cancel = CancelToken::default();
     let (sender, receiver) = sync_channel(CHANNEL);
     std::thread::scope(|scope| {
-        let nodes = graph.vertices().map(|_| Node::new()).collect();
+        let nodes: Vec<Node> = graph.vertices().map(|_| Node::new()).collect();
         let mut coordinator = Coordinator {
             graph,
             target,
@@ -164,6 +178,8 @@ pub fn solve(
             scope,
             sender,
             nodes,
+            layers_of_target: vec![false; graph.len()],
+            pending: VecDeque::new(),
             ready: BTreeSet::new(),
             running: 0,
             threads: 0,
@@ -185,6 +201,7 @@ impl Node {
             key: None,
             definition: None,
             snapshot: None,
+            fresh: false,
             unpacked: None,
             unpacking: false,
             selection: None,
@@ -204,6 +221,10 @@ struct Coordinator<'scope, 'env> {
     scope: &'scope std::thread::Scope<'scope, 'env>,
     sender: SyncSender<Message>,
     nodes: Vec<Node>,
+    /// Whether each vertex makes a layer of the target.
+    layers_of_target: Vec<bool>,
+    /// Vertices that may get further.
+    pending: VecDeque<VertexId>,
     /// Missed, wanted, and with all inputs there.
     ready: BTreeSet<VertexId>,
     running: usize,
@@ -246,19 +267,41 @@ impl<'env> Coordinator<'_, 'env> {
     }
 
     fn begin(&mut self) -> Result<(), SolveError> {
-        for (id, _) in self.graph.vertices() {
-            self.advance(id)?;
+        for (id, vertex) in self.graph.vertices() {
+            let fresh = |input: &VertexId| self.node(*input).fresh;
+            self.node_mut(id).fresh = vertex.no_cache
+                || match vertex.op {
+                    Op::Run(_) => vertex.inputs.iter().any(fresh),
+                    _ => self.root_of(id).is_some_and(|root| fresh(&root)),
+                };
+            self.pending.push_back(id);
         }
+        let mut at = Some(self.target);
+        while let Some(id) = at {
+            self.layers_of_target[id.0] = !matches!(self.op(id), Op::Source(_));
+            at = self.root_of(id);
+        }
+        self.settle()?;
         self.want(self.target)?;
         if self.policy.root {
             self.need_files(self.target)?;
         }
+        self.settle()?;
         self.start_ready()
+    }
+
+    /// Brings everybody on the list as far as they get.
+    fn settle(&mut self) -> Result<(), SolveError> {
+        while let Some(id) = self.pending.pop_front() {
+            self.advance(id)?;
+        }
+        Ok(())
     }
 
     /// Remembers the first failure and stops everything.
     fn fail(&mut self, error: SolveError) {
         self.failure.get_or_insert(error);
+        self.pending.clear();
         self.ready.clear();
         self.cancel.cancel();
     }
@@ -323,9 +366,9 @@ impl<'env> Coordinator<'_, 'env> {
         numbers.into_iter().filter_map(|number| self.inputs(id).get(number).copied()).collect()
     }
 
-    /// What a bind mount shows of a stage is named by that stage's key.
-    fn bound_keys(&self, id: VertexId) -> Vec<Digest> {
-        self.files_of(id).iter().filter_map(|input| self.key_of(Some(*input))).collect()
+    /// The keys of all inputs in their order: mounts name an input by its number.
+    fn input_keys(&self, id: VertexId) -> Vec<Digest> {
+        self.inputs(id).iter().filter_map(|input| self.key_of(Some(*input))).collect()
     }
 
     fn key_of(&self, id: Option<VertexId>) -> Option<Digest> {
@@ -350,11 +393,8 @@ impl<'env> Coordinator<'_, 'env> {
         Ok(())
     }
 
-    fn advance_users(&mut self, id: VertexId) -> Result<(), SolveError> {
-        for user in self.graph.users(id) {
-            self.advance(user)?;
-        }
-        Ok(())
+    fn advance_users(&mut self, id: VertexId) {
+        self.pending.extend(self.graph.users(id));
     }
 
     /// All inputs have keys: makes the vertex' own, or finds out what that takes.
@@ -368,8 +408,7 @@ impl<'env> Coordinator<'_, 'env> {
                     .diff_ids(reference, platform)
                     .map_err(|error| self.failure_of(id, error, Vec::new()))?;
                 self.node_mut(id).key = Some(key::source(&diff_ids));
-                self.node_mut(id).state = State::Done;
-                self.advance_users(id)
+                self.done(id, None)
             }
             Op::Run(run) if mounts::shows_context(run) => {
                 self.node_mut(id).state = State::Selecting;
@@ -380,22 +419,19 @@ impl<'env> Coordinator<'_, 'env> {
                 })
             }
             Op::Run(_) | Op::Mkdir(_) => {
-                let key = key::step(self.op(id), root, &self.bound_keys(id));
+                let key = key::step(self.op(id), root, &self.input_keys(id));
                 self.look_up(id, key)
             }
             Op::Copy(copy) => {
                 let reads_context =
                     copy.sources.iter().any(|source| matches!(source, CopySource::Context { .. }));
                 if !reads_context {
-                    let inputs: Vec<_> = self
-                        .inputs(id)
-                        .iter()
-                        .filter_map(|input| self.key_of(Some(*input)))
-                        .collect();
-                    let definition = key::definition(self.op(id), &inputs, None);
+                    let definition = key::definition(self.op(id), &self.input_keys(id), None);
                     self.node_mut(id).definition = Some(definition);
                     let known = self.world.store.records().get_alias(&definition)?;
-                    if let Some(digest) = known.filter(|_| !self.graph.vertex(id).no_cache) {
+                    let fresh = self.node(id).fresh
+                        || self.files_of(id).iter().any(|input| self.node(*input).fresh);
+                    if let Some(digest) = known.filter(|_| !fresh) {
                         // Should the record be gone, the key alone still spares the files.
                         let inputs = serde_json::Value::Null;
                         return self.look_up(id, Key { digest, inputs });
@@ -410,11 +446,8 @@ impl<'env> Coordinator<'_, 'env> {
     fn look_up(&mut self, id: VertexId, key: Key) -> Result<(), SolveError> {
         let digest = key.digest;
         self.node_mut(id).key = Some(key);
-        let record = if self.graph.vertex(id).no_cache {
-            None
-        } else {
-            self.world.store.records().get(&digest)?
-        };
+        let record =
+            if self.node(id).fresh { None } else { self.world.store.records().get(&digest)? };
         match record {
             Some(record) => {
                 if let Some(definition) = self.node(id).definition {
@@ -424,7 +457,7 @@ impl<'env> Coordinator<'_, 'env> {
             }
             None => {
                 self.node_mut(id).state = State::Missed;
-                self.advance_users(id)?;
+                self.advance_users(id);
                 self.run_when_possible(id)
             }
         }
@@ -441,61 +474,80 @@ impl<'env> Coordinator<'_, 'env> {
         node.state = State::Done;
         node.snapshot = snapshot;
         node.selection = None;
-        if node.wanted {
-            self.want_below(id)?;
-        }
-        self.advance_users(id)
+        let wanted = node.wanted;
+        self.advance_users(id);
+        if wanted { self.want_below(id) } else { Ok(()) }
     }
 
-    /// The result of `id` is needed.
+    /// The result of `id` is needed, and so is what it is layered on.
     fn want(&mut self, id: VertexId) -> Result<(), SolveError> {
         if std::mem::replace(&mut self.node_mut(id).wanted, true) {
             return Ok(());
         }
-        if self.node(id).state == State::Done {
-            self.want_below(id)?;
-        }
-        self.advance(id)
+        self.pending.push_back(id);
+        if self.node(id).state == State::Done { self.want_below(id) } else { Ok(()) }
     }
 
-    /// A result is a layer on the result below it.
+    /// A result is a layer on the result below it: all the way down, as far as it is there.
     fn want_below(&mut self, id: VertexId) -> Result<(), SolveError> {
-        if self.policy.layers && self.is_layer_of_target(id) {
-            self.pack(id)?;
-        }
-        match self.root_of(id) {
-            Some(root) => self.want(root),
-            None => Ok(()),
+        let mut at = id;
+        loop {
+            if self.policy.layers && self.layers_of_target[at.0] {
+                self.pack(at)?;
+            }
+            let Some(root) = self.root_of(at) else { return Ok(()) };
+            if !self.node(root).wanted {
+                self.take_parent(at, root)?;
+            }
+            if std::mem::replace(&mut self.node_mut(root).wanted, true) {
+                return Ok(());
+            }
+            self.pending.push_back(root);
+            if self.node(root).state != State::Done {
+                return Ok(());
+            }
+            at = root;
         }
     }
 
-    fn is_layer_of_target(&self, id: VertexId) -> bool {
-        let mut at = Some(self.target);
-        while let Some(vertex) = at {
-            if vertex == id {
-                return !matches!(self.op(id), Op::Source(_));
-            }
-            at = self.root_of(vertex);
+    /// A cached result was made on a tree that is still there, even when the record that led to
+    /// the tree is not: to run that step again would put the result on another tree.
+    fn take_parent(&mut self, id: VertexId, root: VertexId) -> Result<(), SolveError> {
+        if self.node(root).state != State::Missed || self.node(root).fresh {
+            return Ok(());
         }
-        false
+        let snapshots = self.world.store.snapshots();
+        let Some(snapshot) = &self.node(id).snapshot else { return Ok(()) };
+        let parent = snapshots.meta(snapshot)?.and_then(|snapshot| snapshot.meta.parent);
+        match parent {
+            Some(parent) if snapshots.contains(&parent)? => {
+                self.cached += 1;
+                self.ctx.report(Event::StepCached { step: StepId(root.0) });
+                self.done(root, Some(parent))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The files of `id` are needed: its result, and images below it unpacked. Says whether all
     /// is there.
     fn need_files(&mut self, id: VertexId) -> Result<bool, SolveError> {
-        self.want(id)?;
-        if self.node(id).state != State::Done {
-            return Ok(false);
-        }
-        if matches!(self.op(id), Op::Source(_)) {
-            if self.node(id).unpacked.is_none() && !self.node(id).unpacking {
-                self.unpack(id)?;
+        let mut at = id;
+        loop {
+            self.want(at)?;
+            if self.node(at).state != State::Done {
+                return Ok(false);
             }
-            return Ok(self.node(id).unpacked.is_some());
-        }
-        match self.root_of(id) {
-            Some(root) => self.need_files(root),
-            None => Ok(true),
+            if matches!(self.op(at), Op::Source(_)) {
+                if self.node(at).unpacked.is_none() && !self.node(at).unpacking {
+                    self.unpack(at)?;
+                }
+                return Ok(self.node(at).unpacked.is_some());
+            }
+            match self.root_of(at) {
+                Some(root) => at = root,
+                None => return Ok(true),
+            }
         }
     }
 
@@ -575,7 +627,8 @@ impl<'env> Coordinator<'_, 'env> {
         let sender = self.sender.clone();
         let body = move || {
             // The coordinator listens until every thread has spoken.
-            let _ = sender.send(work());
+            let message = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Message::Panicked);
+            let _ = sender.send(message);
         };
         std::thread::Builder::new()
             .name("rbuild-step".to_owned())
@@ -618,7 +671,8 @@ impl<'env> Coordinator<'_, 'env> {
         let no_cache = self.graph.vertex(id).no_cache;
         let inputs = self.chains(id);
         let selection = self.node_mut(id).selection.take();
-        let key = self.node(id).key.as_ref().map(|key| key.digest);
+        // A step that must run shares nobody else's result.
+        let key = self.key_of(Some(id)).filter(|_| !self.node(id).fresh);
         let sender = self.sender.clone();
         self.spawn(move || {
             let output = |stream: Stream, bytes: &[u8]| {
@@ -628,7 +682,7 @@ impl<'env> Coordinator<'_, 'env> {
             let log_name = format!("{:04}.log", id.0);
             let job =
                 Job { world, op, inputs, selection, cancel, output: &output, log_name, no_cache };
-            Message::Executed { vertex: id, result: execute_once(&job, key, no_cache) }
+            Message::Executed { vertex: id, result: execute_once(&job, key) }
         })
     }
 
@@ -678,7 +732,7 @@ impl<'env> Coordinator<'_, 'env> {
             }
             Message::Digested { vertex, result } => {
                 let digests = result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
-                let mut content = self.bound_keys(vertex);
+                let mut content = self.input_keys(vertex);
                 content.extend(digests);
                 let root = self.key_of(self.root_of(vertex));
                 self.look_up(vertex, key::step(self.op(vertex), root, &content))?;
@@ -688,10 +742,7 @@ impl<'env> Coordinator<'_, 'env> {
                     result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
                 self.node_mut(vertex).unpacked = Some(snapshots);
                 self.stop_clock(vertex);
-                // Whoever needs the files may be any number of vertices up.
-                for (id, _) in self.graph.vertices() {
-                    self.advance(id)?;
-                }
+                self.advance_all();
             }
             Message::Packed { vertex, result } => {
                 let layer = result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
@@ -702,9 +753,17 @@ impl<'env> Coordinator<'_, 'env> {
                 let outcome = result
                     .map_err(|failed| self.failure_of(vertex, *failed.source, failed.log_tail))?;
                 self.executed(vertex, outcome)?;
+                self.advance_all();
             }
+            Message::Panicked => return Err(SolveError::Panicked),
         }
+        self.settle()?;
         self.start_ready()
+    }
+
+    /// Whoever needs the files that are there now may be any number of vertices up.
+    fn advance_all(&mut self) {
+        self.pending.extend(self.graph.vertices().map(|(id, _)| id));
     }
 
     fn executed(&mut self, id: VertexId, outcome: Outcome) -> Result<(), SolveError> {
@@ -714,12 +773,8 @@ impl<'env> Coordinator<'_, 'env> {
         };
         self.executed += 1;
         let duration = self.stop_clock(id);
-        if let Some(content) = executed.changed
-            && let Op::Copy(copy) = self.op(id)
-        {
-            let root = self.key_of(self.root_of(id));
-            self.node_mut(id).key = Some(key::copy(copy, root, content));
-            self.node_mut(id).definition = None;
+        if let Some(read) = executed.changed {
+            self.read_something_else(id, read)?;
         }
         let vertex = self.graph.vertex(id);
         if let Some(key) = &self.node(id).key {
@@ -739,6 +794,44 @@ impl<'env> Coordinator<'_, 'env> {
             }
         }
         self.done(id, Some(executed.snapshot))
+    }
+
+    /// Files of the context changed after they were selected: the step's result belongs to what
+    /// it really read, and so do the keys of all that depend on it.
+    fn read_something_else(&mut self, id: VertexId, read: Vec<Digest>) -> Result<(), SolveError> {
+        let root = self.key_of(self.root_of(id));
+        let key = match (self.op(id), read.as_slice()) {
+            (Op::Copy(copy), [content]) => key::copy(copy, root, *content),
+            (op, read) => {
+                let mut content = self.input_keys(id);
+                content.extend(read);
+                key::step(op, root, &content)
+            }
+        };
+        if self.key_of(Some(id)) == Some(key.digest) {
+            return Ok(());
+        }
+        self.node_mut(id).key = Some(key);
+        self.node_mut(id).definition = None;
+        let mut above = VecDeque::from(self.graph.users(id));
+        while let Some(user) = above.pop_front() {
+            let node = self.node_mut(user);
+            match node.state {
+                State::Waiting => continue,
+                State::NeedsFiles | State::Missed => {}
+                // It was found by a key that does not hold.
+                State::Selecting | State::Running | State::Done => {
+                    let message = "files of the build context changed while they were read: \
+                                   build again";
+                    let error = StepError::Missing(message.to_owned());
+                    return Err(self.failure_of(id, error, Vec::new()));
+                }
+            }
+            (node.state, node.key, node.definition) = (State::Waiting, None, None);
+            self.ready.remove(&user);
+            above.extend(self.graph.users(user));
+        }
+        Ok(())
     }
 
     fn failure_of(&self, id: VertexId, source: StepError, log_tail: Vec<u8>) -> SolveError {
@@ -788,9 +881,9 @@ impl<'env> Coordinator<'_, 'env> {
 
 /// Executes a step unless somebody else, in this process or another, is just doing so: then
 /// waits and takes the other's result.
-fn execute_once(job: &Job<'_>, key: Option<Digest>, no_cache: bool) -> Result<Outcome, Failed> {
+fn execute_once(job: &Job<'_>, key: Option<Digest>) -> Result<Outcome, Failed> {
     let lock = match key {
-        Some(key) if !no_cache => {
+        Some(key) => {
             let store = job.world.store;
             let lock = store.step_lock(&key, job.cancel).map_err(StepError::from)?;
             if let Some(record) = store.records().get(&key).map_err(StepError::from)? {
@@ -798,7 +891,7 @@ fn execute_once(job: &Job<'_>, key: Option<Digest>, no_cache: bool) -> Result<Ou
             }
             Some(lock)
         }
-        _ => None,
+        None => None,
     };
     job.execute().map(|executed| Outcome::Ran(executed, lock))
 }

@@ -7,7 +7,7 @@ use rbuild_cache::SnapshotId;
 use rbuild_plan::op::{Copy, CopySource};
 use rbuild_rooted::Root;
 use rbuild_sandbox::linux::user;
-use rbuild_types::{CancelToken, Cancelled};
+use rbuild_types::{CancelToken, Cancelled, Digest};
 
 use crate::copy::{
     ArchiveOptions, Archives, CopyError, OwnerRule, Ownership, Selection, SourceTree, Target,
@@ -69,14 +69,15 @@ impl<'a> Trees<'a> {
         select(op, &tree_of, self.world.pool, cancel).map_err(StepError::from)
     }
 
-    /// Writes a selection of the context into a tree that is no root filesystem.
+    /// Writes a selection of the context into a tree that is no root filesystem; says what it
+    /// really wrote.
     pub(crate) fn apply(
         &self,
         op: &Copy,
         selection: &Selection,
         into: &Root,
         cancel: &CancelToken,
-    ) -> Result<(), StepError> {
+    ) -> Result<Digest, StepError> {
         let lookup_owner = |text: &str| Err(format!("{text:?} cannot be looked up here"));
         let target = Target {
             root: into,
@@ -85,8 +86,7 @@ impl<'a> Trees<'a> {
             ownership: Ownership::Set,
         };
         let tree_of = |source: &CopySource| self.tree_of(source);
-        apply(op, selection, &tree_of, &target, self.world.pool, cancel)?;
-        Ok(())
+        Ok(apply(op, selection, &tree_of, &target, self.world.pool, cancel)?.digest)
     }
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn execute(
         let tree_of = |source: &CopySource| trees.tree_of(source);
         apply(op, selection, &tree_of, &target, world.pool, job.cancel)?
     };
-    let changed = applied.changed.then_some(applied.digest);
+    let changed = applied.changed.then(|| vec![applied.digest]);
     Ok(Executed { snapshot: writing.publish(&world)?, log: None, changed })
 }
 

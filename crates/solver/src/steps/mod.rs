@@ -43,8 +43,9 @@ pub(crate) struct Executed {
     pub(crate) snapshot: SnapshotId,
     /// Path of the log below the store's `logs/`, when something was written.
     pub(crate) log: Option<String>,
-    /// The content that a copy really took, when files changed after they were selected.
-    pub(crate) changed: Option<rbuild_types::Digest>,
+    /// The content that was really read of the context, when that may be another than was
+    /// selected.
+    pub(crate) changed: Option<Vec<rbuild_types::Digest>>,
 }
 
 /// A failure and the end of the output.

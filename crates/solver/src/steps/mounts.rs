@@ -1,5 +1,6 @@
 //! What `RUN --mount` asks for, made ready as detached mounts.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -28,18 +29,22 @@ pub(crate) struct Mounts {
     descriptors: Vec<OwnedFd>,
     /// Whether each of `mounts` is a directory.
     directories: Vec<bool>,
+    /// What was really read of the context, in the order of [`context_digests`].
+    context: Vec<Digest>,
     held: Held,
 }
 
 impl Mounts {
     pub(crate) fn prepare(job: &Job<'_>, op: &Run) -> Result<Self, StepError> {
+        let held = Held::lock(job, op)?;
         let mut all = Self {
             mounts: Vec::new(),
             files: Vec::new(),
             env: Vec::new(),
             descriptors: Vec::new(),
             directories: Vec::new(),
-            held: Held::default(),
+            context: Vec::new(),
+            held,
         };
         for mount in &op.mounts {
             let target = mount.target.as_deref();
@@ -93,6 +98,11 @@ impl Mounts {
         Ok(all)
     }
 
+    /// Ends the mounts: what was read of the context, if anything.
+    pub(crate) fn into_context(self) -> Option<Vec<Digest>> {
+        if self.context.is_empty() { None } else { Some(self.context) }
+    }
+
     /// Where things are mounted, and whether each is a directory.
     pub(crate) fn targets(&self) -> impl Iterator<Item = (&str, bool)> {
         let mounts = self.mounts.iter().map(|mount| mount.target.as_str());
@@ -142,7 +152,8 @@ impl Mounts {
                 let scratch = world.store.scratch("context")?;
                 let files = scratch.path().join("fs");
                 fs_err::create_dir(&files)?;
-                copy_of_context(world, &source.path, &Root::open(&files)?, job.cancel)?;
+                let into = Root::open(&files)?;
+                self.context.push(copy_of_context(world, &source.path, &into, job.cancel)?);
                 self.held.scratch.push(scratch);
                 vec![nothing(world.store)?, files]
             }
@@ -197,12 +208,11 @@ fn copy_of_context(
     path: &str,
     into: &Root,
     cancel: &CancelToken,
-) -> Result<(), StepError> {
+) -> Result<Digest, StepError> {
     let op = visible(path);
     let trees = Trees::mount(*world, &op, &[])?;
     let selection = trees.select(&op, cancel)?;
-    trees.apply(&op, &selection, into, cancel)?;
-    Ok(())
+    trees.apply(&op, &selection, into, cancel)
 }
 
 /// A copy of `path` in the context to the same path.
@@ -236,19 +246,22 @@ fn cache_directory(
     }
     let store = job.world.store;
     // The id is a stranger's text and never becomes a path.
-    let id = Digest::of(format!("cache mount {}", cache.id));
+    let id = cache_id(cache);
     let mut directory = store.root().join("volumes").join(format!("cache-{}", id.hex()));
     match cache.sharing {
-        Sharing::Shared => {}
-        Sharing::Locked => held.locks.push(store.step_lock(&id, job.cancel)?),
-        Sharing::Private => match store.try_step_lock(&id)? {
-            Some(lock) => held.locks.push(lock),
-            None => {
-                let scratch = store.scratch("cache")?;
-                directory = scratch.path().join("fs");
-                held.scratch.push(scratch);
+        Sharing::Shared | Sharing::Locked => {}
+        Sharing::Private => {
+            if !held.locks.contains_key(&id) {
+                match store.try_step_lock(&id)? {
+                    Some(lock) => drop(held.locks.insert(id, lock)),
+                    None => {
+                        let scratch = store.scratch("cache")?;
+                        directory = scratch.path().join("fs");
+                        held.scratch.push(scratch);
+                    }
+                }
             }
-        },
+        }
     }
     if job.no_cache && directory.exists() {
         let old = store.scratch("cache")?;
@@ -270,9 +283,36 @@ fn cache_directory(
     Ok(rbuild_snapshot::subtree(whole.as_fd(), &inside.path)?)
 }
 
+/// Names a cache mount's directory and lock.
+fn cache_id(cache: &CacheMount) -> Digest {
+    Digest::of(format!("cache mount {}", cache.id))
+}
+
 /// What lives as long as the process runs.
-#[derive(Default)]
 struct Held {
     scratch: Vec<Scratch>,
-    locks: Vec<StepLock>,
+    /// By the id of the cache mount: two mounts of a process may show one directory.
+    locks: BTreeMap<Digest, StepLock>,
+}
+
+impl Held {
+    /// Waits for all locked cache mounts, in the same order whatever their order in the
+    /// Dockerfile, so that no two steps wait for each other.
+    fn lock(job: &Job<'_>, op: &Run) -> Result<Self, StepError> {
+        let ids: BTreeSet<_> = op
+            .mounts
+            .iter()
+            .filter_map(|mount| match &mount.kind {
+                MountKind::Cache(cache) if cache.sharing == Sharing::Locked => {
+                    Some(cache_id(cache))
+                }
+                _ => None,
+            })
+            .collect();
+        let mut locks = BTreeMap::new();
+        for id in ids {
+            locks.insert(id, job.world.store.step_lock(&id, job.cancel)?);
+        }
+        Ok(Self { scratch: Vec::new(), locks })
+    }
 }

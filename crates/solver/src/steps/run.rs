@@ -62,9 +62,9 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
     }
     placeholders.remove()?;
     drop(root);
-    drop(mounts);
+    let changed = mounts.into_context();
     let log = log.finish()?;
-    Ok(Executed { snapshot: writing.publish(world)?, log, changed: None })
+    Ok(Executed { snapshot: writing.publish(world)?, log, changed })
 }
 
 fn spec(job: &Job<'_>, op: &Run) -> Spec {

@@ -1,0 +1,85 @@
+//! The engine's tests: one program, which is also the sandbox helper, so it has its own `main`.
+//!
+//! Everything runs for real, in a store of its own below a temporary directory. Needs root and
+//! Debian's busybox-static at `/bin/busybox`; says so and ignores the tests where they are
+//! missing. No test needs a network.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod build_cache;
+mod build_cold;
+mod build_concurrent;
+mod build_export;
+mod build_failure;
+mod build_images;
+mod build_mounts;
+mod build_registry;
+mod build_steps;
+mod child;
+mod container_run;
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A test and its name.
+type Test = (&'static str, fn());
+
+/// Lists functions as tests.
+macro_rules! tests {
+    ($($test:ident),+ $(,)?) => {
+        pub const TESTS: &[crate::Test] = &[$((stringify!($test), $test)),+];
+    };
+}
+use tests;
+
+const MODULES: [(&str, &[Test]); 10] = [
+    ("build_cache", build_cache::TESTS),
+    ("build_cold", build_cold::TESTS),
+    ("build_concurrent", build_concurrent::TESTS),
+    ("build_export", build_export::TESTS),
+    ("build_failure", build_failure::TESTS),
+    ("build_images", build_images::TESTS),
+    ("build_mounts", build_mounts::TESTS),
+    ("build_registry", build_registry::TESTS),
+    ("build_steps", build_steps::TESTS),
+    ("container_run", container_run::TESTS),
+];
+
+fn main() {
+    rbuild::sandbox_main();
+    child::main_if_child();
+    let arguments = Arguments::from_args();
+    let able = support::able();
+    if !able {
+        eprintln!("skipped: engine tests need root and /bin/busybox (Debian's busybox-static)");
+    }
+    let mut trials = vec![Trial::test("every_file_is_a_module", || {
+        every_file_is_a_module();
+        Ok(())
+    })];
+    for (module, tests) in MODULES {
+        for (name, test) in tests {
+            let run = move || {
+                test();
+                Ok(())
+            };
+            trials.push(Trial::test(format!("{module}::{name}"), run).with_ignored_flag(!able));
+        }
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// A file with tests that nobody lists would never run.
+fn every_file_is_a_module() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let names = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    let files: BTreeSet<String> = names
+        .filter_map(|name| name.to_str()?.strip_suffix(".rs").map(str::to_owned))
+        .filter(|name| !["runner", "support", "child"].contains(&name.as_str()))
+        .collect();
+    let listed = MODULES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(files, listed);
+}

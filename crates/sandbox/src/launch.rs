@@ -28,7 +28,8 @@ pub const HELPER_NAME: &str = "rbuild-sandbox-helper";
 /// Descriptors that one message carries at most (`SCM_MAX_FD` in the kernel).
 pub(crate) const MAX_DESCRIPTORS: usize = 253;
 
-/// How long a process may take to end after SIGTERM before it is killed.
+/// How long a process may take to end after SIGTERM before it is killed, and its helper after
+/// that.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
 /// Where standard input, output and error of the process go.
@@ -116,9 +117,17 @@ impl Launch {
             }
         }
         descriptors.extend(self.mounts);
-        send_orders(running.control.as_fd(), &self.spec, &descriptors)?;
-        Ok(running)
+        match send_orders(running.control.as_fd(), &self.spec, &descriptors) {
+            // It ended without reading: it is no helper.
+            Err(SandboxError::Io(error)) if is_hangup(&error) => Err(running.no_answer()),
+            Err(error) => Err(error),
+            Ok(()) => Ok(running),
+        }
     }
+}
+
+fn is_hangup(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 fn fs_open_null() -> io::Result<OwnedFd> {
@@ -211,6 +220,7 @@ impl Running {
         let mut streams = Output::new(self.stdout.take(), self.stderr.take());
         let mut outcome = None;
         let mut deadline: Option<Instant> = None;
+        let mut patience = 2;
         while outcome.is_none() {
             let ready = self.poll(cancel, &streams, deadline)?;
             if ready.cancelled && deadline.is_none() {
@@ -220,6 +230,11 @@ impl Running {
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 let _ = self.signal(Signal::KILL);
+                // A helper that does not listen goes as well, and its child with it.
+                if patience == 0 {
+                    let _ = self.helper.kill();
+                }
+                patience -= i32::from(patience > 0);
                 deadline = Some(Instant::now() + STOP_GRACE);
             }
             streams.read_ready(output)?;
@@ -325,6 +340,14 @@ impl Drop for Running {
         // and leave no zombie.
         let _ = self.signal(Signal::KILL);
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
+        let deadline = Instant::now() + 4 * STOP_GRACE;
+        while matches!(self.helper.try_wait(), Ok(None)) {
+            if Instant::now() >= deadline {
+                let _ = self.helper.kill();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let _ = self.helper.wait();
     }
 }

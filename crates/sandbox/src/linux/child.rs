@@ -70,12 +70,14 @@ fn become_program(
     let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .during("open the root filesystem")?;
     mounts::system(root.as_fd())?;
-    dev::populate(root.as_fd())?;
+    dev::populate(root.as_fd(), &spec.mounts)?;
     mounts::inject(root.as_fd(), &spec.files)?;
     let detached: Vec<_> = descriptors.collect();
+    // A mount of strangers may lie over /dev or /proc: what is ours is finished before.
+    mounts::mask(root.as_fd())?;
+    let terminal = if spec.terminal { Some(dev::open_terminal(root.as_fd())?) } else { None };
     mounts::attach_all(root.as_fd(), &spec.mounts, &detached)?;
     drop(detached);
-    mounts::mask(root.as_fd())?;
     if spec.read_only {
         mounts::make_read_only(root.as_fd())?;
     }
@@ -83,8 +85,7 @@ fn become_program(
     if spec.network == Network::None {
         sys::loopback_up().during("bring the loopback device up")?;
     }
-    if spec.terminal {
-        let master = dev::open_terminal(root.as_fd())?;
+    if let Some(master) = terminal {
         send_terminal(control, &master)?;
     }
 

@@ -1,11 +1,20 @@
 //! `/dev`: the few devices that Docker gives, links, and file systems for terminals and queues.
+//!
+//! Docker lets processes make device nodes and forbids their use with a control group; here no
+//! process has one. Instead every file system that can be written is mounted `nodev`, `/dev` too:
+//! its devices are mounted one by one from a file system that has no name inside.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat};
-use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat, unlinkat,
+};
+use rustix::mount::{
+    MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
+};
 
-use crate::StartFailure;
+use crate::{Mount, StartFailure};
 use crate::linux::child::During as _;
 use crate::linux::mounts::filesystem;
 
@@ -30,14 +39,10 @@ const LINKS: [(&str, &str); 6] = [
 ];
 
 /// Fills the empty tmpfs at `/dev`.
-pub(crate) fn populate(root: BorrowedFd<'_>) -> Result<(), StartFailure> {
+pub(crate) fn populate(root: BorrowedFd<'_>, mounts: &[Mount]) -> Result<(), StartFailure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dev = openat(root, "dev", flags, Mode::empty()).during("open /dev")?;
-    for (name, major, minor) in DEVICES {
-        let mode = Mode::from_raw_mode(0o666);
-        mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
-            .during(format_args!("make /dev/{name}"))?;
-    }
+    devices(&dev)?;
     for (name, target) in LINKS {
         symlinkat(target, &dev, name).during(format_args!("make /dev/{name}"))?;
     }
@@ -46,11 +51,40 @@ pub(crate) fn populate(root: BorrowedFd<'_>) -> Result<(), StartFailure> {
     let terminals = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
     // Group 5 is `tty` in every distribution.
     mount_in(&dev, "pts", filesystem("devpts", &terminals, harmless)?)?;
-    let shared = [("mode", "1777"), ("size", "65536k")];
-    mount_in(&dev, "shm", filesystem("tmpfs", &shared, without_devices)?)?;
+    let shm = Path::new("/dev/shm");
+    if mounts.iter().any(|mount| Path::new(&mount.target) == shm) {
+        // Somebody else's memory goes there.
+        mkdirat(&dev, "shm", Mode::from_raw_mode(0o755)).during("make /dev/shm")?;
+    } else {
+        let shared = [("source", "shm"), ("mode", "1777"), ("size", "65536k")];
+        mount_in(&dev, "shm", filesystem("tmpfs", &shared, without_devices)?)?;
+    }
     mount_in(&dev, "mqueue", filesystem("mqueue", &[], without_devices)?)?;
 
     Ok(())
+}
+
+/// Makes the devices where nobody can make others, and mounts each over an empty file.
+fn devices(dev: &OwnedFd) -> Result<(), StartFailure> {
+    let hidden = ".rbuild-devices";
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    mount_in(dev, hidden, filesystem("tmpfs", &[("mode", "700"), ("size", "4k")], attributes)?)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let nodes = openat(dev, hidden, flags, Mode::empty()).during("open the devices")?;
+    let mode = Mode::from_raw_mode(0o666);
+    for (name, major, minor) in DEVICES {
+        let action = format!("make /dev/{name}");
+        mknodat(&nodes, name, FileType::CharacterDevice, mode, makedev(major, minor))
+            .during(&action)?;
+        let empty = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        openat(dev, name, empty, mode).during(&action)?;
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let device = open_tree(&nodes, name, clone).during(&action)?;
+        move_mount(&device, "", dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .during(&action)?;
+    }
+    unmount(format!("/dev/{hidden}"), UnmountFlags::DETACH).during("hide the devices")?;
+    unlinkat(dev, hidden, AtFlags::REMOVEDIR).during("hide the devices")
 }
 
 fn mount_in(dev: &OwnedFd, name: &str, mount: OwnedFd) -> Result<(), StartFailure> {

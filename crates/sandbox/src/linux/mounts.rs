@@ -50,6 +50,9 @@ const NO_PROGRAMS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
 pub(crate) fn enter_root(root: &OwnedFd) -> Result<(), StartFailure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).during("detach from the host's mounts")?;
+    // Nodes that an image brings, or a process makes, open nothing.
+    sys::set_mount_attributes(root.as_fd(), u64::from(MountAttrFlags::MOUNT_ATTR_NODEV.bits()))
+        .during("forbid devices in the root filesystem")?;
     // Any directory serves to attach it; the host's root is always there, and pivot_root puts
     // it away.
     move_mount(root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -68,7 +71,9 @@ pub(crate) fn system(root: BorrowedFd<'_>) -> Result<(), StartFailure> {
     let dev = filesystem(
         "tmpfs",
         &[("mode", "755"), ("size", "65536k")],
-        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+        MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_STRICTATIME,
     )?;
     attach_system(root, "dev", &dev)?;
     let sys = filesystem("sysfs", &[], NO_PROGRAMS | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
@@ -136,11 +141,10 @@ pub(crate) fn attach_all(
             MountSource::Tmpfs { size, mode } => {
                 let mode = format!("{mode:o}");
                 let size = size.map(|size| size.to_string());
-                let mut options = vec![("mode", mode.as_str())];
+                let mut options = vec![("source", "tmpfs"), ("mode", mode.as_str())];
                 options.extend(size.as_deref().map(|size| ("size", size)));
-                let nothing_special =
-                    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-                let source = filesystem("tmpfs", &options, nothing_special)?;
+                let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+                let source = filesystem("tmpfs", &options, attributes)?;
                 attach_one(root, mount, &source, &action)?;
             }
         }
@@ -154,10 +158,11 @@ fn attach_one(
     source: &OwnedFd,
     action: &str,
 ) -> Result<(), StartFailure> {
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
     if mount.read_only {
-        let read_only = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
-        sys::set_mount_attributes(source.as_fd(), read_only).during(action)?;
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }
+    sys::set_mount_attributes(source.as_fd(), u64::from(attributes.bits())).during(action)?;
     let is_directory =
         fstat(source).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
     let target = open_in_root(root, &mount.target, OFlags::PATH).during(action)?;

@@ -87,6 +87,8 @@ pub fn resolve(spec: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, User
     let uid = match (&entry, wanted) {
         (Some(entry), _) => entry.uid,
         (None, Some(uid)) => uid,
+        // An image without a passwd file still has a root.
+        (None, None) if user_text == "root" => 0,
         (None, None) => return Err(UserError::UnknownUser { name: user_text.to_owned() }),
     };
 

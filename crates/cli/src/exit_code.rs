@@ -12,7 +12,7 @@
 
 use std::process::ExitCode;
 
-use rbuild::{BuildError, SandboxError};
+use rbuild::{BuildError, Cancelled, SandboxError, StepError};
 
 use crate::failure::Failure;
 
@@ -36,9 +36,7 @@ pub fn of_failure(failure: &Failure) -> i32 {
         Failure::Silent(code) | Failure::WithCode(code, _) => *code,
         Failure::Clap { error, .. } if !error.use_stderr() => SUCCESS,
         Failure::Clap { code, .. } => *code,
-        Failure::Engine(error) if matches!(**error, BuildError::Cancelled(_)) => {
-            crate::interrupt::exit_code()
-        }
+        Failure::Engine(error) if is_cancelled(error) => crate::interrupt::exit_code(),
         Failure::Usage { .. } | Failure::Engine(_) | Failure::Io { .. } => FAILURE,
     }
 }
@@ -47,7 +45,17 @@ pub fn of_failure(failure: &Failure) -> i32 {
 pub fn of_run_error(error: &BuildError) -> i32 {
     match error {
         BuildError::Sandbox(SandboxError::Start(failure)) => failure.code,
-        BuildError::Cancelled(_) => crate::interrupt::exit_code(),
+        error if is_cancelled(error) => crate::interrupt::exit_code(),
         _ => CANNOT_RUN,
+    }
+}
+
+/// Whether the call only stopped because it was asked to. Each layer has a word of its own for
+/// that.
+pub fn is_cancelled(error: &BuildError) -> bool {
+    match error {
+        BuildError::Cancelled(_) | BuildError::Sandbox(SandboxError::Cancelled(_)) => true,
+        BuildError::Step { failure, .. } => matches!(failure.source, StepError::Cancelled(_)),
+        other => crate::interrupt::happened() && other.to_string() == Cancelled.to_string(),
     }
 }

@@ -42,6 +42,11 @@ pub fn exit_code() -> i32 {
     }
 }
 
+/// Whether a signal asked the command to stop.
+pub fn happened() -> bool {
+    FIRST.load(Ordering::SeqCst) != 0
+}
+
 extern "C" fn on_interrupt(signal: i32) {
     if FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_err() {
         signals::exit_now(SIGNAL_BASE + signal);

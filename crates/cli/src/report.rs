@@ -15,6 +15,11 @@ use crate::output::{colours, say, visible};
 /// Lines of its own output that a failed step shows.
 const LOG_LINES: usize = 20;
 
+/// Longer lines of the Dockerfile are cut when there is no terminal to ask.
+const COLUMNS: usize = 140;
+/// A terminal narrower than this is not believed.
+const MIN_COLUMNS: usize = 40;
+
 /// Says what went wrong. The answer is the code to exit with.
 pub fn failure(failure: &Failure) -> i32 {
     match failure {
@@ -89,6 +94,9 @@ fn hint(text: &str) {
 
 fn engine(error: &BuildError) {
     match error {
+        error if exit_code::is_cancelled(error) => {
+            say("interrupted: everything that was begun is cleaned up");
+        }
         BuildError::Dockerfile { name, source_text, diagnostics } => {
             for one in diagnostics {
                 say(&diagnostic(name, source_text, one));
@@ -100,7 +108,6 @@ fn engine(error: &BuildError) {
         BuildError::Step { name, source_text, failure } => {
             say(&step(name, source_text, failure));
         }
-        BuildError::Cancelled(_) => say("interrupted: everything that was begun is cleaned up"),
         other => self::error(&chain(other)),
     }
 }
@@ -141,7 +148,7 @@ fn step(name: &str, source_text: &str, failure: &StepFailure) -> String {
     let title = Level::ERROR.primary_title(visible(&message));
     let group = match failure.span.and_then(|span| placed(source_text, span)) {
         Some(range) => {
-            let range = first_lines(source_text, range);
+            let range = first_word(source_text, range);
             let here = AnnotationKind::Primary.span(range).label("this step failed");
             title.element(Snippet::source(source_text).path(visible(name)).annotation(here))
         }
@@ -202,7 +209,11 @@ fn diagnostic(name: &str, source_text: &str, diagnostic: &Diagnostic) -> String 
 
 fn render(groups: &[Group<'_>]) -> String {
     let renderer = if colours() { Renderer::styled() } else { Renderer::plain() };
-    renderer.decor_style(DecorStyle::Ascii).render(groups)
+    let columns = match colours() {
+        true => usize::from(console::Term::stderr().size().1).max(MIN_COLUMNS),
+        false => COLUMNS,
+    };
+    renderer.decor_style(DecorStyle::Ascii).term_width(columns).render(groups)
 }
 
 /// A span as a range that lies in the text and does not cut characters; spans that come from
@@ -237,6 +248,13 @@ fn first_lines(text: &str, range: std::ops::Range<usize>) -> std::ops::Range<usi
         Some(0) | None => range,
         Some(length) => range.start..range.start + length,
     }
+}
+
+/// The name of an instruction: the line is there to be read, the mark only points to it.
+fn first_word(text: &str, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
+    let words = &text[range.clone()];
+    let length = words.find(char::is_whitespace).filter(|at| *at > 0).unwrap_or(words.len());
+    range.start..range.start + length
 }
 
 /// The text of the Dockerfile, for the places of warnings, and its name in messages. The engine

@@ -60,8 +60,8 @@ pub struct BuildArgs {
     /// Changes nothing: the image is always in the store
     #[arg(long, hide = true)]
     pub load: bool,
-    /// How to show progress [env: BUILDKIT_PROGRESS] [default: auto]
-    #[arg(long, value_name = "MODE")]
+    /// How to show progress: auto, tty, plain, quiet, none or rawjson [env: BUILDKIT_PROGRESS]
+    #[arg(long, value_name = "MODE", hide_possible_values = true)]
     pub progress: Option<ProgressMode>,
     /// Print the image id only
     #[arg(short, long)]
@@ -72,7 +72,7 @@ pub struct BuildArgs {
     /// Write what was built to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
-    /// When to ask the registry for base images
+    /// When to ask the registry for base images; `--pull` alone is always [default: missing]
     #[arg(
         long,
         value_name = "always|missing|never",
@@ -80,13 +80,14 @@ pub struct BuildArgs {
         default_missing_value = "always",
         num_args = 0..=1,
         require_equals = true,
-        hide_default_value = true
+        hide_default_value = true,
+        hide_possible_values = true
     )]
     pub pull: PullPolicy,
     /// Secret of `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE
     #[arg(long, value_name = "SECRET")]
     pub secret: Vec<String>,
-    /// Steps to run at once [default: the number of processors]
+    /// Steps to run at once [default: twice the processors, four at least]
     #[arg(long, value_name = "N")]
     pub jobs: Option<std::num::NonZeroUsize>,
     /// `dot` prints the graph of the build instead of building
@@ -198,6 +199,10 @@ impl BuildArgs {
                 format!("{} as the context is not supported yet", kind),
                 "fetch it, then give the directory",
             ));
+        }
+        if !self.path.exists() {
+            let path = self.path.display();
+            return Err(Failure::usage(format!("the context {path} does not exist")));
         }
         let metadata = fs_err::metadata(&self.path).map_err(Failure::io("open the context"))?;
         if !metadata.is_dir() {

@@ -102,7 +102,7 @@ fn attend(
     drop(raw);
     match waited {
         Ok(exit) => Ok(exit.code()),
-        Err(BuildError::Cancelled(_)) => Ok(interrupt::exit_code()),
+        Err(error) if exit_code::is_cancelled(&error) => Ok(interrupt::exit_code()),
         Err(error) => Err(error.into()),
     }
 }

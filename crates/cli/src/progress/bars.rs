@@ -50,9 +50,9 @@ impl Bars {
         Self { multi: MultiProgress::with_draw_target(target), state: Mutex::default() }
     }
 
-    /// One line that stays.
+    /// One line that stays. Cut, so that the screen has as many lines as are counted.
     fn scroll(&self, text: &str) {
-        let _ = self.multi.println(text);
+        let _ = self.multi.println(fitted(text, columns() - 1));
     }
 
     fn step_bar(&self) -> ProgressBar {

@@ -1,0 +1,50 @@
+//! Arguments that are refused, and answers that need no store.
+
+use crate::program::Program;
+
+#[test]
+fn version_and_help_open_no_store() {
+    let program = Program::new();
+    let version = program.run("--version").good();
+    assert_eq!(version.stdout, format!("rbuild {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(program.run("version").good().stdout, version.stdout);
+    let help = program.run("--help").good();
+    assert!(help.stdout.contains("rbuild [build] [OPTIONS] PATH"), "{help:#?}");
+    assert!(!program.context().join("../store").exists());
+}
+
+#[test]
+fn mistakes_are_named() {
+    let program = Program::new();
+    program.file("file", "");
+    program.run("-t").refused(1, "--tag");
+    program.run("--no-such-flag .").refused(1, "--no-such-flag");
+    program.run("imagse").refused(1, "did you mean `rbuild images`?");
+    program.run("./nope").refused(1, "the context ./nope does not exist");
+    program.run("./file").refused(1, "not a directory");
+    program.run("ps").refused(1, "`rbuild ps` is not supported yet");
+    program.run("--ssh default .").refused(1, "--ssh is not supported yet");
+    program.run("--add-host a:1.2.3.4 .").refused(1, "--add-host is not supported yet");
+    program.run("--call=outline .").refused(1, "--call=outline is not supported yet");
+    program.run("--platform a,b .").refused(1, "several platforms");
+    program.run("-o type=registry .").refused(1, "pushing is not supported yet");
+    program.run("--registry-mirror x .").refused(1, "HOST=LOCATION");
+    program.run("images --format {{range}}").refused(1, "--format");
+}
+
+#[test]
+fn mistakes_of_run_have_dockers_code() {
+    let program = Program::new();
+    program.run("run").refused(125, "<IMAGE>");
+    program.run("run -d app").refused(125, "--detach is not supported yet");
+    program.run("run -p 80:80 app").refused(125, "--publish is not supported yet");
+    program.run("run -v a:b app").refused(125, "absolute path");
+    program.run("run --network bridge app").refused(125, "--network bridge");
+}
+
+#[test]
+fn a_misspelled_variable_of_progress_is_said() {
+    let program = Program::new();
+    let outcome = program.run_with(".", "", &[("BUILDKIT_PROGRESS", "fancy")]);
+    outcome.refused(1, "BUILDKIT_PROGRESS=fancy");
+}

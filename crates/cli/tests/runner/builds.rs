@@ -1,0 +1,89 @@
+//! Builds without a base image, and the commands that look at what they made.
+
+use crate::program::{Program, can_build};
+
+fn program() -> Program {
+    let program = Program::new();
+    program.file("Dockerfile", "FROM scratch\nARG V=1\nCOPY a /a\nLABEL v=$V\nCMD [\"/a\"]\n");
+    program.file("a", "hello");
+    program
+}
+
+#[test]
+fn a_build_speaks_on_stderr_and_is_cached_the_second_time() {
+    if !can_build() {
+        return;
+    }
+    let program = program();
+    let first = program.run("-t app --progress=plain --iidfile id --metadata-file m .").good();
+    assert_eq!(first.stdout, "");
+    assert!(first.stderr.contains("#1 [1/1] COPY a /a\n#1 DONE "), "{first:#?}");
+    let id = fs_err::read_to_string(program.context().join("id")).unwrap();
+    assert!(first.stderr.contains(&format!("built app:latest  {id}  ")), "{first:#?}");
+    let metadata = fs_err::read_to_string(program.context().join("m")).unwrap();
+    for key in ["containerimage.config.digest", "rbuild.steps", "docker.io/library/app:latest"] {
+        assert!(metadata.contains(key), "{metadata}");
+    }
+    let second = program.run("--tag app .").good();
+    assert!(second.stderr.contains("#1 CACHED\n"), "{second:#?}");
+    let quiet = program.run("-q .").good();
+    assert_eq!((quiet.stdout, quiet.stderr), (format!("{id}\n"), String::new()));
+    let json = program.run("--progress=rawjson .").good();
+    assert!(json.stderr.lines().all(|line| line.starts_with(r#"{"#)), "{json:#?}");
+}
+
+#[test]
+fn arguments_reach_the_image() {
+    if !can_build() {
+        return;
+    }
+    let program = program();
+    let line = "-t app --build-arg V --label x=y --provenance=false --load .";
+    program.run_with(line, "", &[("V", "7")]).good();
+    let labels = program.run("inspect --format {{.Config.Labels}} app").good().stdout;
+    assert_eq!(labels, "map[v:7 x:y]\n");
+    let command = ["inspect", "-f", "{{json", ".Config.Cmd}}", "app"];
+    // A word with a blank in it, which `run` cannot say: the parts are refused.
+    program.run(&command.join(" ")).refused(1, "--format");
+    let noted = program.run("--force-rm .").good();
+    assert!(noted.stderr.contains("note: --force-rm has no meaning here"), "{noted:#?}");
+}
+
+#[test]
+fn images_have_names_that_come_and_go() {
+    if !can_build() {
+        return;
+    }
+    let program = program();
+    program.run("-t app -t other/app:2 .").good();
+    let format = "images --format {{.Repository}}:{{.Tag}}";
+    assert_eq!(program.run(format).good().stdout, "app:latest\nother/app:2\n");
+    program.run("tag app third").good();
+    assert_eq!(program.run("rmi app other/app:2").good().stdout.lines().count(), 2);
+    assert_eq!(program.run(format).good().stdout, "third:latest\n");
+    let table = program.run("images").good().stdout;
+    assert!(table.starts_with("REPOSITORY   TAG      IMAGE ID"), "{table}");
+    program.run("rmi nope").refused(1, "no such image: nope");
+    program.run("rmi -f nope").good();
+    let history = program.run("history third").good().stdout;
+    assert!(history.lines().next().unwrap().contains("CREATED BY"), "{history}");
+    assert!(history.contains("COPY a /a"), "{history}");
+    program.run("rmi third").good();
+    let pruned = program.run("prune -a -f").good().stdout;
+    assert!(pruned.contains("Total reclaimed space: "), "{pruned}");
+    assert!(program.run("du").good().stdout.contains("total"));
+}
+
+#[test]
+fn outputs_go_where_they_are_sent() {
+    if !can_build() {
+        return;
+    }
+    let program = program();
+    program.run("-o out .").good();
+    assert_eq!(fs_err::read_to_string(program.context().join("out/a")).unwrap(), "hello");
+    program.run("-o type=oci,dest=app.tar -o type=tar,dest=root.tar .").good();
+    for file in ["app.tar", "root.tar"] {
+        assert!(fs_err::metadata(program.context().join(file)).unwrap().len() > 512);
+    }
+}

@@ -1,0 +1,100 @@
+//! Starts the program with a store of its own and an environment without surprises.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// A store that goes away with the test.
+pub struct Program {
+    folder: tempfile::TempDir,
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Program {
+    /// With an empty store.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::create_dir(folder.path().join("context")).unwrap();
+        Self { folder }
+    }
+
+    /// The directory that commands run in; the store is beside it.
+    pub fn context(&self) -> std::path::PathBuf {
+        self.folder.path().join("context")
+    }
+
+    /// Puts a file into the context.
+    pub fn file(&self, name: &str, content: &str) {
+        fs_err::write(self.context().join(name), content).unwrap();
+    }
+
+    /// Runs a line of words without quotes.
+    pub fn run(&self, line: &str) -> Outcome {
+        self.run_with(line, "", &[])
+    }
+
+    /// The same with something on standard input.
+    pub fn run_stdin(&self, line: &str, stdin: &str) -> Outcome {
+        self.run_with(line, stdin, &[])
+    }
+
+    /// The same with variables.
+    pub fn run_with(&self, line: &str, stdin: &str, variables: &[(&str, &str)]) -> Outcome {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rbuild"))
+            .args(line.split_whitespace())
+            .current_dir(self.context())
+            .env_clear()
+            .env("RBUILD_ROOT", self.folder.path().join("store"))
+            .env("HOME", self.folder.path())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that does not read its input closes it.
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        Outcome {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Outcome {
+    /// It failed with this code and this text, and wrote no data.
+    #[track_caller]
+    pub fn refused(&self, code: i32, text: &str) {
+        assert_eq!(self.code, code, "{self:#?}");
+        assert!(self.stderr.contains(text), "no {text:?} in {self:#?}");
+        assert_eq!(self.stdout, "", "{self:#?}");
+    }
+
+    /// It went well.
+    #[track_caller]
+    pub fn good(self) -> Self {
+        assert_eq!(self.code, 0, "{self:#?}");
+        self
+    }
+}
+
+/// Whether builds can be made here; says so when not.
+pub fn can_build() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    // Overlay mounts need a kernel that has them.
+    let overlay = fs_err::read_to_string("/proc/filesystems").unwrap_or_default();
+    let can = root && (overlay.contains("overlay") || Path::new("/sys/module/overlay").exists());
+    if !can {
+        eprintln!("skipped: needs root and overlayfs");
+    }
+    can
+}

@@ -103,7 +103,7 @@ impl StageLowering<'_, '_> {
     /// when it names its interpreter.
     fn script(&self, script: &Heredoc) -> (Vec<String>, Vec<Script>) {
         let content = script.content();
-        if script.body.value.starts_with("#!") && self.state.config.os != "windows" {
+        if content.starts_with("#!") && self.state.config.os != "windows" {
             let path = format!("{SCRIPTS}/{}", script.name);
             return (self.with_shell(path.clone()), vec![Script { path, content }]);
         }

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rbuild_cache::{DiskUsage, NewSnapshot, SnapshotId, SnapshotMeta, Store};
 use rbuild_rooted::Root;
@@ -58,31 +58,43 @@ impl Writing {
 /// A tree with an empty file for each name that a sandbox lays a file of its own over. Lying
 /// under all layers it shows where the image has none, and never enters a layer.
 pub(crate) fn stubs(store: &Store) -> std::io::Result<PathBuf> {
-    let path = base_directory(store, "stubs")?;
-    let etc = path.join("etc");
-    if !etc.join("resolv.conf").exists() {
-        fs_err::create_dir_all(&etc)?;
+    base_directory(store, "stubs", |path| {
+        let etc = path.join("etc");
+        fs_err::create_dir(&etc)?;
         fs_err::set_permissions(&etc, Permissions::from_mode(0o755))?;
         for name in ["hosts", "hostname", "resolv.conf"] {
             fs_err::write(etc.join(name), "")?;
             fs_err::set_permissions(etc.join(name), Permissions::from_mode(0o644))?;
         }
-    }
-    Ok(path)
+        Ok(())
+    })
 }
 
 /// An empty directory of the store: an overlay needs something to lie on.
 pub fn nothing(store: &Store) -> std::io::Result<PathBuf> {
-    base_directory(store, "empty")
+    base_directory(store, "empty", |_| Ok(()))
 }
 
 /// A directory that lies under root filesystems. Its mode is that of their `/`, so it must not
-/// depend on anybody's umask.
-fn base_directory(store: &Store, name: &str) -> std::io::Result<PathBuf> {
+/// depend on anybody's umask. It appears whole: other steps and processes may be about to mount it.
+fn base_directory(
+    store: &Store,
+    name: &str,
+    fill: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> std::io::Result<PathBuf> {
     let path = store.root().join("base").join(name);
-    if !path.exists() {
-        fs_err::create_dir_all(&path)?;
-        fs_err::set_permissions(&path, Permissions::from_mode(0o755))?;
+    if path.exists() {
+        return Ok(path);
     }
-    Ok(path)
+    fs_err::create_dir_all(store.root().join("base"))?;
+    let scratch = store.scratch("base").map_err(std::io::Error::other)?;
+    let new = scratch.path().join("new");
+    fs_err::create_dir(&new)?;
+    fs_err::set_permissions(&new, Permissions::from_mode(0o755))?;
+    fill(&new)?;
+    match fs_err::rename(&new, &path) {
+        // Somebody else was faster.
+        Err(_) if path.exists() => Ok(path),
+        renamed => renamed.map(|()| path),
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! One binary for all, so that it is linked once.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "all of this is test code")]
+
 mod arguments;
 mod builds;
 mod dockerfiles;

@@ -213,7 +213,26 @@ fn render(groups: &[Group<'_>]) -> String {
         true => usize::from(console::Term::stderr().size().1).max(MIN_COLUMNS),
         false => COLUMNS,
     };
-    renderer.decor_style(DecorStyle::Ascii).term_width(columns).render(groups)
+    let text = renderer.decor_style(DecorStyle::Ascii).term_width(columns).render(groups);
+    text.lines().map(without_column).collect::<Vec<_>>().join("\n")
+}
+
+/// `--> Dockerfile:5:13` as `--> Dockerfile:5`: editors and scripts that read the messages of
+/// `docker build` look for file and line, and the caret shows the column.
+fn without_column(line: &str) -> &str {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let numbered = |text: &str| text.rsplit_once(':').is_some_and(|(_, last)| is_number(last));
+    match line.rsplit_once(':') {
+        Some((front, column)) if is_origin(line) && is_number(column) && numbered(front) => front,
+        _ => line,
+    }
+}
+
+/// Whether a rendered line is the arrow with the place, and not a line of the source with an arrow
+/// in it: only colours and blanks stand before it.
+fn is_origin(line: &str) -> bool {
+    line.split_once("--> ")
+        .is_some_and(|(before, _)| console::strip_ansi_codes(before).trim().is_empty())
 }
 
 /// A span as a range that lies in the text and does not cut characters; spans that come from
@@ -296,7 +315,7 @@ mod tests {
             .help("did you mean `build`?");
         let expected = "\
 error[unknown-stage]: no stage `biuld`
- --> Dockerfile:5:13
+ --> Dockerfile:5
   |
 1 | FROM alpine:3.20 AS build
   |                     ----- a stage with a similar name
@@ -313,7 +332,15 @@ error[unknown-stage]: no stage `biuld`
         let source = "FROM x\nRUN a \\\n  && b\n";
         let one = Diagnostic::error("x", Span::new(7, source.len()), "no");
         let text = diagnostic("Dockerfile", source, &one);
-        assert!(text.contains("--> Dockerfile:2:1") && !text.contains("&& b"), "{text}");
+        assert!(text.contains("--> Dockerfile:2\n") && !text.contains("&& b"), "{text}");
+    }
+
+    #[test]
+    fn only_the_place_loses_its_column() {
+        let source = "FROM x\nRUN echo --> a:1:2\n";
+        let text =
+            diagnostic("Dockerfile", source, &Diagnostic::error("x", Span::new(7, 10), "no"));
+        assert!(text.contains("--> Dockerfile:2\n") && text.contains("--> a:1:2\n"), "{text}");
     }
 
     #[test]

@@ -111,6 +111,16 @@ pub enum PullPolicy {
     Never,
 }
 
+impl From<PullPolicy> for Pull {
+    fn from(policy: PullPolicy) -> Self {
+        match policy {
+            PullPolicy::Always => Self::Always,
+            PullPolicy::Missing => Self::Missing,
+            PullPolicy::Never => Self::Never,
+        }
+    }
+}
+
 /// What `--call` asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
@@ -167,11 +177,7 @@ impl BuildArgs {
         }
         request.secrets = secret::read(&self.secret, environment)?;
         request.jobs = self.jobs.map(std::num::NonZeroUsize::get);
-        request.pull = match self.pull {
-            PullPolicy::Always => Pull::Always,
-            PullPolicy::Missing => Pull::Missing,
-            PullPolicy::Never => Pull::Never,
-        };
+        request.pull = self.pull.into();
         request.tags.clone_from(&self.tag);
         for text in &self.output {
             let wanted = output::parse(text)?;

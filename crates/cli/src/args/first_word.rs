@@ -76,7 +76,7 @@ const NOT_YET: [&str; 34] = [
 
 /// The line with its command named.
 pub fn settle(mut line: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
-    let Some(at) = first_word(&line) else { return Ok(line) };
+    let Some(at) = of(&line) else { return Ok(line) };
     let word = line[at].to_string_lossy().into_owned();
     let next = line.get(at + 1).map(|next| next.to_string_lossy().into_owned());
     if let Some((_, _, short)) = LONG_FORMS
@@ -94,7 +94,7 @@ pub fn settle(mut line: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
 }
 
 /// Index of the first word that is not a flag of the whole command.
-fn first_word(line: &[OsString]) -> Option<usize> {
+pub fn of(line: &[OsString]) -> Option<usize> {
     let mut at = 1;
     while let Some(word) = line.get(at) {
         let word = word.to_str().unwrap_or_default();

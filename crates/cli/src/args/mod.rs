@@ -69,7 +69,7 @@ pub enum Command {
 /// Reads the command line.
 pub fn parse(line: Vec<OsString>) -> Result<Args, Failure> {
     let line = first_word::settle(line)?;
-    let runs = line.iter().skip(1).any(|word| word == "run");
+    let runs = first_word::of(&line).is_some_and(|at| line[at] == "run");
     let refused = |error| {
         let code = if runs { exit_code::CANNOT_RUN } else { exit_code::FAILURE };
         Failure::Clap { error, code }

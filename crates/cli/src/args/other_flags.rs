@@ -132,7 +132,6 @@ impl Table for OfRun {
         flag("privileged", Nothing, NotYet),
         short('p', "publish", Value, NotYet),
         short('P', "publish-all", Nothing, NotYet),
-        flag("pull", Value, NotYet),
         flag("restart", Value, Only(&["no"])),
         flag("security-opt", Value, NotYet),
         flag("shm-size", Value, NotYet),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use rbuild::{ContainerNetwork, Process};
 
+use crate::args::build::PullPolicy;
 use crate::args::other_flags::{OfRun, OtherFlags};
 use crate::args::volume;
 use crate::environment::Environment;
@@ -60,6 +61,9 @@ pub struct RunArgs {
     /// Name of the container
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// When to ask the registry for the image: always, missing or never
+    #[arg(long, value_name = "WHEN", default_value = "missing", hide_possible_values = true)]
+    pub pull: PullPolicy,
     /// Flags of Docker that are not here.
     #[command(flatten)]
     pub other: OtherFlags<OfRun>,

@@ -8,7 +8,7 @@ use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
-use rbuild::{BuildError, CancelToken, Container, ContainerStdio, Ctx, Exit, Pull};
+use rbuild::{BuildError, CancelToken, Container, ContainerStdio, Ctx, Exit};
 
 use crate::args::progress::ProgressMode;
 use crate::args::run::RunArgs;
@@ -48,7 +48,7 @@ fn run_inner(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let mut container = {
         let display = progress::display(ProgressMode::Auto, context.environment);
         let ctx = Ctx::new(display.as_ref(), &cancel);
-        let created = engine.create_reporting(&name, &args.image, process, Pull::Missing, ctx);
+        let created = engine.create_reporting(&name, &args.image, process, args.pull.into(), ctx);
         display.close();
         created?
     };
@@ -126,12 +126,12 @@ fn wait(
                 (libc::SIGWINCH, Some(master)) => terminal::copy_size(master.as_fd()),
                 _ => process.send(signal),
             }
-            if [libc::SIGINT, libc::SIGTERM].contains(&signal) {
-                interrupts += 1;
-                if interrupts == PATIENCE {
-                    interrupt::interrupted_by(signal);
-                    give_up.cancel();
-                }
+            interrupts += usize::from([libc::SIGINT, libc::SIGTERM].contains(&signal));
+            // Whose terminal is gone can neither be seen nor be ended by anyone.
+            let alone = signal == libc::SIGHUP && size_of.is_some();
+            if alone || interrupts >= PATIENCE {
+                interrupt::interrupted_by(signal);
+                give_up.cancel();
             }
         }
     });

@@ -7,7 +7,7 @@ fn errors_name_the_line() {
     let program = Program::new();
     let dockerfile = "# comment\nFROM scratch\nRUNN x\n";
     let outcome = program.run_stdin("-", dockerfile);
-    outcome.refused(1, "Dockerfile:3:1");
+    outcome.refused(1, "--> Dockerfile:3\n");
     assert!(outcome.stderr.contains("error[unknown-instruction]"), "{outcome:#?}");
     assert!(outcome.stderr.contains("3 | RUNN x"), "{outcome:#?}");
     assert!(!outcome.stderr.contains('\x1b'), "colours without a terminal: {outcome:#?}");
@@ -35,7 +35,7 @@ fn a_file_that_is_not_in_the_context_is_named_with_its_line() {
     let program = Program::new();
     program.file("Dockerfile", "FROM scratch\nCOPY nope /nope\n");
     let outcome = program.run(".");
-    outcome.refused(1, "Dockerfile:2:1");
+    outcome.refused(1, "--> Dockerfile:2\n");
     assert!(outcome.stderr.contains("nope"), "{outcome:#?}");
 }
 

@@ -6,5 +6,6 @@
 
 mod arguments;
 mod builds;
+mod containers;
 mod dockerfiles;
 mod program;

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// A store that goes away with the test.
 pub struct Program {
@@ -47,7 +47,15 @@ impl Program {
 
     /// The same with variables.
     pub fn run_with(&self, line: &str, stdin: &str, variables: &[(&str, &str)]) -> Outcome {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rbuild"))
+        let mut child = self.start(line, variables);
+        // A command that does not read its input closes it.
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        Outcome::of(child)
+    }
+
+    /// Starts a line and does not wait.
+    pub fn start(&self, line: &str, variables: &[(&str, &str)]) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_rbuild"))
             .args(line.split_whitespace())
             .current_dir(self.context())
             .env_clear()
@@ -58,19 +66,21 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
-        // A command that does not read its input closes it.
-        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+            .unwrap()
+    }
+}
+
+impl Outcome {
+    /// Waits for the end.
+    pub fn of(child: Child) -> Self {
         let output = child.wait_with_output().unwrap();
-        Outcome {
+        Self {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
     }
-}
 
-impl Outcome {
     /// It failed with this code and this text, and wrote no data.
     #[track_caller]
     pub fn refused(&self, code: i32, text: &str) {

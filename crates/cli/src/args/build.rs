@@ -88,8 +88,8 @@ pub struct BuildArgs {
     #[arg(long, value_name = "SECRET")]
     pub secret: Vec<String>,
     /// Steps to run at once [default: twice the processors, four at least]
-    #[arg(long, value_name = "N")]
-    pub jobs: Option<std::num::NonZeroUsize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
     /// `dot` prints the graph of the build instead of building
     #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true)]
     pub call: String,
@@ -176,7 +176,7 @@ impl BuildArgs {
             }
         }
         request.secrets = secret::read(&self.secret, environment)?;
-        request.jobs = self.jobs.map(std::num::NonZeroUsize::get);
+        request.jobs = self.jobs.map(usize::from);
         request.pull = self.pull.into();
         request.tags.clone_from(&self.tag);
         for text in &self.output {

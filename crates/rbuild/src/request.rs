@@ -18,7 +18,7 @@ pub struct BuildRequest {
     pub options: Options,
     /// Secrets of `RUN --mount=type=secret`, by id.
     pub secrets: Secrets,
-    /// Steps that run at once; `None` is the number of processors.
+    /// Steps that run at once; `None` is twice the number of processors, and four at least.
     pub jobs: Option<usize>,
     /// Names given to the image in the store.
     pub tags: Vec<String>,

@@ -283,9 +283,6 @@ impl<'env> Coordinator<'_, 'env> {
         }
         self.settle()?;
         self.want(self.target)?;
-        if self.policy.root {
-            self.need_files(self.target)?;
-        }
         self.settle()?;
         self.start_ready()
     }
@@ -615,6 +612,11 @@ impl<'env> Coordinator<'_, 'env> {
     }
 
     fn start_ready(&mut self) -> Result<(), SolveError> {
+        if self.policy.root && !self.failed() {
+            // Asked after every step forward: the target may be done only now.
+            self.need_files(self.target)?;
+            self.settle()?;
+        }
         while self.running < self.policy.jobs.max(1) && !self.failed() {
             let Some(id) = self.ready.pop_first() else { break };
             self.execute(id)?;
@@ -847,7 +849,8 @@ impl<'env> Coordinator<'_, 'env> {
     }
 
     fn finish(&mut self) -> Result<Solution, SolveError> {
-        if self.node(self.target).state != State::Done {
+        let files_are_there = !self.policy.root || self.need_files(self.target)?;
+        if self.node(self.target).state != State::Done || !files_are_there {
             return Err(SolveError::Stuck);
         }
         for (id, vertex) in self.graph.vertices() {

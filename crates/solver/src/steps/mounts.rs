@@ -273,6 +273,9 @@ fn cache_directory(
         root.set_owner("", cache.uid, cache.gid)?;
         root.set_mode("", cache.mode)?;
     }
+    if cache.path == "/" {
+        return Ok(rbuild_snapshot::bind(&directory)?);
+    }
     let root = Root::open(&directory)?;
     let inside = root.resolve(&cache.path, Follow::Yes)?;
     if inside.found.is_none() {

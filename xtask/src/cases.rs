@@ -24,7 +24,7 @@ pub(crate) fn run(args: &mut Args) -> Outcome {
         return Ok(());
     }
     packages::install_or_say(&[BASES, TESTS].concat());
-    check(&Rbuild::release(paths::scratch("cases/store")?)?, &set, &words)
+    check(&Rbuild::release(paths::fresh("cases/store")?)?, &set, &words)
 }
 
 /// Runs the cases and compares; only a run of everything can fall below the floor.

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &mut Args) -> Outcome {
     tests().run()?;
     section("cases");
     match paths::shared() {
-        Some(_) => cases::check(&Rbuild::release(paths::scratch("cases/store")?)?, "all", &[]),
+        Some(_) => cases::check(&Rbuild::release(paths::fresh("cases/store")?)?, "all", &[]),
         None => {
             println!("skipped: the shared cases are not at hand");
             Ok(())

@@ -611,12 +611,36 @@ impl<'env> Coordinator<'_, 'env> {
         Ok(())
     }
 
+    /// Lets stages run side by side whose files are copied one after the other.
+    ///
+    /// The second of two copies has no key while the first waits for the files of its stage, and
+    /// without a key nobody knows whether it needs its own stage. It will, nearly always: what
+    /// stands above it has changed. While nothing waits for files nothing is wanted early, so an
+    /// unchanged build stays lazy.
+    fn want_early(&mut self) -> Result<(), SolveError> {
+        let waits_for_files = |node: &Node| node.state == State::NeedsFiles;
+        if self.failed() || !self.nodes.iter().any(waits_for_files) {
+            return Ok(());
+        }
+        for (id, _) in self.graph.vertices() {
+            if self.node(id).state == State::Waiting {
+                for input in self.files_of(id) {
+                    if self.node(input).state == State::Missed {
+                        self.want(input)?;
+                    }
+                }
+            }
+        }
+        self.settle()
+    }
+
     fn start_ready(&mut self) -> Result<(), SolveError> {
         if self.policy.root && !self.failed() {
             // Asked after every step forward: the target may be done only now.
             self.need_files(self.target)?;
             self.settle()?;
         }
+        self.want_early()?;
         while self.running < self.policy.jobs.max(1) && !self.failed() {
             let Some(id) = self.ready.pop_first() else { break };
             self.execute(id)?;

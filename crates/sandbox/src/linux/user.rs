@@ -120,10 +120,13 @@ pub fn lookup_owner(spec: &str, passwd: &[u8], group: &[u8]) -> Result<(u32, u32
     } else if let Some(uid) = number(user_text)? {
         (uid, uid)
     } else {
-        let entry = passwd_entries(passwd)
-            .find(|entry| entry.name == user_text.as_bytes())
-            .ok_or_else(|| UserError::UnknownUser { name: user_text.to_owned() })?;
-        (entry.uid, entry.gid)
+        let entry = passwd_entries(passwd).find(|entry| entry.name == user_text.as_bytes());
+        match entry {
+            Some(entry) => (entry.uid, entry.gid),
+            // An image without a passwd file still has a root.
+            None if user_text == "root" => (0, 0),
+            None => return Err(UserError::UnknownUser { name: user_text.to_owned() }),
+        }
     };
     let gid = group_text.map_or(Ok(primary), |text| find_group(text, group))?;
     Ok((uid, gid))

@@ -35,10 +35,9 @@ fn owner(root: &rbuild_rooted::Root, user: &str) -> Result<(u32, u32), StepError
         return Ok((0, 0));
     }
     let (passwd, group) = accounts(root)?;
-    match user::resolve(user, &passwd, &group) {
-        Ok(identity) => Ok((identity.uid, identity.gid)),
-        Err(error) => Err(StepError::Missing(error.to_string())),
-    }
+    // As for `--chown`: a number alone is user and group.
+    user::lookup_owner(user, &passwd, &group)
+        .map_err(|error| StepError::Missing(error.to_string()))
 }
 
 /// `/etc/passwd` and `/etc/group` of a root filesystem; empty when they are not there.

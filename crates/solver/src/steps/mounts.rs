@@ -286,9 +286,11 @@ fn cache_directory(
     Ok(rbuild_snapshot::subtree(whole.as_fd(), &inside.path)?)
 }
 
-/// Names a cache mount's directory and lock.
+/// Names a cache mount's directory and lock. Mode and owner belong to it: a step that asks for
+/// others must not get this one's directory.
 fn cache_id(cache: &CacheMount) -> Digest {
-    Digest::of(format!("cache mount {}", cache.id))
+    let CacheMount { id, mode, uid, gid, .. } = cache;
+    Digest::of(format!("cache mount {mode:o} {uid} {gid} {id}"))
 }
 
 /// What lives as long as the process runs.

@@ -72,6 +72,11 @@ impl Reference {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// The same reference with its tag kept and `digest` beside it, as `name:tag@digest`.
+    pub fn pinned(&self, digest: Digest) -> Self {
+        Self { digest: Some(digest), ..self.clone() }
+    }
+
     /// The short form that people type: `python:3.7`, without Docker Hub's host and `library/`.
     pub fn familiar(&self) -> String {
         let name = self.familiar_name();

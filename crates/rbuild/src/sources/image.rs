@@ -134,7 +134,7 @@ impl<'a> ImageSource<'a> {
             return Err(bad_document("manifest", problem).into());
         }
         let platform = config.platform();
-        let reference = reference.with_digest(digest);
+        let reference = reference.pinned(digest);
         let resolved = Arc::new(Resolved { reference, manifest, config, platform });
         let mut all = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(digest, resolved.clone());

@@ -6,6 +6,7 @@
 //! [`Engine::create`] removes it.
 
 use std::collections::BTreeMap;
+use std::io::Seek as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -145,17 +146,25 @@ impl Engine {
         ctx: Ctx<'_>,
     ) -> Result<Container, BuildError> {
         let _lease = self.store.lease()?;
-        self.sweep_containers()?;
         let (config, chain) = self.image_of(image, pull, ctx)?;
         let id = random_id()?;
-        let directory = self.store.root().join("containers").join(&id);
+        let containers = self.store.root().join("containers");
+        let directory = containers.join(&id);
         let io = |what: &str| {
             let what = format!("{what} of container {name}");
             move |source| BuildError::Io { what, source }
         };
-        fs_err::create_dir_all(&directory).map_err(io("make the directory"))?;
-        let lock = fs_err::File::create(directory.join("lock")).map_err(io("make the lock"))?;
-        lock.file().try_lock().map_err(|error| io("take the lock")(error.into()))?;
+        fs_err::create_dir_all(&containers).map_err(io("make the directory"))?;
+        let lock = {
+            // Nobody else's sweep may see the directory before its lock is taken.
+            let all = fs_err::File::open(&containers).map_err(io("open the directory"))?;
+            all.file().lock().map_err(io("lock the directory"))?;
+            sweep_containers(&containers)?;
+            fs_err::create_dir(&directory).map_err(io("make the directory"))?;
+            let lock = fs_err::File::create(directory.join("lock")).map_err(io("make the lock"))?;
+            lock.file().try_lock().map_err(|error| io("take the lock")(error.into()))?;
+            lock
+        };
         let pins: String = chain.iter().map(|snapshot| format!("{snapshot}\n")).collect();
         fs_err::write(directory.join("pins"), pins).map_err(io("write the pins"))?;
 
@@ -243,8 +252,10 @@ impl Engine {
             if is_directory {
                 let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
                 let made = root.create_dir_all(&volume.target, new)?;
-                if is_new {
-                    copy_up(&made.dir, &path)?;
+                if is_new && let Err(error) = self.copy_up(&made.dir, &path) {
+                    // Half a volume would be taken for a whole one next time.
+                    let _ = remove(&path);
+                    return Err(error);
                 }
             } else {
                 placeholder(root, &volume.target)?;
@@ -289,33 +300,48 @@ impl Engine {
         Ok((path, is_new))
     }
 
-    /// Removes the containers of dead processes.
-    fn sweep_containers(&self) -> Result<(), BuildError> {
-        let Ok(entries) = fs_err::read_dir(self.store.root().join("containers")) else {
-            return Ok(());
-        };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            let Ok(lock) = fs_err::File::open(path.join("lock")) else { continue };
-            if lock.file().try_lock().is_ok() {
-                remove(&path)?;
-            }
-        }
+    /// A new volume starts with what the image has at its place.
+    fn copy_up(&self, from: &Root, to: &Path) -> Result<(), BuildError> {
+        let io = |source| BuildError::Io { what: format!("fill {}", to.display()), source };
+        let into = Root::open(to)?;
+        let metadata = from.metadata()?;
+        // By way of a file: it may be larger than the memory.
+        let scratch = self.store.scratch("volume")?;
+        let mut packed = fs_err::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(scratch.path().join("tar"))
+            .map_err(io)?;
+        let cancel = CancelToken::default();
+        rbuild_image::rootfs::export_tar(from, None, &mut packed, &cancel)?;
+        packed.rewind().map_err(io)?;
+        let options = rbuild_image::layer::ArchiveOptions::default();
+        let mut packed = std::io::BufReader::new(packed);
+        rbuild_image::layer::unpack_archive(&mut packed, &into, &options, &cancel)?;
+        into.set_owner("", metadata.uid, metadata.gid)?;
+        into.set_mode("", metadata.mode)?;
         Ok(())
     }
 }
 
-/// A new volume starts with what the image has at its place.
-fn copy_up(from: &Root, to: &Path) -> Result<(), BuildError> {
-    let into = Root::open(to)?;
-    let metadata = from.metadata()?;
-    let mut packed = Vec::new();
-    let cancel = CancelToken::default();
-    rbuild_image::rootfs::export_tar(from, None, &mut packed, &cancel)?;
-    let options = rbuild_image::layer::ArchiveOptions::default();
-    rbuild_image::layer::unpack_archive(&mut packed.as_slice(), &into, &options, &cancel)?;
-    into.set_owner("", metadata.uid, metadata.gid)?;
-    into.set_mode("", metadata.mode)?;
+/// Removes the containers of dead processes. The caller holds the lock of the directory.
+fn sweep_containers(containers: &Path) -> Result<(), BuildError> {
+    let Ok(entries) = fs_err::read_dir(containers) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let dead = match fs_err::File::open(path.join("lock")) {
+            Ok(lock) => lock.file().try_lock().is_ok(),
+            // It died before it had one, or is being removed by its owner.
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        if dead {
+            // What cannot be removed now, the next one tries again.
+            let _ = remove(&path);
+        }
+    }
     Ok(())
 }
 

@@ -52,7 +52,18 @@ impl Engine {
     }
 
     /// Opens an engine with all choices made.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be opened, and when this process was started as a sandbox helper and
+    /// did not call [`crate::sandbox_main`]: it would start itself for ever.
     pub fn with_options(options: EngineOptions) -> Result<Self, BuildError> {
+        if std::env::args_os().next().is_some_and(|name| name == rbuild_sandbox::HELPER_NAME) {
+            return Err(rbuild_sandbox::SandboxError::NoAnswer {
+                helper: rbuild_solver::this_program().display().to_string(),
+            }
+            .into());
+        }
         let store = Store::open(&options.root)?;
         Ok(Self { store, options, registry: OnceLock::new(), pool: OnceLock::new() })
     }

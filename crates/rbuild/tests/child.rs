@@ -1,3 +1,74 @@
-//! The test program as a child of itself.
+//! The test program as a child of itself: what needs a process of its own.
 
-pub fn main_if_child() {}
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use rbuild::{BuildRequest, CancelToken, Engine, EngineOptions, Silent};
+
+/// Says in the environment that the program is to build, and how.
+const BUILD: &str = "RBUILD_TEST_BUILD";
+/// Sets a umask before that, octal.
+const UMASK: &str = "RBUILD_TEST_UMASK";
+
+/// What a child printed.
+#[derive(Debug)]
+pub struct Told {
+    /// Steps that ran.
+    pub executed: usize,
+    /// Image id.
+    pub id: String,
+    /// Largest memory in kB.
+    pub peak: u64,
+}
+
+/// A child that builds.
+pub fn build(store: &Path, context: &Path, dockerfile: &Path) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    let paths = [store, context, dockerfile].map(|path| path.to_str().unwrap());
+    command.env(BUILD, paths.join(":")).stdout(Stdio::piped());
+    command
+}
+
+/// [`build`] by a caller with a umask.
+pub fn build_with_umask(store: &Path, context: &Path, dockerfile: &Path, umask: &str) -> Command {
+    let mut command = build(store, context, dockerfile);
+    command.env(UMASK, umask);
+    command
+}
+
+pub fn result(output: std::io::Result<Output>) -> Told {
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let words: Vec<_> = text.split_whitespace().collect();
+    let [executed, id, peak] = words.as_slice() else { panic!("{text:?}") };
+    Told { executed: executed.parse().unwrap(), id: (*id).to_owned(), peak: peak.parse().unwrap() }
+}
+
+pub fn main_if_child() {
+    let Ok(orders) = std::env::var(BUILD) else { return };
+    if let Ok(umask) = std::env::var(UMASK) {
+        let mode = rustix::fs::Mode::from_raw_mode(u32::from_str_radix(&umask, 8).unwrap());
+        rustix::process::umask(mode);
+    }
+    let paths: Vec<_> = orders.split(':').map(Path::new).collect();
+    let [store, context, dockerfile] = paths.as_slice() else { panic!("{orders:?}") };
+    let options = EngineOptions {
+        resolv_conf: Some(String::new()),
+        ..EngineOptions::new(store.to_path_buf())
+    };
+    let engine = Engine::with_options(options).unwrap();
+    let request = BuildRequest::new(context).dockerfile(dockerfile);
+    let built = engine.build(&request, &Silent, &CancelToken::default()).unwrap();
+    let status = fs_err::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak = peak.split_whitespace().next().unwrap().to_owned();
+    let image = built.image.unwrap();
+    print(&format!("{} {} {peak}\n", built.executed, image.id));
+    std::process::exit(0);
+}
+
+fn print(line: &str) {
+    use std::io::Write as _;
+    std::io::stdout().write_all(line.as_bytes()).unwrap();
+}

@@ -20,6 +20,11 @@
 //! stage whose files are already copied is not run again, and an image is unpacked only when a
 //! step needs its files.
 //!
+//! A vertex without a key cannot be looked up, and where that is because a stage must run first,
+//! its other inputs are wanted meanwhile when they were not found: a key made of a key that was
+//! never seen will not be found either. So stages that are copied one after the other run side by
+//! side.
+//!
 //! Nothing here calls itself along the graph, which a Dockerfile may make as deep as it likes:
 //! who may go on is put on a list ([`Coordinator::settle`]).
 //!
@@ -105,6 +110,8 @@ struct Node {
     snapshot: Option<SnapshotId>,
     /// Results of earlier builds do not count.
     fresh: bool,
+    /// It has no key before something has run.
+    stalled: bool,
     /// An image source's own snapshots, once they are unpacked.
     unpacked: Option<Vec<SnapshotId>>,
     unpacking: bool,
@@ -202,6 +209,7 @@ impl Node {
             definition: None,
             snapshot: None,
             fresh: false,
+            stalled: false,
             unpacked: None,
             unpacking: false,
             selection: None,
@@ -381,6 +389,8 @@ impl<'env> Coordinator<'_, 'env> {
             State::Waiting => {
                 if self.inputs(id).iter().all(|input| self.node(*input).key.is_some()) {
                     self.find_key(id)?;
+                } else {
+                    self.want_meanwhile(id)?;
                 }
             }
             State::NeedsFiles => self.select_when_possible(id)?,
@@ -388,6 +398,30 @@ impl<'env> Coordinator<'_, 'env> {
             State::Selecting | State::Running | State::Done => {}
         }
         Ok(())
+    }
+
+    /// An input has no key yet: if that takes a while, the other inputs use the time.
+    fn want_meanwhile(&mut self, id: VertexId) -> Result<(), SolveError> {
+        let inputs = self.inputs(id);
+        let unknown = |input: VertexId| self.node(input).key.is_none();
+        if !inputs.iter().any(|input| unknown(*input) && self.node(*input).stalled) {
+            return Ok(());
+        }
+        self.stall(id);
+        if self.node(id).wanted {
+            for input in inputs {
+                if self.node(*input).key.is_none() || self.node(*input).state == State::Missed {
+                    self.want(*input)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stall(&mut self, id: VertexId) {
+        if !std::mem::replace(&mut self.node_mut(id).stalled, true) {
+            self.advance_users(id);
+        }
     }
 
     fn advance_users(&mut self, id: VertexId) {
@@ -580,6 +614,7 @@ impl<'env> Coordinator<'_, 'env> {
             all_there &= self.need_files(input)?;
         }
         if !all_there {
+            self.stall(id);
             return Ok(());
         }
         // Asking for the inputs may have come back to this vertex.

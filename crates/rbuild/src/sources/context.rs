@@ -118,14 +118,20 @@ fn open_directory(directory: &Path) -> Result<Root, BuildError> {
 /// The ignore file beside the Dockerfile if there is one, else that of the context.
 fn read_ignore_file(root: &Root, text: &Text) -> Result<Option<(String, String)>, BuildError> {
     if let Some(path) = &text.path {
-        let mut beside = path.clone().into_os_string();
-        beside.push(".dockerignore");
-        let beside = PathBuf::from(beside);
-        if beside.exists() {
-            let bytes =
-                read_regular(&beside).map_err(failed("cannot read the ignore file", &beside))?;
-            let name = beside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            return Ok(Some((name, String::from_utf8_lossy(&bytes).into_owned())));
+        // Nobody named this file, so it may be a stranger's link and must not lead elsewhere.
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(".dockerignore");
+        let parent = match path.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        match Root::open(parent)?.read_small(&name, MAX_TEXT) {
+            Ok(bytes) => {
+                let name = name.to_string_lossy().into_owned();
+                return Ok(Some((name, String::from_utf8_lossy(&bytes).into_owned())));
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
         }
     }
     for name in [".dockerignore", ".containerignore"] {

@@ -36,8 +36,7 @@ fn owner(root: &rbuild_rooted::Root, user: &str) -> Result<(u32, u32), StepError
     }
     let (passwd, group) = accounts(root)?;
     // As for `--chown`: a number alone is user and group.
-    user::lookup_owner(user, &passwd, &group)
-        .map_err(|error| StepError::Missing(error.to_string()))
+    user::lookup_owner(user, &passwd, &group).map_err(|error| StepError::Missing(error.to_string()))
 }
 
 /// `/etc/passwd` and `/etc/group` of a root filesystem; empty when they are not there.

@@ -142,7 +142,8 @@ mod tests {
     fn only_lower_case_sha256_is_a_digest() {
         let good = Digest::of("x").to_string();
         assert_eq!(good.parse::<Digest>().unwrap().to_string(), good);
-        for bad in ["sha256:../../x", "sha512:00", "", "sha256:", &good.to_uppercase(), &good[..70]] {
+        for bad in ["sha256:../../x", "sha512:00", "", "sha256:", &good.to_uppercase(), &good[..70]]
+        {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

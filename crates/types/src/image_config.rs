@@ -53,7 +53,11 @@ pub struct ContainerConfig {
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
     pub user: String,
     /// Keys like `80/tcp`; the values are empty objects.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub exposed_ports: BTreeMap<String, Value>,
     /// `NAME=value` in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_default")]
@@ -65,19 +69,31 @@ pub struct ContainerConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
     /// Paths; the values are empty objects.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub volumes: BTreeMap<String, Value>,
     /// Absolute directory.
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
     pub working_dir: String,
     /// Labels.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "null_default"
+    )]
     pub labels: BTreeMap<String, String>,
     /// Name or number.
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
     pub stop_signal: String,
     /// Set by `CMD` (kept for Docker; only Windows looks at it).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "null_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "null_default"
+    )]
     pub args_escaped: bool,
     /// `HEALTHCHECK`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -150,7 +166,11 @@ pub struct History {
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
     pub comment: String,
     /// Whether it made no layer.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "null_default")]
+    #[serde(
+        default,
+        skip_serializing_if = "std::ops::Not::not",
+        deserialize_with = "null_default"
+    )]
     pub empty_layer: bool,
 }
 

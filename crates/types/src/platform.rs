@@ -109,7 +109,8 @@ impl FromStr for Platform {
             }
             [architecture] => {
                 let known = Self::new("linux", architecture);
-                let names = ["amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64"];
+                let names =
+                    ["amd64", "arm64", "arm", "386", "ppc64le", "s390x", "riscv64", "loong64"];
                 if names.contains(&known.architecture.as_str()) { Ok(known) } else { Err(error()) }
             }
             [os, architecture] => Ok(Self::new(os, architecture)),

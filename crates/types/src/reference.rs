@@ -181,7 +181,9 @@ fn is_host(host: &str) -> bool {
         !label.is_empty()
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
     let ipv6 = |inner: &str| inner.parse::<std::net::Ipv6Addr>().is_ok();
     let name_fits = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -199,11 +201,11 @@ fn is_component(component: &str) -> bool {
     if !alphanumeric(*first) || !alphanumeric(*last) {
         return false;
     }
-    component
-        .split(|letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit())
-        .all(|separator| {
+    component.split(|letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit()).all(
+        |separator| {
             matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-')
-        })
+        },
+    )
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -253,8 +255,23 @@ mod tests {
     #[test]
     fn hostile_names_are_refused() {
         for bad in [
-            "", "/", "a//b", "../x", "a/../b", "-x", "x-", "a:b:c", "a:", "a@", "a@sha256:../x", "x\n",
-            "x\u{1b}[0m", "host:99999/x", "a___b", "a..b", &"a".repeat(300),
+            "",
+            "/",
+            "a//b",
+            "../x",
+            "a/../b",
+            "-x",
+            "x-",
+            "a:b:c",
+            "a:",
+            "a@",
+            "a@sha256:../x",
+            "x\n",
+            "x\u{1b}[0m",
+            "host:99999/x",
+            "a___b",
+            "a..b",
+            &"a".repeat(300),
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
         }

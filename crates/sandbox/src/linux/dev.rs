@@ -14,9 +14,9 @@ use rustix::mount::{
     MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
 };
 
-use crate::{Mount, StartFailure};
 use crate::linux::child::During as _;
 use crate::linux::mounts::filesystem;
+use crate::{Mount, StartFailure};
 
 /// Name, major and minor number of each device; all have mode 0666.
 const DEVICES: [(&str, u32, u32); 6] = [

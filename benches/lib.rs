@@ -5,9 +5,9 @@
 use std::fmt::Write as _;
 
 /// Lines of one stage of [`dockerfile`].
-const STAGE_LINES: usize = 20;
+const STAGE_LINES: usize = 19;
 
-/// A Dockerfile of about `lines` lines: stages of twenty, each on the one before, with every
+/// A Dockerfile of about `lines` lines: stages, each on the one before, with every
 /// frequent instruction, continuation lines, here-documents, comments and variables.
 pub fn dockerfile(lines: usize) -> String {
     let mut text = String::from("# syntax=docker/dockerfile:1\nARG BASE=busybox\n");

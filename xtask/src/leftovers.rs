@@ -90,6 +90,8 @@ fn unescape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     #[test]
@@ -101,12 +103,18 @@ mod tests {
     #[test]
     fn a_process_is_found_by_its_environment() {
         let marker = format!("LEFTOVER_{}", std::process::id());
-        let mut child = std::process::Command::new("sleep").arg("30").env(&marker, "1").spawn();
+        let mut child = std::process::Command::new("cat")
+            .env(&marker, "1")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Once it answers it has its environment, which is not yet so when the start returns.
+        child.stdin.as_mut().unwrap().write_all(b"?").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let found = processes(Path::new("/no/such"), &marker);
-        if let Ok(child) = &mut child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        child.kill().unwrap();
+        child.wait().unwrap();
         assert_eq!(found.len(), 1, "{found:?}");
     }
 

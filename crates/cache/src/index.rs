@@ -15,7 +15,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -254,7 +254,7 @@ fn create(
     connection: &mut Connection,
     refill: &dyn Fn(&Connection) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
-    connection.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+    switch_to_wal(connection)?;
     transact(connection, |connection| {
         if format(connection)? == FORMAT {
             return Ok(());
@@ -263,6 +263,23 @@ fn create(
         connection.execute_batch(&format!("PRAGMA user_version={FORMAT}"))?;
         refill(connection)
     })
+}
+
+/// Needs the file for itself for a moment. Where others do the same, SQLite does not wait for
+/// them as it does everywhere else, because they might wait for each other.
+fn switch_to_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let end = Instant::now() + BUSY;
+    loop {
+        match connection.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(())) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && Instant::now() < end =>
+            {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Whether SQLite says that the file is broken, or its tables are not ours.

@@ -17,10 +17,10 @@ use rbuild_sandbox::{
     Exit, InjectedFile, Launch, Mount, MountSource, Network, Running, Spec, Stdio,
 };
 use rbuild_snapshot::Active;
-use rbuild_types::{CancelToken, Ctx, ImageConfig, Platform, Reference, Silent, Stream};
+use rbuild_types::{CancelToken, Ctx, Event, ImageConfig, Platform, Reference, Silent, Stream};
 
 use crate::engine::random_id;
-use crate::sources::image::{ImageSource, report_pull};
+use crate::sources::image::ImageSource;
 use crate::{BuildError, Engine, Pull};
 
 /// The search path of a process whose image names none (Docker's default).
@@ -210,7 +210,10 @@ impl Engine {
                 name.with_digest(found.manifest_digest)
             }
             (Ok(reference), _) => {
-                report_pull(ctx, &reference);
+                if pull != Pull::Never {
+                    let message = format!("pulling {}", reference.familiar());
+                    ctx.report(Event::Notice { message });
+                }
                 reference
             }
             (Err(error), _) => {

@@ -19,6 +19,24 @@ fn processes_that_need_one_step_compute_it_once() {
 }
 
 #[test]
+fn a_store_can_be_made_by_several_at_once() {
+    for _ in 0..20 {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        let together = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    together.wait();
+                    let store = rbuild_cache::Store::open(&root).unwrap();
+                    crate::record(&store, "step", None);
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn threads_exclude_each_other_and_the_lock_file_goes() {
     let (_directory, store) = store();
     let (inside, runs) = (AtomicUsize::new(0), AtomicUsize::new(0));

@@ -22,9 +22,7 @@ use rbuild_plan::{ImageConfigs, ResolvedImage};
 use rbuild_registry::{BlobSink, RegistryError};
 use rbuild_rooted::Root;
 use rbuild_solver::{Images, StepError};
-use rbuild_types::{
-    CancelToken, Cancelled, Ctx, Digest, Event, Hasher, ImageConfig, Platform, Reference,
-};
+use rbuild_types::{CancelToken, Cancelled, Ctx, Digest, Hasher, ImageConfig, Platform, Reference};
 
 use crate::{BuildError, Engine, Pull};
 
@@ -462,9 +460,4 @@ impl Images for ImageSource<'_> {
         let image = self.pinned(reference, platform).map_err(boxed)?;
         self.unpack_image(&image, ctx).map_err(boxed)
     }
-}
-
-/// Says that an image was found, for callers that pull outside of a build.
-pub(crate) fn report_pull(ctx: Ctx<'_>, reference: &Reference) {
-    ctx.report(Event::Notice { message: format!("pulling {}", reference.familiar()) });
 }

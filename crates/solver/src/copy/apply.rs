@@ -5,31 +5,25 @@
 //! held descriptors; then second names of hard-linked files; last the directories' own owner,
 //! mode and time, children first, so that a read-only directory can be filled.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rayon::prelude::*;
 use rbuild_plan::op::{Copy, CopySource};
-use rbuild_rooted::{FileKind, Follow, NewDirs, Root, Time};
+use rbuild_rooted::{FileKind, Follow, Root};
 use rbuild_types::{CancelToken, Digest};
-use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
 
 use super::chmod::Chmod;
 use super::content::{self, Content, Copier};
 use super::digest::{self, Overrides};
+use super::divide::divide;
 use super::error::CopyError;
+use super::level::{Attributes, Level, dress, inherits_group, open_file, open_source};
 use super::place::{FilePlace, Place, failed};
 use super::select::{ItemKind, Selection};
 use super::tree::{Dir, Entry, SourceTree, shown};
-
-/// Files that one task writes below one pair of held directories.
-const CHUNK: usize = 512;
-/// Mode of directories that are made for a destination.
-const DIRECTORY_MODE: u32 = 0o755;
 
 /// Resolves the text of `--chown` to user and group; an error says why it cannot.
 pub type LookupOwner<'a> = &'a dyn Fn(&str) -> Result<(u32, u32), String>;
@@ -179,43 +173,6 @@ fn applied(selection: &Selection, attributes: &Attributes<'_>, written: Written)
     }
     let overrides = Overrides { chmod: attributes.chmod, owner: attributes.chown.is_some() };
     Applied { digest: digest::digest(&items, &overrides), changed: true, bytes }
-}
-
-/// What the instruction makes of owners and modes.
-#[derive(Clone, Copy)]
-struct Attributes<'a> {
-    chmod: Option<&'a Chmod>,
-    chown: Option<(u32, u32)>,
-    ownership: Ownership,
-    /// Whose what this process makes is anyway.
-    process: (u32, u32),
-}
-
-impl Attributes<'_> {
-    fn for_new_dirs(&self) -> NewDirs {
-        let mode = self.chmod.map_or(DIRECTORY_MODE, |chmod| chmod.apply(DIRECTORY_MODE, true));
-        let owner = match self.ownership {
-            Ownership::Set => Some(self.chown.unwrap_or((0, 0))),
-            Ownership::Leave => None,
-        };
-        NewDirs { mode, owner }
-    }
-
-    fn mode(&self, entry: &Entry) -> u32 {
-        let directory = entry.kind == FileKind::Directory;
-        self.chmod.map_or(entry.mode, |chmod| chmod.apply(entry.mode, directory))
-    }
-
-    /// The owner to set, `None` when a new file has it already. `inherits` says that the
-    /// directory gives its own group to what is made in it.
-    fn owner(&self, entry: &Entry, inherits: bool) -> Option<(u32, u32)> {
-        let owner = self.chown.unwrap_or((entry.uid, entry.gid));
-        match self.ownership {
-            Ownership::Leave => None,
-            Ownership::Set if owner == self.process && !inherits => None,
-            Ownership::Set => Some(owner),
-        }
-    }
 }
 
 /// What the threads report.
@@ -449,190 +406,4 @@ fn make_directories<'d>(
         }
     }
     Ok(made)
-}
-
-/// Some entries of one directory.
-struct Chunk {
-    dir: usize,
-    entries: Range<usize>,
-}
-
-/// Names of files that have an earlier name in the same item, with that name, both as directory
-/// and entry index.
-#[derive(Default)]
-struct SecondNames(Vec<((usize, usize), (usize, usize))>);
-
-impl SecondNames {
-    fn holds(&self, dir: usize, entry: usize) -> bool {
-        self.0.binary_search_by_key(&(dir, entry), |(name, _)| *name).is_ok()
-    }
-}
-
-fn divide(dirs: &[Dir]) -> (Vec<Chunk>, SecondNames) {
-    let mut chunks = Vec::new();
-    let mut first_names = HashMap::new();
-    let mut second_names = SecondNames::default();
-    for (index, dir) in dirs.iter().enumerate() {
-        let mut start = 0;
-        while start < dir.entries.len() {
-            let end = (start + CHUNK).min(dir.entries.len());
-            chunks.push(Chunk { dir: index, entries: start..end });
-            start = end;
-        }
-        for (number, entry) in dir.entries.iter().enumerate() {
-            if let Some(inode) = entry.links {
-                let first = *first_names.entry(inode).or_insert((index, number));
-                if first != (index, number) {
-                    // In order of both indices, which is what the search relies on.
-                    second_names.0.push(((index, number), first));
-                }
-            }
-        }
-    }
-    (chunks, second_names)
-}
-
-/// A source directory and the directory that its files go to.
-struct Level<'a> {
-    tree: &'a SourceTree<'a>,
-    source: &'a Path,
-    from: &'a Root,
-    path: &'a Path,
-    to: &'a Root,
-    inherits: bool,
-    attributes: &'a Attributes<'a>,
-    copier: &'a Copier,
-    cancel: &'a CancelToken,
-}
-
-impl Level<'_> {
-    /// Writes one name that is no directory; what was read if it was hashed on the way.
-    fn write(&self, entry: &Entry, name: &Path) -> Result<Option<Content>, CopyError> {
-        let error = |error| failed(&self.path.join(name), error);
-        match entry.kind {
-            FileKind::Regular => return self.write_file(entry, name),
-            FileKind::Symlink => {
-                let target = entry.target.as_deref().unwrap_or_default();
-                self.to.symlink(target, name).map_err(error)?;
-            }
-            kind => {
-                self.to
-                    .mknod(name, kind, self.attributes.mode(entry), entry.rdev)
-                    .map_err(error)?;
-            }
-        }
-        if let Some((uid, gid)) = self.attributes.owner(entry, self.inherits) {
-            self.to.set_owner(name, uid, gid).map_err(error)?;
-            if entry.kind != FileKind::Symlink {
-                self.to.set_mode(name, self.attributes.mode(entry)).map_err(error)?;
-            }
-        }
-        self.to.set_times(name, entry.mtime, entry.mtime).map_err(error)?;
-        Ok(None)
-    }
-
-    fn write_file(&self, entry: &Entry, name: &Path) -> Result<Option<Content>, CopyError> {
-        let path = || shown(&self.path.join(name));
-        let mode = self.attributes.mode(entry);
-        // The source first: when it has gone, nothing is left behind.
-        let source = match entry.made_up {
-            true => None,
-            false => Some(open_file(self.tree, self.from, self.source, entry)?),
-        };
-        let file = self
-            .to
-            .create_file(name, mode)
-            .map_err(|error| failed(&self.path.join(name), error))?;
-        let mut content = None;
-        if let Some(source) = source {
-            let copied = self.copy(entry, &source, &file);
-            content = copied.map_err(|failure| {
-                let from = shown(&self.source.join(&entry.name));
-                failure.named(&self.tree.name, &from, &path())
-            })?;
-        }
-        let owner = self.attributes.owner(entry, self.inherits);
-        dress(&file, owner, mode, Some(entry.mtime))
-            .map_err(|errno| CopyError::Write { path: path(), source: errno.into() })?;
-        if let Some(value) = &entry.capability {
-            // Changing the owner drops it, so it comes last. A file system or user namespace
-            // without it is no reason to fail: item 86.
-            let flags = rustix::fs::XattrFlags::empty();
-            let _ = rustix::fs::fsetxattr(&file, "security.capability", value, flags);
-        }
-        Ok(content)
-    }
-
-    fn copy(
-        &self,
-        entry: &Entry,
-        from: &File,
-        to: &File,
-    ) -> Result<Option<Content>, content::Failure> {
-        // Blocks of 512 bytes; small files may be stored in the inode and look like holes.
-        let sparse = entry.size > 4096
-            && rustix::fs::fstat(from)
-                .is_ok_and(|stat| (stat.st_blocks as u64).saturating_mul(512) < entry.size);
-        if self.tree.owner.may_change() {
-            return content::copy_hashing(from, to, sparse, self.cancel).map(Some);
-        }
-        self.copier.copy(from, to, entry.size, sparse, self.cancel)?;
-        Ok(None)
-    }
-}
-
-fn open_source(tree: &SourceTree<'_>, directory: &Path) -> Result<Root, CopyError> {
-    tree.root.open_real_dir(directory).map_err(|error| {
-        if error.is_not_found() {
-            return CopyError::Changed { tree: tree.name.clone(), path: shown(directory) };
-        }
-        CopyError::Source { tree: tree.name.clone(), path: shown(directory), source: error }
-    })
-}
-
-fn open_file(
-    tree: &SourceTree<'_>,
-    from: &Root,
-    directory: &Path,
-    entry: &Entry,
-) -> Result<File, CopyError> {
-    match from.open_seen_file(Path::new(&entry.name)) {
-        Ok((file, _)) => Ok(file),
-        Err(error) => {
-            let (tree, path) = (tree.name.clone(), shown(&directory.join(&entry.name)));
-            let swapped = matches!(error, rbuild_rooted::RootedError::WrongKind { .. })
-                || error.errno() == Some(rbuild_rooted::Errno::LOOP);
-            if swapped || error.is_not_found() {
-                return Err(CopyError::Changed { tree, path });
-            }
-            Err(CopyError::Source { tree, path, source: error })
-        }
-    }
-}
-
-/// Whether the directory gives its group to what is made in it.
-fn inherits_group(dir: &Root) -> bool {
-    dir.metadata().map_or(true, |metadata| metadata.mode & 0o2000 != 0)
-}
-
-/// Owner first, because changing it clears setuid and setgid.
-fn dress(
-    file: &File,
-    owner: Option<(u32, u32)>,
-    mode: u32,
-    mtime: Option<Time>,
-) -> Result<(), rustix::io::Errno> {
-    if let Some((uid, gid)) = owner {
-        rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    }
-    // Writing clears them too.
-    if mode & 0o6000 != 0 {
-        rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?;
-    }
-    if let Some(time) = mtime {
-        let time = Timespec { tv_sec: time.sec, tv_nsec: i64::from(time.nsec) as _ };
-        let times = Timestamps { last_access: time, last_modification: time };
-        rustix::fs::futimens(file, &times)?;
-    }
-    Ok(())
 }

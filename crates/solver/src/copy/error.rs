@@ -63,6 +63,12 @@ pub enum CopyError {
         /// The destination as written.
         destination: String,
     },
+    /// A file of the build context is asked for, and the build has none.
+    #[error("there is no build context to take {path} from: give the build a directory")]
+    NoContext {
+        /// The source as written.
+        path: String,
+    },
     /// The caller has no tree for a source: a mistake in the graph.
     #[error("source {index} of the copy has no file tree")]
     NoTree {

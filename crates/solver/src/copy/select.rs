@@ -95,7 +95,10 @@ pub fn select<'a>(
                 continue;
             }
         };
-        let tree = tree_of(source).ok_or(CopyError::NoTree { index })?;
+        let tree = tree_of(source).ok_or_else(|| match source {
+            CopySource::Context { path } => CopyError::NoContext { path: path.clone() },
+            _ => CopyError::NoTree { index },
+        })?;
         let walker = Walker {
             tree: &tree,
             root: tree.root,

@@ -1,5 +1,6 @@
 //! What `RUN --mount` asks for, made ready as detached mounts.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -251,14 +252,13 @@ fn cache_directory(
     match cache.sharing {
         Sharing::Shared | Sharing::Locked => {}
         Sharing::Private => {
-            if !held.locks.contains_key(&id) {
-                match store.try_step_lock(&id)? {
-                    Some(lock) => drop(held.locks.insert(id, lock)),
-                    None => {
-                        let scratch = store.scratch("cache")?;
-                        directory = scratch.path().join("fs");
-                        held.scratch.push(scratch);
-                    }
+            if let Entry::Vacant(lock) = held.locks.entry(id) {
+                if let Some(taken) = store.try_step_lock(&id)? {
+                    lock.insert(taken);
+                } else {
+                    let scratch = store.scratch("cache")?;
+                    directory = scratch.path().join("fs");
+                    held.scratch.push(scratch);
                 }
             }
         }

@@ -1,0 +1,208 @@
+//! From a vertex to its key, and from a key to a result.
+
+use std::collections::VecDeque;
+
+use rbuild_cache::{SnapshotId, StepRecord};
+use rbuild_plan::VertexId;
+use rbuild_plan::op::{CopySource, Op, Source};
+use rbuild_types::{Digest, Event, StepId};
+
+use super::Coordinator;
+use super::node::State;
+use super::threads::Message;
+use crate::error::{SolveError, StepError};
+use crate::key::{self, Key};
+use crate::steps::copy::Trees;
+use crate::steps::mounts;
+
+impl Coordinator<'_, '_> {
+    /// All inputs have keys: makes the vertex' own, or finds out what that takes.
+    pub(super) fn find_key(&mut self, id: VertexId) -> Result<(), SolveError> {
+        let root = self.key_of(self.root_of(id));
+        match self.op(id) {
+            Op::Source(Source::Image { reference, platform }) => {
+                let diff_ids = self
+                    .world
+                    .images
+                    .diff_ids(reference, platform)
+                    .map_err(|error| self.failure_of(id, error, Vec::new()))?;
+                self.node_mut(id).key = Some(key::source(&diff_ids));
+                self.done(id, None)
+            }
+            Op::Run(run) if mounts::shows_context(run) => {
+                self.node_mut(id).state = State::Selecting;
+                let (world, cancel) = (self.world, self.cancel);
+                self.spawn(move || {
+                    let result = mounts::context_digests(&world, run, cancel);
+                    Message::Digested { vertex: id, result }
+                })
+            }
+            Op::Run(_) | Op::Mkdir(_) => {
+                let key = key::step(self.op(id), root, &self.input_keys(id));
+                self.look_up(id, key)
+            }
+            Op::Copy(copy) => {
+                let reads_context =
+                    copy.sources.iter().any(|source| matches!(source, CopySource::Context { .. }));
+                if !reads_context {
+                    let definition = key::definition(self.op(id), &self.input_keys(id), None);
+                    self.node_mut(id).definition = Some(definition);
+                    let known = self.world.store.records().get_alias(&definition)?;
+                    let fresh = self.node(id).fresh
+                        || self.files_of(id).iter().any(|input| self.node(*input).fresh);
+                    if let Some(digest) = known.filter(|_| !fresh) {
+                        // Should the record be gone, the key alone still spares the files.
+                        let inputs = serde_json::Value::Null;
+                        return self.look_up(id, Key { digest, inputs });
+                    }
+                }
+                self.node_mut(id).state = State::NeedsFiles;
+                self.select_when_possible(id)
+            }
+        }
+    }
+
+    pub(super) fn look_up(&mut self, id: VertexId, key: Key) -> Result<(), SolveError> {
+        let digest = key.digest;
+        self.node_mut(id).key = Some(key);
+        let record =
+            if self.node(id).fresh { None } else { self.world.store.records().get(&digest)? };
+        match record {
+            Some(record) => {
+                if let Some(definition) = self.node(id).definition {
+                    self.world.store.records().alias(&definition, &digest)?;
+                }
+                self.hit(id, record)
+            }
+            None => {
+                self.node_mut(id).state = State::Missed;
+                self.advance_users(id);
+                self.run_when_possible(id)
+            }
+        }
+    }
+
+    pub(super) fn hit(&mut self, id: VertexId, record: StepRecord) -> Result<(), SolveError> {
+        self.cached += 1;
+        self.ctx.report(Event::StepCached { step: StepId(id.0) });
+        self.done(id, record.snapshot)
+    }
+
+    pub(super) fn done(
+        &mut self,
+        id: VertexId,
+        snapshot: Option<SnapshotId>,
+    ) -> Result<(), SolveError> {
+        let node = self.node_mut(id);
+        node.state = State::Done;
+        node.snapshot = snapshot;
+        node.selection = None;
+        let wanted = node.wanted;
+        self.advance_users(id);
+        if wanted { self.want_below(id) } else { Ok(()) }
+    }
+
+    pub(super) fn select_when_possible(&mut self, id: VertexId) -> Result<(), SolveError> {
+        let mut all_there = true;
+        for input in self.files_of(id) {
+            all_there &= self.need_files(input)?;
+        }
+        if !all_there {
+            self.stall(id);
+            return Ok(());
+        }
+        // Asking for the inputs may have come back to this vertex.
+        if self.node(id).state != State::NeedsFiles {
+            return Ok(());
+        }
+        let Op::Copy(copy) = self.op(id) else { return Ok(()) };
+        self.node_mut(id).state = State::Selecting;
+        let (world, cancel, chains) = (self.world, self.cancel, self.chains(id));
+        self.spawn(move || {
+            let select = || Trees::mount(world, copy, &chains)?.select(copy, cancel);
+            Message::Selected { vertex: id, result: select() }
+        })
+    }
+
+    pub(super) fn run_when_possible(&mut self, id: VertexId) -> Result<(), SolveError> {
+        if !self.node(id).wanted {
+            return Ok(());
+        }
+        let mut needed = self.files_of(id);
+        needed.extend(self.root_of(id));
+        let mut all_there = true;
+        for input in needed {
+            all_there &= self.need_files(input)?;
+        }
+        if all_there && self.node(id).state == State::Missed {
+            self.ready.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Files of the context changed after they were selected: the step's result belongs to what
+    /// it really read, and so do the keys of all that depend on it.
+    pub(super) fn read_something_else(
+        &mut self,
+        id: VertexId,
+        read: Vec<Digest>,
+    ) -> Result<(), SolveError> {
+        let root = self.key_of(self.root_of(id));
+        let key = match (self.op(id), read.as_slice()) {
+            (Op::Copy(copy), [content]) => key::copy(copy, root, *content),
+            (op, read) => {
+                let mut content = self.input_keys(id);
+                content.extend(read);
+                key::step(op, root, &content)
+            }
+        };
+        if self.key_of(Some(id)) == Some(key.digest) {
+            return Ok(());
+        }
+        self.node_mut(id).key = Some(key);
+        self.node_mut(id).definition = None;
+        let mut above = VecDeque::from(self.graph.users(id));
+        while let Some(user) = above.pop_front() {
+            let node = self.node_mut(user);
+            match node.state {
+                State::Waiting => continue,
+                State::NeedsFiles | State::Missed => {}
+                // It was found by a key that does not hold.
+                State::Selecting | State::Running | State::Done => {
+                    let message = "files of the build context changed while they were read: \
+                                   build again";
+                    let error = StepError::Missing(message.to_owned());
+                    return Err(self.failure_of(id, error, Vec::new()));
+                }
+            }
+            (node.state, node.key, node.definition) = (State::Waiting, None, None);
+            self.ready.remove(&user);
+            above.extend(self.graph.users(user));
+        }
+        Ok(())
+    }
+
+    /// An input has no key yet: if that takes a while, the other inputs use the time.
+    pub(super) fn want_meanwhile(&mut self, id: VertexId) -> Result<(), SolveError> {
+        let inputs = self.inputs(id);
+        let unknown = |input: VertexId| self.node(input).key.is_none();
+        if !inputs.iter().any(|input| unknown(*input) && self.node(*input).stalled) {
+            return Ok(());
+        }
+        self.stall(id);
+        if self.node(id).wanted {
+            for input in inputs {
+                if self.node(*input).key.is_none() || self.node(*input).state == State::Missed {
+                    self.want(*input)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn stall(&mut self, id: VertexId) {
+        if !std::mem::replace(&mut self.node_mut(id).stalled, true) {
+            self.advance_users(id);
+        }
+    }
+}

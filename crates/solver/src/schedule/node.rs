@@ -1,0 +1,160 @@
+//! What the coordinator knows of each vertex, and how vertices hang together.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use rbuild_cache::SnapshotId;
+use rbuild_plan::VertexId;
+use rbuild_plan::mount::{MountKind, MountRoot};
+use rbuild_plan::op::{CopySource, Op};
+use rbuild_types::Digest;
+
+use super::Coordinator;
+use crate::copy::Selection;
+use crate::key::Key;
+
+/// How far a vertex has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// An input has no key yet.
+    Waiting,
+    /// Files of its inputs must be there before it can have a key.
+    NeedsFiles,
+    /// Its files are being selected.
+    Selecting,
+    /// It has a key and no result.
+    Missed,
+    /// It runs.
+    Running,
+    /// It has a result.
+    Done,
+}
+
+pub(super) struct Node {
+    pub(super) state: State,
+    pub(super) wanted: bool,
+    pub(super) key: Option<Key>,
+    /// The key that needs no file, when it is another.
+    pub(super) definition: Option<Digest>,
+    pub(super) snapshot: Option<SnapshotId>,
+    /// Results of earlier builds do not count.
+    pub(super) fresh: bool,
+    /// It has no key before something has run.
+    pub(super) stalled: bool,
+    /// An image source's own snapshots, once they are unpacked.
+    pub(super) unpacked: Option<Vec<SnapshotId>>,
+    pub(super) unpacking: bool,
+    pub(super) selection: Option<Selection>,
+    pub(super) started: Option<Instant>,
+}
+
+impl Node {
+    pub(super) fn new() -> Self {
+        Self {
+            state: State::Waiting,
+            wanted: false,
+            key: None,
+            definition: None,
+            snapshot: None,
+            fresh: false,
+            stalled: false,
+            unpacked: None,
+            unpacking: false,
+            selection: None,
+            started: None,
+        }
+    }
+}
+
+impl<'env> Coordinator<'_, 'env> {
+    /// The vertex whose filesystem `id` changes.
+    pub(super) fn root_of(&self, id: VertexId) -> Option<VertexId> {
+        let has_root = match self.op(id) {
+            Op::Run(run) => run.has_root,
+            Op::Copy(copy) => copy.has_root,
+            Op::Mkdir(mkdir) => mkdir.has_root,
+            Op::Source(_) => false,
+        };
+        self.inputs(id).first().copied().filter(|_| has_root)
+    }
+
+    /// The inputs whose files `id` reads besides its root.
+    pub(super) fn files_of(&self, id: VertexId) -> BTreeSet<VertexId> {
+        let numbers: Vec<usize> = match self.op(id) {
+            Op::Copy(copy) => copy
+                .sources
+                .iter()
+                .filter_map(|source| match source {
+                    CopySource::Input { input, .. } => Some(*input),
+                    _ => None,
+                })
+                .collect(),
+            Op::Run(run) => run
+                .mounts
+                .iter()
+                .filter_map(|mount| match &mount.kind {
+                    MountKind::Bind(source) => Some(&source.root),
+                    MountKind::Cache(cache) => cache.seed.as_ref(),
+                    _ => None,
+                })
+                .filter_map(|root| match root {
+                    MountRoot::Input { input } => Some(*input),
+                    MountRoot::Context | MountRoot::Empty => None,
+                })
+                .collect(),
+            Op::Mkdir(_) | Op::Source(_) => Vec::new(),
+        };
+        numbers.into_iter().filter_map(|number| self.inputs(id).get(number).copied()).collect()
+    }
+
+    /// The keys of all inputs in their order: mounts name an input by its number.
+    pub(super) fn input_keys(&self, id: VertexId) -> Vec<Digest> {
+        self.inputs(id).iter().filter_map(|input| self.key_of(Some(*input))).collect()
+    }
+
+    pub(super) fn key_of(&self, id: Option<VertexId>) -> Option<Digest> {
+        self.node(id?).key.as_ref().map(|key| key.digest)
+    }
+
+    /// The snapshots of `id`, bottom first. Only after [`Self::need_files`] said yes.
+    pub(super) fn chain(&self, id: VertexId) -> Vec<SnapshotId> {
+        let mut reversed = Vec::new();
+        let mut at = Some(id);
+        while let Some(vertex) = at {
+            let node = self.node(vertex);
+            reversed.extend(node.snapshot.clone());
+            reversed.extend(node.unpacked.iter().flatten().rev().cloned());
+            at = self.root_of(vertex);
+        }
+        reversed.reverse();
+        reversed
+    }
+
+    pub(super) fn chains(&self, id: VertexId) -> Vec<Vec<SnapshotId>> {
+        let needed = self.files_of(id);
+        let root = self.root_of(id);
+        let inputs = self.inputs(id).iter();
+        inputs
+            .map(|input| {
+                let used = Some(*input) == root || needed.contains(input);
+                if used { self.chain(*input) } else { Vec::new() }
+            })
+            .collect()
+    }
+
+    pub(super) fn op(&self, id: VertexId) -> &'env Op {
+        &self.graph.vertex(id).op
+    }
+
+    pub(super) fn inputs(&self, id: VertexId) -> &'env [VertexId] {
+        &self.graph.vertex(id).inputs
+    }
+
+    pub(super) fn node(&self, id: VertexId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    pub(super) fn node_mut(&mut self, id: VertexId) -> &mut Node {
+        &mut self.nodes[id.0]
+    }
+}

@@ -1,0 +1,160 @@
+//! The threads that the coordinator starts, and what they tell it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use rbuild_cache::{SnapshotId, StepLock, StepRecord};
+use rbuild_plan::VertexId;
+use rbuild_plan::op::{Op, Source};
+use rbuild_types::{Ctx, Digest, Event, StepId, Stream};
+
+use super::Coordinator;
+use super::node::State;
+use crate::copy::Selection;
+use crate::error::{SolveError, StepError};
+use crate::layer::{self, Layer};
+use crate::steps::{Executed, Failed, Job};
+
+pub(super) enum Message {
+    Selected {
+        vertex: VertexId,
+        result: Result<Selection, StepError>,
+    },
+    /// The content that a run's bind mounts show of the context.
+    Digested {
+        vertex: VertexId,
+        result: Result<Vec<Digest>, StepError>,
+    },
+    Unpacked {
+        vertex: VertexId,
+        result: Result<Vec<SnapshotId>, StepError>,
+    },
+    Executed {
+        vertex: VertexId,
+        result: Result<Outcome, Failed>,
+    },
+    Output {
+        vertex: VertexId,
+        stream: Stream,
+        bytes: Vec<u8>,
+    },
+    Packed {
+        vertex: VertexId,
+        result: Result<Layer, StepError>,
+    },
+    Panicked,
+}
+
+pub(super) enum Outcome {
+    /// It ran; the lock is held until its record is written.
+    Ran(Executed, Option<StepLock>),
+    /// Somebody else who needed the same step had just made it.
+    Shared(StepRecord),
+}
+
+impl<'env> Coordinator<'_, 'env> {
+    /// Starts a thread that ends with one message.
+    pub(super) fn spawn(
+        &mut self,
+        work: impl FnOnce() -> Message + Send + 'env,
+    ) -> Result<(), SolveError> {
+        let sender = self.sender.clone();
+        let body = move || {
+            // The coordinator listens until every thread has spoken.
+            let message = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Message::Panicked);
+            let _ = sender.send(message);
+        };
+        std::thread::Builder::new()
+            .name("rbuild-step".to_owned())
+            .spawn_scoped(self.scope, body)
+            .map_err(SolveError::Thread)?;
+        self.threads += 1;
+        Ok(())
+    }
+
+    pub(super) fn unpack(&mut self, id: VertexId) -> Result<(), SolveError> {
+        let Op::Source(Source::Image { reference, platform }) = self.op(id) else {
+            return Ok(());
+        };
+        self.node_mut(id).unpacking = true;
+        self.start_clock(id);
+        let (images, ctx) = (self.world.images, self.ctx);
+        let cancel = self.cancel;
+        self.spawn(move || {
+            let ctx = Ctx::new(ctx.progress, cancel);
+            Message::Unpacked { vertex: id, result: images.unpack(reference, platform, ctx) }
+        })
+    }
+
+    pub(super) fn start_clock(&mut self, id: VertexId) {
+        self.node_mut(id).started = Some(Instant::now());
+        self.ctx.report(Event::StepStarted { step: StepId(id.0) });
+    }
+
+    pub(super) fn stop_clock(&mut self, id: VertexId) -> Duration {
+        let duration = self.node(id).started.map(|start| start.elapsed()).unwrap_or_default();
+        self.ctx.report(Event::StepFinished { step: StepId(id.0), duration });
+        duration
+    }
+
+    pub(super) fn execute(&mut self, id: VertexId) -> Result<(), SolveError> {
+        self.node_mut(id).state = State::Running;
+        self.start_clock(id);
+        self.running += 1;
+        let (world, op, cancel) = (self.world, self.op(id), self.cancel);
+        let no_cache = self.graph.vertex(id).no_cache;
+        let inputs = self.chains(id);
+        let selection = self.node_mut(id).selection.take();
+        // A step that must run shares nobody else's result.
+        let key = self.key_of(Some(id)).filter(|_| !self.node(id).fresh);
+        let sender = self.sender.clone();
+        self.spawn(move || {
+            let output = |stream: Stream, bytes: &[u8]| {
+                let bytes = bytes.to_vec();
+                let _ = sender.send(Message::Output { vertex: id, stream, bytes });
+            };
+            let log_name = format!("{:04}.log", id.0);
+            let job =
+                Job { world, op, inputs, selection, cancel, output: &output, log_name, no_cache };
+            Message::Executed { vertex: id, result: execute_once(&job, key) }
+        })
+    }
+
+    /// Makes the digests of a layer on the pool.
+    pub(super) fn pack(&mut self, id: VertexId) -> Result<(), SolveError> {
+        let Some(snapshot) = self.node(id).snapshot.clone() else { return Ok(()) };
+        if !self.packing.insert(id) {
+            return Ok(());
+        }
+        let (world, cancel) = (self.world, self.cancel);
+        // A known layer costs one look at the index: no thread for that.
+        if let Some(layer) = layer::known(&world, &snapshot)
+            .map_err(|error| self.failure_of(id, error, Vec::new()))?
+        {
+            self.packed[id.0] = Some(layer);
+            return Ok(());
+        }
+        self.spawn(move || {
+            let describe = || layer::describe(&world, &snapshot, cancel);
+            let result = world.pool.install(describe);
+            Message::Packed { vertex: id, result }
+        })
+    }
+}
+
+/// Executes a step unless somebody else, in this process or another, is just doing so: then
+/// waits and takes the other's result.
+fn execute_once(job: &Job<'_>, key: Option<Digest>) -> Result<Outcome, Failed> {
+    let lock = match key {
+        Some(key) => {
+            let store = job.world.store;
+            let lock = store.step_lock(&key, job.cancel).map_err(StepError::from)?;
+            if let Some(record) = store.records().get(&key).map_err(StepError::from)? {
+                return Ok(Outcome::Shared(record));
+            }
+            Some(lock)
+        }
+        None => None,
+    };
+    job.execute().map(|executed| Outcome::Ran(executed, lock))
+}

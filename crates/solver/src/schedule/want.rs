@@ -1,0 +1,83 @@
+//! Which results are needed, so that nothing else runs.
+
+use rbuild_plan::VertexId;
+use rbuild_plan::op::Op;
+use rbuild_types::{Event, StepId};
+
+use super::Coordinator;
+use super::node::State;
+use crate::error::SolveError;
+
+impl Coordinator<'_, '_> {
+    /// The result of `id` is needed, and so is what it is layered on.
+    pub(super) fn want(&mut self, id: VertexId) -> Result<(), SolveError> {
+        if std::mem::replace(&mut self.node_mut(id).wanted, true) {
+            return Ok(());
+        }
+        self.pending.push_back(id);
+        if self.node(id).state == State::Done { self.want_below(id) } else { Ok(()) }
+    }
+
+    /// A result is a layer on the result below it: all the way down, as far as it is there.
+    pub(super) fn want_below(&mut self, id: VertexId) -> Result<(), SolveError> {
+        let mut at = id;
+        loop {
+            if self.policy.layers && self.layers_of_target[at.0] {
+                self.pack(at)?;
+            }
+            let Some(root) = self.root_of(at) else { return Ok(()) };
+            if !self.node(root).wanted {
+                self.take_parent(at, root)?;
+            }
+            if std::mem::replace(&mut self.node_mut(root).wanted, true) {
+                return Ok(());
+            }
+            self.pending.push_back(root);
+            if self.node(root).state != State::Done {
+                return Ok(());
+            }
+            at = root;
+        }
+    }
+
+    /// A cached result was made on a tree that is still there, even when the record that led to
+    /// the tree is not: to run that step again would put the result on another tree.
+    pub(super) fn take_parent(&mut self, id: VertexId, root: VertexId) -> Result<(), SolveError> {
+        if self.node(root).state != State::Missed || self.node(root).fresh {
+            return Ok(());
+        }
+        let snapshots = self.world.store.snapshots();
+        let Some(snapshot) = &self.node(id).snapshot else { return Ok(()) };
+        let parent = snapshots.meta(snapshot)?.and_then(|snapshot| snapshot.meta.parent);
+        match parent {
+            Some(parent) if snapshots.contains(&parent)? => {
+                self.cached += 1;
+                self.ctx.report(Event::StepCached { step: StepId(root.0) });
+                self.done(root, Some(parent))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The files of `id` are needed: its result, and images below it unpacked. Says whether all
+    /// is there.
+    pub(super) fn need_files(&mut self, id: VertexId) -> Result<bool, SolveError> {
+        let mut at = id;
+        loop {
+            self.want(at)?;
+            if self.node(at).state != State::Done {
+                return Ok(false);
+            }
+            if matches!(self.op(at), Op::Source(_)) {
+                if self.node(at).unpacked.is_none() && !self.node(at).unpacking {
+                    self.unpack(at)?;
+                }
+                return Ok(self.node(at).unpacked.is_some());
+            }
+            match self.root_of(at) {
+                Some(root) => at = root,
+                None => return Ok(true),
+            }
+        }
+    }
+}

@@ -29,6 +29,7 @@ tests![
     a_missing_secret_matters_when_it_is_required,
     mount_targets_leave_no_trace,
     what_lies_under_a_mount_stays,
+    mounts_lie_in_mounts,
     ssh_is_refused_by_name,
 ];
 
@@ -454,6 +455,29 @@ fn what_lies_under_a_mount_stays() {
                 RUN --mount=type=cache,target=/under chmod 777 /under && echo 2 > /under/file\n\
                 RUN test \"$(cat /under/file)\" = 1 && test $(stat -c %a:%u:%g /under) = 700:3:4\n";
     place.build(&engine, text);
+}
+
+fn mounts_lie_in_mounts() {
+    let place = Place::new();
+    let engine = place.engine();
+    place.write("file", "1\n");
+    place.build(
+        &engine,
+        "FROM base\n\
+         RUN --mount=type=cache,target=/c --mount=type=cache,target=/c/sub/deep touch /c/a /c/sub/deep/b\n\
+         RUN --mount=type=cache,target=/c test -e /c/a -a ! -e /c/sub/deep/b\n\
+         RUN --mount=type=cache,target=/c/sub/deep test -e /c/sub/deep/b -a ! -e /c/a\n\
+         RUN --mount=type=tmpfs,target=/t --mount=type=tmpfs,target=/t/sub touch /t/sub/x\n\
+         RUN --mount=type=tmpfs,target=/t --mount=target=/t/file,source=file cat /t/file\n\
+         RUN --mount=type=tmpfs,target=/t/sub --mount=type=tmpfs,target=/t touch /t/x && \
+             test \"$(grep -c ' /t' /proc/mounts)$(ls /t)\" = \"2$(printf 'sub\\nx')\"\n\
+         RUN test ! -e /t -a ! -e /c\n",
+    );
+    // Nothing is made in what may not be written.
+    let text = "FROM base\nRUN --mount=target=/in --mount=type=cache,target=/in/new true\n";
+    let told = explain(&build_error(&engine, &place.request(text)));
+    assert!(told.contains("cannot mount /in/new"), "{told}");
+    assert!(!place.context().join("new").exists());
 }
 
 fn ssh_is_refused_by_name() {

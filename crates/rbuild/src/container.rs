@@ -110,7 +110,8 @@ struct Prepared {
 #[derive(Debug)]
 pub struct Container {
     id: String,
-    directory: PathBuf,
+    /// Missing once it was removed.
+    directory: Option<PathBuf>,
     active: Option<Active>,
     launch: Option<Prepared>,
     running: Option<Running>,
@@ -165,6 +166,15 @@ impl Engine {
             lock.file().try_lock().map_err(|error| io("take the lock")(error.into()))?;
             lock
         };
+        // From here on an error removes what was made.
+        let mut container = Container {
+            id,
+            directory: Some(directory.clone()),
+            active: None,
+            launch: None,
+            running: None,
+            _lock: lock,
+        };
         let pins: String = chain.iter().map(|snapshot| format!("{snapshot}\n")).collect();
         fs_err::write(directory.join("pins"), pins).map_err(io("write the pins"))?;
 
@@ -173,7 +183,7 @@ impl Engine {
         lowers.extend(chain.iter().map(|snapshot| snapshots.path(snapshot).join("fs")));
         let active = Active::new(&directory, lowers)?;
         let root = Root::from_fd(active.mount()?);
-        let mut spec = spec(&id, &config, &process, &self.resolv_conf())?;
+        let mut spec = spec(&container.id, &config, &process, &self.resolv_conf())?;
         let mounts = self.mounts(&process, &root, &mut spec)?;
         for directory in ["/proc", "/sys", "/dev"] {
             let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
@@ -182,15 +192,10 @@ impl Engine {
         for file in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {
             placeholder(&root, file)?;
         }
-        let launch = Prepared { helper: self.helper(), spec, root: root.into(), mounts };
-        Ok(Container {
-            id,
-            directory,
-            active: Some(active),
-            launch: Some(launch),
-            running: None,
-            _lock: lock,
-        })
+        container.active = Some(active);
+        container.launch =
+            Some(Prepared { helper: self.helper(), spec, root: root.into(), mounts });
+        Ok(container)
     }
 
     fn image_of(
@@ -523,10 +528,11 @@ impl Container {
     fn discard(&mut self) -> Result<(), BuildError> {
         self.running = None;
         self.launch = None;
-        if self.active.take().is_none() {
-            return Ok(());
+        self.active = None;
+        match self.directory.take() {
+            Some(directory) => remove(&directory),
+            None => Ok(()),
         }
-        remove(&self.directory)
     }
 }
 

@@ -26,7 +26,7 @@ fn a_failed_step_says_where_and_how() {
     };
     assert_eq!(name, "Dockerfile");
     let span = failure.span.unwrap();
-    let text = &source_text[span.start as usize..span.end as usize];
+    let text = &source_text[span.start..span.end];
     assert!(text.starts_with("RUN echo told"), "{text:?}");
     assert!(matches!(&failure.source, StepError::Exit { code: 42, .. }), "{:?}", failure.source);
     assert_eq!(failure.log_tail, b"told\nso\n");

@@ -3,10 +3,14 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use rbuild::{BuildRequest, CancelToken, Engine, EngineOptions, Silent};
+use rbuild::{BuildRequest, CancelToken, ContainerStdio, Engine, EngineOptions, Silent};
+
+use crate::support::shell;
 
 /// Says in the environment that the program is to build, and how.
 const BUILD: &str = "RBUILD_TEST_BUILD";
+/// Says that it is to run a container with its own input and output: store, image, script.
+const RUN: &str = "RBUILD_TEST_RUN";
 /// Sets a umask before that, octal.
 const UMASK: &str = "RBUILD_TEST_UMASK";
 
@@ -36,6 +40,14 @@ pub fn build_with_umask(store: &Path, context: &Path, dockerfile: &Path, umask: 
     command
 }
 
+/// A child that runs a script in a container and ends with its code.
+pub fn run(store: &Path, image: &str, script: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    let orders = [store.to_str().unwrap(), image, script].join("\n");
+    command.env(RUN, orders).stdout(Stdio::piped());
+    command
+}
+
 pub fn result(output: std::io::Result<Output>) -> Told {
     let output = output.unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -46,6 +58,9 @@ pub fn result(output: std::io::Result<Output>) -> Told {
 }
 
 pub fn main_if_child() {
+    if let Ok(orders) = std::env::var(RUN) {
+        std::process::exit(container(&orders));
+    }
     let Ok(orders) = std::env::var(BUILD) else { return };
     if let Ok(umask) = std::env::var(UMASK) {
         let mode = rustix::fs::Mode::from_raw_mode(u32::from_str_radix(&umask, 8).unwrap());
@@ -66,6 +81,17 @@ pub fn main_if_child() {
     let image = built.image.unwrap();
     print(&format!("{} {} {peak}\n", built.executed, image.id));
     std::process::exit(0);
+}
+
+fn container(orders: &str) -> i32 {
+    let mut words = orders.splitn(3, '\n');
+    let mut next = || words.next().unwrap();
+    let engine = Engine::open(next()).unwrap();
+    let mut container = engine.create("test", next(), shell(next())).unwrap();
+    container.start(ContainerStdio::Inherit).unwrap();
+    let exit = container.wait(&CancelToken::default(), &mut |_, _| {}).unwrap();
+    container.delete().unwrap();
+    exit.code()
 }
 
 fn print(line: &str) {

@@ -8,8 +8,8 @@ use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, mkdirat, openat2,
-    unlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, mkdirat, openat,
+    openat2, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -131,6 +131,9 @@ pub(crate) fn attach_all(
     mounts: &[Mount],
     detached: &[OwnedFd],
 ) -> Result<(), StartFailure> {
+    // What lies in another mount comes after it, whatever the order they were written in.
+    let mut mounts: Vec<_> = mounts.iter().collect();
+    mounts.sort_by(|one, other| one.target.cmp(&other.target));
     for mount in mounts {
         let action = format!("mount {}", mount.target);
         match &mount.source {
@@ -165,7 +168,15 @@ fn attach_one(
     sys::set_mount_attributes(source.as_fd(), u64::from(attributes.bits())).during(action)?;
     let is_directory =
         fstat(source).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
-    let target = open_in_root(root, &mount.target, OFlags::PATH).during(action)?;
+    let target = match open_in_root(root, &mount.target, OFlags::PATH) {
+        // Its place was made in the root filesystem, and an earlier mount lies over that.
+        Err(Errno::NOENT) => {
+            make_target(root, &mount.target, is_directory).during(action)?;
+            open_in_root(root, &mount.target, OFlags::PATH)
+        }
+        other => other,
+    };
+    let target = target.during(action)?;
     let target_is_directory =
         fstat(&target).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
     if is_directory != target_is_directory {
@@ -177,6 +188,19 @@ fn attach_one(
         return Err(reason).during(action);
     }
     attach(source, &target).during(action)
+}
+
+/// Makes a place to mount on, in whatever is mounted there.
+fn make_target(root: BorrowedFd<'_>, path: &str, is_directory: bool) -> Result<(), Errno> {
+    if is_directory {
+        return make_directories(root, path, (0, 0));
+    }
+    let (parent, name) = path.rsplit_once('/').unwrap_or((".", path));
+    make_directories(root, parent, (0, 0))?;
+    let parent = if parent.is_empty() { "." } else { parent };
+    let parent = open_in_root(root, parent, OFlags::PATH | OFlags::DIRECTORY)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
 }
 
 /// Opens a path of the root filesystem; links lead no further than its root.

@@ -6,7 +6,6 @@
 //! [`Engine::create`] removes it.
 
 use std::collections::BTreeMap;
-use std::io::Seek as _;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -248,9 +247,13 @@ impl Engine {
     ) -> Result<Vec<OwnedFd>, BuildError> {
         let mut descriptors = Vec::new();
         for volume in &process.volumes {
-            let (path, is_new) = match &volume.source {
-                VolumeSource::Path(path) => (path.clone(), false),
-                VolumeSource::Named(name) => self.volume(name)?,
+            let path = match &volume.source {
+                VolumeSource::Path(path) => path.clone(),
+                VolumeSource::Named(name) => {
+                    let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
+                    let made = root.create_dir_all(&volume.target, new)?;
+                    self.named_volume(name, &made.dir)?
+                }
             };
             let io = |source| BuildError::Io { what: format!("mount {}", path.display()), source };
             if !path.exists() {
@@ -259,12 +262,7 @@ impl Engine {
             let is_directory = fs_err::metadata(&path).map_err(io)?.is_dir();
             if is_directory {
                 let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
-                let made = root.create_dir_all(&volume.target, new)?;
-                if is_new && let Err(error) = self.copy_up(&made.dir, &path) {
-                    // Half a volume would be taken for a whole one next time.
-                    let _ = remove(&path);
-                    return Err(error);
-                }
+                root.create_dir_all(&volume.target, new)?;
             } else {
                 placeholder(root, &volume.target)?;
             }
@@ -285,51 +283,6 @@ impl Engine {
             });
         }
         Ok(descriptors)
-    }
-
-    /// The directory of a named volume, and whether it was made just now.
-    fn volume(&self, name: &str) -> Result<(PathBuf, bool), BuildError> {
-        let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-        if !first || !name.bytes().all(letter) {
-            return Err(BuildError::Request {
-                message: format!(
-                    "{name:?} is no volume name: use letters, digits, `_`, `.` and `-`, or a path \
-                     with a slash"
-                ),
-            });
-        }
-        let path = self.store.root().join("volumes").join(name);
-        let is_new = !path.exists();
-        if is_new {
-            fs_err::create_dir_all(&path)
-                .map_err(|source| BuildError::Io { what: format!("make volume {name}"), source })?;
-        }
-        Ok((path, is_new))
-    }
-
-    /// A new volume starts with what the image has at its place.
-    fn copy_up(&self, from: &Root, to: &Path) -> Result<(), BuildError> {
-        let io = |source| BuildError::Io { what: format!("fill {}", to.display()), source };
-        let into = Root::open(to)?;
-        let metadata = from.metadata()?;
-        // By way of a file: it may be larger than the memory.
-        let scratch = self.store.scratch("volume")?;
-        let mut packed = fs_err::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(scratch.path().join("tar"))
-            .map_err(io)?;
-        let cancel = CancelToken::default();
-        rbuild_image::rootfs::export_tar(from, None, &mut packed, &cancel)?;
-        packed.rewind().map_err(io)?;
-        let options = rbuild_image::layer::ArchiveOptions::default();
-        let mut packed = std::io::BufReader::new(packed);
-        rbuild_image::layer::unpack_archive(&mut packed, &into, &options, &cancel)?;
-        into.set_owner("", metadata.uid, metadata.gid)?;
-        into.set_mode("", metadata.mode)?;
-        Ok(())
     }
 }
 
@@ -418,12 +371,6 @@ fn spec(
     let hosts = format!(
         "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
     );
-    let file = |path: &str, content: String| InjectedFile {
-        path: path.to_owned(),
-        content,
-        mode: 0o644,
-        owner: (0, 0),
-    };
     let cwd = process.cwd.clone().unwrap_or_else(|| image.working_dir.clone());
     Ok(Spec {
         argv,
@@ -431,9 +378,9 @@ fn spec(
         cwd: if cwd.is_empty() { "/".to_owned() } else { cwd },
         user: process.user.clone().unwrap_or_else(|| image.user.clone()),
         files: vec![
-            file("/etc/hosts", hosts),
-            file("/etc/hostname", format!("{hostname}\n")),
-            file("/etc/resolv.conf", resolv_conf.to_owned()),
+            InjectedFile::new("/etc/hosts", hosts, 0o644),
+            InjectedFile::new("/etc/hostname", format!("{hostname}\n"), 0o644),
+            InjectedFile::new("/etc/resolv.conf", resolv_conf, 0o644),
         ],
         hostname,
         network: match process.network {

@@ -47,6 +47,7 @@ mod images;
 mod prune;
 mod request;
 mod sources;
+mod volume;
 
 pub use container::{
     Container, ContainerNetwork, ContainerStdio, Process, Signaller, Volume, VolumeSource,

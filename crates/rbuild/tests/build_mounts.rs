@@ -24,6 +24,8 @@ tests![
     a_tmpfs_is_empty_and_in_no_layer,
     a_secret_is_a_file_for_its_owner,
     a_secret_is_a_variable,
+    a_secret_is_seen_in_another_mount,
+    a_secret_is_any_bytes_and_never_written,
     a_secret_is_nowhere_in_image_or_store,
     another_secret_is_no_other_step,
     a_missing_secret_matters_when_it_is_required,
@@ -330,6 +332,26 @@ fn a_secret_is_a_file_for_its_owner() {
     );
     let mut request = place.request(&text);
     request.secrets.insert("s", SECRET.as_bytes().to_vec());
+    build(&engine, &request);
+}
+
+fn a_secret_is_seen_in_another_mount() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = "FROM base\nRUN --mount=type=secret,id=s,target=/r/deep/key \
+                --mount=type=cache,target=/r cat /r/deep/key > /seen && test -s /seen\n";
+    let mut request = place.request(text);
+    request.secrets.insert("s", SECRET.as_bytes().to_vec());
+    build(&engine, &request);
+}
+
+fn a_secret_is_any_bytes_and_never_written() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = "FROM base\nRUN --mount=type=secret,id=s,mode=0777 \
+                printf '\\377\\0\\n' | cmp - /run/secrets/s && ! echo x 2> /dev/null > /run/secrets/s\n";
+    let mut request = place.request(text);
+    request.secrets.insert("s", vec![0xff, 0, b'\n']);
     build(&engine, &request);
 }
 

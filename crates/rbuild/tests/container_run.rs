@@ -29,6 +29,7 @@ tests![
     a_bound_directory_may_be_read_only,
     a_missing_host_directory_is_made,
     a_volume_starts_with_the_images_files_and_is_kept,
+    a_volume_made_by_several_at_once_is_whole,
     strange_volume_names_are_refused,
     a_tmpfs_is_empty_memory,
     a_read_only_container_writes_to_its_mounts_alone,
@@ -348,6 +349,23 @@ fn a_volume_starts_with_the_images_files_and_is_kept() {
     // At a place that the image does not have it is empty.
     let new = with_volume("ls -A /new", VolumeSource::Named("n".to_owned()), "/new", false);
     assert_eq!(place.run(&engine, "app", new), (0, String::new()));
+}
+
+fn a_volume_made_by_several_at_once_is_whole() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = "RUN mkdir /data && for i in $(seq 300); do echo $i > /data/$i; done\n";
+    let built = place.build(&engine, text);
+    let image = built.image.as_ref().unwrap().id.to_string();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let source = VolumeSource::Named("v".to_owned());
+                let process = with_volume("ls /data | wc -l", source, "/data", false);
+                assert_eq!(place.run(&engine, &image, process).1.trim(), "300");
+            });
+        }
+    });
 }
 
 fn strange_volume_names_are_refused() {

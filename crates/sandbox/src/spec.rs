@@ -28,7 +28,8 @@ pub struct Spec {
     pub capabilities: CapabilitySet,
     /// Whether system calls are filtered by Docker's profile.
     pub seccomp: bool,
-    /// What is mounted besides `/proc`, `/dev` and `/sys`, in order.
+    /// What is mounted besides `/proc`, `/dev` and `/sys`. What lies in another mount comes after
+    /// it, whatever the order here.
     pub mounts: Vec<Mount>,
     /// Files that exist inside and in no layer, such as `/etc/hosts`. They are laid over what
     /// the root filesystem has; a name that it lacks must have been made before.
@@ -78,11 +79,30 @@ pub struct InjectedFile {
     /// file of that name.
     pub path: String,
     /// The bytes.
-    pub content: String,
+    pub content: Vec<u8>,
     /// Permissions.
     pub mode: u32,
     /// User and group.
     pub owner: (u32, u32),
+    /// Whether it may not be written, whatever its permissions are.
+    pub read_only: bool,
+    /// Whether it is made where there is no place for it; else the process goes without.
+    pub required: bool,
+}
+
+impl InjectedFile {
+    /// A file of root's that the process may write, and goes without where there is no place for
+    /// it: an image without `/etc` needs no `/etc/hosts`.
+    pub fn new(path: impl Into<String>, content: impl Into<Vec<u8>>, mode: u32) -> Self {
+        Self {
+            path: path.into(),
+            content: content.into(),
+            mode,
+            owner: (0, 0),
+            read_only: false,
+            required: false,
+        }
+    }
 }
 
 /// How the process ended.

@@ -204,12 +204,7 @@ fn devices_and_mounts_are_there() -> Result<(), Failed> {
 
 fn injected_files_are_in_no_layer() -> Result<(), Failed> {
     let base = Base::new();
-    let file = |path: &str, content: &str| InjectedFile {
-        path: path.to_owned(),
-        content: content.to_owned(),
-        mode: 0o755,
-        owner: (0, 0),
-    };
+    let file = |path: &str, content: &str| InjectedFile::new(path, content, 0o755);
     let files = vec![
         file("/etc/hosts", "127.0.0.1 localhost\n"),
         file("/dev/pipes/EOF", "#!/bin/sh\necho from the script\n"),

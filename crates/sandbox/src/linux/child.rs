@@ -71,13 +71,11 @@ fn become_program(
         .during("open the root filesystem")?;
     mounts::system(root.as_fd())?;
     dev::populate(root.as_fd(), &spec.mounts)?;
-    mounts::inject(root.as_fd(), &spec.files)?;
-    let detached: Vec<_> = descriptors.collect();
+    let files = mounts::make_files(root.as_fd(), &spec.files)?;
     // A mount of strangers may lie over /dev or /proc: what is ours is finished before.
     mounts::mask(root.as_fd())?;
     let terminal = if spec.terminal { Some(dev::open_terminal(root.as_fd())?) } else { None };
-    mounts::attach_all(root.as_fd(), &spec.mounts, &detached)?;
-    drop(detached);
+    mounts::attach_all(root.as_fd(), files, &spec.mounts, descriptors.collect())?;
     if spec.read_only {
         mounts::make_read_only(root.as_fd())?;
     }

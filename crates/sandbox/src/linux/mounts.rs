@@ -125,58 +125,79 @@ fn attach(mount: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
     move_mount(mount, "", target, "", flags)
 }
 
-/// Attaches what the spec asks for, in its order.
+/// Something that is ready to be attached.
+struct Ready<'a> {
+    target: &'a str,
+    source: OwnedFd,
+    attributes: MountAttrFlags,
+    /// Whether a place is made for it where there is none.
+    required: bool,
+}
+
+/// Attaches what the spec asks for: outer mounts before those that lie in them, and the caller's
+/// mounts over our own files.
 pub(crate) fn attach_all(
     root: BorrowedFd<'_>,
+    files: Files<'_>,
     mounts: &[Mount],
-    detached: &[OwnedFd],
+    detached: Vec<OwnedFd>,
 ) -> Result<(), StartFailure> {
-    // What lies in another mount comes after it, whatever the order they were written in.
-    let mut mounts: Vec<_> = mounts.iter().collect();
-    mounts.sort_by(|one, other| one.target.cmp(&other.target));
+    let mut ready = Vec::new();
+    let number_of_files = files.detached.len();
+    for (file, source) in files.detached {
+        let mut attributes = MountAttrFlags::empty();
+        if file.read_only {
+            attributes |= NO_PROGRAMS | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        }
+        ready.push(Ready { target: &file.path, source, attributes, required: file.required });
+    }
+    let mut detached: Vec<_> = detached.into_iter().map(Some).collect();
     for mount in mounts {
-        let action = format!("mount {}", mount.target);
-        match &mount.source {
-            MountSource::Detached(number) => {
-                let source = detached.get(*number).ok_or("it did not arrive").during(&action)?;
-                attach_one(root, mount, source, &action)?;
-            }
+        let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+        if mount.read_only {
+            attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+        }
+        let source = match &mount.source {
+            MountSource::Detached(number) => detached
+                .get_mut(*number)
+                .and_then(Option::take)
+                .ok_or("it did not arrive")
+                .during(format_args!("mount {}", mount.target))?,
             MountSource::Tmpfs { size, mode } => {
                 let mode = format!("{mode:o}");
                 let size = size.map(|size| size.to_string());
                 let mut options = vec![("source", "tmpfs"), ("mode", mode.as_str())];
                 options.extend(size.as_deref().map(|size| ("size", size)));
-                let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
-                let source = filesystem("tmpfs", &options, attributes)?;
-                attach_one(root, mount, &source, &action)?;
+                filesystem("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOSUID)?
             }
-        }
+        };
+        ready.push(Ready { target: &mount.target, source, attributes, required: true });
+    }
+    ready.sort_by_key(|mount| mount.target);
+    ready.iter().try_for_each(|mount| attach_one(root, mount))?;
+    for number in 0..number_of_files {
+        // By descriptor: a mount may lie over /dev by now.
+        unlinkat(&files.dev, hidden(number), AtFlags::empty()).during("tidy /dev")?;
     }
     Ok(())
 }
 
-fn attach_one(
-    root: BorrowedFd<'_>,
-    mount: &Mount,
-    source: &OwnedFd,
-    action: &str,
-) -> Result<(), StartFailure> {
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
-    if mount.read_only {
-        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
-    }
-    sys::set_mount_attributes(source.as_fd(), u64::from(attributes.bits())).during(action)?;
+fn attach_one(root: BorrowedFd<'_>, mount: &Ready<'_>) -> Result<(), StartFailure> {
+    let action = format!("mount {}", mount.target);
+    let attributes = u64::from(mount.attributes.bits());
+    sys::set_mount_attributes(mount.source.as_fd(), attributes).during(&action)?;
     let is_directory =
-        fstat(source).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
-    let target = match open_in_root(root, &mount.target, OFlags::PATH) {
+        fstat(&mount.source).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+    let target = match open_in_root(root, mount.target, OFlags::PATH) {
+        Err(Errno::NOENT | Errno::NOTDIR) if !mount.required => return Ok(()),
         // Its place was made in the root filesystem, and an earlier mount lies over that.
         Err(Errno::NOENT) => {
-            make_target(root, &mount.target, is_directory).during(action)?;
-            open_in_root(root, &mount.target, OFlags::PATH)
+            make_target(root, mount.target, is_directory).during(&action)?;
+            open_in_root(root, mount.target, OFlags::PATH)
         }
         other => other,
     };
-    let target = target.during(action)?;
+    let target = target.during(&action)?;
     let target_is_directory =
         fstat(&target).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
     if is_directory != target_is_directory {
@@ -185,9 +206,9 @@ fn attach_one(
         } else {
             "a file cannot be mounted on a directory"
         };
-        return Err(reason).during(action);
+        return Err(reason).during(&action);
     }
-    attach(source, &target).during(action)
+    attach(&mount.source, &target).during(&action)
 }
 
 /// Makes a place to mount on, in whatever is mounted there.
@@ -257,29 +278,40 @@ pub(crate) fn make_directories(
     Ok(())
 }
 
-/// Lays files over those of the root filesystem. The bytes live in `/dev`'s tmpfs, without a
-/// name once they are mounted, so nothing is left on any disk.
-pub(crate) fn inject(root: BorrowedFd<'_>, files: &[InjectedFile]) -> Result<(), StartFailure> {
+/// Files that have yet to be attached. Their bytes live in `/dev`'s tmpfs, without a name once
+/// they are, so nothing is left on any disk.
+pub(crate) struct Files<'a> {
+    dev: OwnedFd,
+    detached: Vec<(&'a InjectedFile, OwnedFd)>,
+}
+
+/// Makes the files of the spec: those below `/dev` in their place, the others as detached mounts
+/// of a file.
+pub(crate) fn make_files<'a>(
+    root: BorrowedFd<'_>,
+    files: &'a [InjectedFile],
+) -> Result<Files<'a>, StartFailure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let dev = open_in_root(root, "dev", flags).during("open /dev")?;
+    let mut detached = Vec::new();
     for file in files {
         let action = format!("provide {}", file.path);
         if let Some(name) = file.path.strip_prefix("/dev/") {
             write_in_dev(root, name, file).during(&action)?;
             continue;
         }
-        let hidden = ".rbuild-injected";
-        write_in_dev(root, hidden, file).during(&action)?;
+        let hidden = hidden(detached.len());
+        write_in_dev(root, &hidden, file).during(&action)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let source = open_tree(root, format!("dev/{hidden}"), flags).during(&action)?;
-        let target = open_in_root(root, &file.path, OFlags::PATH);
-        match target {
-            Ok(target) => attach(&source, &target).during(&action)?,
-            // An image without /etc, or one whose file leads nowhere, goes without.
-            Err(Errno::NOENT | Errno::NOTDIR) => {}
-            Err(errno) => return Err(errno).during(&action),
-        }
-        unlinkat(root, format!("dev/{hidden}"), AtFlags::empty()).during(&action)?;
+        let source = open_tree(&dev, &hidden, flags).during(&action)?;
+        detached.push((file, source));
     }
-    Ok(())
+    Ok(Files { dev, detached })
+}
+
+/// The kernel attaches no mount of a file without a name, so it has one until then.
+fn hidden(number: usize) -> String {
+    format!(".rbuild-injected-{number}")
 }
 
 fn write_in_dev(root: BorrowedFd<'_>, name: &str, file: &InjectedFile) -> io::Result<()> {
@@ -292,7 +324,7 @@ fn write_in_dev(root: BorrowedFd<'_>, name: &str, file: &InjectedFile) -> io::Re
     let made = openat2(root, path.as_str(), flags, Mode::from_raw_mode(file.mode), resolve)?;
     let (uid, gid) = file.owner;
     rustix::fs::fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-    io::Write::write_all(&mut std::fs::File::from(made), file.content.as_bytes())
+    io::Write::write_all(&mut std::fs::File::from(made), &file.content)
 }
 
 /// Hides and protects what would show or change the host.

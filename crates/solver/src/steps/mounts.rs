@@ -70,23 +70,19 @@ impl Mounts {
                         }
                         continue;
                     };
-                    let text = || String::from_utf8(value.clone());
                     if let Some(name) = &secret.env {
-                        let value = text().map_err(|_| {
-                            StepError::Missing(format!("secret {} is not text", secret.id))
+                        let value = String::from_utf8(value.clone()).map_err(|_| {
+                            let message = format!("secret {} is not text", secret.id);
+                            StepError::Missing(message)
                         })?;
                         all.env.push(format!("{name}={value}"));
                     }
                     if let Some(target) = target {
-                        let content = text().map_err(|_| {
-                            StepError::Missing(format!("secret {} is not text", secret.id))
-                        })?;
-                        let path = target.to_owned();
                         all.files.push(InjectedFile {
-                            path,
-                            content,
-                            mode: secret.mode,
                             owner: (secret.uid, secret.gid),
+                            read_only: true,
+                            required: true,
+                            ..InjectedFile::new(target, value.clone(), secret.mode)
                         });
                     }
                 }

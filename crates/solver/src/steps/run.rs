@@ -73,23 +73,19 @@ fn spec(job: &Job<'_>, op: &Run) -> Spec {
         Network::Default | Network::Host => rbuild_sandbox::Network::Host,
         Network::None => rbuild_sandbox::Network::None,
     };
-    let file = |path: &str, content: String, mode| InjectedFile {
-        path: path.to_owned(),
-        content,
-        mode,
-        owner: (0, 0),
-    };
     let hostname = &op.hostname;
     let hosts = format!(
         "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n"
     );
     let mut files = vec![
-        file("/etc/hosts", hosts, 0o644),
-        file("/etc/hostname", format!("{hostname}\n"), 0o644),
-        file("/etc/resolv.conf", job.world.resolv_conf.to_owned(), 0o644),
+        InjectedFile::new("/etc/hosts", hosts, 0o644),
+        InjectedFile::new("/etc/hostname", format!("{hostname}\n"), 0o644),
+        InjectedFile::new("/etc/resolv.conf", job.world.resolv_conf, 0o644),
     ];
-    let scripts = op.scripts.iter();
-    files.extend(scripts.map(|script| file(&script.path, script.content.clone(), 0o755)));
+    let script = |script: &rbuild_plan::op::Script| {
+        InjectedFile::new(script.path.as_str(), script.content.as_str(), 0o755)
+    };
+    files.extend(op.scripts.iter().map(script));
     Spec {
         argv: op.argv.clone(),
         env: op.env.iter().chain(&op.proxy_env).cloned().collect(),

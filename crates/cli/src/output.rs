@@ -63,6 +63,36 @@ pub fn visible(text: &str) -> String {
     shown
 }
 
+/// A line that a step wrote, for a terminal: of what a terminal would obey only colours are left,
+/// and those only where we use colours too. Of a line that was drawn over and over, the last
+/// drawing.
+pub fn tame(line: &str, colours: bool) -> String {
+    let line = line.trim_end_matches('\r');
+    let line = line.rsplit('\r').find(|part| !part.is_empty()).unwrap_or_default();
+    let (mut shown, mut coloured) = (String::with_capacity(line.len()), false);
+    for (text, is_sequence) in console::AnsiCodeIterator::new(line) {
+        if !is_sequence {
+            // Tabs move the cursor to where everybody expects it.
+            let parts: Vec<_> = text.split('\t').map(visible).collect();
+            shown.push_str(&parts.join("\t"));
+        } else if colours && is_colour(text) {
+            shown.push_str(text);
+            coloured = true;
+        }
+    }
+    if coloured {
+        shown.push_str("\x1b[0m");
+    }
+    shown
+}
+
+/// Whether it is a sequence for the looks of what follows (`CSI … m`).
+fn is_colour(sequence: &str) -> bool {
+    let parameters = sequence.strip_prefix("\x1b[").and_then(|rest| rest.strip_suffix('m'));
+    parameters
+        .is_some_and(|text| text.bytes().all(|byte| byte.is_ascii_digit() || b";:".contains(&byte)))
+}
+
 /// Characters that make text look as if it stood in another order.
 fn is_reordering(character: char) -> bool {
     matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
@@ -75,5 +105,44 @@ mod tests {
     #[test]
     fn control_characters_become_visible() {
         assert_eq!(visible("a\x1b[31mb\tc\u{202e}é"), "a\\u{1b}[31mb\\tc\\u{202e}é");
+    }
+
+    #[test]
+    fn of_a_steps_output_colours_are_left() {
+        assert_eq!(tame("\x1b[1;31mred\x1b[0m\tx", true), "\x1b[1;31mred\x1b[0m\tx\x1b[0m");
+        assert_eq!(tame("\x1b[1;31mred\x1b[0m\tx", false), "red\tx");
+        assert_eq!(tame("10%\r50%\r100%\r", true), "100%");
+    }
+
+    #[test]
+    fn nothing_else_moves_the_terminal() {
+        let evil = [
+            "\x1b]0;title\x07",
+            "\x1b]52;c;aGk=\x1b\\",
+            "\x1b[2J",
+            "\x1b[1A",
+            "\x1bc",
+            "\x1b[6n",
+            "\x07",
+            "\u{9b}2J",
+            "\x1b[?1049h",
+            "\x1bP+q\x1b\\",
+            "\x1b[",
+            "\x1b",
+            "\x1b[31",
+            "\x0e",
+            "\x1b(0",
+            "\u{202e}",
+            "\x1b[>4;2m",
+        ];
+        for one in evil {
+            for colours in [false, true] {
+                let shown = tame(&format!("a{one}b"), colours);
+                assert!(
+                    !shown.chars().any(|c| c.is_control() || is_reordering(c)),
+                    "{one:?}: {shown:?}"
+                );
+            }
+        }
     }
 }

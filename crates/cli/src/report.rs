@@ -10,7 +10,7 @@ use rbuild::{BuildError, Built, Diagnostic, Reference, Severity, Span, StepError
 
 use crate::exit_code;
 use crate::failure::Failure;
-use crate::output::{colours, say, visible};
+use crate::output::{colours, say, tame, visible};
 
 /// Lines of its own output that a failed step shows.
 const LOG_LINES: usize = 20;
@@ -169,12 +169,7 @@ fn log_tail(bytes: &[u8]) -> LogTail {
     let text = String::from_utf8_lossy(bytes);
     let all: Vec<&str> = text.lines().collect();
     let from = all.len().saturating_sub(LOG_LINES);
-    let shown = |line: &&str| {
-        // What a terminal would show of a line that was drawn over and over.
-        let line = line.trim_end_matches('\r');
-        let line = line.rsplit('\r').find(|part| !part.is_empty()).unwrap_or_default();
-        if colours() { line.to_owned() } else { console::strip_ansi_codes(line).into_owned() }
-    };
+    let shown = |line: &&str| tame(line, colours());
     LogTail { lines: all[from..].iter().map(shown).collect(), cut: from > 0 }
 }
 

@@ -31,7 +31,9 @@ pub fn display(mode: ProgressMode, environment: &Environment) -> Box<dyn Display
     match mode {
         ProgressMode::Auto | ProgressMode::Tty if can_draw => Box::new(bars::Bars::new()),
         ProgressMode::Auto | ProgressMode::Tty | ProgressMode::Plain => {
-            Box::new(plain::Plain::new(std::io::stderr()))
+            let stderr = std::io::stderr();
+            let terminal = stderr.is_terminal();
+            Box::new(plain::Plain::new(stderr, terminal))
         }
         ProgressMode::Rawjson => Box::new(json::Json::new(std::io::stderr())),
         ProgressMode::Quiet | ProgressMode::None => Box::new(quiet::Quiet),

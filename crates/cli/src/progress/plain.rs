@@ -20,7 +20,7 @@ use rbuild::{Event, Progress, StepId, Stream};
 use super::lines::Lines;
 use super::{Display, lock};
 use crate::human;
-use crate::output::visible;
+use crate::output::{colours, tame, visible};
 
 /// A transfer says where it is this often.
 const TRANSFER_INTERVAL: Duration = Duration::from_secs(2);
@@ -32,6 +32,9 @@ pub struct Plain<W> {
 
 struct State<W> {
     out: W,
+    /// Whether a terminal reads, which what steps write must not drive. A file or a pipe gets
+    /// their bytes as they are.
+    terminal: bool,
     next_number: usize,
     names: BTreeMap<StepId, String>,
     running: BTreeMap<StepId, Running>,
@@ -53,11 +56,12 @@ struct Transfer {
 }
 
 impl<W: Write> Plain<W> {
-    /// A display that writes there.
-    pub fn new(out: W) -> Self {
+    /// A display that writes there, to a terminal or something else.
+    pub fn new(out: W, terminal: bool) -> Self {
         Self {
             state: Mutex::new(State {
                 out,
+                terminal,
                 next_number: 1,
                 names: BTreeMap::new(),
                 running: BTreeMap::new(),
@@ -148,20 +152,22 @@ impl<W: Write> State<W> {
     }
 
     fn output(&mut self, step: StepId, stream: Stream, bytes: &[u8]) {
+        let terminal = self.terminal;
         let running = self.start(step);
         let prefix = running.prefix();
         let mut text = Vec::with_capacity(bytes.len() + prefix.len());
-        running.lines(stream).push(bytes, |line| append(&mut text, &prefix, line));
+        running.lines(stream).push(bytes, |line| append(&mut text, &prefix, line, terminal));
         self.write(&text);
     }
 
     /// Takes a step out of the running ones, with its unfinished lines written.
     fn end(&mut self, step: StepId) -> Running {
+        let terminal = self.terminal;
         self.start(step);
         let mut running = self.running.remove(&step).expect("started above");
         let (prefix, mut text) = (running.prefix(), Vec::new());
         for stream in [Stream::Stdout, Stream::Stderr] {
-            running.lines(stream).finish(|line| append(&mut text, &prefix, line));
+            running.lines(stream).finish(|line| append(&mut text, &prefix, line, terminal));
         }
         self.write(&text);
         running
@@ -214,9 +220,12 @@ impl Running {
     }
 }
 
-fn append(text: &mut Vec<u8>, prefix: &str, line: &[u8]) {
+fn append(text: &mut Vec<u8>, prefix: &str, line: &[u8], terminal: bool) {
     text.extend_from_slice(prefix.as_bytes());
-    text.extend_from_slice(line);
+    match terminal {
+        true => text.extend_from_slice(tame(&String::from_utf8_lossy(line), colours()).as_bytes()),
+        false => text.extend_from_slice(line),
+    }
     text.push(b'\n');
 }
 
@@ -229,7 +238,11 @@ mod tests {
     use super::*;
 
     fn shown(events: &[Event]) -> String {
-        let plain = Plain::new(Vec::new());
+        shown_on(false, events)
+    }
+
+    fn shown_on(terminal: bool, events: &[Event]) -> String {
+        let plain = Plain::new(Vec::new(), terminal);
         for event in events {
             plain.event(event);
         }
@@ -283,6 +296,16 @@ mod tests {
 
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_steps_write_drives_no_terminal() {
+        let events =
+            [queued(0, "[1/1] RUN x"), output(0, Stream::Stdout, "a\x1b]0;t\x07\x1b[2J\nb\x1b[1A")];
+        let ended = Event::StepFailed { step: StepId(0) };
+        let events = [events.as_slice(), &[ended]].concat();
+        assert!(!shown_on(true, &events).contains('\x1b'));
+        assert!(shown_on(false, &events).contains("a\x1b]0;t\x07\x1b[2J\n"));
     }
 
     #[test]

@@ -58,6 +58,17 @@ pub enum CacheError {
         /// SQLite's answer.
         source: rusqlite::Error,
     },
+    /// The directory for a new store is somebody else's.
+    #[error(
+        "{} is no store, and not empty (it holds {found}): name an empty or a new directory",
+        path.display()
+    )]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// One name in it.
+        found: String,
+    },
     /// The bytes are not the ones that their name promises.
     #[error("{} is damaged: expected {expected}, found {found}", path.display())]
     Mismatch {

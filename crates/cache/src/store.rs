@@ -275,6 +275,7 @@ fn make_layout(root: &Path) -> Result<(), CacheError> {
             file::make_dir(ancestor, if ancestor == root { 0o700 } else { 0o755 })?;
         }
     }
+    claim(root)?;
     for name in DIRECTORIES {
         file::make_dir(&root.join(name), 0o755)?;
     }
@@ -284,6 +285,19 @@ fn make_layout(root: &Path) -> Result<(), CacheError> {
     }
     let temporary = root.join("tmp").join(format!("layout-{}", file::random_name(6)?));
     file::replace(&temporary, &layout, OCI_LAYOUT)
+}
+
+/// Keeps others out of a directory that somebody made for a store, and refuses one that is
+/// something else.
+fn claim(root: &Path) -> Result<(), CacheError> {
+    for name in file::names(root)? {
+        // What a first command that was killed may have left.
+        let ours = DIRECTORIES.contains(&name.as_str()) || name.starts_with("index.");
+        if !ours && name != "lost+found" {
+            return Err(CacheError::NotAStore { path: root.to_owned(), found: name });
+        }
+    }
+    rustix::fs::chmod(root, rustix::fs::Mode::RWXU).at("keep others out of", root)
 }
 
 /// Whether the system does not let us write, as opposed to failing at it.

@@ -15,6 +15,9 @@ use crate::output::{colours, say, tame, visible};
 /// Lines of its own output that a failed step shows.
 const LOG_LINES: usize = 20;
 
+/// Lines that are shown of a long instruction.
+const INSTRUCTION_LINES: usize = 10;
+
 /// Longer lines of the Dockerfile are cut when there is no terminal to ask.
 const COLUMNS: usize = 140;
 /// A terminal narrower than this is not believed.
@@ -148,9 +151,15 @@ fn step(name: &str, source_text: &str, failure: &StepFailure) -> String {
     let title = Level::ERROR.primary_title(visible(&message));
     let group = match failure.span.and_then(|span| placed(source_text, span)) {
         Some(range) => {
+            let whole = AnnotationKind::Visible.span(some_lines(source_text, range.clone()));
             let range = first_word(source_text, range);
-            let here = AnnotationKind::Primary.span(range).label("this step failed");
-            title.element(Snippet::source(source_text).path(visible(name)).annotation(here))
+            let label = match failure.name.contains("] ONBUILD ") {
+                true => "a trigger of ONBUILD failed",
+                false => "this step failed",
+            };
+            let here = AnnotationKind::Primary.span(range).label(label);
+            let snippet = Snippet::source(source_text).path(visible(name));
+            title.element(snippet.annotation(here).annotation(whole))
         }
         None => Group::with_title(title),
     };
@@ -264,6 +273,13 @@ fn first_lines(text: &str, range: std::ops::Range<usize>) -> std::ops::Range<usi
     }
 }
 
+/// As much of an instruction as is shown when it failed.
+fn some_lines(text: &str, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
+    let ends = text[range.clone()].match_indices('\n');
+    let end = ends.map(|(at, _)| range.start + at).nth(INSTRUCTION_LINES - 1);
+    range.start..end.unwrap_or(range.end)
+}
+
 /// The name of an instruction: the line is there to be read, the mark only points to it.
 fn first_word(text: &str, range: std::ops::Range<usize>) -> std::ops::Range<usize> {
     let words = &text[range.clone()];
@@ -328,6 +344,15 @@ error[unknown-stage]: no stage `biuld`
         let one = Diagnostic::error("x", Span::new(7, source.len()), "no");
         let text = diagnostic("Dockerfile", source, &one);
         assert!(text.contains("--> Dockerfile:2\n") && !text.contains("&& b"), "{text}");
+    }
+
+    #[test]
+    fn of_a_long_instruction_some_lines_are_shown() {
+        let source: String = (0..30).map(|n| format!("  && step {n} \\\n")).collect();
+        let source = format!("FROM x\nRUN a \\\n{source}  && b\n");
+        let range = some_lines(&source, 7..source.len());
+        assert!(source[range.clone()].ends_with("&& step 8 \\"), "{range:?}");
+        assert_eq!(some_lines(&source, 0..6), 0..6);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct Vertex {
     pub inputs: Vec<VertexId>,
     /// `[stage i/n] TEXT`, of the first instruction that made this vertex.
     pub name: String,
-    /// The instruction in the Dockerfile; missing for triggers of a base image.
+    /// The instruction in the Dockerfile; for a trigger of a base image, the `FROM` that fired it.
     pub span: Option<Span>,
     /// Lower-cased name of its stage, or `stage-N`.
     pub stage: String,

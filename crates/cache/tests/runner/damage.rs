@@ -7,6 +7,23 @@ use crate::images::{MANIFEST, image, reference};
 use crate::{names, record, snapshot, store};
 
 #[test]
+fn a_directory_that_is_there_is_taken_only_when_it_is_free() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("store");
+    fs_err::create_dir(&root).unwrap();
+    fs_err::write(root.join("important"), "x").unwrap();
+    let error = rbuild_cache::Store::open(&root).unwrap_err().to_string();
+    assert!(error.contains("important") && error.contains("empty"), "{error}");
+    assert_eq!(fs_err::read_dir(&root).unwrap().count(), 1);
+    fs_err::remove_file(root.join("important")).unwrap();
+    fs_err::create_dir(root.join("blobs")).unwrap();
+    fs_err::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).unwrap();
+    rbuild_cache::Store::open(&root).unwrap();
+    assert_eq!(fs_err::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
 fn a_newer_store_is_refused_and_left_alone() {
     let (_directory, store) = store();
     let root = store.root().to_owned();

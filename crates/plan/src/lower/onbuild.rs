@@ -29,7 +29,7 @@ impl StageLowering<'_, '_> {
         for trigger in std::mem::take(&mut self.state.triggers) {
             let place = trigger.span.unwrap_or(from);
             let instruction = parse(&trigger, place)?;
-            self.origin = Origin::Trigger { place, span: trigger.span };
+            self.origin = Origin::Trigger { place };
             self.instruction(&instruction).map_err(|stop| from_trigger(stop, &trigger, from))?;
         }
         self.origin = Origin::File;

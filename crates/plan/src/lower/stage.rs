@@ -47,8 +47,8 @@ pub(super) struct Trigger {
 pub(super) enum Origin {
     /// In the file.
     File,
-    /// In a trigger; `place` is what to point at, `span` what made the vertex.
-    Trigger { place: Span, span: Option<Span> },
+    /// In a trigger; `place` is what to point at.
+    Trigger { place: Span },
 }
 
 /// Whether an instruction made a layer.
@@ -212,9 +212,9 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         }
         let span = match self.origin {
             Origin::File => Some(instruction.span),
-            Origin::Trigger { span, .. } => {
+            Origin::Trigger { place } => {
                 text.insert_str(0, "ONBUILD ");
-                span
+                Some(place)
             }
         };
         self.add_vertex(op, inputs.list, &text, span);
@@ -247,7 +247,7 @@ impl Origin {
     pub(super) fn place(self, span: Span) -> Span {
         match self {
             Origin::File => span,
-            Origin::Trigger { place, .. } => place,
+            Origin::Trigger { place } => place,
         }
     }
 }

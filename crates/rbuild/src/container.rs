@@ -1,9 +1,9 @@
 //! Containers in the foreground: create, start, wait, delete.
 //!
 //! A container is a directory `containers/<id>` in the store: `fs` and `work` of its writable
-//! layer, `pins` with the snapshots that it lies on, and `lock`, which its process holds. A
-//! directory whose lock nobody holds belongs to a dead process; the next
-//! [`Engine::create`] removes it.
+//! layer, `pins` with the snapshots that it lies on, `volume-N` of its anonymous volumes, and
+//! `lock`, which its process holds. A directory whose lock nobody holds belongs to a dead process;
+//! the next engine that opens the store, or makes a container in it, removes it.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -20,10 +20,14 @@ use rbuild_types::{CancelToken, Ctx, Event, ImageConfig, Platform, Reference, Si
 
 use crate::engine::random_id;
 use crate::sources::image::ImageSource;
+use crate::volume::{self, Volume};
 use crate::{BuildError, Engine, Pull};
 
 /// The search path of a process whose image names none (Docker's default).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Directories that are made for what is mounted.
+pub(crate) const NEW_DIRECTORIES: NewDirs = NewDirs { mode: 0o755, owner: Some((0, 0)) };
 
 /// What runs in a container. [`Default`] is what the image says.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +46,7 @@ pub struct Process {
     pub hostname: Option<String>,
     /// The network.
     pub network: ContainerNetwork,
-    /// Directories and files of the host, and named volumes.
+    /// What is mounted, besides the volumes that the image declares.
     pub volumes: Vec<Volume>,
     /// Paths where memory is mounted.
     pub tmpfs: Vec<String>,
@@ -60,26 +64,6 @@ pub enum ContainerNetwork {
     Host,
     /// Loopback only.
     None,
-}
-
-/// Something mounted in a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Volume {
-    /// What.
-    pub source: VolumeSource,
-    /// Absolute path inside.
-    pub target: String,
-    /// Whether it may not be written.
-    pub read_only: bool,
-}
-
-/// What a [`Volume`] shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VolumeSource {
-    /// A path of the host; a missing directory is made, as `docker run -v` does.
-    Path(PathBuf),
-    /// A volume of the store; made with its first use.
-    Named(String),
 }
 
 /// Where a container's standard input, output and error go.
@@ -159,7 +143,7 @@ impl Engine {
             // Nobody else's sweep may see the directory before its lock is taken.
             let all = fs_err::File::open(&containers).map_err(io("open the directory"))?;
             all.file().lock().map_err(io("lock the directory"))?;
-            sweep_containers(&containers)?;
+            sweep(&containers);
             fs_err::create_dir(&directory).map_err(io("make the directory"))?;
             let lock = fs_err::File::create(directory.join("lock")).map_err(io("make the lock"))?;
             lock.file().try_lock().map_err(|error| io("take the lock")(error.into()))?;
@@ -183,10 +167,18 @@ impl Engine {
         let active = Active::new(&directory, lowers)?;
         let root = Root::from_fd(active.mount()?);
         let mut spec = spec(&container.id, &config, &process, &self.resolv_conf())?;
-        let mounts = self.mounts(&process, &root, &mut spec)?;
+        let volumes = volume::all(&process, &config);
+        let mounts = self.mount_volumes(&volumes, &root, &directory, &mut spec)?;
+        for target in &process.tmpfs {
+            root.create_dir_all(target, NEW_DIRECTORIES)?;
+            spec.mounts.push(Mount {
+                target: target.clone(),
+                source: MountSource::Tmpfs { size: None, mode: 0o1777 },
+                read_only: false,
+            });
+        }
         for directory in ["/proc", "/sys", "/dev"] {
-            let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
-            root.create_dir_all(directory, new)?;
+            root.create_dir_all(directory, NEW_DIRECTORIES)?;
         }
         for file in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {
             placeholder(&root, file)?;
@@ -237,60 +229,21 @@ impl Engine {
         }
         Ok((resolved.config.clone(), chain))
     }
+}
 
-    /// Opens what is mounted, and makes the places where it goes.
-    fn mounts(
-        &self,
-        process: &Process,
-        root: &Root,
-        spec: &mut Spec,
-    ) -> Result<Vec<OwnedFd>, BuildError> {
-        let mut descriptors = Vec::new();
-        for volume in &process.volumes {
-            let path = match &volume.source {
-                VolumeSource::Path(path) => path.clone(),
-                VolumeSource::Named(name) => {
-                    let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
-                    let made = root.create_dir_all(&volume.target, new)?;
-                    self.named_volume(name, &made.dir)?
-                }
-            };
-            let io = |source| BuildError::Io { what: format!("mount {}", path.display()), source };
-            if !path.exists() {
-                fs_err::create_dir_all(&path).map_err(io)?;
-            }
-            let is_directory = fs_err::metadata(&path).map_err(io)?.is_dir();
-            if is_directory {
-                let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
-                root.create_dir_all(&volume.target, new)?;
-            } else {
-                placeholder(root, &volume.target)?;
-            }
-            spec.mounts.push(Mount {
-                target: volume.target.clone(),
-                source: MountSource::Detached(descriptors.len()),
-                read_only: volume.read_only,
-            });
-            descriptors.push(rbuild_snapshot::bind(&path)?);
-        }
-        for target in &process.tmpfs {
-            let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
-            root.create_dir_all(target, new)?;
-            spec.mounts.push(Mount {
-                target: target.clone(),
-                source: MountSource::Tmpfs { size: None, mode: 0o1777 },
-                read_only: false,
-            });
-        }
-        Ok(descriptors)
+/// Removes the containers of dead processes, unless somebody is just making one and does it.
+pub(crate) fn sweep_unless_busy(store: &Path) {
+    let containers = store.join("containers");
+    if let Ok(all) = fs_err::File::open(&containers)
+        && all.file().try_lock().is_ok()
+    {
+        sweep(&containers);
     }
 }
 
 /// Removes the containers of dead processes. The caller holds the lock of the directory.
-fn sweep_containers(containers: &Path) -> Result<(), BuildError> {
-    let Ok(entries) = fs_err::read_dir(containers) else {
-        return Ok(());
-    };
+fn sweep(containers: &Path) {
+    let Ok(entries) = fs_err::read_dir(containers) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
         let dead = match fs_err::File::open(path.join("lock")) {
@@ -303,11 +256,10 @@ fn sweep_containers(containers: &Path) -> Result<(), BuildError> {
             let _ = remove(&path);
         }
     }
-    Ok(())
 }
 
 /// An empty file to be mounted over, unless there is something.
-fn placeholder(root: &Root, path: &str) -> Result<(), BuildError> {
+pub(crate) fn placeholder(root: &Root, path: &str) -> Result<(), BuildError> {
     let resolved = root.resolve(path, Follow::Yes)?;
     if let Some(found) = resolved.found {
         if found.kind == FileKind::Directory {
@@ -318,7 +270,7 @@ fn placeholder(root: &Root, path: &str) -> Result<(), BuildError> {
         return Ok(());
     }
     if let Some(parent) = resolved.path.parent() {
-        root.create_dir_all(parent, NewDirs { mode: 0o755, owner: Some((0, 0)) })?;
+        root.create_dir_all(parent, NEW_DIRECTORIES)?;
     }
     root.create_file(&resolved.path, 0o644)?;
     Ok(())

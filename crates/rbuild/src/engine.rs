@@ -65,6 +65,9 @@ impl Engine {
             .into());
         }
         let store = Store::open(&options.root)?;
+        if !store.is_read_only() {
+            crate::container::sweep_unless_busy(store.root());
+        }
         Ok(Self { store, options, registry: OnceLock::new(), pool: OnceLock::new() })
     }
 

@@ -49,9 +49,7 @@ mod request;
 mod sources;
 mod volume;
 
-pub use container::{
-    Container, ContainerNetwork, ContainerStdio, Process, Signaller, Volume, VolumeSource,
-};
+pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};
 pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
 pub use images::{HistoryLine, ImageDetails, RemovedImage};
@@ -59,6 +57,7 @@ pub use request::{
     BuildRequest, Built, BuiltImage, ContextInput, Destination, DockerfileInput, Output, Pull,
     StepSummary,
 };
+pub use volume::{Volume, VolumeSource};
 
 pub use rbuild_cache::{Class, ImageRecord, PruneOptions, Pruned, Row, Usage};
 pub use rbuild_plan::op::Network;

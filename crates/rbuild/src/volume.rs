@@ -1,19 +1,99 @@
-//! Named volumes: directories below `volumes/` of the store that outlive the containers.
+//! What is mounted in containers: paths of the host, and volumes.
 //!
-//! A volume is made in a temporary directory and renamed into place, so it is never seen half
+//! Named volumes are directories below `volumes/` of the store that outlive the containers;
+//! anonymous ones lie beside their container's layer and go with it. Both start with what the
+//! image has at their place. A named volume is made in a temporary directory and renamed into place, so it is never seen half
 //! filled, and of several users who make one at the same time all get the first one's.
 
 use std::io::Seek as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rbuild_rooted::Root;
-use rbuild_types::CancelToken;
+use rbuild_sandbox::{Mount, MountSource, Spec};
+use rbuild_types::{CancelToken, ImageConfig};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use crate::container::{NEW_DIRECTORIES, Process, placeholder};
 use crate::{BuildError, Engine};
 
+/// Something mounted in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// What.
+    pub source: VolumeSource,
+    /// Absolute path inside.
+    pub target: String,
+    /// Whether it may not be written.
+    pub read_only: bool,
+}
+
+/// What a [`Volume`] shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeSource {
+    /// A path of the host; a missing directory is made, as `docker run -v` does.
+    Path(PathBuf),
+    /// A volume of the store; made with its first use.
+    Named(String),
+    /// A volume that goes with the container.
+    Anonymous,
+}
+
+/// What the caller mounts, and the volumes that the image declares where the caller has nothing.
+pub(crate) fn all(process: &Process, image: &ImageConfig) -> Vec<Volume> {
+    let mut volumes = process.volumes.clone();
+    for target in image.config.volumes.keys() {
+        let place = |target: &str| target.trim_end_matches('/').to_owned();
+        let is_taken = volumes.iter().any(|volume| place(&volume.target) == place(target))
+            || process.tmpfs.iter().any(|tmpfs| place(tmpfs) == place(target));
+        if target.starts_with('/') && !place(target).is_empty() && !is_taken {
+            let (source, target) = (VolumeSource::Anonymous, target.clone());
+            volumes.push(Volume { source, target, read_only: false });
+        }
+    }
+    volumes
+}
+
 impl Engine {
+    /// Opens volumes for a container in `directory`, and makes the places where they go.
+    pub(crate) fn mount_volumes(
+        &self,
+        volumes: &[Volume],
+        root: &Root,
+        directory: &Path,
+        spec: &mut Spec,
+    ) -> Result<Vec<OwnedFd>, BuildError> {
+        let mut descriptors = Vec::new();
+        for (number, volume) in volumes.iter().enumerate() {
+            let target = || root.create_dir_all(&volume.target, NEW_DIRECTORIES);
+            let path = match &volume.source {
+                VolumeSource::Path(path) => path.clone(),
+                VolumeSource::Named(name) => self.named_volume(name, &target()?.dir)?,
+                VolumeSource::Anonymous => {
+                    let path = directory.join(format!("volume-{number}"));
+                    self.fill(&path, &target()?.dir, &directory.join("volume.tar"))?;
+                    path
+                }
+            };
+            let io = |source| BuildError::Io { what: format!("mount {}", path.display()), source };
+            if !path.exists() {
+                fs_err::create_dir_all(&path).map_err(io)?;
+            }
+            match fs_err::metadata(&path).map_err(io)?.is_dir() {
+                true => drop(target()?),
+                false => placeholder(root, &volume.target)?,
+            }
+            spec.mounts.push(Mount {
+                target: volume.target.clone(),
+                source: MountSource::Detached(descriptors.len()),
+                read_only: volume.read_only,
+            });
+            descriptors.push(rbuild_snapshot::bind(&path)?);
+        }
+        Ok(descriptors)
+    }
+
     /// The directory of a volume. A new one starts with what the image has at its place, `from`.
     pub(crate) fn named_volume(&self, name: &str, from: &Root) -> Result<PathBuf, BuildError> {
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
@@ -33,7 +113,6 @@ impl Engine {
         let io = |source| BuildError::Io { what: format!("make volume {name}"), source };
         let scratch = self.store.scratch("volume")?;
         let made = scratch.path().join("fs");
-        fs_err::create_dir(&made).map_err(io)?;
         self.fill(&made, from, &scratch.path().join("tar"))?;
         match renameat_with(CWD, &made, CWD, &path, RenameFlags::NOREPLACE) {
             Ok(()) | Err(Errno::EXIST) => Ok(path),
@@ -41,9 +120,11 @@ impl Engine {
         }
     }
 
-    /// Copies a directory by way of a file, because it may be larger than the memory.
+    /// Makes the directory `to` with what is in `from`, by way of a file, because it may be larger
+    /// than the memory.
     fn fill(&self, to: &Path, from: &Root, by_way_of: &Path) -> Result<(), BuildError> {
         let io = |source| BuildError::Io { what: format!("fill {}", to.display()), source };
+        fs_err::create_dir(to).map_err(io)?;
         let into = Root::open(to)?;
         let metadata = from.metadata()?;
         let mut packed = fs_err::OpenOptions::new()
@@ -60,6 +141,6 @@ impl Engine {
         rbuild_image::layer::unpack_archive(&mut packed, &into, &options, &cancel)?;
         into.set_owner("", metadata.uid, metadata.gid)?;
         into.set_mode("", metadata.mode)?;
-        Ok(())
+        fs_err::remove_file(by_way_of).map_err(io)
     }
 }

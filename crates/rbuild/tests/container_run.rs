@@ -30,6 +30,8 @@ tests![
     a_missing_host_directory_is_made,
     a_volume_starts_with_the_images_files_and_is_kept,
     a_volume_made_by_several_at_once_is_whole,
+    anonymous_volumes_begin_with_the_image_and_go_with_the_container,
+    a_killed_container_is_swept_by_the_next_engine,
     strange_volume_names_are_refused,
     a_tmpfs_is_empty_memory,
     a_read_only_container_writes_to_its_mounts_alone,
@@ -366,6 +368,35 @@ fn a_volume_made_by_several_at_once_is_whole() {
             });
         }
     });
+}
+
+fn anonymous_volumes_begin_with_the_image_and_go_with_the_container() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = "RUN mkdir -m 0750 /data && chown 7:8 /data && echo x > /data/x\n\
+                VOLUME /data /made\n";
+    let built = place.build(&engine, text);
+    let image = built.image.as_ref().unwrap().id.to_string();
+    let script = "cat /data/x; stat -c %a:%u:%g /data; touch /data/y /made/y /other/y; \
+                  ! touch /y 2> /dev/null; grep -c -E ' /(data|made|other) ' /proc/self/mountinfo";
+    let process = Process {
+        read_only: true,
+        ..with_volume(script, VolumeSource::Anonymous, "/other", false)
+    };
+    assert_eq!(place.run(&engine, &image, process), (0, "x\n750:7:8\n3\n".to_owned()));
+    assert_eq!(place.sh(&engine, &image, "ls /data /made"), "/data:\nx\n\n/made:\n");
+    assert_eq!(containers(&place), Vec::<String>::new());
+}
+
+fn a_killed_container_is_swept_by_the_next_engine() {
+    let place = Place::new();
+    let engine = place.engine();
+    let dead = place.store().join("containers/dead");
+    fs_err::create_dir_all(dead.join("fs/etc")).unwrap();
+    fs_err::write(dead.join("lock"), "").unwrap();
+    drop(engine);
+    place.engine();
+    assert_eq!(containers(&place), Vec::<String>::new());
 }
 
 fn strange_volume_names_are_refused() {

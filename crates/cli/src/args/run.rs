@@ -89,19 +89,8 @@ impl RunArgs {
                 ));
             }
         };
-        let mut volumes = Vec::new();
-        for text in &self.volume {
-            match volume::parse(text)? {
-                Some(volume) => volumes.push(volume),
-                None if self.read_only => {
-                    return Err(Failure::usage_hint(
-                        format!("--volume {text}: not supported yet beside --read-only"),
-                        "give the volume a name: NAME:/TARGET",
-                    ));
-                }
-                None => {}
-            }
-        }
+        let volumes =
+            self.volume.iter().map(|text| volume::parse(text)).collect::<Result<_, _>>()?;
         let env = volume::variables(&self.env_file, &self.env, environment)?;
         let entrypoint = self.entrypoint.as_ref().map(|program| match program.as_str() {
             "" => Vec::new(),

@@ -7,9 +7,8 @@ use rbuild::{Volume, VolumeSource};
 use crate::environment::Environment;
 use crate::failure::Failure;
 
-/// Reads one `--volume`. Nothing for a target alone, an anonymous volume: it would live as long as
-/// the container and begin with what the image has there, and so does the container's own layer.
-pub fn parse(text: &str) -> Result<Option<Volume>, Failure> {
+/// Reads one `--volume`. A target alone is an anonymous volume.
+pub fn parse(text: &str) -> Result<Volume, Failure> {
     let refuse = |why: &str| {
         Failure::usage_hint(
             format!("--volume {text}: {why}"),
@@ -39,7 +38,8 @@ pub fn parse(text: &str) -> Result<Option<Volume>, Failure> {
         }
     }
     let target = target.to_owned();
-    Ok(source.map(|text| Volume { source: self::source(text), target, read_only }))
+    let source = source.map_or(VolumeSource::Anonymous, self::source);
+    Ok(Volume { source, target, read_only })
 }
 
 /// A path has a slash in it or starts with a dot; everything else is a name.
@@ -104,11 +104,11 @@ mod tests {
 
     #[test]
     fn sources_of_volumes() {
-        let volume = |text: &str| parse(text).unwrap().unwrap();
+        let volume = |text: &str| parse(text).unwrap();
         assert_eq!(volume("/a:/b:ro,z").source, VolumeSource::Path("/a".into()));
         assert!(volume("/a:/b:ro,z").read_only && volume("/a:/b").target == "/b");
         assert_eq!(volume("data:/b").source, VolumeSource::Named("data".to_owned()));
-        assert_eq!(parse("/b").unwrap(), None);
+        assert_eq!(volume("/b").source, VolumeSource::Anonymous);
         let here = std::env::current_dir().unwrap();
         assert_eq!(volume("./x:/b").source, VolumeSource::Path(here.join("x")));
         for bad in ["", "a:b", ":/x", "/a:/b:ro:z", "/a:/b:what", "/a:/"] {

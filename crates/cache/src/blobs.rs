@@ -179,6 +179,7 @@ impl BlobWriter {
         let _guard = self.store.protect(&Object::Blob(digest))?;
         file::rename(&self.path, &target)?;
         self.published = true;
+        self.store.note_blob();
         Ok((digest, self.size))
     }
 }

@@ -99,6 +99,7 @@ impl<'a> Tags<'a> {
             .map_err(|source| CacheError::NotAnImage { digest: *manifest, source })?;
         let image = described(manifest, media_type, size, &parsed, file::now_ms());
         self.store.sync()?;
+        recovery::sync_blob_names(self.store)?;
         self.change(|index| {
             insert_image(index, &image)?;
             match reference {

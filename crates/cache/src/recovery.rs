@@ -126,6 +126,11 @@ pub(crate) fn take_orphans(
     Ok(trash)
 }
 
+/// Makes the names of all blobs durable, those that other processes published among them.
+pub(crate) fn sync_blob_names(store: &Store) -> Result<(), CacheError> {
+    file::sync_dir(&store.root().join("blobs/sha256"))
+}
+
 /// Makes all rows of this boot durable, with what they stand for. Order: look which rows there
 /// are; prepare their sidecars; flush the file system; give the sidecars their names; mark the
 /// rows and flush the index's log.
@@ -140,7 +145,10 @@ pub(crate) fn sync(store: &Store) -> Result<(), CacheError> {
     let root = file::open(store.root())?;
     if snapshots.is_none() && records.is_none() {
         // Blobs have durable bytes, but perhaps not yet a durable name.
-        return file::sync_dir(&store.root().join("blobs/sha256"));
+        if store.take_new_blobs() {
+            return sync_blob_names(store).inspect_err(|_| store.note_blob());
+        }
+        return Ok(());
     }
     let fresh: Vec<Option<Snapshot>> = store.index().read(|index| {
         let sql = "SELECT body FROM snapshots WHERE synced = 0 AND boot = ?1 AND seq <= ?2";

@@ -1,6 +1,7 @@
 //! The handle of a store: opening, shared state, leases and locks.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rbuild_types::{CancelToken, Digest};
@@ -29,6 +30,8 @@ struct Inner {
     owner: Mutex<Option<Owner>>,
     leases: Mutex<Vec<Weak<LeaseFile>>>,
     used: Mutex<Vec<Digest>>,
+    /// Whether blobs were published since the last sync.
+    new_blobs: AtomicBool,
 }
 
 /// Directories of a store. The root (mode 0700) keeps others out: snapshots hold setuid
@@ -71,6 +74,7 @@ impl Store {
             owner: Mutex::default(),
             leases: Mutex::default(),
             used: Mutex::default(),
+            new_blobs: AtomicBool::new(false),
         };
         let store = Self { inner: Arc::new(inner) };
         if !read_only {
@@ -230,6 +234,16 @@ impl Store {
             lease.add(object)?;
         }
         Ok(Some(guard))
+    }
+
+    /// Notes that a blob got its name, which is not yet durable.
+    pub(crate) fn note_blob(&self) {
+        self.inner.new_blobs.store(true, Ordering::Release);
+    }
+
+    /// Whether that happened since the last call.
+    pub(crate) fn take_new_blobs(&self) -> bool {
+        self.inner.new_blobs.swap(false, Ordering::AcqRel)
     }
 
     /// Notes that the record `key` was used; written down by [`Records::flush_used`].

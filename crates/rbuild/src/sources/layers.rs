@@ -1,0 +1,258 @@
+//! Layers of base images: fetched when a step, an export or a container needs their files, several
+//! at a time, and unpacked in order, each checked against the digest that the config names.
+
+use std::io::Read;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rbuild_cache::{BlobWriter, CacheError, DiskUsage, SnapshotId, SnapshotMeta, Store};
+use rbuild_image::compress::reader;
+use rbuild_image::layer::{UnpackOptions, unpack_layer};
+use rbuild_image::manifest::{Descriptor, chain_ids};
+use rbuild_image::media_type::layer_compression;
+use rbuild_registry::BlobSink;
+use rbuild_rooted::Root;
+use rbuild_solver::{Images, StepError};
+use rbuild_types::{CancelToken, Cancelled, Ctx, Digest, Hasher, Platform, Reference};
+
+use super::image::{ImageSource, Resolved, bad_document};
+use crate::{BuildError, Pull};
+
+/// Layers of one image fetched at once; the registry client has a limit of its own per host.
+const PARALLEL_LAYERS: usize = 4;
+/// How often a wait for layers looks at the caller's cancel token.
+const CANCEL_TICK: Duration = Duration::from_millis(50);
+
+impl ImageSource<'_> {
+    /// Makes sure that the bytes of a layer are in the store, as the registry has them.
+    pub(crate) fn fetch_layer(
+        &self,
+        image: &Resolved,
+        layer: &Descriptor,
+        ctx: Ctx<'_>,
+    ) -> Result<(), BuildError> {
+        if self.store().blobs().contains(&layer.digest)? {
+            return Ok(());
+        }
+        // Two builds that need the same layer fetch it once.
+        let _lock = self.store().step_lock(&layer.digest, ctx.cancel)?;
+        if self.store().blobs().contains(&layer.digest)? {
+            return Ok(());
+        }
+        if self.pull == Pull::Never {
+            return Err(BuildError::NoSuchImage {
+                name: format!("layer {} (and pulling was forbidden)", layer.digest),
+            });
+        }
+        let mut sink = StoreSink { store: self.store(), writer: None, limit: layer.size };
+        let registry = self.engine.registry()?;
+        registry.blob(&image.reference, layer.digest, Some(layer.size), &mut sink, ctx)?;
+        match sink.writer {
+            Some(writer) => writer.commit(Some(&layer.digest), Some(layer.size))?,
+            None => self.store().blobs().writer()?.commit(Some(&layer.digest), Some(0))?,
+        };
+        Ok(())
+    }
+
+    /// The snapshots of all layers, bottom first.
+    pub(crate) fn unpack_image(
+        &self,
+        image: &Resolved,
+        ctx: Ctx<'_>,
+    ) -> Result<Vec<SnapshotId>, BuildError> {
+        let chain = chain_ids(&image.config.rootfs.diff_ids);
+        let mut present = Vec::new();
+        for chain_id in &chain {
+            match self.store().snapshots().by_chain_id(chain_id)? {
+                Some(snapshot) => present.push(snapshot),
+                None => break,
+            }
+        }
+        let missing: Vec<_> = image.manifest.layers.iter().skip(present.len()).collect();
+        if missing.is_empty() {
+            return Ok(present);
+        }
+        // The fetching threads stop with the caller's token, and when unpacking fails.
+        let stop = CancelToken::default();
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            missing.iter().map(|_| channel::<Result<(), BuildError>>()).unzip();
+        let waiting = Mutex::new(missing.iter().copied().zip(senders));
+        std::thread::scope(|scope| {
+            let fetch = || {
+                let inner = Ctx::new(ctx.progress, &stop);
+                loop {
+                    let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((layer, sender)) = next else { break };
+                    let _ = sender.send(self.fetch_layer(image, layer, inner));
+                }
+            };
+            for _ in 0..PARALLEL_LAYERS.min(missing.len()) {
+                scope.spawn(fetch);
+            }
+            for (layer, receiver) in missing.iter().zip(receivers) {
+                let unpacked = wait(&receiver, ctx.cancel, &stop)
+                    .and_then(|()| self.unpack_one(image, layer, &chain, &present, ctx));
+                match unpacked {
+                    Ok(snapshot) => present.push(snapshot),
+                    Err(error) => {
+                        stop.cancel();
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(present)
+        })
+    }
+
+    fn unpack_one(
+        &self,
+        image: &Resolved,
+        layer: &Descriptor,
+        chain: &[Digest],
+        below: &[SnapshotId],
+        ctx: Ctx<'_>,
+    ) -> Result<SnapshotId, BuildError> {
+        let index = below.len();
+        let ids = image.config.rootfs.diff_ids.get(index).zip(chain.get(index));
+        let (diff_id, chain_id) =
+            ids.map(|(diff_id, chain_id)| (*diff_id, *chain_id)).ok_or_else(|| {
+                bad_document("manifest", "names another number of layers than the config")
+            })?;
+        let _lock = self.store().step_lock(&chain_id, ctx.cancel)?;
+        let snapshots = self.store().snapshots();
+        if let Some(there) = snapshots.by_chain_id(&chain_id)? {
+            return Ok(there);
+        }
+        let compression = layer_compression(&layer.media_type).ok_or_else(|| {
+            let problem = format!("layer of unknown media type {:?}", layer.media_type);
+            bad_document("manifest", problem)
+        })?;
+        let new = snapshots.allocate("layer")?;
+        let tree = new.path().join("fs");
+        // What the image does not say of its root directory is the usual; the umask is not asked.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs_err::create_dir(&tree)
+            .and_then(|()| fs_err::set_permissions(&tree, mode))
+            .map_err(|source| BuildError::Io { what: "make a snapshot".to_owned(), source })?;
+        let merged = match below {
+            [] => None,
+            below => {
+                let layers: Vec<_> = below.iter().map(|id| snapshots.path(id).join("fs")).collect();
+                Some(Root::from_fd(rbuild_snapshot::view(&layers)?))
+            }
+        };
+        let subject = format!("layer {}", layer.digest.short());
+        let blob = self.store().blobs().open(&layer.digest)?;
+        let mut plain = Hashing {
+            source: reader(compression, blob, &subject)?,
+            hasher: Hasher::new(),
+            size: 0,
+        };
+        let into = Root::open(&tree)?;
+        let options = UnpackOptions::default();
+        unpack_layer(&mut plain, &into, merged.as_ref(), &options, ctx.cancel)?;
+        let (found, tar_size) = (plain.hasher.finish(), plain.size);
+        if found != diff_id {
+            let problem = format!("{subject} is {found}, the config names {diff_id}");
+            return Err(bad_document("layer", problem).into());
+        }
+        drop(into);
+        let mut usage = DiskUsage::new();
+        usage.add(&tree)?;
+        let meta = SnapshotMeta {
+            parent: below.last().cloned(),
+            chain_id: Some(chain_id),
+            diff_id: Some(diff_id),
+            tar_size: Some(tar_size),
+            bytes: usage.bytes(),
+        };
+        Ok(snapshots.publish(new, meta)?)
+    }
+}
+
+impl Images for ImageSource<'_> {
+    fn diff_ids(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Vec<Digest>, StepError> {
+        let image = self.pinned(reference, platform).map_err(boxed)?;
+        Ok(image.config.rootfs.diff_ids.clone())
+    }
+
+    fn unpack(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        ctx: Ctx<'_>,
+    ) -> Result<Vec<SnapshotId>, StepError> {
+        let image = self.pinned(reference, platform).map_err(boxed)?;
+        self.unpack_image(&image, ctx).map_err(boxed)
+    }
+}
+
+fn boxed(error: BuildError) -> StepError {
+    match error {
+        BuildError::Cancelled(cancelled) => StepError::Cancelled(cancelled),
+        BuildError::Store(CacheError::Cancelled(cancelled)) => StepError::Cancelled(cancelled),
+        other => StepError::Image(Box::new(other)),
+    }
+}
+
+/// Waits for one fetched layer and passes the caller's cancellation on meanwhile.
+fn wait(
+    receiver: &Receiver<Result<(), BuildError>>,
+    caller: &CancelToken,
+    stop: &CancelToken,
+) -> Result<(), BuildError> {
+    loop {
+        match receiver.recv_timeout(CANCEL_TICK) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Disconnected) => return Err(Cancelled.into()),
+            Err(RecvTimeoutError::Timeout) if caller.is_cancelled() => stop.cancel(),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// A blob on its way into the store.
+struct StoreSink<'a> {
+    store: &'a Store,
+    writer: Option<BlobWriter>,
+    limit: u64,
+}
+
+impl BlobSink for StoreSink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert(self.store.blobs().writer().map_err(std::io::Error::other)?),
+        };
+        if writer.size().saturating_add(bytes.len() as u64) > self.limit {
+            return Err(std::io::Error::other("more bytes than the manifest names"));
+        }
+        std::io::Write::write_all(writer, bytes)
+    }
+
+    fn restart(&mut self) -> std::io::Result<()> {
+        self.writer = None;
+        Ok(())
+    }
+}
+
+/// Hashes and counts what is read through it.
+struct Hashing<R> {
+    source: R,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.hasher.update(buffer.get(..count).unwrap_or_default());
+        self.size += count as u64;
+        Ok(count)
+    }
+}

@@ -7,7 +7,10 @@ use rbuild_rooted::RootedError;
 #[non_exhaustive]
 pub enum CopyError {
     /// A source that is written without wildcards is not there, or an ignore file hides it.
-    #[error("failed to calculate checksum of ref {tree}: \"{path}\": not found")]
+    #[error(
+        "failed to calculate checksum of ref {tree}: \"{path}\": not found{}",
+        if *ignored { ": it is there, but a rule of .dockerignore leaves it out" } else { "" }
+    )]
     NotFound {
         /// Where it was looked for: `context`, a stage, an image.
         tree: String,

@@ -15,6 +15,25 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::failure::Outcome;
 
+/// The `--runroot` of podman or buildah, which they refuse when its path is longer than 50
+/// characters; so it is not below `target/`.
+#[derive(Debug)]
+struct RunRoot(PathBuf);
+
+impl RunRoot {
+    fn new(tool: &str) -> Self {
+        Self(PathBuf::from(format!("/tmp/rbuild-{tool}-{}", std::process::id())))
+    }
+}
+
+impl Drop for RunRoot {
+    fn drop(&mut self) {
+        if let Err(failure) = crate::paths::remove(&self.0) {
+            eprintln!("note: {} stays: {failure}", self.0.display());
+        }
+    }
+}
+
 /// Settings for podman and buildah that also hold on a small machine and inside a container:
 /// no systemd, no journal, and no more open files than this process may have.
 fn containers_conf(dir: &Path) -> Outcome<PathBuf> {

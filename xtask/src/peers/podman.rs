@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::RunRoot;
 use crate::command::Cmd;
 use crate::failure::Outcome;
 
@@ -10,11 +11,13 @@ use crate::failure::Outcome;
 pub(crate) struct Podman {
     dir: PathBuf,
     settings: PathBuf,
+    run: RunRoot,
 }
 
 impl Podman {
     pub(crate) fn open(dir: &Path) -> Outcome<Self> {
-        Ok(Self { dir: dir.join("podman"), settings: super::containers_conf(dir)? })
+        let (dir, settings) = (dir.join("podman"), super::containers_conf(dir)?);
+        Ok(Self { dir, settings, run: RunRoot::new("podman") })
     }
 
     /// `podman …` on this store.
@@ -24,6 +27,6 @@ impl Podman {
             .words("--storage-driver overlay --root")
             .arg(self.dir.join("root"))
             .arg("--runroot")
-            .arg(self.dir.join("run"))
+            .arg(&self.run.0)
     }
 }

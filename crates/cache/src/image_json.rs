@@ -67,6 +67,8 @@ pub(crate) struct Manifest {
 struct Config {
     #[serde(default)]
     rootfs: RootFs,
+    #[serde(default)]
+    created: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -87,6 +89,12 @@ pub(crate) fn chain_ids(config: &[u8]) -> Vec<Digest> {
         });
     }
     chain
+}
+
+/// When the image of this config was made, in milliseconds since 1970; many do not say.
+pub(crate) fn created(config: &[u8]) -> Option<i64> {
+    let config: Config = serde_json::from_slice(config).ok()?;
+    config.created?.parse().ok().map(jiff::Timestamp::as_millisecond)
 }
 
 /// The text of `index.json` for these descriptors.

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::error::CacheError;
 use crate::file;
-use crate::image_json::{Descriptor, MAX_JSON, Manifest, index_json};
+use crate::image_json::{self, Descriptor, MAX_JSON, Manifest, index_json};
 use crate::index::Durability;
 use crate::lock::GcLock;
 use crate::recovery;
@@ -31,7 +31,8 @@ pub struct ImageRecord {
     pub manifest_size: u64,
     /// The image id: digest of the config; for an index, of the index.
     pub image_id: Digest,
-    /// Milliseconds since 1970 when it came into this store.
+    /// Milliseconds since 1970 when it was made, as its config says; where that says nothing, when
+    /// it came into this store.
     pub created: i64,
     /// Bytes of config and layers as the manifest states them, which may be compressed.
     pub size: u64,
@@ -97,7 +98,13 @@ impl<'a> Tags<'a> {
         let json = self.store.blobs().read_small(manifest, MAX_JSON)?;
         let parsed: Manifest = serde_json::from_slice(&json)
             .map_err(|source| CacheError::NotAnImage { digest: *manifest, source })?;
-        let image = described(manifest, media_type, size, &parsed, file::now_ms());
+        let config = match &parsed.config {
+            Some(config) => self.store.blobs().read_small(&config.digest, MAX_JSON).ok(),
+            None => None,
+        };
+        let created = config.as_deref().and_then(image_json::created);
+        let created = created.unwrap_or_else(file::now_ms);
+        let image = described(manifest, media_type, size, &parsed, created);
         self.store.sync()?;
         recovery::sync_blob_names(self.store)?;
         self.change(|index| {
@@ -346,7 +353,12 @@ pub(crate) fn refill(root: &Path, index: &Connection) -> rusqlite::Result<()> {
         let path = root.join("blobs/sha256").join(descriptor.digest.hex());
         let Some(manifest) = recovery::read_json(&path, Some(&descriptor.digest)) else { continue };
         let Ok(parsed) = serde_json::from_slice::<Manifest>(&manifest) else { continue };
-        let created = rustix::fs::stat(&path).map_or(0, |stat| stat.st_mtime * 1000);
+        let config = parsed.config.as_ref().and_then(|config| {
+            let path = root.join("blobs/sha256").join(config.digest.hex());
+            recovery::read_json(&path, Some(&config.digest))
+        });
+        let arrived = || rustix::fs::stat(&path).map_or(0, |stat| stat.st_mtime * 1000);
+        let created = config.as_deref().and_then(image_json::created).unwrap_or_else(arrived);
         let size = manifest.len() as u64;
         let image = described(&descriptor.digest, &descriptor.media_type, size, &parsed, created);
         insert_image(index, &image)?;

@@ -305,9 +305,9 @@ fn make_layout(root: &Path) -> Result<(), CacheError> {
 /// something else.
 fn claim(root: &Path) -> Result<(), CacheError> {
     for name in file::names(root)? {
-        // What a first command that was killed may have left.
+        // What a first command that was killed may have left, or one that runs now makes.
         let ours = DIRECTORIES.contains(&name.as_str()) || name.starts_with("index.");
-        if !ours && name != "lost+found" {
+        if !ours && !["oci-layout", "lost+found"].contains(&name.as_str()) {
             return Err(CacheError::NotAStore { path: root.to_owned(), found: name });
         }
     }

@@ -14,6 +14,11 @@ pub fn reference(text: &str) -> Reference {
 /// Writes config and manifest of an image with these layers.
 pub fn image(store: &Store, diff_ids: &[Digest], layers: &[Digest]) -> (Digest, u64) {
     let config = json!({"os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+    image_of(store, &config, layers)
+}
+
+/// The same with the whole config given.
+fn image_of(store: &Store, config: &serde_json::Value, layers: &[Digest]) -> (Digest, u64) {
     let config = config.to_string();
     let config_digest = store.blobs().put(config.as_bytes()).unwrap();
     let layers: Vec<_> =
@@ -56,6 +61,26 @@ fn names_come_and_go_and_images_stay() {
     assert_eq!(tags.list().unwrap().len(), 1);
     assert!(tags.remove_image(&second).unwrap());
     assert!(!tags.remove_image(&second).unwrap());
+}
+
+#[test]
+fn an_image_is_as_old_as_its_config_says() {
+    let (directory, store) = store();
+    let says = |created: &str| image_of(&store, &json!({"created": created}), &[]);
+    let (old, size) = says("2001-09-09T01:46:40.5+00:00");
+    store.tags().set(&reference("old"), &old, size, MANIFEST).unwrap();
+    let (silent, size) = says("long ago");
+    store.tags().set(&reference("silent"), &silent, size, MANIFEST).unwrap();
+    let created =
+        |store: &Store, name: &str| store.tags().get(&reference(name)).unwrap().unwrap().created;
+    assert_eq!(created(&store, "old"), 1_000_000_000_500);
+    assert!(created(&store, "silent") > 1_700_000_000_000);
+    // Also when the index is lost.
+    drop(store);
+    fs_err::write(directory.path().join("store/index.db"), "no database, but long enough").unwrap();
+    let store = Store::open(directory.path().join("store")).unwrap();
+    assert_eq!(created(&store, "old"), 1_000_000_000_500);
+    assert!(created(&store, "silent") > 1_700_000_000_000);
 }
 
 #[test]

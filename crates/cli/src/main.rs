@@ -9,6 +9,7 @@ mod exit_code;
 mod failure;
 mod human;
 mod interrupt;
+mod listing;
 mod output;
 mod progress;
 mod report;

@@ -9,7 +9,8 @@ use rbuild::{
     Pull,
 };
 
-use crate::args::other_flags::{OfBuild, OtherFlags};
+use crate::args::flag_tables::OfBuild;
+use crate::args::other_flags::OtherFlags;
 use crate::args::progress::ProgressMode;
 use crate::args::{output, secret};
 use crate::environment::Environment;
@@ -102,10 +103,10 @@ pub struct BuildArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PullPolicy {
     /// Always
-    #[value(alias = "true")]
+    #[value(aliases = super::switch::TRUE)]
     Always,
     /// When the store has none
-    #[value(alias = "false")]
+    #[value(aliases = super::switch::FALSE)]
     Missing,
     /// Never
     Never,
@@ -305,9 +306,10 @@ fn one_reader_of_stdout(outputs: &[Output], quiet: bool) -> Result<(), Failure> 
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 
     use super::*;
+    use crate::args::switch;
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -317,8 +319,10 @@ mod tests {
 
     fn request(line: &str, variables: &[(&str, &str)]) -> Result<BuildRequest, Failure> {
         let words = std::iter::once("build").chain(line.split_whitespace());
-        let line =
-            Line::try_parse_from(words).map_err(|error| Failure::usage(error.to_string()))?;
+        let line = switch::with_values(Line::command())
+            .try_get_matches_from(words)
+            .and_then(|matches| Line::from_arg_matches(&matches))
+            .map_err(|error| Failure::usage(error.to_string()))?;
         line.build.request(&Environment::of(variables))
     }
 
@@ -338,6 +342,17 @@ mod tests {
         assert_eq!(request("--pull .", &[]).unwrap().pull, Pull::Always);
         assert_eq!(request("--pull=never .", &[]).unwrap().pull, Pull::Never);
         assert_eq!(request("--pull=false .", &[]).unwrap().pull, Pull::Missing);
+        assert_eq!(request("--pull=1 .", &[]).unwrap().pull, Pull::Always);
+        assert!(request("--pull=maybe .", &[]).is_err());
+    }
+
+    #[test]
+    fn no_cache_is_on_or_off() {
+        let no_cache = |line: &str| request(line, &[]).unwrap().options.no_cache;
+        assert_eq!(no_cache("--no-cache ."), NoCache::All);
+        assert_eq!(no_cache("--no-cache=true ."), NoCache::All);
+        assert_eq!(no_cache("--no-cache=false ."), NoCache::Off);
+        assert_eq!(no_cache("--no-cache --no-cache=f ."), NoCache::Off);
     }
 
     #[test]

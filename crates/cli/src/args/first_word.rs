@@ -14,10 +14,10 @@ const COMMANDS: [&str; 12] = [
 const WITH_VALUE: [&str; 3] = ["--root", "--registry-mirror", "--insecure-registry"];
 
 /// Flags that clap answers itself.
-const ANSWERED: [&str; 4] = ["-h", "--help", "-V", "--version"];
+const ANSWERED: [&str; 5] = ["-h", "--help", "-v", "-V", "--version"];
 
 /// Docker's spellings in two words.
-const LONG_FORMS: [(&str, &str, &str); 15] = [
+const LONG_FORMS: [(&str, &str, &str); 16] = [
     ("buildx", "build", "build"),
     ("buildx", "du", "du"),
     ("buildx", "prune", "prune"),
@@ -29,49 +29,34 @@ const LONG_FORMS: [(&str, &str, &str); 15] = [
     ("image", "inspect", "inspect"),
     ("image", "list", "images"),
     ("image", "ls", "images"),
+    ("image", "remove", "rmi"),
     ("image", "rm", "rmi"),
     ("image", "tag", "tag"),
     ("system", "df", "du"),
     ("system", "info", "info"),
 ];
 
+/// Words of Docker that need a second one. A directory of that name can still be built as
+/// `./image`.
+const GROUPS: [&str; 10] = [
+    "builder",
+    "buildx",
+    "container",
+    "context",
+    "image",
+    "manifest",
+    "network",
+    "system",
+    "trust",
+    "volume",
+];
+
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./ps`.
-const NOT_YET: [&str; 34] = [
-    "attach",
-    "bake",
-    "commit",
-    "compose",
-    "container",
-    "cp",
-    "create",
-    "diff",
-    "events",
-    "exec",
-    "export",
-    "image",
-    "import",
-    "kill",
-    "load",
-    "login",
-    "logout",
-    "logs",
-    "network",
-    "port",
-    "ps",
-    "pull",
-    "push",
-    "rename",
-    "restart",
-    "rm",
-    "save",
-    "start",
-    "stats",
-    "stop",
-    "system",
-    "top",
-    "volume",
-    "wait",
+const NOT_YET: [&str; 31] = [
+    "attach", "bake", "commit", "compose", "cp", "create", "diff", "events", "exec", "export",
+    "import", "kill", "load", "login", "logout", "logs", "pause", "port", "ps", "pull", "push",
+    "rename", "restart", "rm", "save", "start", "stats", "stop", "top", "unpause", "wait",
 ];
 
 /// The line with its command named.
@@ -84,6 +69,8 @@ pub fn settle(mut line: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
         .find(|(first, second, _)| *first == word && Some(*second) == next.as_deref())
     {
         line.splice(at..=at + 1, [OsString::from(short)]);
+    } else if GROUPS.contains(&word.as_str()) {
+        return Err(not_in_group(&word, next.as_deref().filter(|next| !next.starts_with('-'))));
     } else if NOT_YET.contains(&word.as_str()) {
         return Err(Failure::usage(format!("`rbuild {word}` is not supported yet")));
     } else if !COMMANDS.contains(&word.as_str()) && !ANSWERED.contains(&word.as_str()) {
@@ -91,6 +78,28 @@ pub fn settle(mut line: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
         line.insert(at, OsString::from("build"));
     }
     Ok(line)
+}
+
+/// Nothing is done with the second word of one of the [`GROUPS`], or there is none.
+fn not_in_group(group: &str, next: Option<&str>) -> Failure {
+    let known: Vec<&str> = LONG_FORMS
+        .iter()
+        .filter(|(first, _, _)| *first == group)
+        .map(|(_, second, _)| *second)
+        .collect();
+    let message = match next {
+        Some(next) => format!("`rbuild {group} {next}` is not supported yet"),
+        None if known.is_empty() => format!("`rbuild {group}` is not supported yet"),
+        None => format!("`rbuild {group}` needs a command"),
+    };
+    let near = next.and_then(|next| known.iter().find(|known| is_near(known, next)));
+    match near {
+        Some(near) => {
+            Failure::usage_hint(message, format!("did you mean `rbuild {group} {near}`?"))
+        }
+        None if known.is_empty() => Failure::usage(message),
+        None => Failure::usage_hint(message, format!("of {group} there are {}", known.join(", "))),
+    }
 }
 
 /// Index of the first word that is not a flag of the whole command.
@@ -179,6 +188,35 @@ mod tests {
         assert_eq!(settled("rbuild image ls -q"), "rbuild images -q");
         assert_eq!(settled("rbuild buildx build ."), "rbuild build .");
         assert_eq!(settled("rbuild ps -a"), "`rbuild ps` is not supported yet");
+    }
+
+    #[test]
+    fn second_words_are_named() {
+        for line in [
+            "buildx ls",
+            "image push",
+            "image frobnicate",
+            "builder rm",
+            "system events",
+            "volume ls",
+            "network create",
+            "container ls",
+            "context use",
+        ] {
+            let expected = format!("`rbuild {line}` is not supported yet");
+            assert_eq!(settled(&format!("rbuild {line} x")), expected);
+        }
+        assert_eq!(settled("rbuild image --help"), "`rbuild image` needs a command");
+        assert_eq!(settled("rbuild buildx"), "`rbuild buildx` needs a command");
+        assert_eq!(settled("rbuild volume"), "`rbuild volume` is not supported yet");
+        assert_eq!(settled("rbuild ./image"), "rbuild build ./image");
+        let hint = |group, next| match not_in_group(group, Some(next)) {
+            Failure::Usage { hints, .. } => hints.join(" "),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(hint("image", "sl"), "did you mean `rbuild image ls`?");
+        assert_eq!(hint("buildx", "ls"), "of buildx there are build, du, prune");
+        assert_eq!(hint("volume", "ls"), "");
     }
 
     #[test]

@@ -2,10 +2,14 @@
 
 use clap::Args;
 
+use crate::args::flag_tables::{OfHistory, OfImages, OfInspect, OfRmi};
+use crate::args::other_flags::OtherFlags;
+use crate::args::switch;
+
 /// List images.
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
-    /// Show only this name, `repository[:tag]`
+    /// Show only this name, `repository[:tag]`; `*` stands for any letters
     #[arg(value_name = "NAME")]
     pub name: Option<String>,
     /// Print ids only
@@ -26,6 +30,13 @@ pub struct ImagesArgs {
     /// One JSON array
     #[arg(long, conflicts_with = "quiet")]
     pub json: bool,
+    /// Show only images with reference=PATTERN, dangling=true, label=NAME[=VALUE], before=IMAGE,
+    /// since=IMAGE or until=TIME; may be repeated
+    #[arg(short, long, value_name = "FILTER")]
+    pub filter: Vec<String>,
+    /// Flags of Docker that are not here.
+    #[command(flatten)]
+    pub other: OtherFlags<OfImages>,
 }
 
 /// Remove images.
@@ -37,6 +48,9 @@ pub struct RmiArgs {
     /// Remove an image by id although it has several names; a missing image is no error
     #[arg(short, long)]
     pub force: bool,
+    /// Flags of Docker that are not here.
+    #[command(flatten)]
+    pub other: OtherFlags<OfRmi>,
 }
 
 /// Give an image another name.
@@ -62,6 +76,9 @@ pub struct InspectArgs {
     /// `image` is all there is
     #[arg(long = "type", value_name = "TYPE", default_value = "image", hide = true)]
     pub kind: String,
+    /// Flags of Docker that are not here.
+    #[command(flatten)]
+    pub other: OtherFlags<OfInspect>,
 }
 
 /// Show how an image was made.
@@ -76,9 +93,26 @@ pub struct HistoryArgs {
     /// Print ids only
     #[arg(short, long)]
     pub quiet: bool,
+    /// `--human=false` shows bytes and times
+    #[arg(
+        short = 'H',
+        long,
+        action = clap::ArgAction::Set,
+        value_parser = switch::parse,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "true",
+        default_missing_value = "true",
+        hide_default_value = true
+    )]
+    pub human: bool,
     /// `json`, or text with fields such as {{.CreatedBy}}
     #[arg(long, value_name = "FORMAT", conflicts_with = "quiet")]
     pub format: Option<String>,
+    /// Flags of Docker that are not here.
+    #[command(flatten)]
+    pub other: OtherFlags<OfHistory>,
 }
 
 /// A command whose answer has fields.

@@ -1,7 +1,9 @@
 //! Arguments: clap's structs, and how a line becomes one of them.
 
 pub mod build;
+pub mod filter;
 pub mod first_word;
+pub mod flag_tables;
 pub mod global;
 pub mod images;
 pub mod other_flags;
@@ -10,10 +12,12 @@ pub mod progress;
 pub mod prune;
 pub mod run;
 pub mod secret;
+pub mod switch;
 pub mod volume;
 
 use std::ffi::OsString;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::exit_code;
@@ -24,7 +28,7 @@ use crate::failure::Failure;
 #[command(
     name = "rbuild",
     version,
-    propagate_version = false,
+    disable_version_flag = true,
     subcommand_required = true,
     arg_required_else_help = true,
     override_usage = "rbuild [build] [OPTIONS] PATH\n       rbuild COMMAND …",
@@ -34,6 +38,9 @@ pub struct Args {
     /// Where the store is and how registries are reached.
     #[command(flatten)]
     pub global: global::GlobalArgs,
+    /// Print the version
+    #[arg(short = 'v', long, visible_short_alias = 'V', action = clap::ArgAction::Version)]
+    pub version: Option<bool>,
     /// The command.
     #[command(subcommand)]
     pub command: Command,
@@ -74,8 +81,20 @@ pub fn parse(line: Vec<OsString>) -> Result<Args, Failure> {
         let code = if runs { exit_code::CANNOT_RUN } else { exit_code::FAILURE };
         Failure::Clap { error, code }
     };
-    let matches = Args::command().try_get_matches_from(line).map_err(refused)?;
+    let matches = switch::with_values(Args::command())
+        .try_get_matches_from(&line)
+        .map_err(|error| refused(plainer(error, &line)))?;
     Args::from_arg_matches(&matches).map_err(refused)
+}
+
+/// Help shows boolean flags without the value that nearly nobody gives.
+fn plainer(error: clap::Error, line: &[OsString]) -> clap::Error {
+    let is_help = |error: &clap::Error| error.kind() == ErrorKind::DisplayHelp;
+    if !is_help(&error) {
+        return error;
+    }
+    let plain = Args::command().try_get_matches_from(line).err();
+    plain.filter(is_help).unwrap_or(error)
 }
 
 #[cfg(test)]
@@ -85,5 +104,51 @@ mod tests {
     #[test]
     fn the_declaration_holds_together() {
         Args::command().debug_assert();
+        switch::with_values(Args::command()).debug_assert();
+    }
+
+    fn refusal(line: &str) -> (String, i32) {
+        match parse(line.split(' ').map(OsString::from).collect()) {
+            Err(Failure::Clap { error, code }) => (error.render().to_string(), code),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_boolean_flag_of_every_command_takes_a_value() {
+        let declared = Args::command();
+        let mut count = 0;
+        for command in declared.get_subcommands() {
+            let name = command.get_name();
+            // What the command asks for besides.
+            let wanted = command.get_positionals().filter(|arg| arg.is_required_set());
+            let rest = " x".repeat(wanted.count());
+            for arg in command.get_arguments() {
+                let (clap::ArgAction::SetTrue, Some(flag)) = (arg.get_action(), arg.get_long())
+                else {
+                    continue;
+                };
+                count += 1;
+                for value in ["", "=true", "=false", "=0", "=T"] {
+                    let line = format!("rbuild {name} --{flag}{value}{rest}");
+                    let parsed = parse(line.split(' ').map(OsString::from).collect());
+                    assert!(parsed.is_ok(), "{line}: {parsed:?}");
+                }
+                let (text, code) = refusal(&format!("rbuild {name} --{flag}=maybe{rest}"));
+                assert!(text.contains(&format!("--{flag}")) && text.contains("'maybe'"), "{text}");
+                assert_eq!(code, if name == "run" { 125 } else { 1 });
+            }
+        }
+        assert!(count > 30, "{count}");
+    }
+
+    #[test]
+    fn help_shows_flags_without_values_and_run_has_a_host_name() {
+        let (help, _) = refusal("rbuild build --help");
+        assert!(help.contains("--no-cache  ") && !help.contains("true|false"), "{help}");
+        assert!(refusal("rbuild run --help").0.contains("-h, --hostname <NAME>"));
+        assert!(refusal("rbuild run -h").0.contains("a value is required for '--hostname"));
+        assert!(refusal("rbuild images -h").0.contains("List images"));
+        assert!(refusal("rbuild -v").0.starts_with("rbuild "));
     }
 }

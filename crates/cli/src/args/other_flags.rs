@@ -1,5 +1,6 @@
-//! Flags of `docker build` and `docker run` that are known and not (yet) honoured. Naming them is
-//! kinder than "unexpected argument", and scripts that pass what has no meaning here keep working.
+//! Flags of Docker's commands that are known and not (yet) honoured. Naming them is kinder than
+//! "unexpected argument", and scripts that pass what has no meaning here keep working. Which they
+//! are is in [`flag_tables`](super::flag_tables).
 
 use std::marker::PhantomData;
 
@@ -17,16 +18,20 @@ pub struct Flag {
     what: What,
 }
 
+/// What may stand behind a flag.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Takes {
-    Nothing,
+pub enum Takes {
+    /// A boolean flag.
+    Switch,
+    /// A value, even if it begins with a hyphen.
     Value,
     /// `--sbom` and `--sbom=false`.
     MaybeValue,
 }
 
+/// What becomes of a flag.
 #[derive(Debug, Clone, Copy)]
-enum What {
+pub enum What {
     /// An error that names it.
     NotYet,
     /// Accepted with a line on standard error: it has no meaning here.
@@ -35,11 +40,13 @@ enum What {
     Only(&'static [&'static str]),
 }
 
-const fn flag(long: &'static str, takes: Takes, what: What) -> Flag {
+/// A flag without a short form.
+pub const fn flag(long: &'static str, takes: Takes, what: What) -> Flag {
     Flag { long, short: None, takes, what }
 }
 
-const fn short(short: char, long: &'static str, takes: Takes, what: What) -> Flag {
+/// A flag with a short form.
+pub const fn short(short: char, long: &'static str, takes: Takes, what: What) -> Flag {
     Flag { long, short: Some(short), takes, what }
 }
 
@@ -49,100 +56,8 @@ pub trait Table {
     const FLAGS: &'static [Flag];
 }
 
-/// Those of `build`.
-#[derive(Debug, Clone, Default)]
-pub struct OfBuild;
-
-/// Those of `run`.
-#[derive(Debug, Clone, Default)]
-pub struct OfRun;
-
-use Takes::{MaybeValue, Nothing, Value};
+use Takes::{MaybeValue, Switch, Value};
 use What::{NoMeaning, NotYet, Only};
-
-/// What turns an attestation off, which is how it always is here.
-const OFF: What = Only(&["false", "0", "disabled=true"]);
-
-impl Table for OfBuild {
-    const FLAGS: &'static [Flag] = &[
-        flag("add-host", Value, NotYet),
-        flag("allow", Value, NotYet),
-        flag("annotation", Value, NotYet),
-        flag("attest", Value, NotYet),
-        flag("build-context", Value, NotYet),
-        flag("builder", Value, NoMeaning),
-        flag("cache-from", Value, NotYet),
-        flag("cache-to", Value, NotYet),
-        flag("cgroup-parent", Value, NotYet),
-        flag("check", Nothing, NotYet),
-        flag("compress", Nothing, NoMeaning),
-        flag("cpu-period", Value, NotYet),
-        flag("cpu-quota", Value, NotYet),
-        short('c', "cpu-shares", Value, NotYet),
-        flag("cpuset-cpus", Value, NotYet),
-        flag("cpuset-mems", Value, NotYet),
-        short('D', "debug", Nothing, NoMeaning),
-        flag("detach", Nothing, NoMeaning),
-        flag("disable-content-trust", MaybeValue, NoMeaning),
-        flag("force-rm", MaybeValue, NoMeaning),
-        flag("isolation", Value, NoMeaning),
-        flag("layers", MaybeValue, NotYet),
-        short('m', "memory", Value, NotYet),
-        flag("memory-swap", Value, NotYet),
-        flag("policy", Value, NotYet),
-        flag("provenance", MaybeValue, OFF),
-        flag("push", Nothing, NotYet),
-        flag("resource", Value, NotYet),
-        flag("rm", MaybeValue, NoMeaning),
-        flag("sbom", MaybeValue, OFF),
-        flag("security-opt", Value, NotYet),
-        flag("server-config", Value, NoMeaning),
-        flag("shm-size", Value, NotYet),
-        flag("squash", Nothing, NotYet),
-        flag("ssh", Value, NotYet),
-        flag("ulimit", Value, NotYet),
-    ];
-}
-
-impl Table for OfRun {
-    const FLAGS: &'static [Flag] = &[
-        flag("add-host", Value, NotYet),
-        flag("cap-add", Value, NotYet),
-        flag("cap-drop", Value, NotYet),
-        flag("cidfile", Value, NotYet),
-        flag("cpus", Value, NotYet),
-        short('d', "detach", Nothing, NotYet),
-        flag("detach-keys", Value, NotYet),
-        flag("device", Value, NotYet),
-        flag("dns", Value, NotYet),
-        flag("env-host", Nothing, NotYet),
-        flag("gpus", Value, NotYet),
-        flag("group-add", Value, NotYet),
-        flag("health-cmd", Value, NotYet),
-        flag("init", Nothing, NoMeaning),
-        flag("ip", Value, NotYet),
-        short('l', "label", Value, NotYet),
-        flag("log-driver", Value, NotYet),
-        short('m', "memory", Value, NotYet),
-        flag("mount", Value, NotYet),
-        flag("network-alias", Value, NotYet),
-        flag("no-healthcheck", Nothing, NoMeaning),
-        flag("pid", Value, NotYet),
-        flag("platform", Value, NotYet),
-        flag("privileged", Nothing, NotYet),
-        short('p', "publish", Value, NotYet),
-        short('P', "publish-all", Nothing, NotYet),
-        flag("restart", Value, Only(&["no"])),
-        flag("security-opt", Value, NotYet),
-        flag("shm-size", Value, NotYet),
-        flag("sig-proxy", MaybeValue, Only(&["true"])),
-        flag("stop-signal", Value, NotYet),
-        flag("stop-timeout", Value, NotYet),
-        flag("ulimit", Value, NotYet),
-        flag("userns", Value, NotYet),
-        flag("volumes-from", Value, NotYet),
-    ];
-}
 
 /// Those flags of a table that stood on the command line, with their values.
 #[derive(Debug, Clone, Default)]
@@ -182,7 +97,7 @@ impl<T: Table> clap::FromArgMatches for OtherFlags<T> {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         for flag in T::FLAGS {
-            if flag.takes == Nothing {
+            if flag.takes == Switch {
                 if matches.get_flag(flag.long) {
                     self.given.push((*flag, Vec::new()));
                 }
@@ -202,8 +117,8 @@ impl<T: Table> clap::Args for OtherFlags<T> {
                 arg = arg.short(short);
             }
             arg = match flag.takes {
-                Nothing => arg.action(ArgAction::SetTrue),
-                Value => arg.action(ArgAction::Append),
+                Switch => arg.action(ArgAction::SetTrue),
+                Value => arg.action(ArgAction::Append).allow_hyphen_values(true),
                 MaybeValue => arg
                     .action(ArgAction::Append)
                     .num_args(0..=1)

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use rbuild::{ContainerNetwork, Process};
+use rbuild::{ContainerNetwork, Platform, Process};
 
 use crate::args::build::PullPolicy;
-use crate::args::other_flags::{OfRun, OtherFlags};
+use crate::args::flag_tables::OfRun;
+use crate::args::other_flags::OtherFlags;
 use crate::args::volume;
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -14,6 +15,7 @@ use crate::failure::Failure;
 /// Run a command in a new container, in the foreground.
 #[derive(Debug, Args)]
 #[command(
+    disable_help_flag = true,
     override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARGUMENT…]]",
     after_help = "The container is removed when it ends. Its network is the host's unless \
                   --network none is given."
@@ -53,7 +55,7 @@ pub struct RunArgs {
     #[arg(long, alias = "net", value_name = "host|none", default_value = "host")]
     pub network: String,
     /// Host name in the container
-    #[arg(long, value_name = "NAME")]
+    #[arg(short = 'h', long, value_name = "NAME")]
     pub hostname: Option<String>,
     /// Mount the root filesystem read-only
     #[arg(long)]
@@ -64,6 +66,18 @@ pub struct RunArgs {
     /// When to ask the registry for the image: always, missing or never
     #[arg(long, value_name = "WHEN", default_value = "missing", hide_possible_values = true)]
     pub pull: PullPolicy,
+    /// Write the id of the container to this file, which may not be there yet
+    #[arg(long, value_name = "FILE")]
+    pub cidfile: Option<PathBuf>,
+    /// Platform of the image; this machine's is all there is
+    #[arg(long, value_name = "PLATFORM", hide = true)]
+    pub platform: Option<String>,
+    /// Say nothing while the image is fetched
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
     /// Flags of Docker that are not here.
     #[command(flatten)]
     pub other: OtherFlags<OfRun>,
@@ -79,6 +93,7 @@ impl RunArgs {
     /// The arguments as the engine wants them. Reads the files of variables.
     pub fn process(&self, environment: &Environment) -> Result<Process, Failure> {
         self.other.settle()?;
+        self.platform.as_deref().map_or(Ok(()), is_host)?;
         let network = match self.network.as_str() {
             "host" => ContainerNetwork::Host,
             "none" => ContainerNetwork::None,
@@ -100,7 +115,7 @@ impl RunArgs {
             argv: self.command.clone(),
             entrypoint,
             env,
-            cwd: self.workdir.clone(),
+            cwd: self.workdir.as_deref().map(workdir).transpose()?.flatten(),
             user: self.user.clone(),
             hostname: self.hostname.clone(),
             network,
@@ -109,6 +124,30 @@ impl RunArgs {
             terminal: self.tty,
             read_only: self.read_only,
         })
+    }
+}
+
+/// An empty one is the image's.
+fn workdir(text: &str) -> Result<Option<String>, Failure> {
+    match text {
+        "" => Ok(None),
+        text if text.starts_with('/') => Ok(Some(text.to_owned())),
+        text => Err(Failure::usage_hint(
+            format!("--workdir {text}: the working directory is not an absolute path"),
+            format!("give the whole path, such as /{text}"),
+        )),
+    }
+}
+
+fn is_host(text: &str) -> Result<(), Failure> {
+    let wanted: Platform =
+        text.parse().map_err(|error| Failure::usage(format!("--platform: {error}")))?;
+    match Platform::host() {
+        host if host == wanted => Ok(()),
+        host => Err(Failure::usage_hint(
+            format!("--platform {text} is not supported yet"),
+            format!("containers are for {host} here"),
+        )),
     }
 }
 
@@ -125,9 +164,10 @@ fn tmpfs(text: &str) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 
     use super::*;
+    use crate::args::switch;
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -136,7 +176,9 @@ mod tests {
     }
 
     fn run(line: &str) -> RunArgs {
-        Line::try_parse_from(std::iter::once("run").chain(line.split_whitespace())).unwrap().run
+        let words = std::iter::once("run").chain(line.split_whitespace());
+        let matches = switch::with_values(Line::command()).try_get_matches_from(words).unwrap();
+        Line::from_arg_matches(&matches).unwrap().run
     }
 
     #[test]
@@ -149,16 +191,34 @@ mod tests {
     }
 
     #[test]
-    fn flags_of_docker_are_named() {
-        for (line, flag) in [("-d x", "--detach"), ("-p 80:80 x", "--publish")] {
-            match run(line).process(&Environment::default()) {
-                Err(Failure::Usage { message, .. }) => {
-                    assert_eq!(message, format!("{flag} is not supported yet"));
-                }
-                other => panic!("{other:?}"),
-            }
+    fn the_last_of_a_flag_counts() {
+        let run = run("--rm --tty --tty=false -it=true --rm=false -h a -h b x");
+        assert_eq!((run.rm, run.tty, run.interactive), (false, true, true));
+        assert_eq!(run.hostname.as_deref(), Some("b"));
+    }
+
+    fn refused(line: &str) -> String {
+        match run(line).process(&Environment::default()) {
+            Err(Failure::Usage { message, .. }) => message,
+            other => panic!("{other:?}"),
         }
-        assert!(run("--init --restart=no x").process(&Environment::default()).is_ok());
+    }
+
+    #[test]
+    fn the_working_directory_is_absolute() {
+        let cwd = |line: &str| run(line).process(&Environment::default()).unwrap().cwd;
+        assert_eq!(cwd("-w /a x").as_deref(), Some("/a"));
+        assert_eq!(cwd("--workdir= x"), None);
+        assert!(refused("-w rel x").starts_with("--workdir rel: "));
+        assert!(refused("-w ./a x").contains("not an absolute path"));
+    }
+
+    #[test]
+    fn the_platform_is_the_machines() {
+        let line = format!("--platform {} x", Platform::host());
+        assert!(run(&line).process(&Environment::default()).is_ok());
+        let refused = refused("--platform linux/s390x x");
+        assert_eq!(refused, "--platform linux/s390x is not supported yet");
     }
 
     #[test]

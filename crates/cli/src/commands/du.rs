@@ -1,15 +1,19 @@
 //! `rbuild du`.
 
 use rbuild::Class;
+use serde_json::json;
 
 use crate::args::prune::DuArgs;
 use crate::commands::Context;
 use crate::failure::Failure;
+use crate::listing::Listing;
 use crate::table::Table;
 use crate::{exit_code, human, output};
 
 /// Shows what takes space.
 pub fn run(args: &DuArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    args.other.settle()?;
+    let listing = Listing::parse(args.format.as_deref())?;
     let engine = context.engine()?;
     if args.verbose {
         let mut rows = engine.rows()?;
@@ -40,7 +44,6 @@ pub fn run(args: &DuArgs, context: &Context<'_>) -> Result<i32, Failure> {
         output::line("")?;
     }
     let usage = engine.usage()?;
-    let mut table = Table::new(&["WHAT", "SIZE"]);
     let lines = [
         ("images: trees", usage.image_snapshots),
         ("images: blobs", usage.image_blobs),
@@ -53,6 +56,15 @@ pub fn run(args: &DuArgs, context: &Context<'_>) -> Result<i32, Failure> {
         ("temporary", usage.temporary),
         ("total", usage.total),
     ];
+    if let Some(listing) = listing {
+        let rows = lines.map(
+            |(what, bytes)| json!({ "What": what, "Size": human::bytes(bytes), "Bytes": bytes }),
+        );
+        let titles = [("What", "WHAT"), ("Size", "SIZE"), ("Bytes", "BYTES")];
+        output::data(listing.render(&titles, &rows)?)?;
+        return Ok(exit_code::SUCCESS);
+    }
+    let mut table = Table::new(&["WHAT", "SIZE"]);
     for (what, bytes) in lines {
         table.row(&[what, &human::bytes(bytes)]);
     }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::args::images::HistoryArgs;
 use crate::commands::Context;
 use crate::failure::Failure;
+use crate::listing::Listing;
 use crate::table::Table;
-use crate::template::Template;
 use crate::{exit_code, human, output};
 
 /// Columns that an instruction gets, as in Docker.
@@ -17,25 +17,33 @@ const MISSING: &str = "<missing>";
 
 /// Shows how an image was made, the last instruction first.
 pub fn run(args: &HistoryArgs, context: &Context<'_>) -> Result<i32, Failure> {
-    let template = args.format.as_deref().map(Template::parse).transpose()?;
+    args.other.settle()?;
+    let listing = Listing::parse(args.format.as_deref())?;
     let engine = context.engine()?;
     let lines = engine.history(&args.image)?;
     let id = engine.image_config(&args.image)?.id;
     let id = if args.no_trunc { id.to_string() } else { id.short() };
     let ids = std::iter::once(id.as_str()).chain(std::iter::repeat(MISSING));
     let now = human::now();
-    let rows: Vec<Row> =
-        lines.iter().zip(ids).map(|(line, id)| row(line, id, now, args.no_trunc)).collect();
-    if let Some(template) = template {
-        for row in &rows {
-            output::line(&template.render(&row.document())?)?;
-        }
+    let rows: Vec<Row> = lines.iter().zip(ids).map(|(line, id)| row(line, id, now, args)).collect();
+    let since = if args.human { "CREATED" } else { "CREATED AT" };
+    if let Some(listing) = listing {
+        let titles = [
+            ("ID", "IMAGE"),
+            ("CreatedSince", since),
+            ("CreatedAt", "CREATED AT"),
+            ("CreatedBy", "CREATED BY"),
+            ("Size", "SIZE"),
+            ("Comment", "COMMENT"),
+        ];
+        let documents: Vec<Value> = rows.iter().map(Row::document).collect();
+        output::data(listing.render(&titles, &documents)?)?;
     } else if args.quiet {
         for row in &rows {
             output::line(row.id)?;
         }
     } else {
-        let mut table = Table::new(&["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"]);
+        let mut table = Table::new(&["IMAGE", since, "CREATED BY", "SIZE", "COMMENT"]);
         for row in &rows {
             table.row(&[row.id, &row.since, &row.created_by, &row.size, row.comment]);
         }
@@ -66,11 +74,14 @@ impl Row<'_> {
     }
 }
 
-fn row<'a>(line: &'a HistoryLine, id: &'a str, now: i64, whole: bool) -> Row<'a> {
+fn row<'a>(line: &'a HistoryLine, id: &'a str, now: i64, args: &HistoryArgs) -> Row<'a> {
     let created = line.created.as_deref().unwrap_or_default();
-    let since = human::parse_rfc3339(created).map(|millis| human::ago(millis, now));
+    let since = match args.human {
+        true => human::parse_rfc3339(created).map(|millis| human::ago(millis, now)),
+        false => line.created.clone(),
+    };
     let text = line.created_by.split_whitespace().collect::<Vec<_>>().join(" ");
-    let created_by = match whole {
+    let created_by = match args.no_trunc {
         true => text,
         false => console::truncate_str(&text, INSTRUCTION, "…").into_owned(),
     };
@@ -79,7 +90,7 @@ fn row<'a>(line: &'a HistoryLine, id: &'a str, now: i64, whole: bool) -> Row<'a>
         since: since.unwrap_or_else(|| "N/A".to_owned()),
         created,
         created_by,
-        size: human::bytes(line.size),
+        size: if args.human { human::bytes(line.size) } else { line.size.to_string() },
         comment: &line.comment,
     }
 }

@@ -1,36 +1,52 @@
 //! `rbuild images`.
 
-use rbuild::{ImageRecord, Reference};
+use rbuild::{Engine, ImageRecord, Reference};
 use serde_json::{Value, json};
 
+use crate::args::filter::{self, ImageFilters};
 use crate::args::images::ImagesArgs;
 use crate::commands::Context;
 use crate::failure::Failure;
+use crate::listing::Listing;
 use crate::table::Table;
-use crate::template::Template;
 use crate::{exit_code, human, output};
 
 /// What stands where there is no name.
 const NONE: &str = "<none>";
 
+/// Titles of the fields that a row has.
+const TITLES: [(&str, &str); 8] = [
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("Digest", "DIGEST"),
+    ("ID", "IMAGE ID"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Size", "SIZE"),
+    ("Bytes", "BYTES"),
+];
+
 /// Lists images, the newest first.
 pub fn run(args: &ImagesArgs, context: &Context<'_>) -> Result<i32, Failure> {
-    let template = args.format.as_deref().map(Template::parse).transpose()?;
-    let mut records = context.engine()?.images()?;
-    records.retain(|record| args.all || record.reference.is_some());
+    args.other.settle()?;
+    let listing = Listing::parse(args.format.as_deref())?;
+    let now = human::now();
+    let filters = ImageFilters::parse(&args.filter, now)?;
+    let engine = context.engine()?;
+    let mut records = engine.images()?;
+    let nameless = args.all || filters.dangling == Some(true);
+    records.retain(|record| (nameless || record.reference.is_some()) && filters.take(record));
+    keep_by_others(&mut records, &filters, &engine)?;
     if let Some(name) = &args.name {
         records.retain(|record| is_named(record, name));
     }
     records.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.reference.cmp(&b.reference)));
-    let now = human::now();
     let rows: Vec<Row> = records.iter().map(|record| row(record, now, args.no_trunc)).collect();
-    if let Some(template) = template {
-        for row in &rows {
-            output::line(&template.render(&row.document())?)?;
-        }
+    let documents = || rows.iter().map(Row::document).collect::<Vec<Value>>();
+    if let Some(listing) = listing {
+        output::data(listing.render(&TITLES, &documents())?)?;
     } else if args.json {
-        let documents: Vec<Value> = rows.iter().map(Row::document).collect();
-        output::line(&format!("{:#}", Value::from(documents)))?;
+        output::line(&format!("{:#}", Value::from(documents())))?;
     } else if args.quiet {
         // An image with several names is one image.
         let mut seen = std::collections::BTreeSet::new();
@@ -41,6 +57,38 @@ pub fn run(args: &ImagesArgs, context: &Context<'_>) -> Result<i32, Failure> {
         output::data(table(&rows, args.digests))?;
     }
     Ok(exit_code::SUCCESS)
+}
+
+/// Filters that ask about other images, or for what is inside.
+fn keep_by_others(
+    records: &mut Vec<ImageRecord>,
+    filters: &ImageFilters,
+    engine: &Engine,
+) -> Result<(), Failure> {
+    if let Some(name) = &filters.before {
+        let created = engine.find_image(name)?.created;
+        records.retain(|record| record.created < created);
+    }
+    if let Some(name) = &filters.since {
+        let created = engine.find_image(name)?.created;
+        records.retain(|record| record.created > created);
+    }
+    if !filters.labels.is_empty() {
+        let mut kept = Vec::new();
+        for record in std::mem::take(records) {
+            let details = engine.image_config(&record.image_id.to_string())?;
+            let labels = details.config.config.labels;
+            let has = |(name, wanted): &(String, Option<String>)| match (labels.get(name), wanted) {
+                (found, None) => found.is_some(),
+                (found, wanted) => found == wanted.as_ref(),
+            };
+            if filters.labels.iter().all(has) {
+                kept.push(record);
+            }
+        }
+        *records = kept;
+    }
+    Ok(())
 }
 
 struct Row {
@@ -84,8 +132,9 @@ fn row(record: &ImageRecord, now: i64, whole: bool) -> Row {
 }
 
 fn is_named(record: &ImageRecord, wanted: &str) -> bool {
-    let (Some(name), Ok(wanted_name)) = (&record.reference, wanted.parse::<Reference>()) else {
-        return false;
+    let Some(name) = &record.reference else { return false };
+    let Ok(wanted_name) = wanted.parse::<Reference>() else {
+        return filter::is_like(name, wanted);
     };
     // `app` stands for every tag of it.
     let with_tag = wanted.rsplit('/').next().is_some_and(|last| last.contains(':'));

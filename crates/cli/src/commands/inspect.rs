@@ -11,6 +11,7 @@ use crate::{exit_code, human, output, report};
 
 /// Prints what Docker's `image inspect` prints, as far as it is known here.
 pub fn run(args: &InspectArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    args.other.settle()?;
     if args.kind != "image" {
         return Err(Failure::usage(format!("--type={} is not supported yet", args.kind)));
     }

@@ -9,6 +9,7 @@ use crate::{exit_code, output, report};
 
 /// Removes each of the images; what fails does not keep the others.
 pub fn run(args: &RmiArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    args.other.settle()?;
     let engine = context.engine()?;
     let mut code = exit_code::SUCCESS;
     for name in &args.images {

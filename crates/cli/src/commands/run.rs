@@ -4,8 +4,9 @@
 //! keys in and one passes output out. Those that read may block for ever and are left behind when
 //! the command ends; the one for output is waited for, so that nothing is lost.
 
-use std::io::{IsTerminal as _, Read as _};
+use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rbuild::{BuildError, CancelToken, Container, ContainerStdio, Ctx, Exit};
@@ -42,11 +43,13 @@ fn run_inner(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
             "leave -t out to pass data in",
         ));
     }
+    let mut cid = args.cidfile.as_deref().map(CidFile::create).transpose()?;
     let name = args.name.clone().unwrap_or_else(random_name);
     let engine = context.engine()?;
     let cancel = interrupt::cancel_on_interrupt()?;
     let mut container = {
-        let display = progress::display(ProgressMode::Auto, context.environment);
+        let mode = if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto };
+        let display = progress::display(mode, context.environment);
         let ctx = Ctx::new(display.as_ref(), &cancel);
         let created = engine.create_reporting(&name, &args.image, process, args.pull.into(), ctx);
         display.close();
@@ -58,12 +61,53 @@ fn run_inner(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
         (false, true) => ContainerStdio::Inherit,
         (false, false) => ContainerStdio::NoInput,
     };
+    if let Some(cid) = &mut cid {
+        cid.fill(container.id())?;
+    }
     container.start(stdio)?;
     let code = attend(&mut container, args, typed, signals, &cancel);
     let deleted = container.delete();
     let code = code?;
     deleted?;
     Ok(code)
+}
+
+/// `--cidfile`: made before anything else, so that two containers never share one, and taken away
+/// again when there is no container whose id it could hold.
+struct CidFile {
+    path: PathBuf,
+    file: fs_err::File,
+    filled: bool,
+}
+
+impl CidFile {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let file = fs_err::OpenOptions::new().write(true).create_new(true).open(path);
+        match file {
+            Ok(file) => Ok(Self { path: path.to_owned(), file, filled: false }),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(Failure::usage_hint(
+                    format!("--cidfile {}: the file is there already", path.display()),
+                    "if it is from a container that has ended, remove it",
+                ))
+            }
+            Err(error) => Err(Failure::io("write the container's id")(error)),
+        }
+    }
+
+    fn fill(&mut self, id: &str) -> Result<(), Failure> {
+        self.file.write_all(id.as_bytes()).map_err(Failure::io("write the container's id"))?;
+        self.filled = true;
+        Ok(())
+    }
+}
+
+impl Drop for CidFile {
+    fn drop(&mut self) {
+        if !self.filled {
+            let _ = fs_err::remove_file(&self.path);
+        }
+    }
 }
 
 /// Stays with the running container until it ends.

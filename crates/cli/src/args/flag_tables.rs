@@ -1,0 +1,310 @@
+//! The flags of Docker's commands that are not here, one table a command. What a command honours
+//! is declared with its arguments.
+
+use super::other_flags::Takes::{MaybeValue, Switch, Value};
+use super::other_flags::What::{NoMeaning, NotYet, Only};
+use super::other_flags::{Flag, Table, What, flag, short};
+
+/// What turns an attestation off, which is how it always is here.
+const OFF: What = Only(&["false", "0", "f", "F", "FALSE", "False", "disabled=true"]);
+
+/// `build`, also those of the builder before BuildKit.
+#[derive(Debug, Clone, Default)]
+pub struct OfBuild;
+
+impl Table for OfBuild {
+    const FLAGS: &'static [Flag] = &[
+        flag("add-host", Value, NotYet),
+        flag("allow", Value, NotYet),
+        flag("annotation", Value, NotYet),
+        flag("attest", Value, NotYet),
+        flag("build-context", Value, NotYet),
+        flag("builder", Value, NoMeaning),
+        flag("cache-from", Value, NotYet),
+        flag("cache-to", Value, NotYet),
+        flag("cgroup-parent", Value, NotYet),
+        flag("check", Switch, NotYet),
+        flag("compress", Switch, NoMeaning),
+        flag("cpu-period", Value, NotYet),
+        flag("cpu-quota", Value, NotYet),
+        short('c', "cpu-shares", Value, NotYet),
+        flag("cpuset-cpus", Value, NotYet),
+        flag("cpuset-mems", Value, NotYet),
+        short('D', "debug", Switch, NoMeaning),
+        flag("detach", Switch, NoMeaning),
+        flag("disable-content-trust", Switch, NoMeaning),
+        flag("force-rm", Switch, NoMeaning),
+        flag("invoke", Value, NotYet),
+        flag("isolation", Value, NoMeaning),
+        flag("layers", MaybeValue, NotYet),
+        short('m', "memory", Value, NotYet),
+        flag("memory-swap", Value, NotYet),
+        flag("policy", Value, NotYet),
+        flag("print", Value, NotYet),
+        flag("provenance", MaybeValue, OFF),
+        flag("push", Switch, NotYet),
+        flag("resource", Value, NotYet),
+        flag("rm", Switch, NoMeaning),
+        flag("sbom", MaybeValue, OFF),
+        flag("security-opt", Value, NotYet),
+        flag("server-config", Value, NoMeaning),
+        flag("shm-size", Value, NotYet),
+        flag("squash", Switch, NotYet),
+        flag("ssh", Value, NotYet),
+        flag("stream", Switch, NotYet),
+        flag("ulimit", Value, NotYet),
+    ];
+}
+
+/// `run`.
+#[derive(Debug, Clone, Default)]
+pub struct OfRun;
+
+impl Table for OfRun {
+    const FLAGS: &'static [Flag] = &[
+        flag("add-host", Value, NotYet),
+        flag("annotation", Value, NotYet),
+        short('a', "attach", Value, NotYet),
+        flag("blkio-weight", Value, NotYet),
+        flag("blkio-weight-device", Value, NotYet),
+        flag("cap-add", Value, NotYet),
+        flag("cap-drop", Value, NotYet),
+        flag("cgroup-parent", Value, NotYet),
+        flag("cgroupns", Value, Only(&["private"])),
+        flag("cpu-count", Value, NotYet),
+        flag("cpu-percent", Value, NotYet),
+        flag("cpu-period", Value, NotYet),
+        flag("cpu-quota", Value, NotYet),
+        flag("cpu-rt-period", Value, NotYet),
+        flag("cpu-rt-runtime", Value, NotYet),
+        short('c', "cpu-shares", Value, NotYet),
+        flag("cpus", Value, NotYet),
+        flag("cpuset-cpus", Value, NotYet),
+        flag("cpuset-mems", Value, NotYet),
+        short('d', "detach", Switch, NotYet),
+        flag("detach-keys", Value, NotYet),
+        flag("device", Value, NotYet),
+        flag("device-cgroup-rule", Value, NotYet),
+        flag("device-read-bps", Value, NotYet),
+        flag("device-read-iops", Value, NotYet),
+        flag("device-write-bps", Value, NotYet),
+        flag("device-write-iops", Value, NotYet),
+        flag("disable-content-trust", Switch, NoMeaning),
+        flag("dns", Value, NotYet),
+        flag("dns-opt", Value, NotYet),
+        flag("dns-option", Value, NotYet),
+        flag("dns-search", Value, NotYet),
+        flag("domainname", Value, NotYet),
+        flag("env-host", Switch, NotYet),
+        flag("expose", Value, NotYet),
+        flag("gpus", Value, NotYet),
+        flag("group-add", Value, NotYet),
+        flag("health-cmd", Value, NotYet),
+        flag("health-interval", Value, NotYet),
+        flag("health-retries", Value, NotYet),
+        flag("health-start-interval", Value, NotYet),
+        flag("health-start-period", Value, NotYet),
+        flag("health-timeout", Value, NotYet),
+        // The program is the first of its processes, so what it does with orphans matters.
+        flag("init", Switch, NotYet),
+        flag("io-maxbandwidth", Value, NotYet),
+        flag("io-maxiops", Value, NotYet),
+        flag("ip", Value, NotYet),
+        flag("ip6", Value, NotYet),
+        flag("ipc", Value, Only(&["private"])),
+        flag("isolation", Value, Only(&["default"])),
+        flag("kernel-memory", Value, NotYet),
+        short('l', "label", Value, NotYet),
+        flag("label-file", Value, NotYet),
+        flag("link", Value, NotYet),
+        flag("link-local-ip", Value, NotYet),
+        flag("log-driver", Value, NotYet),
+        flag("log-opt", Value, NotYet),
+        flag("mac-address", Value, NotYet),
+        short('m', "memory", Value, NotYet),
+        flag("memory-reservation", Value, NotYet),
+        flag("memory-swap", Value, NotYet),
+        flag("memory-swappiness", Value, NotYet),
+        flag("mount", Value, NotYet),
+        flag("net-alias", Value, NotYet),
+        flag("network-alias", Value, NotYet),
+        // No health is checked.
+        flag("no-healthcheck", Switch, NoMeaning),
+        flag("oom-kill-disable", Switch, NotYet),
+        flag("oom-score-adj", Value, NotYet),
+        flag("pid", Value, NotYet),
+        flag("pids-limit", Value, NotYet),
+        flag("privileged", Switch, NotYet),
+        short('p', "publish", Value, NotYet),
+        short('P', "publish-all", Switch, NotYet),
+        flag("restart", Value, Only(&["no"])),
+        flag("runtime", Value, NotYet),
+        flag("security-opt", Value, NotYet),
+        flag("shm-size", Value, NotYet),
+        flag("sig-proxy", MaybeValue, Only(&super::switch::TRUE)),
+        flag("stop-signal", Value, NotYet),
+        flag("stop-timeout", Value, NotYet),
+        flag("storage-opt", Value, NotYet),
+        flag("sysctl", Value, NotYet),
+        flag("ulimit", Value, NotYet),
+        flag("use-api-socket", Switch, NotYet),
+        flag("userns", Value, Only(&["host"])),
+        flag("uts", Value, NotYet),
+        flag("volume-driver", Value, NotYet),
+        flag("volumes-from", Value, NotYet),
+    ];
+}
+
+/// `images`.
+#[derive(Debug, Clone, Default)]
+pub struct OfImages;
+
+impl Table for OfImages {
+    const FLAGS: &'static [Flag] = &[flag("tree", Switch, NotYet)];
+}
+
+/// `rmi`.
+#[derive(Debug, Clone, Default)]
+pub struct OfRmi;
+
+impl Table for OfRmi {
+    const FLAGS: &'static [Flag] = &[
+        // Images have no parents that could be removed with them.
+        flag("no-prune", Switch, NoMeaning),
+        flag("platform", Value, NotYet),
+    ];
+}
+
+/// `inspect`.
+#[derive(Debug, Clone, Default)]
+pub struct OfInspect;
+
+impl Table for OfInspect {
+    const FLAGS: &'static [Flag] = &[
+        flag("platform", Value, NotYet),
+        // The size of a container; that of an image is always there.
+        short('s', "size", Switch, NoMeaning),
+    ];
+}
+
+/// `history`.
+#[derive(Debug, Clone, Default)]
+pub struct OfHistory;
+
+impl Table for OfHistory {
+    const FLAGS: &'static [Flag] = &[flag("platform", Value, NotYet)];
+}
+
+/// `du`, for `docker system df` and `docker buildx du`.
+#[derive(Debug, Clone, Default)]
+pub struct OfDu;
+
+impl Table for OfDu {
+    const FLAGS: &'static [Flag] = &[
+        flag("builder", Value, NoMeaning),
+        short('D', "debug", Switch, NoMeaning),
+        flag("filter", Value, NotYet),
+        flag("timeout", Value, NoMeaning),
+    ];
+}
+
+/// `prune`, for `docker builder prune` and `docker buildx prune`.
+#[derive(Debug, Clone, Default)]
+pub struct OfPrune;
+
+impl Table for OfPrune {
+    const FLAGS: &'static [Flag] = &[
+        flag("builder", Value, NoMeaning),
+        short('D', "debug", Switch, NoMeaning),
+        flag("max-used-space", Value, NotYet),
+        flag("min-free-space", Value, NotYet),
+        flag("timeout", Value, NoMeaning),
+        flag("verbose", Switch, NotYet),
+        flag("volumes", Switch, NotYet),
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args::{Args, Command, parse};
+    use crate::environment::Environment;
+    use crate::failure::Failure;
+
+    /// What the command says of its arguments.
+    fn said(line: &str) -> String {
+        let line = line.split(' ').map(Into::into).collect();
+        let Args { command, .. } = match parse(line) {
+            Ok(args) => args,
+            Err(Failure::Clap { error, .. }) => return error.to_string(),
+            Err(other) => panic!("{other:?}"),
+        };
+        let environment = Environment::default();
+        let settled = match command {
+            Command::Build(args) => args.request(&environment).map(drop),
+            Command::Run(args) => args.process(&environment).map(drop),
+            Command::Images(args) => args.other.settle(),
+            Command::Rmi(args) => args.other.settle(),
+            Command::Inspect(args) => args.other.settle(),
+            Command::History(args) => args.other.settle(),
+            Command::Du(args) => args.other.settle(),
+            Command::Prune(args) => args.other.settle(),
+            _ => Ok(()),
+        };
+        match settled {
+            Ok(()) => "good".to_owned(),
+            Err(Failure::Usage { message, .. }) => message,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_that_are_not_here_are_named() {
+        for (line, flag) in [
+            ("run -a stdout x", "attach"),
+            ("run --ipc host x", "ipc=host"),
+            ("run --uts host x", "uts"),
+            ("run --expose 80 x", "expose"),
+            ("run --link a x", "link"),
+            ("run --pids-limit -1 x", "pids-limit"),
+            ("run -c 512 x", "cpu-shares"),
+            ("run --memory-swap -1 x", "memory-swap"),
+            ("run --dns-search a x", "dns-search"),
+            ("run --oom-kill-disable x", "oom-kill-disable"),
+            ("run --health-start-period 1s x", "health-start-period"),
+            ("run --device-read-bps a:1 x", "device-read-bps"),
+            ("run --init x", "init"),
+            ("run -d x", "detach"),
+            ("run -itd x", "detach"),
+            ("run -p 80:80 x", "publish"),
+            ("run -P x", "publish-all"),
+            ("run --restart=always x", "restart=always"),
+            ("run --sig-proxy=false x", "sig-proxy=false"),
+            ("run --userns=auto x", "userns=auto"),
+            ("build --push .", "push"),
+            ("build --push=true .", "push"),
+            ("build -m 1g .", "memory"),
+            ("images --tree", "tree"),
+            ("rmi --platform a x", "platform"),
+            ("history --platform a x", "platform"),
+            ("inspect --platform a x", "platform"),
+            ("du --filter a=b", "filter"),
+            ("prune --min-free-space 1g", "min-free-space"),
+        ] {
+            assert_eq!(said(&format!("rbuild {line}")), format!("--{flag} is not supported yet"));
+        }
+    }
+
+    #[test]
+    fn what_changes_nothing_is_accepted() {
+        for line in [
+            "run --init=false --restart=no --sig-proxy=1 --ipc private --userns host x",
+            "run --privileged=false -d=false -P=false --no-healthcheck x",
+            "build --push=false --provenance=0 --sbom=F --rm=false --force-rm=true --load=true .",
+            "rmi --no-prune x",
+            "inspect -s x",
+            "prune --builder a",
+        ] {
+            assert_eq!(said(&format!("rbuild {line}")), "good", "{line}");
+        }
+    }
+}

@@ -12,7 +12,7 @@ use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
 use crate::engine::random_id;
 use crate::sources::context::{self, Text};
 use crate::sources::image::ImageSource;
-use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export};
+use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export, unused_args};
 
 impl Engine {
     /// Builds, and returns when the image is in the store and all outputs are written.
@@ -157,9 +157,9 @@ fn plan(
         ctx.report(Event::Warning(warning));
     }
     if !plan.unused_build_args.is_empty() {
-        let names = plan.unused_build_args.join(" ");
-        let message = format!("one or more build-args [{names}] were not consumed");
-        ctx.report(Event::Notice { message });
+        let given = &request.options.build_args;
+        let warning = unused_args::warning(&plan.unused_build_args, given, dockerfile);
+        ctx.report(Event::Warning(warning));
     }
     Ok(plan)
 }

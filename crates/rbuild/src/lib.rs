@@ -47,6 +47,7 @@ mod images;
 mod prune;
 mod request;
 mod sources;
+mod unused_args;
 mod volume;
 
 pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};

@@ -8,6 +8,7 @@ fn version_and_help_open_no_store() {
     let version = program.run("--version").good();
     assert_eq!(version.stdout, format!("rbuild {}\n", env!("CARGO_PKG_VERSION")));
     assert_eq!(program.run("version").good().stdout, version.stdout);
+    assert_eq!(program.run("-v").good().stdout, version.stdout);
     let help = program.run("--help").good();
     assert!(help.stdout.contains("rbuild [build] [OPTIONS] PATH"), "{help:#?}");
     assert!(!program.context().join("../store").exists());
@@ -30,6 +31,12 @@ fn mistakes_are_named() {
     program.run("-o type=registry .").refused(1, "pushing is not supported yet");
     program.run("--registry-mirror x .").refused(1, "HOST=LOCATION");
     program.run("images --format {{range}}").refused(1, "--format");
+    program.run("buildx ls").refused(1, "`rbuild buildx ls` is not supported yet");
+    program.run("--no-cache=maybe .").refused(1, "invalid value 'maybe' for '--no-cache");
+    program.run("images --filter is-official=true").refused(1, "--filter is-official=…");
+    program.run("images --tree").refused(1, "--tree is not supported yet");
+    program.run("prune --filter until=soon -f").refused(1, "not a time");
+    program.run("du --filter a=b").refused(1, "--filter is not supported yet");
 }
 
 #[test]
@@ -40,6 +47,15 @@ fn mistakes_of_run_have_dockers_code() {
     program.run("run -p 80:80 app").refused(125, "--publish is not supported yet");
     program.run("run -v a:b app").refused(125, "absolute path");
     program.run("run --network bridge app").refused(125, "--network bridge");
+    program.run("run --init app").refused(125, "--init is not supported yet");
+    program.run("run --rm=maybe app").refused(125, "invalid value 'maybe' for '--rm");
+    program.run("run -w rel app").refused(125, "not an absolute path");
+    program.run("run -h").refused(125, "--hostname");
+    assert!(program.run("run --help").good().stdout.contains("rbuild run [OPTIONS] IMAGE"));
+    program.file("cid", "");
+    program.run("run --cidfile cid app").refused(125, "--cidfile cid: the file is there already");
+    program.run("run --pull=never --cidfile new nope").refused(125, "nope");
+    assert!(!program.context().join("new").exists());
 }
 
 #[test]

@@ -75,6 +75,47 @@ fn images_have_names_that_come_and_go() {
 }
 
 #[test]
+fn lists_are_chosen_and_shown_as_asked() {
+    if !can_build() {
+        return;
+    }
+    let program = program();
+    program.run("-t app:1 -t team/app:2 .").good();
+    let listed = |line: &str| program.run(line).good().stdout;
+    let table = program.run_words(&["images", "--format", r"table {{.Repository}}\t{{.Tag}}"]);
+    assert_eq!(table.good().stdout, "REPOSITORY   TAG\napp          1\nteam/app     2\n");
+    let names = "images --format {{.Repository}}:{{.Tag}} --filter";
+    assert_eq!(listed(&format!("{names} reference=*/app")), "team/app:2\n");
+    assert_eq!(listed(&format!("{names} reference=*:1 -f label=v=1")), "app:1\n");
+    assert_eq!(listed(&format!("{names} label=v=2")), "");
+    assert_eq!(listed(&format!("{names} dangling=true")), "");
+    assert_eq!(listed(&format!("{names} dangling=false")).lines().count(), 2);
+    assert_eq!(listed(&format!("{names} before=app:1")), "");
+    let range = "{{range .RepoTags}}{{println .}}{{end}}{{index .Config.Labels `v`}}";
+    let inspected = program.run_words(&["inspect", "-f", range, "app:1"]).good().stdout;
+    assert_eq!(inspected, "app:1\nteam/app:2\n1\n");
+    let bytes = listed("history -H=false --format {{.Size}} app:1");
+    assert!(bytes.lines().all(|line| line.parse::<u64>().is_ok()), "{bytes}");
+    assert!(listed("history --human=false app:1").starts_with("IMAGE          CREATED AT"));
+    let du = listed("du --format {{.What}}={{.Bytes}}");
+    assert!(du.contains("\ntotal="), "{du}");
+    assert!(listed("prune -a -f --filter until=1000h").contains("reclaimed space: 0B"));
+}
+
+#[test]
+fn an_argument_that_nothing_takes_is_a_warning() {
+    if !can_build() {
+        return;
+    }
+    let program = program();
+    let warned = program.run("--build-arg NOPE=1 .").good().stderr;
+    let warning = "warning[unused-build-arg]: one or more build-args [NOPE] were not consumed\n";
+    assert!(warned.contains(warning), "{warned}");
+    let warned = program.run("--build-arg v=1 .").good().stderr;
+    assert!(warned.contains("help: did you mean `V`?"), "{warned}");
+}
+
+#[test]
 fn outputs_go_where_they_are_sent() {
     if !can_build() {
         return;

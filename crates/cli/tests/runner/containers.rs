@@ -64,6 +64,20 @@ fn input_and_variables_reach_the_process() {
 }
 
 #[test]
+fn names_ids_and_switches() {
+    let Some(program) = program() else { return };
+    program.file("show.sh", "read h </etc/hostname; echo $h\n");
+    let mount = format!("{}:/mnt", program.context().display());
+    let line = format!("run --rm=true --tty=false -q -h there -v {mount} --cidfile cid box");
+    assert_eq!(program.run(&format!("{line} sh /mnt/show.sh")).good().stdout, "there\n");
+    let id = fs_err::read_to_string(program.context().join("cid")).unwrap();
+    assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    program.run("run --cidfile cid box echo").refused(125, "the file is there already");
+    program.run("run --read-only=false box touch /x").good();
+    program.run("run -it=false -i=false box echo").good();
+}
+
+#[test]
 fn signals_are_passed_on() {
     let Some(program) = program() else { return };
     program.file("trap.sh", "trap 'exit 9' TERM\necho ready\nwhile :; do sleep 0.05; done\n");

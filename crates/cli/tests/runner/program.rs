@@ -53,10 +53,19 @@ impl Program {
         Outcome::of(child)
     }
 
+    /// Runs words that may have blanks in them.
+    pub fn run_words(&self, words: &[&str]) -> Outcome {
+        Outcome::of(self.start_words(words, &[]))
+    }
+
     /// Starts a line and does not wait.
     pub fn start(&self, line: &str, variables: &[(&str, &str)]) -> Child {
+        self.start_words(&line.split_whitespace().collect::<Vec<_>>(), variables)
+    }
+
+    fn start_words(&self, words: &[&str], variables: &[(&str, &str)]) -> Child {
         Command::new(env!("CARGO_BIN_EXE_rbuild"))
-            .args(line.split_whitespace())
+            .args(words)
             .current_dir(self.context())
             .env_clear()
             .env("RBUILD_ROOT", self.folder.path().join("store"))

@@ -84,7 +84,8 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
         _ => {
             let sign = if zone.starts_with('-') { -1 } else { 1 };
             let (hours, minutes) = zone.get(1..)?.split_once(':')?;
-            sign * (hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?)
+            let number = |text: &str| text.parse::<u8>().ok().map(i64::from);
+            sign * (number(hours)? * 60 + number(minutes)?)
         }
     };
     if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
@@ -157,6 +158,7 @@ mod tests {
             assert_eq!(parse_rfc3339(&rfc3339(millis)), Some(millis));
         }
         assert_eq!(parse_rfc3339("1970-01-01T02:00:00.123456789+02:00"), Some(0));
+        assert_eq!(parse_rfc3339("1970-01-01T00:00:00+9223372036854775807:00"), None);
         assert_eq!(parse_rfc3339("yesterday"), None);
         assert_eq!(parse_rfc3339("1970-13-01T02:00:00Z"), None);
     }

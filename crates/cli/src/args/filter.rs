@@ -230,6 +230,20 @@ mod tests {
         assert!(!is(&"*a".repeat(200), &"a".repeat(150)));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_filter_panics(pattern in r"[ab/*?\[\]^\-\\é]{0,12}", text in "[ab/é]{0,12}") {
+            let letters = |text: &str| text.chars().collect::<Vec<_>>();
+            let _ = glob(&letters(&pattern), &letters(&text));
+            let _ = time(&pattern, 0);
+        }
+
+        #[test]
+        fn durations_never_overflow(text in "[0-9.]{0,30}[smhd]{0,2}") {
+            let _ = time(&text, i64::MIN);
+        }
+    }
+
     #[test]
     fn names_are_like_patterns_with_or_without_tag() {
         let name: Reference = "team/app:1.2".parse().unwrap();

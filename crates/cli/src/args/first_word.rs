@@ -16,6 +16,21 @@ const WITH_VALUE: [&str; 3] = ["--root", "--registry-mirror", "--insecure-regist
 /// Flags that clap answers itself.
 const ANSWERED: [&str; 5] = ["-h", "--help", "-v", "-V", "--version"];
 
+/// Flags that Docker has before its commands, and that are not here yet.
+const OF_DOCKER: [&str; 11] = [
+    "--config",
+    "--context",
+    "--host",
+    "--log-level",
+    "--tls",
+    "--tlscacert",
+    "--tlscert",
+    "--tlskey",
+    "--tlsverify",
+    "-H",
+    "-l",
+];
+
 /// Docker's spellings in two words.
 const LONG_FORMS: [(&str, &str, &str); 16] = [
     ("buildx", "build", "build"),
@@ -71,6 +86,10 @@ pub fn settle(mut line: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
         line.splice(at..=at + 1, [OsString::from(short)]);
     } else if GROUPS.contains(&word.as_str()) {
         return Err(not_in_group(&word, next.as_deref().filter(|next| !next.starts_with('-'))));
+    } else if let Some(flag) =
+        OF_DOCKER.iter().find(|flag| **flag == word || is_joined(&word, flag))
+    {
+        return Err(Failure::usage(format!("{flag} is not supported yet")));
     } else if NOT_YET.contains(&word.as_str()) {
         return Err(Failure::usage(format!("`rbuild {word}` is not supported yet")));
     } else if !COMMANDS.contains(&word.as_str()) && !ANSWERED.contains(&word.as_str()) {
@@ -188,6 +207,8 @@ mod tests {
         assert_eq!(settled("rbuild image ls -q"), "rbuild images -q");
         assert_eq!(settled("rbuild buildx build ."), "rbuild build .");
         assert_eq!(settled("rbuild ps -a"), "`rbuild ps` is not supported yet");
+        assert_eq!(settled("rbuild --context=x ."), "--context is not supported yet");
+        assert_eq!(settled("rbuild -H tcp://x images"), "-H is not supported yet");
     }
 
     #[test]

@@ -232,6 +232,16 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_template_panics(
+            words in r#"(\{\{|\}\}| -|- |\.|\$|\(|\)|\||[a-z0-9A-Z"`%\\é,:= ]|range |if |end|else |index |printf |slice |Tags|Id|/\*|\*/){0,30}"#,
+        ) {
+            let _ = render(&words);
+            let _ = render(&format!("{{{{{words}}}}}"));
+        }
+    }
+
     #[test]
     fn titles_pass_through_functions() {
         let titles = json!({ "Id": "IMAGE ID", "Size": "SIZE" });

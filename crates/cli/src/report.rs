@@ -199,12 +199,15 @@ fn diagnostic(name: &str, source_text: &str, diagnostic: &Diagnostic) -> String 
         let text = (!label.text.is_empty()).then(|| visible(&label.text));
         annotations.push(kind.span(first_lines(source_text, range)).label(text));
     }
-    let mut group = match annotations.is_empty() {
-        true => Group::with_title(title),
-        false => {
-            title.element(Snippet::source(source_text).path(visible(name)).annotations(annotations))
-        }
-    };
+    if annotations.is_empty() {
+        let text = render(&[Group::with_title(title)]);
+        return match &diagnostic.help {
+            Some(help) => format!("{text}\nhint: {}", visible(help)),
+            None => text,
+        };
+    }
+    let snippet = Snippet::source(source_text).path(visible(name));
+    let mut group = title.element(snippet.annotations(annotations));
     if let Some(help) = &diagnostic.help {
         group = group.element(Level::HELP.message(visible(help)));
     }

@@ -12,7 +12,7 @@ use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
 use crate::engine::random_id;
 use crate::sources::context::{self, Text};
 use crate::sources::image::ImageSource;
-use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export, unused_args};
+use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export, unused};
 
 impl Engine {
     /// Builds, and returns when the image is in the store and all outputs are written.
@@ -158,7 +158,10 @@ fn plan(
     }
     if !plan.unused_build_args.is_empty() {
         let given = &request.options.build_args;
-        let warning = unused_args::warning(&plan.unused_build_args, given, dockerfile);
+        let warning = unused::build_args(&plan.unused_build_args, given, dockerfile);
+        ctx.report(Event::Warning(warning));
+    }
+    if let Some(warning) = unused::no_cache(&request.options.no_cache, dockerfile) {
         ctx.report(Event::Warning(warning));
     }
     Ok(plan)

@@ -47,7 +47,7 @@ mod images;
 mod prune;
 mod request;
 mod sources;
-mod unused_args;
+mod unused;
 mod volume;
 
 pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};

@@ -112,7 +112,7 @@ fn an_argument_that_nothing_takes_is_a_warning() {
     let warning = "warning[unused-build-arg]: one or more build-args [NOPE] were not consumed\n";
     assert!(warned.contains(warning), "{warned}");
     let warned = program.run("--build-arg v=1 .").good().stderr;
-    assert!(warned.contains("help: did you mean `V`?"), "{warned}");
+    assert!(warned.contains("hint: did you mean `V`?"), "{warned}");
 }
 
 #[test]

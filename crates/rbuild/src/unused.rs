@@ -1,13 +1,47 @@
-//! What is said of build arguments that no `ARG` takes.
+//! What is said of names in a request that the Dockerfile does not have.
 
 use std::collections::BTreeMap;
 
 use rbuild_parser::ast::{Dockerfile, InstructionKind};
 use rbuild_parser::suggest;
-use rbuild_types::Diagnostic;
+use rbuild_plan::NoCache;
+use rbuild_types::{Diagnostic, Severity};
 
-/// A warning without a place, in BuildKit's words, with those `ARG`s that may have been meant.
-pub(crate) fn warning(
+/// Stages that `--no-cache-filter` names and that there are not.
+pub(crate) fn no_cache(no_cache: &NoCache, dockerfile: &Dockerfile) -> Option<Diagnostic> {
+    let NoCache::Stages(wanted) = no_cache else { return None };
+    let stages = dockerfile.stages.iter().enumerate();
+    let stages: Vec<String> = stages
+        .map(|(index, stage)| match &stage.name {
+            Some(name) => name.value.clone(),
+            None => format!("stage-{index}"),
+        })
+        .collect();
+    let is_there = |name: &String| stages.iter().any(|stage| stage.eq_ignore_ascii_case(name));
+    let unknown: Vec<&String> = wanted.iter().filter(|name| !is_there(name)).collect();
+    let first = unknown.first()?;
+    let names: Vec<String> = unknown.iter().map(|name| format!("`{name}`")).collect();
+    let message = format!("no stage to run without cache is called {}", names.join(" or "));
+    let warning = placeless("unknown-stage", message);
+    Some(match suggest(first, stages.iter().map(String::as_str)) {
+        Some(near) => warning.help(format!("did you mean `{near}`?")),
+        None => warning,
+    })
+}
+
+fn placeless(code: &'static str, message: String) -> Diagnostic {
+    Diagnostic {
+        code,
+        severity: Severity::Warning,
+        message,
+        labels: Vec::new(),
+        help: None,
+        url: None,
+    }
+}
+
+/// Build arguments that no `ARG` takes: in BuildKit's words, with those that may have been meant.
+pub(crate) fn build_args(
     unused: &[String],
     given: &BTreeMap<String, String>,
     dockerfile: &Dockerfile,
@@ -37,14 +71,8 @@ pub(crate) fn warning(
             })
         })
         .collect();
-    let warning = Diagnostic {
-        code: "unused-build-arg",
-        severity: rbuild_types::Severity::Warning,
-        message: format!("one or more build-args [{names}] were not consumed"),
-        labels: Vec::new(),
-        help: None,
-        url: None,
-    };
+    let message = format!("one or more build-args [{names}] were not consumed");
+    let warning = placeless("unused-build-arg", message);
     match meant.is_empty() {
         true => warning,
         false => warning.help(format!("did you mean {}?", meant.join(", "))),
@@ -62,7 +90,7 @@ mod tests {
         let unused: Vec<String> = owned(unused);
         let given: Vec<String> = owned(given);
         let given = given.into_iter().map(|name| (name, String::new())).collect();
-        let warning = warning(&unused, &given, &dockerfile);
+        let warning = build_args(&unused, &given, &dockerfile);
         assert!(!warning.is_error() && warning.span().is_none());
         (warning.message, warning.help)
     }
@@ -79,5 +107,19 @@ mod tests {
         assert!(message.contains("[BASS COMIT NOPE]"));
         let expected = "did you mean `BASE` instead of `BASS`, `COMMIT` instead of `COMIT`?";
         assert_eq!(help.unwrap(), expected);
+    }
+
+    #[test]
+    fn stages_that_are_not_there_are_named() {
+        let (dockerfile, _) = rbuild_parser::parse("FROM x AS Build\nFROM x\n");
+        let warned = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            no_cache(&NoCache::Stages(names), &dockerfile)
+        };
+        assert_eq!(warned(&["build", "BUILD", "stage-1"]), None);
+        let warning = warned(&["build", "biuld", "x"]).unwrap();
+        assert!(warning.message.ends_with("called `biuld` or `x`"), "{warning:?}");
+        assert_eq!(warning.help.unwrap(), "did you mean `build`?");
+        assert_eq!(no_cache(&NoCache::All, &dockerfile), None);
     }
 }

@@ -112,6 +112,10 @@ pub struct Copy {
     /// `--parents`: keep the source's directories. The paths of the sources then may hold one
     /// `/./`: only what follows it is kept.
     pub parents: bool,
+    /// Time of what is made and has none from a source (directories for the destination, files
+    /// written in the Dockerfile), in seconds since 1970: `SOURCE_DATE_EPOCH`; else now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<i64>,
 }
 
 /// One source of a copy.
@@ -153,4 +157,7 @@ pub struct Mkdir {
     pub path: String,
     /// Owner of the directories made: `USER` as written, empty for root.
     pub user: String,
+    /// Their time, in seconds since 1970: `SOURCE_DATE_EPOCH`; else when they are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<i64>,
 }

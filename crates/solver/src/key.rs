@@ -131,7 +131,8 @@ mod tests {
             assert_ne!(key(&plain, None), key(&changed, None), "{changed:?}");
         }
         assert_ne!(key(&plain, None), key(&plain, Some(Digest::of("root"))));
-        let mkdir = Mkdir { has_root: false, path: "/x".to_owned(), user: String::new() };
+        let mkdir =
+            Mkdir { has_root: false, path: "/x".to_owned(), user: String::new(), created: None };
         assert_ne!(key(&plain, None), step(&Op::Mkdir(mkdir), None, &[]).digest);
     }
 }

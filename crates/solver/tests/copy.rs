@@ -188,6 +188,7 @@ fn copy(words: &[&str]) -> Copy {
         unpack: false,
         link: false,
         parents: false,
+        created: None,
     }
 }
 

@@ -27,6 +27,7 @@ fn op(sources: Vec<String>, destination: &str) -> Copy {
         unpack: false,
         link: false,
         parents: false,
+        created: None,
     }
 }
 

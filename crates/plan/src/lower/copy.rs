@@ -73,6 +73,7 @@ impl StageLowering<'_, '_> {
             unpack: is_add && flags.unpack.as_ref().is_none_or(|flag| flag.value),
             link: flags.link.as_ref().is_some_and(|flag| flag.value),
             parents,
+            created: self.plan.source_date_epoch,
         });
         self.change_root(instruction, op, inputs);
         Ok(self.history(text, Layer::Filled)?)

@@ -56,6 +56,7 @@ pub fn lower(
     let source_date_epoch =
         epoch::source_date_epoch(dockerfile, options, &globals).map_err(|error| vec![error])?;
     let mut lowering = Lowering {
+        source_date_epoch,
         dockerfile,
         options,
         images,
@@ -70,7 +71,7 @@ pub fn lower(
         room: MAX_PLAN,
     };
     let state = lowering.run(target)?;
-    Ok(lowering.finish(target, &state, source_date_epoch))
+    Ok(lowering.finish(target, &state))
 }
 
 /// Most bytes of environments and history texts that one plan may hold. Both repeat what came
@@ -98,6 +99,8 @@ struct Lowering<'a> {
     images: &'a dyn ImageConfigs,
     /// The platform of the target.
     platform: Platform,
+    /// In seconds since 1970.
+    source_date_epoch: Option<i64>,
     globals: Globals,
     stages: StageTable,
     /// The final state of each stage that was lowered.
@@ -141,7 +144,7 @@ impl Lowering<'_> {
         Ok(self.lowered[target].clone().expect("the stack is empty once the target is lowered"))
     }
 
-    fn finish(self, target: usize, state: &State, source_date_epoch: Option<i64>) -> Plan {
+    fn finish(self, target: usize, state: &State) -> Plan {
         let mut config = state.config.clone();
         let labels = self.options.labels.iter().map(|(key, value)| (key.clone(), value.clone()));
         config.config.labels.extend(labels);
@@ -166,7 +169,7 @@ impl Lowering<'_> {
             unused_build_args: self.unused_build_args(),
             graph: self.graph,
             warnings: self.warnings,
-            source_date_epoch,
+            source_date_epoch: self.source_date_epoch,
         }
     }
 

@@ -225,6 +225,7 @@ fn visible(path: &str) -> Copy {
         unpack: false,
         link: false,
         parents: false,
+        created: None,
     }
 }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod dot;
+pub mod git_ref;
 pub mod graph;
 mod image_configs;
 mod lower;
@@ -14,6 +15,7 @@ pub mod mount;
 pub mod op;
 mod options;
 mod plan;
+mod url;
 
 pub use dot::dot;
 pub use graph::{Graph, Vertex, VertexId};
@@ -21,3 +23,4 @@ pub use image_configs::{ImageConfigs, ImageError, ResolvedImage};
 pub use lower::lower;
 pub use options::{NoCache, Options};
 pub use plan::Plan;
+pub use url::without_passwords;

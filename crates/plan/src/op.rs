@@ -4,16 +4,17 @@
 //! changes (absent on scratch), further inputs are what it reads. Nothing in here depends on the
 //! machine, so an op is what cache keys are made of.
 
-use rbuild_types::{Platform, Reference};
+use rbuild_types::{Digest, Platform, Reference};
 use serde::{Deserialize, Serialize};
 
+use crate::git_ref::CheckoutTime;
 use crate::mount::Mount;
 
 /// One unit of work that makes or changes a root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum Op {
-    /// The root filesystem of an image, or of one layer list: no inputs.
+    /// A tree that comes from elsewhere: no inputs.
     Source(Source),
     /// Runs a process in input 0.
     Run(Run),
@@ -23,7 +24,7 @@ pub enum Op {
     Mkdir(Mkdir),
 }
 
-/// Where a root filesystem comes from.
+/// Where a tree comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "source", rename_all = "lowercase")]
 pub enum Source {
@@ -34,6 +35,43 @@ pub enum Source {
         /// The platform picked from an index.
         platform: Platform,
     },
+    /// A file behind a URL: a tree with that one file in its root.
+    Http(Http),
+    /// Files of a git repository.
+    Git(Git),
+}
+
+/// A file to be downloaded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Http {
+    /// As written.
+    pub url: String,
+    /// The file's name in the tree.
+    pub name: String,
+    /// `--checksum`: the only content that is taken.
+    pub checksum: Option<Digest>,
+}
+
+/// A checkout of a git repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Git {
+    /// URL of the repository.
+    pub remote: String,
+    /// Commit, tag or branch; empty for the remote's default branch.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// Hexadecimal digits that the commit's hash begins with.
+    pub checksum: Option<String>,
+    /// The directory of the repository that becomes the tree; empty for all of it.
+    pub subdir: String,
+    /// Whether `.git` is in the tree.
+    pub keep_git_dir: bool,
+    /// Whether submodules are checked out too.
+    pub submodules: bool,
+    /// Which times files get.
+    pub mtime: CheckoutTime,
+    /// Whether the checksum is fetched without asking what the reference is.
+    pub fetch_by_commit: bool,
 }
 
 /// Index of an input of the vertex, into [`crate::graph::Vertex::inputs`].
@@ -105,8 +143,8 @@ pub struct Copy {
     pub chmod: Option<String>,
     /// `--exclude` patterns.
     pub exclude: Vec<String>,
-    /// `ADD`: archives among local files are unpacked unless told otherwise.
-    pub unpack: bool,
+    /// Which archives are unpacked.
+    pub unpack: Unpack,
     /// `--link`: an independent layer.
     pub link: bool,
     /// `--parents`: keep the source's directories. The paths of the sources then may hold one
@@ -116,6 +154,18 @@ pub struct Copy {
     /// written in the Dockerfile), in seconds since 1970: `SOURCE_DATE_EPOCH`; else now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
+}
+
+/// Which archives among the sources of a copy are unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unpack {
+    /// None: `COPY`, and `ADD --unpack=false`.
+    None,
+    /// Those of the build context: `ADD`.
+    Local,
+    /// Downloaded ones too: `ADD --unpack`.
+    All,
 }
 
 /// One source of a copy.

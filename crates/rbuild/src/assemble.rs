@@ -97,6 +97,7 @@ fn base_of(plan: &Plan, images: &ImageSource<'_>) -> Result<Option<Arc<Resolved>
             Op::Source(Source::Image { reference, platform }) => {
                 return Ok(Some(images.pinned(reference, platform)?));
             }
+            Op::Source(Source::Http(_) | Source::Git(_)) => false,
             Op::Run(run) => run.has_root,
             Op::Copy(copy) => copy.has_root,
             Op::Mkdir(mkdir) => mkdir.has_root,

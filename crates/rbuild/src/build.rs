@@ -12,6 +12,7 @@ use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
 use crate::engine::random_id;
 use crate::sources::context::{self, Text};
 use crate::sources::image::ImageSource;
+use crate::sources::remote::RemoteSources;
 use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export, unused};
 
 impl Engine {
@@ -87,6 +88,7 @@ impl Engine {
             store: &self.store,
             pool: self.pool()?,
             images,
+            remotes: &RemoteSources::new(self, &request.secrets),
             context: context.as_ref(),
             helper: &helper,
             resolv_conf: &resolv_conf,

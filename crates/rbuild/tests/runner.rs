@@ -12,6 +12,7 @@ mod build_cold;
 mod build_concurrent;
 mod build_export;
 mod build_failure;
+mod build_http;
 mod build_images;
 mod build_mounts;
 mod build_registry;
@@ -20,6 +21,7 @@ mod child;
 mod container_run;
 mod exported;
 mod support;
+mod web;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -37,12 +39,13 @@ macro_rules! tests {
 }
 use tests;
 
-const MODULES: [(&str, &[Test]); 10] = [
+const MODULES: [(&str, &[Test]); 11] = [
     ("build_cache", build_cache::TESTS),
     ("build_cold", build_cold::TESTS),
     ("build_concurrent", build_concurrent::TESTS),
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
+    ("build_http", build_http::TESTS),
     ("build_images", build_images::TESTS),
     ("build_mounts", build_mounts::TESTS),
     ("build_registry", build_registry::TESTS),
@@ -80,7 +83,7 @@ fn every_file_is_a_module() {
     let names = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
     let files: BTreeSet<String> = names
         .filter_map(|name| name.to_str()?.strip_suffix(".rs").map(str::to_owned))
-        .filter(|name| !["runner", "support", "child", "exported"].contains(&name.as_str()))
+        .filter(|name| !["runner", "support", "child", "exported", "web"].contains(&name.as_str()))
         .collect();
     let listed = MODULES.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(files, listed);

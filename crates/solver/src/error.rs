@@ -80,6 +80,9 @@ pub enum StepError {
     /// A base image could not be had.
     #[error(transparent)]
     Image(Box<dyn std::error::Error + Send + Sync>),
+    /// A file behind a URL or a git repository could not be had.
+    #[error(transparent)]
+    Remote(Box<dyn std::error::Error + Send + Sync>),
     /// The store cannot be used.
     #[error(transparent)]
     Store(CacheError),

@@ -38,6 +38,11 @@ pub(crate) fn source(diff_ids: &[Digest]) -> Key {
     Key::of(json!({ "op": "source", "diff_ids": diff_ids }))
 }
 
+/// The key of a tree that was fetched: what identifies its content.
+pub(crate) fn remote(identity: &Value) -> Key {
+    Key::of(json!({ "op": "remote", "identity": identity }))
+}
+
 /// The key of a step that reads nothing but its root filesystem (and, for RUN, bind mounts with
 /// the given content digests).
 pub(crate) fn step(op: &Op, root: Option<Digest>, content: &[Digest]) -> Key {

@@ -18,4 +18,4 @@ pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
 pub use layer::Layer;
 pub use schedule::{Policy, Solution, solve, this_program};
 pub use steps::nothing;
-pub use world::{Context, Images, RememberedDigests, Secrets, World};
+pub use world::{Context, Images, RememberedDigests, Remotes, Secrets, World};

@@ -1,4 +1,4 @@
-//! What steps may touch, by reference: the store, the context, images, the helper.
+//! What steps may touch, by reference: the store, the context, images, remote sources, the helper.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use rbuild_cache::{SnapshotId, StatCache, Store};
 use rbuild_parser::ignore_file::Patterns;
+use rbuild_plan::op::Source;
 use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Digest, Platform, Reference};
 
@@ -21,6 +22,8 @@ pub struct World<'a> {
     pub pool: &'a rayon::ThreadPool,
     /// Base images.
     pub images: &'a dyn Images,
+    /// URLs and git repositories.
+    pub remotes: &'a dyn Remotes,
     /// The build context, if there is one.
     pub context: Option<&'a Context>,
     /// The program to start as the sandbox helper.
@@ -52,6 +55,16 @@ pub trait Images: Sync {
     ) -> Result<Vec<SnapshotId>, StepError>;
 }
 
+/// Gives the trees of remote sources. Implemented by the engine.
+pub trait Remotes: Sync {
+    /// What the source is now, as far as that decides over its content: a part of the keys of
+    /// all that read it. May ask a server, and may fetch.
+    fn identify(&self, source: &Source, ctx: Ctx<'_>) -> Result<serde_json::Value, StepError>;
+
+    /// Makes sure that the tree that was identified before is in the store.
+    fn fetch(&self, source: &Source, ctx: Ctx<'_>) -> Result<SnapshotId, StepError>;
+}
+
 /// Secrets of a build. Without `Debug` output of the values on purpose.
 #[derive(Clone, Default)]
 pub struct Secrets(BTreeMap<String, Vec<u8>>);
@@ -63,7 +76,7 @@ impl Secrets {
     }
 
     /// The value of one.
-    pub(crate) fn get(&self, id: &str) -> Option<&Vec<u8>> {
+    pub fn get(&self, id: &str) -> Option<&Vec<u8>> {
         self.0.get(id)
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rbuild_parser::ignore_file::Patterns;
-use rbuild_plan::op::{Copy, CopySource};
+use rbuild_plan::op::{Copy, CopySource, Unpack};
 use rbuild_rooted::{FileKind, Root, Time};
 use rbuild_solver::copy::{
     Applied, ArchiveOptions, Archives, CopyError, DigestCache, FileStamp, OwnerRule, Ownership,
@@ -185,7 +185,7 @@ fn copy(words: &[&str]) -> Copy {
         chown: None,
         chmod: None,
         exclude: Vec::new(),
-        unpack: false,
+        unpack: Unpack::None,
         link: false,
         parents: false,
         created: None,
@@ -689,7 +689,7 @@ fn archives_are_unpacked_by_add_only() {
     world.archives = true;
     fs::write(world.src("one"), "archive1").unwrap();
     fs::write(world.src("two"), "archive2").unwrap();
-    let add = |words: &[&str]| Copy { unpack: true, ..copy(words) };
+    let add = |words: &[&str]| Copy { unpack: Unpack::Local, ..copy(words) };
     world.copy(&add(&["one", "two", "noslash"])).unwrap();
     world.copy(&add(&["*", "all/"])).unwrap();
     world.copy(&Copy { chown: Some("app".into()), ..add(&["one", "owned"]) }).unwrap();

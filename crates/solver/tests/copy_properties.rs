@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use rbuild_parser::ignore_file::Patterns;
-use rbuild_plan::op::{Copy, CopySource};
+use rbuild_plan::op::{Copy, CopySource, Unpack};
 use rbuild_rooted::{Root, Time};
 use rbuild_solver::copy::{OwnerRule, Ownership, Selection, SourceTree, Target, apply, select};
 use rbuild_types::{CancelToken, Digest};
@@ -24,7 +24,7 @@ fn op(sources: Vec<String>, destination: &str) -> Copy {
         chown: None,
         chmod: None,
         exclude: Vec::new(),
-        unpack: false,
+        unpack: Unpack::None,
         link: false,
         parents: false,
         created: None,

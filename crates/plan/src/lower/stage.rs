@@ -7,8 +7,9 @@ use rbuild_types::{Diagnostic, History, ImageConfig, Platform, Span};
 use super::environment::Variables;
 use super::{Lowering, Stop};
 use crate::graph::{Vertex, VertexId};
-use crate::op::Op;
+use crate::op::{Op, Source};
 use crate::options::NoCache;
+use crate::url::without_passwords;
 
 /// What a stage is at some line, and what a stage built upon it begins with.
 #[derive(Debug, Clone)]
@@ -205,6 +206,9 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         let keyword = text.find(|letter: char| letter.is_whitespace()).unwrap_or(text.len());
         let upper = text[..keyword].to_uppercase();
         let mut text = format!("{upper}{}", self.state.variables.display(&text[keyword..]));
+        if matches!(instruction.kind, InstructionKind::Add(_)) {
+            text = without_passwords(&text);
+        }
         if let InstructionKind::Run(run) = &instruction.kind
             && let [heredoc] = run.heredocs.as_slice()
         {
@@ -218,6 +222,19 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             }
         };
         self.add_vertex(op, inputs.list, &text, span);
+    }
+
+    /// Adds the vertex of a remote source, which is no step of the stage: `[i/n]` leaves it out.
+    pub(super) fn add_source(&mut self, source: Source, name: &str, span: Span) -> VertexId {
+        let vertex = Vertex {
+            op: Op::Source(source),
+            inputs: Vec::new(),
+            name: format!("fetch {name}"),
+            span: Some(span),
+            stage: self.plan.stages.name(self.index).to_owned(),
+            no_cache: false,
+        };
+        self.plan.graph.add(vertex)
     }
 
     /// Adds a vertex and makes it the stage's root filesystem.

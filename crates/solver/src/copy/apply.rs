@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rayon::prelude::*;
-use rbuild_plan::op::{Copy, CopySource};
+use rbuild_plan::op::{Copy, CopySource, Unpack};
 use rbuild_rooted::{FileKind, Follow, Root, Time};
 use rbuild_types::{CancelToken, Digest};
 
@@ -23,7 +23,7 @@ use super::error::CopyError;
 use super::level::{Attributes, Level, dress, inherits_group, open_file, open_source};
 use super::place::{DirTimes, FilePlace, Place, failed};
 use super::select::{ItemKind, Selection};
-use super::tree::{Dir, Entry, SourceTree, shown};
+use super::tree::{Dir, Entry, OwnerRule, SourceTree, shown};
 
 /// Resolves the text of `--chown` to user and group; an error says why it cannot.
 pub type LookupOwner<'a> = &'a dyn Fn(&str) -> Result<(u32, u32), String>;
@@ -272,7 +272,13 @@ impl Writer<'_> {
         entry: &Entry,
     ) -> Result<bool, CopyError> {
         let Some(archives) = self.target.archives else { return Ok(false) };
-        if !self.op.unpack || entry.kind != FileKind::Regular || entry.made_up {
+        // What is no context and may be an archive was downloaded.
+        let wanted = match self.op.unpack {
+            Unpack::None => false,
+            Unpack::Local => tree.owner == OwnerRule::Context,
+            Unpack::All => true,
+        };
+        if !wanted || entry.kind != FileKind::Regular || entry.made_up {
             return Ok(false);
         }
         let path = directory.join(&entry.name);

@@ -25,6 +25,11 @@ pub(super) enum Message {
         vertex: VertexId,
         result: Result<Vec<Digest>, StepError>,
     },
+    /// What a remote source is now.
+    Identified {
+        vertex: VertexId,
+        result: Result<serde_json::Value, StepError>,
+    },
     Unpacked {
         vertex: VertexId,
         result: Result<Vec<SnapshotId>, StepError>,
@@ -73,16 +78,21 @@ impl<'env> Coordinator<'_, 'env> {
     }
 
     pub(super) fn unpack(&mut self, id: VertexId) -> Result<(), SolveError> {
-        let Op::Source(Source::Image { reference, platform }) = self.op(id) else {
-            return Ok(());
-        };
+        let Op::Source(source) = self.op(id) else { return Ok(()) };
         self.node_mut(id).unpacking = true;
         self.start_clock(id);
-        let (images, ctx) = (self.world.images, self.ctx);
-        let cancel = self.cancel;
+        let (world, ctx, cancel) = (self.world, self.ctx, self.cancel);
         self.spawn(move || {
             let ctx = Ctx::new(ctx.progress, cancel);
-            Message::Unpacked { vertex: id, result: images.unpack(reference, platform, ctx) }
+            let result = match source {
+                Source::Image { reference, platform } => {
+                    world.images.unpack(reference, platform, ctx)
+                }
+                Source::Http(_) | Source::Git(_) => {
+                    world.remotes.fetch(source, ctx).map(|tree| vec![tree])
+                }
+            };
+            Message::Unpacked { vertex: id, result }
         })
     }
 

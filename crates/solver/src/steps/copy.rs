@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use rbuild_cache::SnapshotId;
-use rbuild_plan::op::{Copy, CopySource};
+use rbuild_plan::op::{Copy, CopySource, Unpack};
 use rbuild_rooted::Root;
 use rbuild_sandbox::linux::user;
 use rbuild_types::{CancelToken, Cancelled, Digest};
@@ -126,7 +126,7 @@ pub(crate) fn execute(
             user::lookup_owner(text, &passwd, &group).map_err(|error| error.to_string())
         };
         let tars = Tars(job.cancel);
-        let archives: Option<&dyn Archives> = if op.unpack { Some(&tars) } else { None };
+        let archives: Option<&dyn Archives> = (op.unpack != Unpack::None).then_some(&tars as _);
         let target =
             Target { root, lookup_owner: &lookup_owner, archives, ownership: Ownership::Set };
         let tree_of = |source: &CopySource| trees.tree_of(source);

@@ -75,8 +75,7 @@ impl Job<'_> {
             Op::Copy(copy) => Ok(copy::execute(self, copy, &root)?),
             Op::Mkdir(mkdir) => Ok(mkdir::execute(self, mkdir, &root)?),
             Op::Source(_) => {
-                Err(StepError::Missing("an image source is unpacked, not executed".to_owned())
-                    .into())
+                Err(StepError::Missing("a source is unpacked, not executed".to_owned()).into())
             }
         }
     }

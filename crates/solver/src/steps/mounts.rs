@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use rbuild_cache::{Scratch, StepLock};
 use rbuild_plan::mount::{CacheMount, MountKind, MountRoot, MountSource, Sharing};
-use rbuild_plan::op::{Copy, CopySource, Run};
+use rbuild_plan::op::{Copy, CopySource, Run, Unpack};
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
 use rbuild_sandbox::InjectedFile;
 use rbuild_snapshot::Active;
@@ -222,7 +222,7 @@ fn visible(path: &str) -> Copy {
         chown: None,
         chmod: None,
         exclude: Vec::new(),
-        unpack: false,
+        unpack: Unpack::None,
         link: false,
         parents: false,
         created: None,

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod dot;
+mod entitlement;
+mod extra_host;
 pub mod graph;
 mod image_configs;
 mod lower;
@@ -14,10 +16,16 @@ pub mod mount;
 pub mod op;
 mod options;
 mod plan;
+mod size;
+mod ulimit;
 
 pub use dot::dot;
+pub use entitlement::{Entitlement, UnknownEntitlement};
+pub use extra_host::{ExtraHost, HOST_GATEWAY, InvalidExtraHost};
 pub use graph::{Graph, Vertex, VertexId};
 pub use image_configs::{ImageConfigs, ImageError, ResolvedImage};
 pub use lower::lower;
 pub use options::{NoCache, Options};
 pub use plan::Plan;
+pub use size::ram_in_bytes;
+pub use ulimit::{InvalidUlimit, Ulimit};

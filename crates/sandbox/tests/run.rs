@@ -441,12 +441,12 @@ fn nothing_keeps_a_privileged_process_in() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Directories of ours in any hierarchy of control groups.
-fn groups() -> Vec<PathBuf> {
+/// Directories below a group in any hierarchy.
+fn groups(parent: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let hierarchies = fs_err::read_dir("/sys/fs/cgroup").unwrap().flatten();
     let tops = hierarchies.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
-    for parent in tops.map(|top| top.join("rbuild-test")).filter(|parent| parent.exists()) {
+    for parent in tops.map(|top| top.join(parent)).filter(|parent| parent.exists()) {
         let entries = fs_err::read_dir(&parent).unwrap().flatten().map(|entry| entry.path());
         found.extend(entries.filter(|path| path.is_dir()));
         found.push(parent);
@@ -454,11 +454,11 @@ fn groups() -> Vec<PathBuf> {
     found
 }
 
-fn limited(script: &str) -> Spec {
+fn limited(parent: &str, script: &str) -> Spec {
     let resources = Resources {
         memory: Some(16 << 20),
         cpu_shares: Some(512),
-        cgroup_parent: Some("/rbuild-test".to_owned()),
+        cgroup_parent: Some(format!("/{parent}")),
         ..Resources::default()
     };
     Spec { resources, ..spec(&["sh", "-c", script]) }
@@ -479,12 +479,14 @@ fn memory_that_is_used_up_is_named() -> Result<(), Failed> {
     if !can_limit() {
         return Ok(());
     }
+    const MEMORY: &str = "rbuild-test-memory";
     let base = Base::new();
     // The shell's own exit code says nothing of the reason.
     let hungry = "x=x; while :; do x=$x$x$x$x; done; exit 3";
-    let (exit, written) = run(&base, limited(hungry));
+    let (exit, written) = run(&base, limited(MEMORY, hungry));
     assert_eq!(exit.unwrap(), Exit::OutOfMemory(137), "{written}");
-    let (exit, written) = run(&base, limited(&format!("sh -c '{hungry}'; echo $?; exit 3")));
+    let (exit, written) =
+        run(&base, limited(MEMORY, &format!("sh -c '{hungry}'; echo $?; exit 3")));
     assert_eq!(
         (exit.unwrap(), written.ends_with("137\n")),
         (Exit::OutOfMemory(3), true),
@@ -492,12 +494,12 @@ fn memory_that_is_used_up_is_named() -> Result<(), Failed> {
     );
     // What somebody else died of is no shortage of memory.
     // What is killed otherwise is no shortage of memory.
-    let (exit, written) = run(&base, limited("sh -c 'kill -9 $$'; exit 5"));
+    let (exit, written) = run(&base, limited(MEMORY, "sh -c 'kill -9 $$'; exit 5"));
     assert_eq!(exit.unwrap(), Exit::Code(5), "{written}");
-    let (exit, written) = run(&base, limited("cat /proc/self/cgroup; exit 4"));
+    let (exit, written) = run(&base, limited(MEMORY, "cat /proc/self/cgroup; exit 4"));
     assert_eq!(exit.unwrap(), Exit::Code(4));
     assert!(!written.contains("rbuild"), "{written}");
-    assert_eq!(groups(), Vec::<PathBuf>::new());
+    assert_eq!(groups(MEMORY), Vec::<PathBuf>::new());
     Ok(())
 }
 
@@ -505,22 +507,31 @@ fn groups_go_with_their_process() -> Result<(), Failed> {
     if !can_limit() {
         return Ok(());
     }
+    const KILLED: &str = "rbuild-test-killed";
     let base = Base::new();
     let active = base.active("step");
-    let sleeping = launch(limited("echo up; sleep 77"), active.mount()?, Stdio::Capture);
+    let sleeping = launch(limited(KILLED, "echo up; sleep 77"), active.mount()?, Stdio::Capture);
     let running = sleeping.start()?;
     let deadline = Instant::now() + Duration::from_secs(10);
     let entered = || {
-        let ours = groups().into_iter().map(|group| group.join("cgroup.procs"));
+        let ours = groups(KILLED).into_iter().map(|group| group.join("cgroup.procs"));
         ours.flat_map(fs_err::read_to_string).any(|text| !text.is_empty())
     };
     while !entered() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(entered());
+    let text = |file: &str| {
+        let found = groups(KILLED).into_iter().map(|group| group.join(file));
+        found.flat_map(fs_err::read_to_string).map(|text| text.trim().to_owned()).next()
+    };
+    let memory = text("memory.limit_in_bytes").or_else(|| text("memory.max"));
+    assert_eq!(memory.as_deref(), Some("16777216"));
+    let shares = text("cpu.shares").or_else(|| text("cpu.weight"));
+    assert!(["512", "20"].contains(&shares.as_deref().unwrap()), "{shares:?}");
     // As when the engine is killed: its end of the line closes.
     drop(running);
-    assert_eq!(groups(), Vec::<PathBuf>::new());
+    assert_eq!(groups(KILLED), Vec::<PathBuf>::new());
     active.finish()?;
     Ok(())
 }

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod dot;
+mod entitlement;
+mod extra_host;
 pub mod git_ref;
 pub mod graph;
 mod image_configs;
@@ -15,12 +17,18 @@ pub mod mount;
 pub mod op;
 mod options;
 mod plan;
+mod size;
+mod ulimit;
 mod url;
 
 pub use dot::dot;
+pub use entitlement::{Entitlement, UnknownEntitlement};
+pub use extra_host::{ExtraHost, HOST_GATEWAY, InvalidExtraHost};
 pub use graph::{Graph, Vertex, VertexId};
 pub use image_configs::{ImageConfigs, ImageError, ResolvedImage};
 pub use lower::lower;
 pub use options::{NoCache, Options};
 pub use plan::Plan;
+pub use size::ram_in_bytes;
+pub use ulimit::{InvalidUlimit, Ulimit};
 pub use url::without_passwords;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::git_ref::CheckoutTime;
 use crate::mount::Mount;
+use crate::{ExtraHost, Ulimit};
 
 /// One unit of work that makes or changes a root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -100,6 +101,35 @@ pub struct Run {
     pub hostname: String,
     /// `--mount`, in the order to be mounted.
     pub mounts: Vec<Mount>,
+    /// Whether the process is restricted.
+    #[serde(default, skip_serializing_if = "Security::is_sandbox")]
+    pub security: Security,
+    /// Names in `/etc/hosts`; their addresses are kept out of the key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Limits of the process, where they are not those of the engine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+    /// Bytes of `/dev/shm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<u64>,
+}
+
+/// How a process is restricted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Security {
+    /// As Docker restricts a container.
+    #[default]
+    Sandbox,
+    /// With all capabilities and devices, without a filter of system calls.
+    Insecure,
+}
+
+impl Security {
+    fn is_sandbox(&self) -> bool {
+        *self == Self::Sandbox
+    }
 }
 
 /// A file that exists only while a process runs.

@@ -237,6 +237,13 @@ fn step_names() {
     );
     let named = plan("FROM scratch AS s\nRUN <<EOF\necho hi\necho ho\nEOF\n");
     assert_eq!(names(&named), ["[s 1/1] RUN <<EOF (echo hi...)"]);
+    // What a secret would show is not known here, and a variable of its name is not meant.
+    let mount = "--mount=type=secret,id=s,env=T";
+    let secret = plan(&format!("FROM scratch\nENV T=t\nRUN {mount} x $T ${{T}} $TT\nRUN x $T"));
+    assert_eq!(
+        names(&secret),
+        [format!("[1/2] RUN {mount} x **** **** $TT"), "[2/2] RUN x t".to_owned()]
+    );
     let many = "RUN x\n".repeat(10);
     assert_eq!(names(&plan(&format!("FROM scratch\n{many}")))[0], "[ 1/10] RUN x");
 }
@@ -458,7 +465,8 @@ fn wrong_values() {
         ("STOPSIGNAL NOPE", "invalid signal: NOPE"),
         ("EXPOSE 80/foo", "invalid port: \"80/foo\": invalid proto: foo"),
         ("ARG e=\"\"\nVOLUME $e", "VOLUME specified can not be an empty string"),
-        ("RUN --security=insecure x", "RUN --security=insecure is not supported yet"),
+        ("RUN --security=insecure x", "security.insecure is not allowed"),
+        ("RUN --device=a.b/c=d x", "device=a.b/c=d is not allowed"),
         ("WORKDIR /${N:?must}", "failed to process \"/${N:?must}\": N: must"),
         ("RUN --mount=target=/ x", "invalid mount target \"/\""),
         (

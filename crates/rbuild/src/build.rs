@@ -31,6 +31,9 @@ impl Engine {
         let summary = Summary::new(progress);
         let ctx = Ctx::new(&summary, cancel);
         let tags = tags(request)?;
+        if let Some(message) = request.resources.problem() {
+            return Err(BuildError::Request { message });
+        }
         let _lease = self.store.lease()?;
         let text = context::read_dockerfile(request)?;
         let dockerfile = parse(&text, ctx)?;
@@ -93,6 +96,8 @@ impl Engine {
             helper: &helper,
             resolv_conf: &resolv_conf,
             secrets: &request.secrets,
+            ssh: &request.ssh,
+            resources: &request.resources,
             log_directory: log_directory.get(..16).unwrap_or(&log_directory),
         };
         let policy = Policy {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rbuild_plan::{NoCache, Options};
-use rbuild_solver::Secrets;
+use rbuild_sandbox::Resources;
+use rbuild_solver::{Secrets, SshAgents};
 use rbuild_types::Platform;
 
 /// One build. [`BuildRequest::new`] and the methods that follow cover the common case; the fields
@@ -18,6 +19,10 @@ pub struct BuildRequest {
     pub options: Options,
     /// Secrets of `RUN --mount=type=secret`, by id.
     pub secrets: Secrets,
+    /// Agents of `RUN --mount=type=ssh`, by id.
+    pub ssh: SshAgents,
+    /// What each step may use; in no key.
+    pub resources: Resources,
     /// Steps that run at once; `None` is twice the number of processors, and four at least.
     pub jobs: Option<usize>,
     /// Names given to the image in the store.
@@ -106,6 +111,8 @@ impl BuildRequest {
             dockerfile: DockerfileInput::Default,
             options: Options::default(),
             secrets: Secrets::default(),
+            ssh: SshAgents::default(),
+            resources: Resources::default(),
             jobs: None,
             tags: Vec::new(),
             outputs: Vec::new(),

@@ -87,7 +87,7 @@ impl Engine {
             }
             spec.mounts.push(Mount {
                 target: volume.target.clone(),
-                source: MountSource::Detached(descriptors.len()),
+                source: MountSource::whole(descriptors.len()),
                 read_only: volume.read_only,
             });
             descriptors.push(rbuild_snapshot::bind(&path)?);

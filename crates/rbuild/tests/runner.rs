@@ -16,6 +16,7 @@ mod build_http;
 mod build_images;
 mod build_mounts;
 mod build_registry;
+mod build_resources;
 mod build_steps;
 mod child;
 mod container_run;
@@ -39,7 +40,7 @@ macro_rules! tests {
 }
 use tests;
 
-const MODULES: [(&str, &[Test]); 11] = [
+const MODULES: &[(&str, &[Test])] = &[
     ("build_cache", build_cache::TESTS),
     ("build_cold", build_cold::TESTS),
     ("build_concurrent", build_concurrent::TESTS),
@@ -49,6 +50,7 @@ const MODULES: [(&str, &[Test]); 11] = [
     ("build_images", build_images::TESTS),
     ("build_mounts", build_mounts::TESTS),
     ("build_registry", build_registry::TESTS),
+    ("build_resources", build_resources::TESTS),
     ("build_steps", build_steps::TESTS),
     ("container_run", container_run::TESTS),
 ];

@@ -62,6 +62,20 @@ pub enum StepError {
         /// The shell's number: the exit code, or 128 and the signal.
         code: i32,
     },
+    /// The kernel killed the process, or one that it had started, because the memory that steps
+    /// may use was used up.
+    #[error(
+        "process {process:?} did not complete successfully: exit code: {code}: out of memory \
+         (steps are limited to {memory} bytes)"
+    )]
+    OutOfMemory {
+        /// As for `Exit`.
+        process: String,
+        /// As for `Exit`.
+        code: i32,
+        /// The limit in bytes.
+        memory: u64,
+    },
     /// The process could not be run.
     #[error(transparent)]
     Sandbox(SandboxError),

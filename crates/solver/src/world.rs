@@ -8,10 +8,12 @@ use rbuild_cache::{SnapshotId, StatCache, Store};
 use rbuild_parser::ignore_file::Patterns;
 use rbuild_plan::op::Source;
 use rbuild_rooted::Root;
+use rbuild_sandbox::Resources;
 use rbuild_types::{Ctx, Digest, Platform, Reference};
 
 use crate::copy::{DigestCache, FileStamp, OwnerRule, SourceTree};
 use crate::error::StepError;
+use crate::ssh_agent::SshAgents;
 
 /// Everything outside of the graph that a solve needs.
 #[derive(Clone, Copy)]
@@ -32,6 +34,10 @@ pub struct World<'a> {
     pub resolv_conf: &'a str,
     /// Values of secrets by id.
     pub secrets: &'a Secrets,
+    /// SSH agents that steps may use, by id.
+    pub ssh: &'a SshAgents,
+    /// What one step may use.
+    pub resources: &'a Resources,
     /// Directory below the store's `logs/` for the output of this build's steps.
     pub log_directory: &'a str,
 }

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use rbuild::{
-    BuildRequest, ContextInput, Destination, DockerfileInput, Network, NoCache, Output, Platform,
-    Pull,
+    BuildRequest, ContextInput, Destination, DockerfileInput, Entitlement, Network, NoCache,
+    Output, Platform, Pull,
 };
 
 use crate::args::flag_tables::OfBuild;
+use crate::args::limits::LimitArgs;
 use crate::args::other_flags::OtherFlags;
 use crate::args::progress::ProgressMode;
-use crate::args::{output, secret};
+use crate::args::{output, secret, ssh};
 use crate::environment::Environment;
 use crate::failure::Failure;
 
@@ -88,6 +89,16 @@ pub struct BuildArgs {
     /// Secret of `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE
     #[arg(long, value_name = "SECRET")]
     pub secret: Vec<String>,
+    /// Agent of `RUN --mount=type=ssh`: default, for that of SSH_AUTH_SOCK, or NAME=SOCKET
+    #[arg(long, value_name = "default|NAME[=SOCKET]")]
+    pub ssh: Vec<String>,
+    /// What a Dockerfile may have besides: network.host, security.insecure, device[=NAME]; may be
+    /// repeated
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub allow: Vec<String>,
+    /// Limits and surroundings of steps.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Steps to run at once [default: twice the processors, four at least]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
@@ -157,6 +168,13 @@ impl BuildArgs {
             (false, true) => NoCache::Off,
             (false, false) => NoCache::Stages(self.no_cache_filter.clone()),
         };
+        for text in &self.allow {
+            let entitlement = text.parse::<Entitlement>();
+            let entitlement =
+                entitlement.map_err(|error| Failure::usage(format!("--allow: {error}")))?;
+            options.allow.insert(entitlement);
+        }
+        self.limits.put_into(options)?;
         for label in &self.label {
             let (name, value) = label.split_once('=').unwrap_or((label, ""));
             options.labels.insert(name.to_owned(), value.to_owned());
@@ -177,6 +195,8 @@ impl BuildArgs {
             }
         }
         request.secrets = secret::read(&self.secret, environment)?;
+        request.ssh = ssh::agents(&self.ssh, environment)?;
+        request.resources = self.limits.resources()?;
         request.jobs = self.jobs.map(usize::from);
         request.pull = self.pull.into();
         request.tags.clone_from(&self.tag);
@@ -361,7 +381,7 @@ mod tests {
             Err(Failure::Usage { message, .. }) => message,
             other => panic!("{line}: {other:?}"),
         };
-        assert_eq!(refused("--ssh default ."), "--ssh is not supported yet".to_owned());
+        assert_eq!(refused("--squash ."), "--squash is not supported yet".to_owned());
         assert_eq!(
             refused("--provenance=mode=max ."),
             "--provenance=mode=max is not supported yet"

@@ -7,6 +7,7 @@ use rbuild_types::{Diagnostic, History, ImageConfig, Platform, Span};
 use super::environment::Variables;
 use super::{Lowering, Stop};
 use crate::graph::{Vertex, VertexId};
+use crate::mount::MountKind;
 use crate::op::{Op, Source};
 use crate::options::NoCache;
 use crate::url::without_passwords;
@@ -205,7 +206,9 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         let text = &instruction.text;
         let keyword = text.find(|letter: char| letter.is_whitespace()).unwrap_or(text.len());
         let upper = text[..keyword].to_uppercase();
-        let mut text = format!("{upper}{}", self.state.variables.display(&text[keyword..]));
+        let secrets = secret_variables(&op);
+        let mut text =
+            format!("{upper}{}", self.state.variables.display(&text[keyword..], &secrets));
         if matches!(instruction.kind, InstructionKind::Add(_)) {
             text = without_passwords(&text);
         }
@@ -287,6 +290,16 @@ impl Inputs {
             }
         }
     }
+}
+
+/// The variables that a process gets secrets in.
+fn secret_variables(op: &Op) -> Vec<&str> {
+    let Op::Run(run) = op else { return Vec::new() };
+    let variables = run.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Secret(secret) => secret.env.as_deref(),
+        _ => None,
+    });
+    variables.collect()
 }
 
 /// The first line of a here-document.

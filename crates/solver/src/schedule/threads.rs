@@ -114,6 +114,7 @@ impl<'env> Coordinator<'_, 'env> {
         let (world, op, cancel) = (self.world, self.op(id), self.cancel);
         let no_cache = self.graph.vertex(id).no_cache;
         let inputs = self.chains(id);
+        let input_keys = self.input_keys(id);
         let selection = self.node_mut(id).selection.take();
         // A step that must run shares nobody else's result.
         let key = self.key_of(Some(id)).filter(|_| !self.node(id).fresh);
@@ -124,8 +125,9 @@ impl<'env> Coordinator<'_, 'env> {
                 let _ = sender.send(Message::Output { vertex: id, stream, bytes });
             };
             let log_name = format!("{:04}.log", id.0);
-            let job =
-                Job { world, op, inputs, selection, cancel, output: &output, log_name, no_cache };
+            let output = &output;
+            #[rustfmt::skip]
+            let job = Job { world, op, inputs, input_keys, selection, cancel, output, log_name, no_cache };
             Message::Executed { vertex: id, result: execute_once(&job, key) }
         })
     }

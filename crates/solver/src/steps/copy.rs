@@ -47,6 +47,11 @@ impl<'a> Trees<'a> {
         Ok(Self { world, inputs })
     }
 
+    /// The root filesystem of an input, if the copy takes something from it.
+    pub(crate) fn root(&self, input: usize) -> Option<&Root> {
+        self.inputs.get(input)?.as_ref()
+    }
+
     fn tree_of<'t>(&'t self, source: &CopySource) -> Option<SourceTree<'t>> {
         match source {
             CopySource::Context { .. } => self.world.context.map(|context| context.tree()),

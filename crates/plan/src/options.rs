@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rbuild_types::Platform;
 
+use crate::named_context::NamedContexts;
 use crate::op::Network;
 
 /// The choices. [`Default`] is a build of the last stage for this machine.
@@ -27,6 +28,8 @@ pub struct Options {
     pub no_cache: NoCache,
     /// Host name of steps.
     pub hostname: String,
+    /// `--build-context`.
+    pub contexts: NamedContexts,
 }
 
 /// For which steps the cache may not be read.
@@ -53,6 +56,7 @@ impl Default for Options {
             no_cache: NoCache::Off,
             // BuildKit's name; Dockerfiles in the wild test for it.
             hostname: "buildkitsandbox".to_owned(),
+            contexts: NamedContexts::default(),
         }
     }
 }

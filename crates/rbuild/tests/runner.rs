@@ -10,6 +10,7 @@
 mod build_cache;
 mod build_cold;
 mod build_concurrent;
+mod build_context;
 mod build_export;
 mod build_failure;
 mod build_images;
@@ -37,10 +38,11 @@ macro_rules! tests {
 }
 use tests;
 
-const MODULES: [(&str, &[Test]); 10] = [
+const MODULES: [(&str, &[Test]); 11] = [
     ("build_cache", build_cache::TESTS),
     ("build_cold", build_cold::TESTS),
     ("build_concurrent", build_concurrent::TESTS),
+    ("build_context", build_context::TESTS),
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
     ("build_images", build_images::TESTS),

@@ -18,7 +18,6 @@ impl Table for OfBuild {
         flag("allow", Value, NotYet),
         flag("annotation", Value, NotYet),
         flag("attest", Value, NotYet),
-        flag("build-context", Value, NotYet),
         flag("builder", Value, NoMeaning),
         flag("cache-from", Value, NotYet),
         flag("cache-to", Value, NotYet),

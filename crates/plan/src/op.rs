@@ -75,6 +75,9 @@ pub struct Git {
     pub fetch_by_commit: bool,
 }
 
+/// Which local directory is meant: `None` is the build context, else that of `--build-context`.
+pub type ContextName = Option<String>;
+
 /// Index of an input of the vertex, into [`crate::graph::Vertex::inputs`].
 pub type InputIndex = usize;
 
@@ -202,8 +205,11 @@ pub enum Unpack {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "lowercase")]
 pub enum CopySource {
-    /// A path or pattern in the build context, absolute from the context's root.
+    /// A path or pattern in a local directory: the build context or a named one.
     Context {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: ContextName,
         /// Cleaned, with `/` in front; wildcards as written.
         path: String,
     },

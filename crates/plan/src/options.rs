@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rbuild_types::Platform;
 
+use crate::named_context::NamedContexts;
 use crate::op::Network;
 use crate::{Entitlement, ExtraHost, Ulimit};
 
@@ -36,6 +37,8 @@ pub struct Options {
     pub shm_size: Option<u64>,
     /// `--allow`: what steps may have besides.
     pub allow: BTreeSet<Entitlement>,
+    /// `--build-context`.
+    pub contexts: NamedContexts,
 }
 
 /// For which steps the cache may not be read.
@@ -66,6 +69,7 @@ impl Default for Options {
             ulimits: Vec::new(),
             shm_size: None,
             allow: BTreeSet::new(),
+            contexts: NamedContexts::default(),
         }
     }
 }

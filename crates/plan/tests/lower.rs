@@ -146,7 +146,7 @@ fn duplicate_args_keep_the_first_place() {
 fn copies_name_their_sources() {
     let plain = copy("FROM base\nWORKDIR /w\nCOPY a ./b/../c d/");
     let path = |source: &CopySource| match source {
-        CopySource::Context { path } => path.clone(),
+        CopySource::Context { context: None, path } => path.clone(),
         other => panic!("{other:?}"),
     };
     let paths: Vec<_> = plain.sources.iter().map(path).collect();
@@ -503,7 +503,9 @@ fn mounts() {
     assert_eq!(source.root, MountRoot::Input { input: 1 });
     assert_eq!(source.path, "/b");
     let two = mounts("RUN --mount=target=/a --mount=type=bind,rw,target=/b");
-    assert!(matches!(&two[0].kind, MountKind::Bind(source) if source.root == MountRoot::Context));
+    assert!(
+        matches!(&two[0].kind, MountKind::Bind(source) if source.root == MountRoot::Context { context: None })
+    );
     assert!(!two[1].read_only);
     let cache = &mounts("ARG d=/c/\nRUN --mount=type=cache,target=$d,sharing=locked,uid=7")[0];
     let MountKind::Cache(cache) = &cache.kind else { panic!() };

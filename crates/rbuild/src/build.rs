@@ -5,13 +5,15 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use rbuild_parser::ast::Dockerfile;
-use rbuild_plan::{Plan, lower};
+use rbuild_plan::{Options, Plan, lower};
 use rbuild_solver::{Policy, Solution, World, solve};
 use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
 
 use crate::engine::random_id;
-use crate::sources::context::{self, Text};
+use crate::sources::context::{self, Main};
+use crate::sources::dockerfile::{Text, read_dockerfile};
 use crate::sources::image::ImageSource;
+use crate::sources::named::{self, Named};
 use crate::sources::remote::RemoteSources;
 use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export, unused};
 
@@ -35,11 +37,15 @@ impl Engine {
             return Err(BuildError::Request { message });
         }
         let _lease = self.store.lease()?;
-        let text = context::read_dockerfile(request)?;
+        let mut named = named::settle(request)?;
+        let main = context::open_main(&self.store, request, ctx)?;
+        let text = read_dockerfile(request, main.as_ref())?;
         let dockerfile = parse(&text, ctx)?;
-        let images = ImageSource::new(self, request.pull, ctx);
-        let plan = plan(&text, &dockerfile, request, &images, ctx)?;
-        let solution = self.solve(&text, request, &plan, &images, ctx)?;
+        let layouts = std::mem::take(&mut named.layouts);
+        let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
+        let plan = plan(&text, &dockerfile, request, &named, &images, ctx)?;
+        let inputs = Inputs { text: &text, main: main.as_ref(), named: &named };
+        let solution = self.solve(&inputs, request, &plan, &images, ctx)?;
         let image = assemble::image(self, &plan, &solution, &images)?;
         for output in &request.outputs {
             export::write(self, output, &image, &solution, &tags, &images, ctx)?;
@@ -68,22 +74,27 @@ impl Engine {
     ) -> Result<String, BuildError> {
         let ctx = Ctx::new(progress, cancel);
         let _lease = self.store.lease()?;
-        let text = context::read_dockerfile(request)?;
+        let mut named = named::settle(request)?;
+        let main = context::open_main(&self.store, request, ctx)?;
+        let text = read_dockerfile(request, main.as_ref())?;
         let dockerfile = parse(&text, ctx)?;
-        let images = ImageSource::new(self, request.pull, ctx);
-        let plan = plan(&text, &dockerfile, request, &images, ctx)?;
+        let layouts = std::mem::take(&mut named.layouts);
+        let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
+        let plan = plan(&text, &dockerfile, request, &named, &images, ctx)?;
         Ok(rbuild_plan::dot(&plan))
     }
 
     fn solve(
         &self,
-        text: &Text,
+        inputs: &Inputs<'_>,
         request: &BuildRequest,
         plan: &Plan,
         images: &ImageSource<'_>,
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
-        let context = context::open(&self.store, request, text, ctx)?;
+        let Inputs { text, main, named } = inputs;
+        let directories = &named.directories;
+        let contexts = context::open(&self.store, request, *main, directories, text, ctx)?;
         let log_directory = random_id()?;
         let helper = self.helper();
         let resolv_conf = self.resolv_conf();
@@ -92,7 +103,8 @@ impl Engine {
             pool: self.pool()?,
             images,
             remotes: &RemoteSources::new(self, &request.secrets),
-            context: context.as_ref(),
+            context: contexts.main.as_ref(),
+            named: &contexts.named,
             helper: &helper,
             resolv_conf: &resolv_conf,
             secrets: &request.secrets,
@@ -107,15 +119,20 @@ impl Engine {
         };
         let solved = solve(&plan.graph, plan.target, world, &policy, ctx)
             .map_err(|error| BuildError::of_solve(error, &text.name, &text.text));
-        if let Some(context) = &context {
-            // Also after a failure: what was hashed need not be hashed again.
-            context.stamps.save()?;
-        }
+        // Also after a failure: what was hashed need not be hashed again.
+        contexts.save()?;
         if solved.is_err() {
             self.store.sync()?;
         }
         solved
     }
+}
+
+/// What a build reads.
+struct Inputs<'a> {
+    text: &'a Text,
+    main: Option<&'a Main>,
+    named: &'a Named,
 }
 
 /// Steps mostly wait, for the network or a compiler's own threads, so twice the processors; and
@@ -154,10 +171,12 @@ fn plan(
     text: &Text,
     dockerfile: &Dockerfile,
     request: &BuildRequest,
+    named: &Named,
     images: &ImageSource<'_>,
     ctx: Ctx<'_>,
 ) -> Result<Plan, BuildError> {
-    let lowered = lower(&text.text, dockerfile, &request.options, images);
+    let options = Options { contexts: named.names.clone(), ..request.options.clone() };
+    let lowered = lower(&text.text, dockerfile, &options, images);
     ctx.cancel.check()?;
     let mut plan = lowered.map_err(|diagnostics| wrong(text, diagnostics))?;
     for warning in std::mem::take(&mut plan.warnings) {
@@ -169,6 +188,9 @@ fn plan(
         ctx.report(Event::Warning(warning));
     }
     if let Some(warning) = unused::no_cache(&request.options.no_cache, dockerfile) {
+        ctx.report(Event::Warning(warning));
+    }
+    if let Some(warning) = unused::contexts(&plan.unused_contexts, dockerfile) {
         ctx.report(Event::Warning(warning));
     }
     Ok(plan)

@@ -40,6 +40,7 @@
 mod assemble;
 mod build;
 mod container;
+mod context_input;
 mod engine;
 mod error;
 mod export;
@@ -51,12 +52,12 @@ mod unused;
 mod volume;
 
 pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};
+pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
 pub use images::{HistoryLine, ImageDetails, RemovedImage};
 pub use request::{
-    BuildRequest, Built, BuiltImage, ContextInput, Destination, DockerfileInput, Output, Pull,
-    StepSummary,
+    BuildRequest, Built, BuiltImage, Destination, DockerfileInput, Output, Pull, StepSummary,
 };
 pub use volume::{Volume, VolumeSource};
 

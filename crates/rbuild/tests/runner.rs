@@ -10,6 +10,7 @@
 mod build_cache;
 mod build_cold;
 mod build_concurrent;
+mod build_context;
 mod build_export;
 mod build_failure;
 mod build_http;
@@ -44,6 +45,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_cache", build_cache::TESTS),
     ("build_cold", build_cold::TESTS),
     ("build_concurrent", build_concurrent::TESTS),
+    ("build_context", build_context::TESTS),
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
     ("build_http", build_http::TESTS),
@@ -68,7 +70,7 @@ fn main() {
         Ok(())
     })];
     for (module, tests) in MODULES {
-        for (name, test) in tests {
+        for (name, test) in *tests {
             let run = move || {
                 test();
                 Ok(())

@@ -72,7 +72,7 @@ pub(crate) fn copy(op: &Copy, root: Option<Digest>, content: Digest) -> Key {
         .iter()
         .map(|source| match source {
             CopySource::Inline { name, content } => json!({ "name": name, "content": content }),
-            CopySource::Context { path }
+            CopySource::Context { path, .. }
             | CopySource::Input { path, .. }
             | CopySource::Empty { path } => json!({ "path": path }),
         })

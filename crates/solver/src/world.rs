@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rbuild_cache::{SnapshotId, StatCache, Store};
@@ -28,6 +29,8 @@ pub struct World<'a> {
     pub remotes: &'a dyn Remotes,
     /// The build context, if there is one.
     pub context: Option<&'a Context>,
+    /// Directories that go by a name: `--build-context`.
+    pub named: &'a BTreeMap<String, Context>,
     /// The program to start as the sandbox helper.
     pub helper: &'a Path,
     /// What steps see as `/etc/resolv.conf`.
@@ -93,17 +96,21 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// A local build context.
+/// A directory that files are copied from: a local one, or what an archive was unpacked to.
 #[derive(Debug)]
 pub struct Context {
-    /// Where it is; trusted, since the user named it.
-    pub path: PathBuf,
+    /// Its name in messages: `context`, or `context` and the name that it goes by.
+    pub name: String,
     /// Its directory, held open.
     pub root: Root,
     /// The rules of its ignore file.
     pub ignore: Patterns,
-    /// Digests remembered from earlier builds.
-    pub stamps: RememberedDigests,
+    /// The name of that file.
+    pub ignore_file: String,
+    /// Whose copied files become.
+    pub owner: OwnerRule,
+    /// Digests remembered from earlier builds; of no use where the files are new each time.
+    pub stamps: Option<Arc<RememberedDigests>>,
 }
 
 impl Context {
@@ -112,9 +119,10 @@ impl Context {
         SourceTree {
             root: &self.root,
             ignore: Some(&self.ignore),
-            name: "context".to_owned(),
-            owner: OwnerRule::Context,
-            stamps: Some(&self.stamps),
+            ignore_file: &self.ignore_file,
+            name: self.name.clone(),
+            owner: self.owner,
+            stamps: self.stamps.as_deref().map(|stamps| stamps as &dyn DigestCache),
         }
     }
 }
@@ -160,7 +168,15 @@ impl DigestCache for RememberedDigests {
     }
 }
 
-impl World<'_> {
+impl<'a> World<'a> {
+    /// The directory that goes by this name; the build context has none.
+    pub(crate) fn context(&self, name: Option<&str>) -> Option<&'a Context> {
+        match name {
+            None => self.context,
+            Some(name) => self.named.get(name),
+        }
+    }
+
     /// The directories that overlay the given snapshots, bottom first.
     pub(crate) fn layer_paths(&self, chain: &[SnapshotId]) -> Vec<PathBuf> {
         chain.iter().map(|id| self.store.snapshots().path(id).join("fs")).collect()

@@ -18,7 +18,10 @@ use tempfile::TempDir;
 fn op(sources: Vec<String>, destination: &str) -> Copy {
     Copy {
         has_root: true,
-        sources: sources.into_iter().map(|path| CopySource::Context { path }).collect(),
+        sources: sources
+            .into_iter()
+            .map(|path| CopySource::Context { context: None, path })
+            .collect(),
         destination: destination.to_owned(),
         into_directory: true,
         chown: None,
@@ -36,7 +39,7 @@ fn pool() -> rayon::ThreadPool {
 }
 
 fn tree<'a>(root: &'a Root, ignore: Option<&'a Patterns>, owner: OwnerRule) -> SourceTree<'a> {
-    SourceTree { root, ignore, name: "context".into(), owner, stamps: None }
+    SourceTree { root, ignore, ignore_file: "", name: "context".into(), owner, stamps: None }
 }
 
 fn selected(root: &Root, op: &Copy, owner: OwnerRule) -> Selection {

@@ -16,7 +16,6 @@ impl Table for OfBuild {
     const FLAGS: &'static [Flag] = &[
         flag("annotation", Value, NotYet),
         flag("attest", Value, NotYet),
-        flag("build-context", Value, NotYet),
         flag("builder", Value, NoMeaning),
         flag("cache-from", Value, NotYet),
         flag("cache-to", Value, NotYet),

@@ -3,19 +3,12 @@
 use rbuild_parser::ast::{self, Instruction, InstructionKind, Text};
 use rbuild_types::{Diagnostic, Span};
 
+use super::from::Root;
 use super::remote::{self, Remote};
 use super::stage::{Inputs, Layer, StageLowering};
 use super::{Stop, path};
-use crate::graph::VertexId;
 use crate::op::{Copy, CopySource, Op, Unpack};
 use crate::url::without_passwords;
-
-/// Where the sources of one instruction lie.
-enum Root {
-    Context,
-    Vertex(VertexId),
-    Empty,
-}
 
 /// Highest mode: nine permission bits, setuid, setgid, sticky.
 const MAX_MODE: u32 = 0o7777;
@@ -118,15 +111,14 @@ impl StageLowering<'_, '_> {
     }
 
     fn source_root(&mut self, from: Option<&Text>) -> Result<Root, Stop> {
-        let Some(from) = from else { return Ok(Root::Context) };
+        let Some(from) = from else { return Ok(Root::Context(None)) };
         let span = self.place(from.span);
         if from.value.contains('$') {
             let message = "variable expansion is not supported for --from, define a new stage \
                            with FROM using ARG from global scope as a workaround";
             return Err(Diagnostic::error("from-variable", span, message).into());
         }
-        let vertex = self.plan.root_of(&from.value, self.index, span, "copy")?;
-        Ok(vertex.map_or(Root::Empty, Root::Vertex))
+        self.plan.root_of(&from.value, self.index, span, "copy")
     }
 
     fn inline_files(&mut self, heredocs: &[ast::Heredoc]) -> Result<Vec<CopySource>, Diagnostic> {
@@ -150,7 +142,7 @@ impl StageLowering<'_, '_> {
 
 fn source(root: &Root, path: String, inputs: &mut Inputs) -> CopySource {
     match root {
-        Root::Context => CopySource::Context { path },
+        Root::Context(context) => CopySource::Context { context: context.clone(), path },
         Root::Vertex(vertex) => CopySource::Input { input: inputs.number(*vertex), path },
         Root::Empty => CopySource::Empty { path },
     }

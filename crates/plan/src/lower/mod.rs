@@ -53,7 +53,7 @@ pub fn lower(
     let mut warnings = Vec::new();
     let globals =
         Globals::new(dockerfile, options, &platform, target).map_err(|error| vec![error])?;
-    let stages = StageTable::new(dockerfile, options, &globals, &mut warnings)?;
+    let stages = StageTable::new(dockerfile, options, &platform, &globals, &mut warnings)?;
     let source_date_epoch =
         epoch::source_date_epoch(dockerfile, options, &globals).map_err(|error| vec![error])?;
     let mut lowering = Lowering {
@@ -69,6 +69,7 @@ pub fn lower(
         warnings,
         known_images: HashMap::new(),
         declared: BTreeSet::new(),
+        used_contexts: BTreeSet::new(),
         room: MAX_PLAN,
     };
     let state = lowering.run(target)?;
@@ -111,6 +112,8 @@ struct Lowering<'a> {
     known_images: HashMap<(Reference, Platform), ResolvedImage>,
     /// Names that some `ARG` of a trigger declared.
     declared: BTreeSet<String>,
+    /// Names of `--build-context` that something stands for.
+    used_contexts: BTreeSet<String>,
     /// What is left of [`MAX_PLAN`].
     room: usize,
 }
@@ -168,10 +171,20 @@ impl Lowering<'_> {
             platform,
             stage_name: self.stages.name(target).to_owned(),
             unused_build_args: self.unused_build_args(),
+            unused_contexts: self.unused_contexts(),
             graph: self.graph,
             warnings: self.warnings,
             source_date_epoch: self.source_date_epoch,
         }
+    }
+
+    /// What is for one platform may well be there for another build.
+    fn unused_contexts(&self) -> Vec<String> {
+        let names = self.options.contexts.names();
+        names
+            .filter(|name| !name.contains("::") && !self.used_contexts.contains(*name))
+            .map(str::to_owned)
+            .collect()
     }
 
     fn unused_build_args(&self) -> Vec<String> {

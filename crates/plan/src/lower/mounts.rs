@@ -5,6 +5,7 @@ use rbuild_parser::ast::Text;
 use rbuild_parser::suggest;
 use rbuild_types::{Diagnostic, Span};
 
+use super::from::Root;
 use super::stage::{Inputs, StageLowering};
 use super::{Stop, path};
 use crate::mount::{
@@ -164,8 +165,9 @@ impl StageLowering<'_, '_> {
             return Err(Diagnostic::error("from-variable", span, message).into());
         }
         Ok(Some(match self.plan.root_of(from, self.index, span, "mount")? {
-            Some(vertex) => MountRoot::Input { input: inputs.number(vertex) },
-            None => MountRoot::Empty,
+            Root::Vertex(vertex) => MountRoot::Input { input: inputs.number(vertex) },
+            Root::Context(context) => MountRoot::Context { context },
+            Root::Empty => MountRoot::Empty,
         }))
     }
 
@@ -173,7 +175,8 @@ impl StageLowering<'_, '_> {
         let target = self.target(fields.target.as_deref(), span)?;
         let root = self.root(fields.from.as_deref(), span, inputs)?;
         let path = path::clean(fields.source.as_deref().unwrap_or("/"));
-        let source = MountSource { root: root.unwrap_or(MountRoot::Context), path };
+        let source =
+            MountSource { root: root.unwrap_or(MountRoot::Context { context: None }), path };
         let read_only = fields.read_only.unwrap_or(true);
         Ok(Mount { target: Some(target), read_only, kind: MountKind::Bind(source) })
     }

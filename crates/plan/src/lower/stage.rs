@@ -89,6 +89,9 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         let dockerfile = plan.dockerfile;
         let stage = &dockerfile.stages[index];
         let mut lowering = Self::begin(plan, index)?;
+        if lowering.plan.stages.replaced(index).is_some() {
+            return Ok(lowering.state);
+        }
         lowering.run_triggers()?;
         for instruction in &stage.instructions {
             lowering.instruction(instruction)?;

@@ -99,7 +99,7 @@ impl<'env> Coordinator<'_, 'env> {
                 })
                 .filter_map(|root| match root {
                     MountRoot::Input { input } => Some(*input),
-                    MountRoot::Context | MountRoot::Empty => None,
+                    MountRoot::Context { .. } | MountRoot::Empty => None,
                 })
                 .collect(),
             Op::Mkdir(_) | Op::Source(_) => Vec::new(),

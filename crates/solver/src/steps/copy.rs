@@ -17,7 +17,7 @@ use crate::error::StepError;
 use crate::steps::active::{Writing, nothing};
 use crate::steps::mkdir::accounts;
 use crate::steps::{Executed, Job};
-use crate::world::World;
+use crate::world::{Context, World};
 
 /// The root filesystems that a copy reads, mounted.
 pub(crate) struct Trees<'a> {
@@ -54,11 +54,14 @@ impl<'a> Trees<'a> {
 
     fn tree_of<'t>(&'t self, source: &CopySource) -> Option<SourceTree<'t>> {
         match source {
-            CopySource::Context { .. } => self.world.context.map(|context| context.tree()),
+            CopySource::Context { context, .. } => {
+                self.world.context(context.as_deref()).map(Context::tree)
+            }
             CopySource::Input { input, .. } => {
                 self.inputs.get(*input)?.as_ref().map(|root| SourceTree {
                     root,
                     ignore: None,
+                    ignore_file: "",
                     name: "stage".to_owned(),
                     owner: OwnerRule::Keep,
                     stamps: None,

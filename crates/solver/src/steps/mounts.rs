@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rbuild_cache::{Scratch, StepLock};
 use rbuild_plan::mount::{CacheMount, MountKind, MountRoot, MountSource, Sharing, SshMount};
-use rbuild_plan::op::{Copy, CopySource, Run, Unpack};
+use rbuild_plan::op::{ContextName, Copy, CopySource, Run, Unpack};
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
 use rbuild_sandbox::InjectedFile;
 use rbuild_snapshot::Active;
@@ -154,12 +154,18 @@ impl Mounts {
                 lowers.extend(world.layer_paths(&chain));
                 lowers
             }
-            MountRoot::Context => {
+            MountRoot::Context { context } => {
                 let scratch = world.store.scratch("context")?;
                 let files = scratch.path().join("fs");
                 fs_err::create_dir(&files)?;
                 let into = Root::open(&files)?;
-                self.context.push(copy_of_context(world, &source.path, &into, job.cancel)?);
+                self.context.push(copy_of_context(
+                    world,
+                    context,
+                    &source.path,
+                    &into,
+                    job.cancel,
+                )?);
                 self.held.scratch.push(scratch);
                 vec![nothing(world.store)?, files]
             }
@@ -208,9 +214,11 @@ pub(crate) fn shows_context(op: &Run) -> bool {
     context_paths(op).next().is_some()
 }
 
-fn context_paths(op: &Run) -> impl Iterator<Item = &str> {
+fn context_paths(op: &Run) -> impl Iterator<Item = (&ContextName, &str)> {
     op.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Bind(MountSource { root: MountRoot::Context, path }) => Some(path.as_str()),
+        MountKind::Bind(MountSource { root: MountRoot::Context { context }, path }) => {
+            Some((context, path.as_str()))
+        }
         _ => None,
     })
 }
@@ -221,29 +229,30 @@ pub(crate) fn context_digests(
     op: &Run,
     cancel: &CancelToken,
 ) -> Result<Vec<Digest>, StepError> {
-    let trees = Trees::mount(*world, &visible(""), &[])?;
-    let digest = |path| Ok(trees.select(&visible(path), cancel)?.digest());
+    let trees = Trees::mount(*world, &visible(&None, ""), &[])?;
+    let digest = |(context, path)| Ok(trees.select(&visible(context, path), cancel)?.digest());
     context_paths(op).map(digest).collect()
 }
 
 /// Copies what the ignore rules leave of `path` to the same path in an empty tree.
 fn copy_of_context(
     world: &World<'_>,
+    context: &ContextName,
     path: &str,
     into: &Root,
     cancel: &CancelToken,
 ) -> Result<Digest, StepError> {
-    let op = visible(path);
+    let op = visible(context, path);
     let trees = Trees::mount(*world, &op, &[])?;
     let selection = trees.select(&op, cancel)?;
     trees.apply(&op, &selection, into, cancel)
 }
 
-/// A copy of `path` in the context to the same path.
-fn visible(path: &str) -> Copy {
+/// A copy of `path` in a context to the same path.
+fn visible(context: &ContextName, path: &str) -> Copy {
     Copy {
         has_root: false,
-        sources: vec![CopySource::Context { path: path.to_owned() }],
+        sources: vec![CopySource::Context { context: context.clone(), path: path.to_owned() }],
         destination: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
         into_directory: false,
         chown: None,
@@ -348,8 +357,10 @@ fn new_cache_directory(
 /// Copies what an input has at `path` to the same path in a new cache directory. An input that
 /// has nothing there gives an empty directory, as without a seed.
 fn seed(job: &Job<'_>, input: usize, path: &str, into: &Root) -> Result<(), StepError> {
-    let op =
-        Copy { sources: vec![CopySource::Input { input, path: path.to_owned() }], ..visible(path) };
+    let op = Copy {
+        sources: vec![CopySource::Input { input, path: path.to_owned() }],
+        ..visible(&None, path)
+    };
     let trees = Trees::mount(job.world, &op, &job.inputs)?;
     let Some(root) = trees.root(input) else { return Ok(()) };
     let Some(found) = root.resolve(path, Follow::Yes)?.found else { return Ok(()) };

@@ -488,7 +488,7 @@ fn memory_that_is_used_up_is_named() -> Result<(), Failed> {
     let (exit, written) =
         run(&base, limited(MEMORY, &format!("sh -c '{hungry}'; echo $?; exit 3")));
     assert_eq!(
-        (exit.unwrap(), written.ends_with("137\n")),
+        (exit.unwrap(), written.contains("137\n")),
         (Exit::OutOfMemory(3), true),
         "{written}"
     );

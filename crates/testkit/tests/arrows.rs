@@ -59,7 +59,7 @@ const OWNERS: [(&str, &[&str]); 14] = [
 const STD_FS: [&str; 3] = [
     "crates/cache/src/file.rs",
     "crates/cache/src/lock.rs",
-    "crates/rbuild/src/sources/context.rs",
+    "crates/rbuild/src/sources/dockerfile.rs",
 ];
 
 fn short(name: &str) -> &str {

@@ -18,6 +18,6 @@ mod plan;
 pub use dot::dot;
 pub use graph::{Graph, Vertex, VertexId};
 pub use image_configs::{ImageConfigs, ImageError, ResolvedImage};
-pub use lower::lower;
+pub use lower::{check, lower};
 pub use options::{NoCache, Options};
-pub use plan::Plan;
+pub use plan::{Checked, Plan};

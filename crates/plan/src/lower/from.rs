@@ -1,5 +1,6 @@
 //! `FROM`: the state that a stage begins with.
 
+use rbuild_parser::lint::rules::INVALID_BASE_IMAGE_PLATFORM;
 use rbuild_parser::suggest;
 use rbuild_types::{Diagnostic, ImageConfig, Platform, Reference, ReferenceError, RootFs, Span};
 
@@ -34,7 +35,9 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             Base::Image(name) => {
                 let image = plan.image(name, &platform, stage.base.span, index)?;
                 plan.warn_platform(name, &image.platform, &platform, stage.base.span);
-                (State::of_image(&image, platform), Some(image))
+                let mut state = State::of_image(&image, platform);
+                state.knows_base = !plan.unknown_images.contains(&image.reference);
+                (state, Some(image))
             }
         };
         let mut lowering = Self {
@@ -111,6 +114,7 @@ impl State {
             variables: Variables::default(),
             args: Vec::new(),
             platform,
+            knows_base: true,
             workdir_set: false,
             triggers: Vec::new(),
         }
@@ -203,12 +207,25 @@ impl Lowering<'_> {
         if let Some(image) = self.known_images.get(&key) {
             return Ok(image.clone());
         }
-        let image = self
-            .images
-            .config(&key.0, platform)
-            .map_err(|error| self.no_image(name, &key.0, &error, span, index))?;
+        let image = match self.images.config(&key.0, platform) {
+            Ok(image) => image,
+            Err(ImageError::NotAsked) => self.unknown_image(&key.0, platform),
+            Err(error) => return Err(self.no_image(name, &key.0, &error, span, index)),
+        };
         self.known_images.insert(key, image.clone());
         Ok(image)
+    }
+
+    /// What stands in for an image that nobody was asked for: it sets nothing.
+    fn unknown_image(&mut self, reference: &Reference, platform: &Platform) -> ResolvedImage {
+        self.unknown_images.insert(reference.clone());
+        let config = ImageConfig {
+            os: platform.os.clone(),
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
+            ..ImageConfig::default()
+        };
+        ResolvedImage { reference: reference.clone(), platform: platform.clone(), config }
     }
 
     fn wrong_reference(
@@ -241,7 +258,9 @@ impl Lowering<'_> {
                 Diagnostic::error("platform", span, message).help(help)
             }
             ImageError::Platform { .. } => Diagnostic::error("platform", span, message),
-            ImageError::Other { .. } => Diagnostic::error("image", span, message),
+            ImageError::NotAsked | ImageError::Other { .. } => {
+                Diagnostic::error("image", span, message)
+            }
         }
     }
 
@@ -271,7 +290,7 @@ impl Lowering<'_> {
                 "Base image {name} was pulled with platform \"{actual}\", expected \"{expected}\" \
                  for current build"
             );
-            self.warnings.push(Diagnostic::warning("InvalidBaseImagePlatform", span, message));
+            self.warnings.push(INVALID_BASE_IMAGE_PLATFORM.warning(span, message));
         }
     }
 }

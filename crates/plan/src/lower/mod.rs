@@ -10,6 +10,7 @@ mod epoch;
 mod expose;
 mod from;
 mod go_text;
+mod lint;
 mod mounts;
 mod onbuild;
 mod path;
@@ -31,17 +32,74 @@ use self::stages::StageTable;
 use crate::graph::Graph;
 use crate::image_configs::{ImageConfigs, ResolvedImage};
 use crate::options::Options;
-use crate::plan::Plan;
+use crate::plan::{Checked, Plan};
 
 /// Lowers the target of `dockerfile`, which was parsed from `source`.
 ///
-/// On failure the diagnostics are errors, the one to fix first in front.
+/// On failure the diagnostics are errors, the one to fix first in front, and behind them the
+/// warnings up to there.
 pub fn lower(
     source: &str,
     dockerfile: &Dockerfile,
     options: &Options,
     images: &dyn ImageConfigs,
 ) -> Result<Plan, Vec<Diagnostic>> {
+    let mut warnings = Vec::new();
+    let started = start(source, dockerfile, options, images, &mut warnings);
+    let Started { mut lowering, target, source_date_epoch } = match started {
+        Ok(started) => started,
+        Err(errors) => return Err([errors, warnings].concat()),
+    };
+    match lowering.run(target) {
+        Ok(state) => Ok(lowering.finish(target, &state, source_date_epoch)),
+        Err(errors) => Err([errors, lowering.warnings].concat()),
+    }
+}
+
+/// Lowers the target, or every stage when none is asked for, for what there is to say about them.
+pub fn check(
+    source: &str,
+    dockerfile: &Dockerfile,
+    options: &Options,
+    images: &dyn ImageConfigs,
+) -> Checked {
+    let mut checked = Checked::default();
+    let started = start(source, dockerfile, options, images, &mut checked.warnings);
+    let Started { mut lowering, target, .. } = match started {
+        Ok(started) => started,
+        Err(errors) => return Checked { errors, ..checked },
+    };
+    let stages = match options.target {
+        Some(_) => target..target + 1,
+        None => 0..dockerfile.stages.len(),
+    };
+    for stage in stages {
+        for error in lowering.run(stage).err().into_iter().flatten() {
+            // Stages that are built upon a broken one are broken in the same way.
+            if !checked.errors.contains(&error) {
+                checked.errors.push(error);
+            }
+        }
+    }
+    let Lowering { graph, warnings, unknown_images, .. } = lowering;
+    Checked { graph, warnings, unknown_images, ..checked }
+}
+
+/// A lowering about to begin.
+struct Started<'a> {
+    lowering: Lowering<'a>,
+    target: usize,
+    source_date_epoch: Option<i64>,
+}
+
+/// Settles what all stages share. On failure the warnings so far are left in `warnings`.
+fn start<'a>(
+    source: &str,
+    dockerfile: &'a Dockerfile,
+    options: &'a Options,
+    images: &'a dyn ImageConfigs,
+    warnings: &mut Vec<Diagnostic>,
+) -> Result<Started<'a>, Vec<Diagnostic>> {
     if dockerfile.stages.is_empty() {
         let span = Span::new(0, source.len());
         let message = "dockerfile contains no stages to build";
@@ -49,13 +107,13 @@ pub fn lower(
     }
     let platform = options.platform.clone().unwrap_or_else(|| options.build_platform.clone());
     let target = stages::target(dockerfile, options).map_err(|error| vec![error])?;
-    let mut warnings = Vec::new();
+    warnings.extend(lint::defaults(dockerfile, options, &platform, target));
     let globals =
         Globals::new(dockerfile, options, &platform, target).map_err(|error| vec![error])?;
-    let stages = StageTable::new(dockerfile, options, &globals, &mut warnings)?;
+    let stages = StageTable::new(dockerfile, options, &globals, warnings)?;
     let source_date_epoch =
         epoch::source_date_epoch(dockerfile, options, &globals).map_err(|error| vec![error])?;
-    let mut lowering = Lowering {
+    let lowering = Lowering {
         dockerfile,
         options,
         images,
@@ -64,13 +122,13 @@ pub fn lower(
         lowered: vec![None; dockerfile.stages.len()],
         stages,
         graph: Graph::default(),
-        warnings,
+        warnings: std::mem::take(warnings),
         known_images: HashMap::new(),
+        unknown_images: BTreeSet::new(),
         declared: BTreeSet::new(),
         room: MAX_PLAN,
     };
-    let state = lowering.run(target)?;
-    Ok(lowering.finish(target, &state, source_date_epoch))
+    Ok(Started { lowering, target, source_date_epoch })
 }
 
 /// Most bytes of environments and history texts that one plan may hold. Both repeat what came
@@ -105,6 +163,8 @@ struct Lowering<'a> {
     graph: Graph,
     warnings: Vec<Diagnostic>,
     known_images: HashMap<(Reference, Platform), ResolvedImage>,
+    /// Images that nobody was asked for.
+    unknown_images: BTreeSet<Reference>,
     /// Names that some `ARG` of a trigger declared.
     declared: BTreeSet<String>,
     /// What is left of [`MAX_PLAN`].

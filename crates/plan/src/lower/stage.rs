@@ -1,6 +1,8 @@
 //! One stage on its way: its state, and the steps that the instructions have in common.
 
 use rbuild_parser::ast::{Instruction, InstructionKind, Text};
+use rbuild_parser::lint::check_stage;
+use rbuild_parser::lint::rules::UNDEFINED_VAR;
 use rbuild_parser::suggest;
 use rbuild_types::{Diagnostic, History, ImageConfig, Platform, Span};
 
@@ -23,6 +25,8 @@ pub(super) struct State {
     pub(super) args: Vec<(String, Option<String>)>,
     /// The platform of the stage.
     pub(super) platform: Platform,
+    /// Whether the base image's config is known, which it need not be for checks.
+    pub(super) knows_base: bool,
     /// History items that came with the base image.
     pub(super) base_history: usize,
     /// Diff ids that came with the base image.
@@ -86,6 +90,7 @@ impl<'b, 'a> StageLowering<'b, 'a> {
     pub(super) fn lower(plan: &'b mut Lowering<'a>, index: usize) -> Result<State, Stop> {
         let dockerfile = plan.dockerfile;
         let stage = &dockerfile.stages[index];
+        plan.warnings.extend(check_stage(stage));
         let mut lowering = Self::begin(plan, index)?;
         lowering.run_triggers()?;
         for instruction in &stage.instructions {
@@ -159,11 +164,13 @@ impl<'b, 'a> StageLowering<'b, 'a> {
                 continue;
             }
             let mut message = format!("Usage of undefined variable '${name}'");
-            if let Some(meant) = suggest(name, self.state.variables.names()) {
-                message.push_str(&format!(" (did you mean ${meant}?)"));
+            match suggest(name, self.state.variables.names()) {
+                Some(meant) => message.push_str(&format!(" (did you mean ${meant}?)")),
+                // The base image may set it.
+                None if !self.state.knows_base => continue,
+                None => {}
             }
-            let warning = Diagnostic::warning("UndefinedVar", self.place(span), message);
-            self.plan.warnings.push(warning);
+            self.plan.warnings.push(UNDEFINED_VAR.warning(self.place(span), message));
         }
     }
 

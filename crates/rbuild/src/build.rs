@@ -5,11 +5,13 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use rbuild_parser::ast::Dockerfile;
+use rbuild_parser::lint::check_file;
 use rbuild_plan::{Plan, lower};
-use rbuild_solver::{Policy, Solution, World, solve};
-use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
+use rbuild_solver::{Context, Policy, Solution, World, solve};
+use rbuild_types::{CancelToken, Ctx, Diagnostic, Event, Progress, Reference, StepId};
 
 use crate::engine::random_id;
+use crate::lint::{Lint, ignored_copies};
 use crate::sources::context::{self, Text};
 use crate::sources::image::ImageSource;
 use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export, unused};
@@ -32,10 +34,17 @@ impl Engine {
         let tags = tags(request)?;
         let _lease = self.store.lease()?;
         let text = context::read_dockerfile(request)?;
-        let dockerfile = parse(&text, ctx)?;
+        let (dockerfile, mut lint) = parse(&text, request, ctx)?;
         let images = ImageSource::new(self, request.pull, ctx);
-        let plan = plan(&text, &dockerfile, request, &images, ctx)?;
-        let solution = self.solve(&text, request, &plan, &images, ctx)?;
+        let plan = plan(&text, &dockerfile, request, &images, &mut lint, ctx)?;
+        let context = context::open(&self.store, request, &text, ctx)?;
+        if let Some(context) = &context {
+            report(&mut lint, ignored_copies(&text.text, &plan.graph, &context.ignore), ctx);
+        }
+        if let Some(violation) = lint.violation() {
+            return Err(wrong(&text, vec![violation]));
+        }
+        let solution = self.solve(&text, request, &plan, context, &images, ctx)?;
         let image = assemble::image(self, &plan, &solution, &images)?;
         for output in &request.outputs {
             export::write(self, output, &image, &solution, &tags, &images, ctx)?;
@@ -65,9 +74,9 @@ impl Engine {
         let ctx = Ctx::new(progress, cancel);
         let _lease = self.store.lease()?;
         let text = context::read_dockerfile(request)?;
-        let dockerfile = parse(&text, ctx)?;
+        let (dockerfile, mut lint) = parse(&text, request, ctx)?;
         let images = ImageSource::new(self, request.pull, ctx);
-        let plan = plan(&text, &dockerfile, request, &images, ctx)?;
+        let plan = plan(&text, &dockerfile, request, &images, &mut lint, ctx)?;
         Ok(rbuild_plan::dot(&plan))
     }
 
@@ -76,10 +85,10 @@ impl Engine {
         text: &Text,
         request: &BuildRequest,
         plan: &Plan,
+        context: Option<Context>,
         images: &ImageSource<'_>,
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
-        let context = context::open(&self.store, request, text, ctx)?;
         let log_directory = random_id()?;
         let helper = self.helper();
         let resolv_conf = self.resolv_conf();
@@ -132,15 +141,34 @@ fn tags(request: &BuildRequest) -> Result<Vec<Reference>, BuildError> {
     request.tags.iter().map(parse).collect()
 }
 
-fn parse(text: &Text, ctx: Ctx<'_>) -> Result<Dockerfile, BuildError> {
+fn parse(
+    text: &Text,
+    request: &BuildRequest,
+    ctx: Ctx<'_>,
+) -> Result<(Dockerfile, Lint), BuildError> {
     let (dockerfile, diagnostics) = rbuild_parser::parse(&text.text);
-    if diagnostics.iter().any(rbuild_types::Diagnostic::is_error) {
-        return Err(wrong(text, diagnostics));
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        diagnostics.into_iter().partition(Diagnostic::is_error);
+    let mut lint = Lint::new(&dockerfile, request).map_err(|error| {
+        let all = errors.iter().cloned().chain([error]);
+        wrong(text, all.collect())
+    })?;
+    for warning in lint.settled() {
+        ctx.report(Event::Warning(warning.clone()));
     }
-    for warning in diagnostics {
-        ctx.report(Event::Warning(warning));
+    report(&mut lint, warnings, ctx);
+    report(&mut lint, check_file(&dockerfile), ctx);
+    match errors.is_empty() {
+        true => Ok((dockerfile, lint)),
+        false => Err(wrong(text, errors)),
     }
-    Ok(dockerfile)
+}
+
+/// Passes on those warnings that count.
+fn report(lint: &mut Lint, warnings: Vec<Diagnostic>, ctx: Ctx<'_>) {
+    for warning in lint.add(warnings) {
+        ctx.report(Event::Warning(warning.clone()));
+    }
 }
 
 fn plan(
@@ -148,14 +176,17 @@ fn plan(
     dockerfile: &Dockerfile,
     request: &BuildRequest,
     images: &ImageSource<'_>,
+    lint: &mut Lint,
     ctx: Ctx<'_>,
 ) -> Result<Plan, BuildError> {
     let lowered = lower(&text.text, dockerfile, &request.options, images);
     ctx.cancel.check()?;
-    let mut plan = lowered.map_err(|diagnostics| wrong(text, diagnostics))?;
-    for warning in std::mem::take(&mut plan.warnings) {
-        ctx.report(Event::Warning(warning));
-    }
+    let mut plan = lowered.map_err(|diagnostics| {
+        let (errors, warnings) = diagnostics.into_iter().partition(Diagnostic::is_error);
+        report(lint, warnings, ctx);
+        wrong(text, errors)
+    })?;
+    report(lint, std::mem::take(&mut plan.warnings), ctx);
     if !plan.unused_build_args.is_empty() {
         let given = &request.options.build_args;
         let warning = unused::build_args(&plan.unused_build_args, given, dockerfile);
@@ -167,7 +198,7 @@ fn plan(
     Ok(plan)
 }
 
-fn wrong(text: &Text, diagnostics: Vec<rbuild_types::Diagnostic>) -> BuildError {
+fn wrong(text: &Text, diagnostics: Vec<Diagnostic>) -> BuildError {
     BuildError::Dockerfile { name: text.name.clone(), source_text: text.text.clone(), diagnostics }
 }
 

@@ -39,17 +39,21 @@
 
 mod assemble;
 mod build;
+mod check;
 mod container;
 mod engine;
 mod error;
 mod export;
+mod ignored;
 mod images;
+mod lint;
 mod prune;
 mod request;
 mod sources;
 mod unused;
 mod volume;
 
+pub use check::{Checked, Finding, Lines, check};
 pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};
 pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;

@@ -23,7 +23,6 @@ impl Table for OfBuild {
         flag("cache-from", Value, NotYet),
         flag("cache-to", Value, NotYet),
         flag("cgroup-parent", Value, NotYet),
-        flag("check", Switch, NotYet),
         flag("compress", Switch, NoMeaning),
         flag("cpu-period", Value, NotYet),
         flag("cpu-quota", Value, NotYet),

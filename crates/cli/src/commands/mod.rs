@@ -1,6 +1,7 @@
 //! One file per command. A command prints its data and returns the code to exit with.
 
 mod build;
+mod check;
 mod du;
 mod history;
 mod images;

@@ -67,6 +67,9 @@ pub(super) enum Layer {
 /// What a vertex is reckoned at beside its texts, so that many cheap ones are not free.
 const VERTEX: usize = 1 << 10;
 
+/// Shortest name that is taken for a misspelt one where the base image may set it.
+const SURE: usize = 4;
+
 /// The comment that BuildKit puts on what an instruction made; tools look for it.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
@@ -164,11 +167,13 @@ impl<'b, 'a> StageLowering<'b, 'a> {
                 continue;
             }
             let mut message = format!("Usage of undefined variable '${name}'");
-            match suggest(name, self.state.variables.names()) {
-                Some(meant) => message.push_str(&format!(" (did you mean ${meant}?)")),
+            let near = suggest(name, self.state.variables.names());
+            if !self.state.knows_base && (near.is_none() || name.len() < SURE) {
                 // The base image may set it.
-                None if !self.state.knows_base => continue,
-                None => {}
+                continue;
+            }
+            if let Some(meant) = near {
+                message.push_str(&format!(" (did you mean ${meant}?)"));
             }
             self.plan.warnings.push(UNDEFINED_VAR.warning(self.place(span), message));
         }

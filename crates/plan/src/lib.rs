@@ -13,11 +13,13 @@ mod lower;
 pub mod mount;
 pub mod op;
 mod options;
+mod outline;
 mod plan;
 
 pub use dot::dot;
 pub use graph::{Graph, Vertex, VertexId};
 pub use image_configs::{ImageConfigs, ImageError, ResolvedImage};
-pub use lower::{check, lower};
+pub use lower::{check, lower, outline};
 pub use options::{NoCache, Options};
+pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use plan::{Checked, Plan};

@@ -47,6 +47,7 @@ mod export;
 mod ignored;
 mod images;
 mod lint;
+mod outline;
 mod prune;
 mod request;
 mod sources;
@@ -58,6 +59,7 @@ pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signal
 pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
 pub use images::{HistoryLine, ImageDetails, RemovedImage};
+pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use request::{
     BuildRequest, Built, BuiltImage, ContextInput, Destination, DockerfileInput, Output, Pull,
     StepSummary,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::args::build::BuildArgs;
 use crate::args::call::Method;
 use crate::args::progress::ProgressMode;
-use crate::commands::{Context, check};
+use crate::commands::{Context, check, outline};
 use crate::failure::Failure;
 use crate::progress::{self, Warnings};
 use crate::{exit_code, interrupt, output, report};
@@ -24,7 +24,10 @@ pub fn run(args: &BuildArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let request = args.request(context.environment)?;
     match call.method {
         Method::Check => return check::run(call, &request, context),
-        _ => {}
+        Method::Outline => return outline::outline(call, &request, context),
+        Method::Targets => return outline::targets(call, &request),
+        Method::Describe => return outline::describe(call),
+        Method::Build | Method::Dot => {}
     }
     let cancel = interrupt::cancel_on_interrupt()?;
     let engine = context.engine()?;

@@ -7,6 +7,7 @@ mod history;
 mod images;
 mod info;
 mod inspect;
+mod outline;
 mod prune;
 mod rmi;
 mod run;

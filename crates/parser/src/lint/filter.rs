@@ -40,7 +40,7 @@ impl Filter {
             // The first counts, as in BuildKit.
             if let Some(found) = comments.iter().find_map(|text| Settings::of_comment(text)) {
                 warnings.extend(found.unknown_names(span));
-                own.push((span, settings.merged(&found)));
+                own.push((span, found));
             }
         }
         own.sort_by_key(|(span, _)| span.start);
@@ -49,14 +49,11 @@ impl Filter {
 
     /// Whether a finding counts. Settings above any instruction that it points at are heard.
     pub fn allows(&self, finding: &Diagnostic) -> bool {
-        let mut labels = finding.labels.iter().filter_map(|label| self.above(label.span));
-        let is_experimental = Rule::named(finding.code).is_some_and(|rule| rule.experimental);
-        match is_experimental {
-            true => labels.next().unwrap_or(&self.settings).allow(finding.code),
-            false => {
-                self.settings.allow(finding.code)
-                    && labels.all(|settings| settings.allow(finding.code))
-            }
+        let above = finding.labels.iter().filter_map(|label| self.above(label.span));
+        let mut all = std::iter::once(&self.settings).chain(above);
+        match Rule::named(finding.code).is_some_and(|rule| rule.experimental) {
+            true => all.any(|settings| settings.allow(finding.code)),
+            false => all.all(|settings| settings.allow(finding.code)),
         }
     }
 

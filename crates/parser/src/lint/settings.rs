@@ -74,15 +74,6 @@ impl Settings {
         Self::parse(value.split_whitespace().next().unwrap_or_default()).ok()
     }
 
-    /// Both together; whether findings are errors stays as it is.
-    pub(super) fn merged(&self, other: &Self) -> Self {
-        Self {
-            error: self.error,
-            skip: self.skip.merged(&other.skip),
-            experimental: self.experimental.merged(&other.experimental),
-        }
-    }
-
     /// Whether a warning of that code counts. What is experimental must be asked for, and then
     /// nothing skips it, as in BuildKit.
     pub fn allow(&self, code: &str) -> bool {
@@ -125,10 +116,6 @@ impl Names {
                 Self { all: false, some: names.map(str::to_owned).collect() }
             }
         }
-    }
-
-    fn merged(&self, other: &Self) -> Self {
-        Self { all: self.all || other.all, some: self.some.union(&other.some).cloned().collect() }
     }
 
     fn contains(&self, name: &str) -> bool {

@@ -1,16 +1,12 @@
 //! Build checks that need values of global arguments: those about `FROM`.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
-
 use rbuild_parser::ast::{Dockerfile, Stage, Text};
-use rbuild_parser::expand::{Environment, expand_word};
 use rbuild_parser::lint::rules::{
     FROM_PLATFORM_FLAG_CONST_DISALLOWED, INVALID_DEFAULT_ARG_IN_FROM, REDUNDANT_TARGET_PLATFORM,
 };
 use rbuild_types::{Diagnostic, Platform, Reference};
 
-use super::environment::{Globals, Variables};
+use super::environment::{self, Globals};
 use crate::options::Options;
 
 const TARGETPLATFORM: &str = "TARGETPLATFORM";
@@ -18,9 +14,8 @@ const TARGETPLATFORM: &str = "TARGETPLATFORM";
 /// `FROM --platform`: what says what is so anyway, and what says one platform for ever.
 pub(super) fn platform(stage: &Stage, escape: char, globals: &Globals) -> Option<Diagnostic> {
     let text = stage.platform.as_ref()?;
-    let asked = Asked { variables: &globals.variables, names: RefCell::default() };
-    let value = expand_word(&text.value, escape, &asked).ok()?.text;
-    let names = asked.names.into_inner();
+    let value = globals.expand(text, escape).ok()?.text;
+    let names = environment::names_in(&text.value, escape, &globals.variables);
     if names.is_empty() {
         return constant(stage, text, &value);
     }
@@ -44,19 +39,6 @@ fn constant(stage: &Stage, text: &Text, value: &str) -> Option<Diagnostic> {
     }
     let message = format!("FROM --platform flag should not use constant value {value:?}");
     Some(FROM_PLATFORM_FLAG_CONST_DISALLOWED.warning(text.span, message))
-}
-
-/// Variables that remember what they were asked for.
-struct Asked<'a> {
-    variables: &'a Variables,
-    names: RefCell<BTreeSet<String>>,
-}
-
-impl Environment for Asked<'_> {
-    fn get(&self, name: &str) -> Option<&str> {
-        self.names.borrow_mut().insert(name.to_owned());
-        self.variables.get(name)
-    }
 }
 
 /// Base names that are none when no build argument is given.

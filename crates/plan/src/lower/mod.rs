@@ -13,6 +13,7 @@ mod go_text;
 mod lint;
 mod mounts;
 mod onbuild;
+mod outline;
 mod path;
 mod run;
 mod signal;
@@ -20,13 +21,17 @@ mod stage;
 mod stages;
 mod workdir;
 
-use std::collections::{BTreeSet, HashMap};
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use rbuild_parser::ast::{Dockerfile, InstructionKind};
 use rbuild_types::{Diagnostic, Platform, Reference, Span};
 
+pub use self::outline::outline;
+
 use self::environment::Globals;
+use self::outline::Taken;
 use self::stage::{StageLowering, State};
 use self::stages::StageTable;
 use crate::graph::Graph;
@@ -73,12 +78,18 @@ pub fn check(
         Some(_) => target..target + 1,
         None => 0..dockerfile.stages.len(),
     };
+    let mut failed = 0;
     for stage in stages {
-        for error in lowering.run(stage).err().into_iter().flatten() {
+        let errors = lowering.run(stage).err().unwrap_or_default();
+        failed += usize::from(!errors.is_empty());
+        for error in errors {
             // Stages that are built upon a broken one are broken in the same way.
             if !checked.errors.contains(&error) {
                 checked.errors.push(error);
             }
+        }
+        if failed == MAX_FAILED {
+            break;
         }
     }
     let Lowering { graph, warnings, unknown_images, .. } = lowering;
@@ -126,6 +137,8 @@ fn start<'a>(
         known_images: HashMap::new(),
         unknown_images: BTreeSet::new(),
         declared: BTreeSet::new(),
+        arg_names: OnceCell::new(),
+        taken: None,
         room: MAX_PLAN,
     };
     Ok(Started { lowering, target, source_date_epoch })
@@ -134,6 +147,10 @@ fn start<'a>(
 /// Most bytes of environments and history texts that one plan may hold. Both repeat what came
 /// before at each step, so a small file can ask for any amount; real ones stay below 1 MiB.
 const MAX_PLAN: usize = 64 << 20;
+
+/// Stages with errors after which a check goes no further: nobody reads more, and each may have
+/// any number of others to go through again.
+const MAX_FAILED: usize = 20;
 
 /// Why a stage could not be lowered now.
 enum Stop {
@@ -167,6 +184,10 @@ struct Lowering<'a> {
     unknown_images: BTreeSet<Reference>,
     /// Names that some `ARG` of a trigger declared.
     declared: BTreeSet<String>,
+    /// Names of all `ARG`s in the file, once somebody asked.
+    arg_names: OnceCell<HashSet<&'a str>>,
+    /// What each stage takes from outside, when that is asked for.
+    taken: Option<Vec<Taken>>,
     /// What is left of [`MAX_PLAN`].
     room: usize,
 }
@@ -230,24 +251,29 @@ impl Lowering<'_> {
         }
     }
 
+    /// Whether some `ARG` of the file has that name.
+    fn has_arg(&self, name: &str) -> bool {
+        let names = self.arg_names.get_or_init(|| arg_names(self.dockerfile));
+        names.contains(name)
+    }
+
     fn unused_build_args(&self) -> Vec<String> {
-        let in_stages = self.dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
-        let declared: BTreeSet<&str> = in_stages
-            .chain(&self.dockerfile.global_args)
-            .filter_map(|instruction| match &instruction.kind {
-                InstructionKind::Arg { args } => Some(args),
-                _ => None,
-            })
-            .flatten()
-            .map(|arg| arg.name.value.as_str())
-            .chain(self.declared.iter().map(String::as_str))
-            .collect();
         let names = self.options.build_args.keys();
         names
-            .filter(|name| !declared.contains(name.as_str()) && !environment::is_known(name))
+            .filter(|name| !self.has_arg(name) && !self.declared.contains(*name))
+            .filter(|name| !environment::is_known(name))
             .cloned()
             .collect()
     }
+}
+
+fn arg_names(dockerfile: &Dockerfile) -> HashSet<&str> {
+    let in_stages = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    let args = in_stages.chain(&dockerfile.global_args).filter_map(|one| match &one.kind {
+        InstructionKind::Arg { args } => Some(args),
+        _ => None,
+    });
+    args.flatten().map(|arg| arg.name.value.as_str()).collect()
 }
 
 /// The refusal of something that the language has and this program not yet.

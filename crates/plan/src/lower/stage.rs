@@ -67,9 +67,6 @@ pub(super) enum Layer {
 /// What a vertex is reckoned at beside its texts, so that many cheap ones are not free.
 const VERTEX: usize = 1 << 10;
 
-/// Shortest name that is taken for a misspelt one where the base image may set it.
-const SURE: usize = 4;
-
 /// The comment that BuildKit puts on what an instruction made; tools look for it.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
@@ -168,8 +165,9 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             }
             let mut message = format!("Usage of undefined variable '${name}'");
             let near = suggest(name, self.state.variables.names());
-            if !self.state.knows_base && (near.is_none() || name.len() < SURE) {
-                // The base image may set it.
+            // A base image that is not known may set it: only what is sure to be a slip counts.
+            let sure = near.is_some_and(|near| is_slip(name, near)) || self.plan.has_arg(name);
+            if !self.state.knows_base && !sure {
                 continue;
             }
             if let Some(meant) = near {
@@ -281,6 +279,16 @@ impl Inputs {
                 self.list.len() - 1
             }
         }
+    }
+}
+
+/// Whether a name is another one misspelt, and not one more of its kind: `PAHT` is `PATH`, but
+/// `GOPATH` is not.
+fn is_slip(name: &str, near: &str) -> bool {
+    match name.len().abs_diff(near.len()) {
+        0 => name.len() >= 4,
+        1 => name.len() >= 6,
+        _ => false,
     }
 }
 

@@ -26,7 +26,7 @@ fn mistakes_are_named() {
     program.run("ps").refused(1, "`rbuild ps` is not supported yet");
     program.run("--ssh default .").refused(1, "--ssh is not supported yet");
     program.run("--add-host a:1.2.3.4 .").refused(1, "--add-host is not supported yet");
-    program.run("--call=outline .").refused(1, "--call=outline is not supported yet");
+    program.run("--call=convertllb .").refused(1, "--call=convertllb is not supported yet");
     program.run("--platform a,b .").refused(1, "several platforms");
     program.run("-o type=registry .").refused(1, "pushing is not supported yet");
     program.run("--registry-mirror x .").refused(1, "HOST=LOCATION");

@@ -100,7 +100,10 @@ impl Lowering<'_> {
             // The last of one name counts, as it does for what comes after it.
             for arg in taken.args.iter().rev() {
                 if seen[0].insert(&arg.name) {
-                    outline.args.push(arg.clone());
+                    let global = globals.get(arg.name.as_str()).and_then(|all| all.last());
+                    let of_global = || global.and_then(|global| global.arg.doc.clone());
+                    let description = arg.description.clone().or_else(of_global);
+                    outline.args.push(OutlineArg { description, ..arg.clone() });
                 }
             }
             for name in self.use_globals(index, taken, &globals, &mut used) {

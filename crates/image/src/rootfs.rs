@@ -8,16 +8,16 @@ use rbuild_rooted::{FileKind, Follow, Metadata, NewDirs, Root};
 use rbuild_types::CancelToken;
 
 use crate::error::ImageError;
-use crate::layer::{PackOptions, Packed, TreeForm, pack};
+use crate::layer::{FileTimes, PackOptions, Packed, TreeForm, pack};
 
 /// Writes a merged tree as a tar, in the form of [`pack`]; every file is what it is.
 pub fn export_tar(
     merged: &Root,
-    clamp_mtime: Option<i64>,
+    times: FileTimes,
     sink: &mut dyn Write,
     cancel: &CancelToken,
 ) -> Result<Packed, ImageError> {
-    pack(merged, &PackOptions { form: TreeForm::Plain, clamp_mtime }, sink, cancel)
+    pack(merged, &PackOptions { form: TreeForm::Plain, times }, sink, cancel)
 }
 
 /// What [`export_dir`] did.
@@ -39,6 +39,7 @@ pub struct Exported {
 pub fn export_dir(
     merged: &Root,
     dest: &Path,
+    times: FileTimes,
     cancel: &CancelToken,
 ) -> Result<Exported, ImageError> {
     fs_err::create_dir_all(dest)
@@ -54,12 +55,14 @@ pub fn export_dir(
                 (finished, !levels.is_empty())
             {
                 to.set_mode("", metadata.mode & 0o777)?;
-                to.set_times("", metadata.mtime, metadata.mtime)?;
+                let time = times.of(metadata.mtime);
+                to.set_times("", time, time)?;
             }
             continue;
         };
         let name = entry.name.as_os_str();
         let Some(metadata) = level.from.stat(name, Follow::No)? else { continue };
+        let time = times.of(metadata.mtime);
         match metadata.kind {
             FileKind::Directory => {
                 if level.to.stat(name, Follow::No)?.is_none_or(|found| !found.is_dir()) {
@@ -81,11 +84,11 @@ pub fn export_dir(
                 done.bytes += std::io::copy(&mut from, &mut to)
                     .map_err(ImageError::write(name.to_string_lossy()))?;
                 level.to.set_mode(name, metadata.mode & 0o777)?;
-                level.to.set_times(name, metadata.mtime, metadata.mtime)?;
+                level.to.set_times(name, time, time)?;
             }
             FileKind::Symlink => {
                 level.to.symlink(level.from.read_link(name)?, name)?;
-                level.to.set_times(name, metadata.mtime, metadata.mtime)?;
+                level.to.set_times(name, time, time)?;
             }
             FileKind::Fifo | FileKind::Socket | FileKind::CharDevice | FileKind::BlockDevice => {
                 done.skipped += 1;

@@ -29,6 +29,17 @@ struct Rule {
     exception: bool,
     text: String,
     pattern: Pattern,
+    /// From 1.
+    line: usize,
+}
+
+/// A rule as people know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuleText<'a> {
+    /// The pattern as it was understood, `!` in front where it brings paths back.
+    pub text: &'a str,
+    /// Its line in the file, or its place in the list, from 1.
+    pub line: usize,
 }
 
 /// What the rules say of one path.
@@ -46,6 +57,13 @@ pub struct MatchedAbove {
     rules: Vec<bool>,
 }
 
+impl MatchedAbove {
+    /// The rules that match, as indices in file order.
+    pub fn matched(&self) -> impl Iterator<Item = usize> {
+        self.rules.iter().enumerate().filter(|(_, matched)| **matched).map(|(index, _)| index)
+    }
+}
+
 impl Patterns {
     /// Reads an ignore file; bad lines come back as diagnostics with their span.
     ///
@@ -55,12 +73,12 @@ impl Patterns {
         let mut problems = Vec::new();
         let body = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut offset = text.len() - body.len();
-        for line in body.split_inclusive('\n') {
+        for (number, line) in body.split_inclusive('\n').enumerate() {
             let start = offset + (line.len() - line.trim_start().len());
             let span = Span::new(start, start + line.trim().len());
             offset += line.len();
             let Some(pattern) = normalized(line) else { continue };
-            match Rule::new(&pattern) {
+            match Rule::new(&pattern, number + 1) {
                 Ok(rule) => patterns.rules.extend(rule),
                 Err(message) => problems.push(Diagnostic::error("ignore-pattern", span, message)),
             }
@@ -72,8 +90,8 @@ impl Patterns {
     /// span of the diagnostic is empty, for the caller to replace.
     pub fn from_list<S: AsRef<str>>(patterns: &[S]) -> Result<Self, Diagnostic> {
         let mut rules = Vec::new();
-        for pattern in patterns {
-            let rule = Rule::new(pattern.as_ref()).map_err(|message| {
+        for (number, pattern) in patterns.iter().enumerate() {
+            let rule = Rule::new(pattern.as_ref(), number + 1).map_err(|message| {
                 let message = format!("{message}: {:?}", pattern.as_ref());
                 Diagnostic::error("ignore-pattern", Span::new(0, 0), message)
             })?;
@@ -114,9 +132,14 @@ impl Patterns {
         (verdict, matched)
     }
 
-    /// The text of a rule as it was understood, without `!`; for messages.
-    pub fn rule(&self, index: usize) -> Option<&str> {
-        self.rules.get(index).map(|rule| rule.text.as_str())
+    /// A rule, for messages.
+    pub fn rule(&self, index: usize) -> Option<RuleText<'_>> {
+        self.rules.get(index).map(|rule| RuleText { text: &rule.text, line: rule.line })
+    }
+
+    /// All rules in file order.
+    pub fn rules(&self) -> impl Iterator<Item = RuleText<'_>> {
+        self.rules.iter().map(|rule| RuleText { text: &rule.text, line: rule.line })
     }
 
     /// The last rule that matches decides.
@@ -158,7 +181,7 @@ fn normalized(line: &str) -> Option<String> {
 
 impl Rule {
     /// Nothing for a blank pattern.
-    fn new(text: &str) -> Result<Option<Self>, String> {
+    fn new(text: &str, line: usize) -> Result<Option<Self>, String> {
         let text = text.trim();
         if text.is_empty() {
             return Ok(None);
@@ -171,7 +194,7 @@ impl Rule {
         };
         // Go's words.
         let pattern = Pattern::parse(text).map_err(|BadPattern| "syntax error in pattern")?;
-        Ok(Some(Self { exception, text: text.to_owned(), pattern }))
+        Ok(Some(Self { exception, text: cleaned.clone(), pattern, line }))
     }
 }
 
@@ -238,7 +261,7 @@ mod tests {
         assert_eq!(patterns.matches("a/c").rule, Some(3));
         assert_eq!(patterns.matches("a/d").rule, Some(0));
         assert_eq!(patterns.matches("d").rule, None);
-        assert_eq!(patterns.rule(2), Some("a/c"));
+        assert_eq!(patterns.rule(2), Some(RuleText { text: "!a/c", line: 3 }));
         let patterns = Patterns::from_list(&["a", "!a/c"]).unwrap();
         assert_eq!(patterns.matches("a/c"), Verdict { excluded: false, rule: Some(1) });
         assert!(patterns.has_exceptions());
@@ -250,6 +273,9 @@ mod tests {
         let (patterns, problems) = Patterns::parse(text);
         assert!(problems.is_empty());
         assert_eq!(patterns.rules.len(), 5);
+        let lines: Vec<_> = patterns.rules().map(|rule| (rule.line, rule.text)).collect();
+        let expected = [(2, "# yes"), (4, "rooted"), (5, "!b"), (6, "c"), (7, "last")];
+        assert_eq!(lines, expected);
         assert!(patterns.matches("# yes").excluded);
         assert!(patterns.matches("rooted/x").excluded);
         assert!(patterns.matches("c").excluded);

@@ -7,19 +7,32 @@
 #![forbid(unsafe_code)]
 
 mod dot;
+mod entitlement;
+mod extra_host;
+pub mod git_ref;
 pub mod graph;
 mod image_configs;
 mod lower;
 pub mod mount;
+mod named_context;
 pub mod op;
 mod options;
 mod outline;
 mod plan;
+mod size;
+mod ulimit;
+mod url;
 
 pub use dot::dot;
+pub use entitlement::{Entitlement, UnknownEntitlement};
+pub use extra_host::{ExtraHost, HOST_GATEWAY, InvalidExtraHost};
 pub use graph::{Graph, Vertex, VertexId};
 pub use image_configs::{ImageConfigs, ImageError, ResolvedImage};
 pub use lower::{check, lower, outline};
+pub use named_context::{ContextNameError, NamedContext, NamedContexts};
 pub use options::{NoCache, Options};
 pub use outline::{Outline, OutlineArg, OutlineMount};
 pub use plan::{Checked, Plan};
+pub use size::ram_in_bytes;
+pub use ulimit::{InvalidUlimit, Ulimit};
+pub use url::without_passwords;

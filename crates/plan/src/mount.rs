@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::op::InputIndex;
+use crate::op::{ContextName, InputIndex};
 
 /// One mount of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,8 +50,12 @@ pub struct MountSource {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "lowercase")]
 pub enum MountRoot {
-    /// The build context.
-    Context,
+    /// A local directory: the build context or a named one.
+    Context {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: ContextName,
+    },
     /// The root filesystem of another vertex.
     Input {
         /// Which input.

@@ -4,16 +4,18 @@
 //! changes (absent on scratch), further inputs are what it reads. Nothing in here depends on the
 //! machine, so an op is what cache keys are made of.
 
-use rbuild_types::{Platform, Reference};
+use rbuild_types::{Digest, Platform, Reference};
 use serde::{Deserialize, Serialize};
 
+use crate::git_ref::CheckoutTime;
 use crate::mount::Mount;
+use crate::{ExtraHost, Ulimit};
 
 /// One unit of work that makes or changes a root filesystem.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum Op {
-    /// The root filesystem of an image, or of one layer list: no inputs.
+    /// A tree that comes from elsewhere: no inputs.
     Source(Source),
     /// Runs a process in input 0.
     Run(Run),
@@ -23,7 +25,7 @@ pub enum Op {
     Mkdir(Mkdir),
 }
 
-/// Where a root filesystem comes from.
+/// Where a tree comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "source", rename_all = "lowercase")]
 pub enum Source {
@@ -34,7 +36,47 @@ pub enum Source {
         /// The platform picked from an index.
         platform: Platform,
     },
+    /// A file behind a URL: a tree with that one file in its root.
+    Http(Http),
+    /// Files of a git repository.
+    Git(Git),
 }
+
+/// A file to be downloaded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Http {
+    /// As written.
+    pub url: String,
+    /// The file's name in the tree.
+    pub name: String,
+    /// `--checksum`: the only content that is taken.
+    pub checksum: Option<Digest>,
+}
+
+/// A checkout of a git repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Git {
+    /// URL of the repository.
+    pub remote: String,
+    /// Commit, tag or branch; empty for the remote's default branch.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// Hexadecimal digits that the commit's hash begins with.
+    pub checksum: Option<String>,
+    /// The directory of the repository that becomes the tree; empty for all of it.
+    pub subdir: String,
+    /// Whether `.git` is in the tree.
+    pub keep_git_dir: bool,
+    /// Whether submodules are checked out too.
+    pub submodules: bool,
+    /// Which times files get.
+    pub mtime: CheckoutTime,
+    /// Whether the checksum is fetched without asking what the reference is.
+    pub fetch_by_commit: bool,
+}
+
+/// Which local directory is meant: `None` is the build context, else that of `--build-context`.
+pub type ContextName = Option<String>;
 
 /// Index of an input of the vertex, into [`crate::graph::Vertex::inputs`].
 pub type InputIndex = usize;
@@ -62,6 +104,35 @@ pub struct Run {
     pub hostname: String,
     /// `--mount`, in the order to be mounted.
     pub mounts: Vec<Mount>,
+    /// Whether the process is restricted.
+    #[serde(default, skip_serializing_if = "Security::is_sandbox")]
+    pub security: Security,
+    /// Names in `/etc/hosts`; their addresses are kept out of the key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Limits of the process, where they are not those of the engine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ulimits: Vec<Ulimit>,
+    /// Bytes of `/dev/shm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<u64>,
+}
+
+/// How a process is restricted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Security {
+    /// As Docker restricts a container.
+    #[default]
+    Sandbox,
+    /// With all capabilities and devices, without a filter of system calls.
+    Insecure,
+}
+
+impl Security {
+    fn is_sandbox(&self) -> bool {
+        *self == Self::Sandbox
+    }
 }
 
 /// A file that exists only while a process runs.
@@ -105,21 +176,40 @@ pub struct Copy {
     pub chmod: Option<String>,
     /// `--exclude` patterns.
     pub exclude: Vec<String>,
-    /// `ADD`: archives among local files are unpacked unless told otherwise.
-    pub unpack: bool,
+    /// Which archives are unpacked.
+    pub unpack: Unpack,
     /// `--link`: an independent layer.
     pub link: bool,
     /// `--parents`: keep the source's directories. The paths of the sources then may hold one
     /// `/./`: only what follows it is kept.
     pub parents: bool,
+    /// Time of what is made and has none from a source (directories for the destination, files
+    /// written in the Dockerfile), in seconds since 1970: `SOURCE_DATE_EPOCH`; else now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<i64>,
+}
+
+/// Which archives among the sources of a copy are unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unpack {
+    /// None: `COPY`, and `ADD --unpack=false`.
+    None,
+    /// Those of the build context: `ADD`.
+    Local,
+    /// Downloaded ones too: `ADD --unpack`.
+    All,
 }
 
 /// One source of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "lowercase")]
 pub enum CopySource {
-    /// A path or pattern in the build context, absolute from the context's root.
+    /// A path or pattern in a local directory: the build context or a named one.
     Context {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        context: ContextName,
         /// Cleaned, with `/` in front; wildcards as written.
         path: String,
     },
@@ -153,4 +243,7 @@ pub struct Mkdir {
     pub path: String,
     /// Owner of the directories made: `USER` as written, empty for root.
     pub user: String,
+    /// Their time, in seconds since 1970: `SOURCE_DATE_EPOCH`; else when they are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<i64>,
 }

@@ -1,10 +1,12 @@
 //! What a caller may choose about one lowering.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rbuild_types::Platform;
 
+use crate::named_context::NamedContexts;
 use crate::op::Network;
+use crate::{Entitlement, ExtraHost, Ulimit};
 
 /// The choices. [`Default`] is a build of the last stage for this machine.
 #[derive(Debug, Clone)]
@@ -27,6 +29,16 @@ pub struct Options {
     pub no_cache: NoCache,
     /// Host name of steps.
     pub hostname: String,
+    /// `--add-host`: names in the `/etc/hosts` of steps.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// `--ulimit` of steps.
+    pub ulimits: Vec<Ulimit>,
+    /// `--shm-size`: bytes of the `/dev/shm` of steps; `None` is 64 MiB.
+    pub shm_size: Option<u64>,
+    /// `--allow`: what steps may have besides.
+    pub allow: BTreeSet<Entitlement>,
+    /// `--build-context`.
+    pub contexts: NamedContexts,
 }
 
 /// For which steps the cache may not be read.
@@ -53,6 +65,11 @@ impl Default for Options {
             no_cache: NoCache::Off,
             // BuildKit's name; Dockerfiles in the wild test for it.
             hostname: "buildkitsandbox".to_owned(),
+            extra_hosts: Vec::new(),
+            ulimits: Vec::new(),
+            shm_size: None,
+            allow: BTreeSet::new(),
+            contexts: NamedContexts::default(),
         }
     }
 }

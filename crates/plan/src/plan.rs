@@ -32,6 +32,8 @@ pub struct Plan {
     pub warnings: Vec<Diagnostic>,
     /// `--build-arg` names that no `ARG` takes, sorted.
     pub unused_build_args: Vec<String>,
+    /// `--build-context` names that nothing asked for, sorted; those of one platform left out.
+    pub unused_contexts: Vec<String>,
     /// `SOURCE_DATE_EPOCH` in seconds.
     pub source_date_epoch: Option<i64>,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rbuild_image::config;
+use rbuild_image::layer::FileTimes;
 use rbuild_image::manifest::{Descriptor, Manifest};
 use rbuild_image::media_type::{Family, OCI_CONFIG, OCI_LAYER, layer_compression};
 use rbuild_plan::op::{Op, Source};
@@ -19,12 +20,19 @@ pub(crate) struct Assembled {
     pub(crate) layers: Vec<Layer>,
     pub(crate) config_bytes: Vec<u8>,
     pub(crate) created: Option<String>,
+    /// `SOURCE_DATE_EPOCH`, if there is one.
+    source_date_epoch: Option<i64>,
     pub(crate) platform: Platform,
     /// The manifest as the store keeps it: our own layers uncompressed, since they are trees.
     pub(crate) manifest_bytes: Vec<u8>,
 }
 
 impl Assembled {
+    /// The times of files that are written without the image.
+    pub(crate) fn times(&self) -> FileTimes {
+        self.source_date_epoch.map_or(FileTimes::Kept, FileTimes::All)
+    }
+
     /// The image id.
     pub(crate) fn id(&self) -> Digest {
         Digest::of(&self.config_bytes)
@@ -46,6 +54,7 @@ pub(crate) fn image(
 
     let mut config = plan.config.clone();
     let created = date(engine, plan, &layers, &mut config)?;
+    let source_date_epoch = plan.source_date_epoch;
     let config_bytes = config::assemble(&config, &diff_ids, created.as_deref())?;
 
     let mut descriptors = Vec::new();
@@ -59,7 +68,15 @@ pub(crate) fn image(
     let manifest = Manifest::new(Family::Oci, config_descriptor, descriptors);
     let manifest_bytes = manifest.to_bytes()?;
     let platform = plan.platform.clone();
-    Ok(Assembled { base, layers, config_bytes, created, platform, manifest_bytes })
+    Ok(Assembled {
+        base,
+        layers,
+        config_bytes,
+        created,
+        source_date_epoch,
+        platform,
+        manifest_bytes,
+    })
 }
 
 /// A layer descriptor in OCI's terms; the bytes are the same under Docker's.
@@ -80,6 +97,7 @@ fn base_of(plan: &Plan, images: &ImageSource<'_>) -> Result<Option<Arc<Resolved>
             Op::Source(Source::Image { reference, platform }) => {
                 return Ok(Some(images.pinned(reference, platform)?));
             }
+            Op::Source(Source::Http(_) | Source::Git(_)) => false,
             Op::Run(run) => run.has_root,
             Op::Copy(copy) => copy.has_root,
             Op::Mkdir(mkdir) => mkdir.has_root,

@@ -6,14 +6,17 @@ use std::sync::{Mutex, PoisonError};
 
 use rbuild_parser::ast::Dockerfile;
 use rbuild_parser::lint::check_file;
-use rbuild_plan::{Plan, lower};
-use rbuild_solver::{Context, Policy, Solution, World, solve};
+use rbuild_plan::{Options, Plan, lower};
+use rbuild_solver::{Policy, Solution, World, solve};
 use rbuild_types::{CancelToken, Ctx, Diagnostic, Event, Progress, Reference, StepId};
 
 use crate::engine::random_id;
 use crate::lint::{Lint, ignored_copies};
-use crate::sources::context::{self, Text};
+use crate::sources::context::{self, Contexts};
+use crate::sources::dockerfile::{Text, read_dockerfile};
 use crate::sources::image::ImageSource;
+use crate::sources::named::{self, Named};
+use crate::sources::remote::RemoteSources;
 use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export, unused};
 
 impl Engine {
@@ -32,19 +35,26 @@ impl Engine {
         let summary = Summary::new(progress);
         let ctx = Ctx::new(&summary, cancel);
         let tags = tags(request)?;
+        if let Some(message) = request.resources.problem() {
+            return Err(BuildError::Request { message });
+        }
         let _lease = self.store.lease()?;
-        let text = context::read_dockerfile(request)?;
+        let mut named = named::settle(request)?;
+        let main = context::open_main(&self.store, request, ctx)?;
+        let text = read_dockerfile(request, main.as_ref())?;
         let (dockerfile, mut lint) = parse(&text, request, ctx)?;
-        let images = ImageSource::new(self, request.pull, ctx);
-        let plan = plan(&text, &dockerfile, request, &images, &mut lint, ctx)?;
-        let context = context::open(&self.store, request, &text, ctx)?;
-        if let Some(context) = &context {
+        let layouts = std::mem::take(&mut named.layouts);
+        let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
+        let plan = plan(&text, &dockerfile, request, &named, &images, &mut lint, ctx)?;
+        let directories = &named.directories;
+        let contexts = context::open(&self.store, request, main.as_ref(), directories, &text, ctx)?;
+        if let Some(context) = &contexts.main {
             report(&mut lint, ignored_copies(&text.text, &plan.graph, &context.ignore), ctx);
         }
         if let Some(violation) = lint.violation() {
             return Err(wrong(&text, vec![violation]));
         }
-        let solution = self.solve(&text, request, &plan, context, &images, ctx)?;
+        let solution = self.solve(&text, &contexts, request, &plan, &images, ctx)?;
         let image = assemble::image(self, &plan, &solution, &images)?;
         for output in &request.outputs {
             export::write(self, output, &image, &solution, &tags, &images, ctx)?;
@@ -73,19 +83,22 @@ impl Engine {
     ) -> Result<String, BuildError> {
         let ctx = Ctx::new(progress, cancel);
         let _lease = self.store.lease()?;
-        let text = context::read_dockerfile(request)?;
+        let mut named = named::settle(request)?;
+        let main = context::open_main(&self.store, request, ctx)?;
+        let text = read_dockerfile(request, main.as_ref())?;
         let (dockerfile, mut lint) = parse(&text, request, ctx)?;
-        let images = ImageSource::new(self, request.pull, ctx);
-        let plan = plan(&text, &dockerfile, request, &images, &mut lint, ctx)?;
+        let layouts = std::mem::take(&mut named.layouts);
+        let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
+        let plan = plan(&text, &dockerfile, request, &named, &images, &mut lint, ctx)?;
         Ok(rbuild_plan::dot(&plan))
     }
 
     fn solve(
         &self,
         text: &Text,
+        contexts: &Contexts,
         request: &BuildRequest,
         plan: &Plan,
-        context: Option<Context>,
         images: &ImageSource<'_>,
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
@@ -96,10 +109,14 @@ impl Engine {
             store: &self.store,
             pool: self.pool()?,
             images,
-            context: context.as_ref(),
+            remotes: &RemoteSources::new(self, &request.secrets),
+            context: contexts.main.as_ref(),
+            named: &contexts.named,
             helper: &helper,
             resolv_conf: &resolv_conf,
             secrets: &request.secrets,
+            ssh: &request.ssh,
+            resources: &request.resources,
             log_directory: log_directory.get(..16).unwrap_or(&log_directory),
         };
         let policy = Policy {
@@ -109,10 +126,8 @@ impl Engine {
         };
         let solved = solve(&plan.graph, plan.target, world, &policy, ctx)
             .map_err(|error| BuildError::of_solve(error, &text.name, &text.text));
-        if let Some(context) = &context {
-            // Also after a failure: what was hashed need not be hashed again.
-            context.stamps.save()?;
-        }
+        // Also after a failure: what was hashed need not be hashed again.
+        contexts.save()?;
         if solved.is_err() {
             self.store.sync()?;
         }
@@ -175,11 +190,13 @@ fn plan(
     text: &Text,
     dockerfile: &Dockerfile,
     request: &BuildRequest,
+    named: &Named,
     images: &ImageSource<'_>,
     lint: &mut Lint,
     ctx: Ctx<'_>,
 ) -> Result<Plan, BuildError> {
-    let lowered = lower(&text.text, dockerfile, &request.options, images);
+    let options = Options { contexts: named.names.clone(), ..request.options.clone() };
+    let lowered = lower(&text.text, dockerfile, &options, images);
     ctx.cancel.check()?;
     let mut plan = lowered.map_err(|diagnostics| {
         let (errors, warnings) = diagnostics.into_iter().partition(Diagnostic::is_error);
@@ -193,6 +210,9 @@ fn plan(
         ctx.report(Event::Warning(warning));
     }
     if let Some(warning) = unused::no_cache(&request.options.no_cache, dockerfile) {
+        ctx.report(Event::Warning(warning));
+    }
+    if let Some(warning) = unused::contexts(&plan.unused_contexts, dockerfile) {
         ctx.report(Event::Warning(warning));
     }
     Ok(plan)

@@ -2,13 +2,15 @@
 
 use rbuild_parser::ast::Dockerfile;
 use rbuild_parser::lint::{Rule, check_file};
-use rbuild_plan::{ImageConfigs, ImageError, ResolvedImage};
+use rbuild_plan::{ImageConfigs, ImageError, Options, ResolvedImage};
 use rbuild_types::{CancelToken, Ctx, Diagnostic, LineIndex, Platform, Reference, Silent, Span};
 
 use crate::lint::{self, Lint};
-use crate::sources::context;
+use crate::sources::context::{self, Main};
+use crate::sources::dockerfile::{Text, read_dockerfile};
 use crate::sources::image::ImageSource;
-use crate::{BuildError, BuildRequest, Engine, Pull, ignored};
+use crate::sources::named::{self, Named};
+use crate::{BuildError, BuildRequest, ContextInput, Engine, Pull};
 
 /// What there is to say about a Dockerfile.
 #[derive(Debug, Clone)]
@@ -76,7 +78,8 @@ pub fn check(
     engine: Option<&Engine>,
     cancel: &CancelToken,
 ) -> Result<Checked, BuildError> {
-    let text = context::read_dockerfile(request)?;
+    let ctx = Ctx::new(&Silent, cancel);
+    let Inputs { main, text, mut named } = Inputs::read(request, engine, ctx)?;
     let (dockerfile, diagnostics) = rbuild_parser::parse(&text.text);
     let (mut errors, warnings): (Vec<_>, Vec<_>) =
         diagnostics.into_iter().partition(Diagnostic::is_error);
@@ -90,13 +93,15 @@ pub fn check(
             lint.add(warnings);
             lint.add(check_file(&dockerfile));
             if errors.is_empty() {
-                let images = Images::new(engine, request.pull, Ctx::new(&Silent, cancel));
-                let options = &request.options;
-                let checked = rbuild_plan::check(&text.text, &dockerfile, options, &images);
+                let images = Images::new(engine, request.pull, &mut named, ctx);
+                let options = options(request, &named);
+                let checked = rbuild_plan::check(&text.text, &dockerfile, &options, &images);
                 cancel.check()?;
                 lint.add(checked.warnings);
-                let ignore = ignored::patterns(request, &text.name)?;
-                lint.add(lint::ignored_copies(&text.text, &checked.graph, &ignore));
+                if let Some(main) = &main {
+                    let ignore = main.ignore_file(request, &text, ctx)?.patterns;
+                    lint.add(lint::ignored_copies(&text.text, &checked.graph, &ignore));
+                }
                 errors.extend(checked.errors);
                 unknown_images.extend(checked.unknown_images.iter().map(Reference::familiar));
             }
@@ -110,6 +115,40 @@ pub fn check(
     let findings = found.into_iter().map(|diagnostic| places.finding(diagnostic)).collect();
     let (name, source_text) = (text.name, text.text);
     Ok(Checked { name, source_text, findings, errors, is_syntax, unknown_images })
+}
+
+/// What is read for a check.
+pub(crate) struct Inputs {
+    main: Option<Main>,
+    pub(crate) text: Text,
+    pub(crate) named: Named,
+}
+
+impl Inputs {
+    /// Finds the Dockerfile. Only an archive as the context needs an engine, to be unpacked.
+    pub(crate) fn read(
+        request: &BuildRequest,
+        engine: Option<&Engine>,
+        ctx: Ctx<'_>,
+    ) -> Result<Self, BuildError> {
+        let named = named::settle(request)?;
+        let main = match (&request.context, engine) {
+            (ContextInput::None, _) => None,
+            (ContextInput::Directory(directory), _) => Some(Main::of_directory(directory)?),
+            (_, Some(engine)) => context::open_main(&engine.store, request, ctx)?,
+            (_, None) => {
+                let message = "a context that is no directory needs a store to be unpacked into";
+                return Err(BuildError::Request { message: message.to_owned() });
+            }
+        };
+        let text = read_dockerfile(request, main.as_ref())?;
+        Ok(Self { main, text, named })
+    }
+}
+
+/// The options of the plan.
+pub(crate) fn options(request: &BuildRequest, named: &Named) -> Options {
+    Options { contexts: named.names.clone(), ..request.options.clone() }
 }
 
 /// Finds the lines of instructions.
@@ -161,9 +200,16 @@ pub(crate) struct Images<'a> {
 }
 
 impl<'a> Images<'a> {
-    pub(crate) fn new(engine: Option<&'a Engine>, pull: Pull, ctx: Ctx<'a>) -> Self {
+    pub(crate) fn new(
+        engine: Option<&'a Engine>,
+        pull: Pull,
+        named: &mut Named,
+        ctx: Ctx<'a>,
+    ) -> Self {
         let pull = if pull == Pull::Always { pull } else { Pull::Never };
-        Self { source: engine.map(|engine| ImageSource::new(engine, pull, ctx)), pull }
+        let layouts = std::mem::take(&mut named.layouts);
+        let source = engine.map(|engine| ImageSource::new(engine, pull, ctx).with_layouts(layouts));
+        Self { source, pull }
     }
 }
 

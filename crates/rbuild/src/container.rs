@@ -13,7 +13,7 @@ use rbuild_cache::SnapshotId;
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{
-    Exit, InjectedFile, Launch, Mount, MountSource, Network, Running, Spec, Stdio,
+    Exit, InjectedFile, Launch, Mount, MountSource, Network, Resources, Running, Spec, Stdio,
 };
 use rbuild_snapshot::Active;
 use rbuild_types::{CancelToken, Ctx, Event, ImageConfig, Platform, Reference, Silent, Stream};
@@ -344,6 +344,10 @@ fn spec(
         seccomp: true,
         mounts: Vec::new(),
         read_only: process.read_only,
+        privileged: false,
+        shm_size: None,
+        rlimits: Vec::new(),
+        resources: Resources::default(),
     })
 }
 

@@ -41,10 +41,10 @@ mod assemble;
 mod build;
 mod check;
 mod container;
+mod context_input;
 mod engine;
 mod error;
 mod export;
-mod ignored;
 mod images;
 mod lint;
 mod outline;
@@ -56,22 +56,22 @@ mod volume;
 
 pub use check::{Checked, Finding, Lines, check};
 pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};
+pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
 pub use images::{HistoryLine, ImageDetails, RemovedImage};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use request::{
-    BuildRequest, Built, BuiltImage, ContextInput, Destination, DockerfileInput, Output, Pull,
-    StepSummary,
+    BuildRequest, Built, BuiltImage, Destination, DockerfileInput, Output, Pull, StepSummary,
 };
 pub use volume::{Volume, VolumeSource};
 
 pub use rbuild_cache::{Class, ImageRecord, PruneOptions, Pruned, Row, Usage};
 pub use rbuild_plan::op::Network;
-pub use rbuild_plan::{NoCache, Options};
+pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, ram_in_bytes};
 pub use rbuild_registry::{Mirror, Proxies, RegistryOptions};
-pub use rbuild_sandbox::{Exit, SandboxError, StartFailure, sandbox_main};
-pub use rbuild_solver::{Secrets, StepError, StepFailure};
+pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};
+pub use rbuild_solver::{Secrets, SshAgents, StepError, StepFailure};
 pub use rbuild_types::{
     CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event, History, ImageConfig,
     Label, LineIndex, Platform, Progress, Reference, Severity, Silent, Span, StepId, Stream,

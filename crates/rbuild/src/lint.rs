@@ -78,7 +78,8 @@ pub(crate) fn ignored_copies(source: &str, graph: &Graph, ignore: &Patterns) -> 
             false => "Copy",
         };
         for from in &copy.sources {
-            let CopySource::Context { path } = from else { continue };
+            // Named contexts have ignore files of their own.
+            let CopySource::Context { context: None, path } = from else { continue };
             let path = path.replace("/./", "/");
             let path = path.trim_start_matches('/');
             let (is_ignored, shown) = match path {
@@ -98,5 +99,5 @@ pub(crate) fn ignored_copies(source: &str, graph: &Graph, ignore: &Patterns) -> 
 
 fn leaves_out_everything(ignore: &Patterns) -> bool {
     let rules = (0..).map_while(|index| ignore.rule(index));
-    rules.into_iter().any(|rule| EVERYTHING.contains(&rule))
+    rules.into_iter().any(|rule| EVERYTHING.contains(&rule.text))
 }

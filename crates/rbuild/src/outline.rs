@@ -1,10 +1,10 @@
 //! What a Dockerfile offers and takes, without running anything: its stages and its parameters.
 
-use rbuild_parser::ast::Dockerfile;
+use rbuild_parser::ast::{Dockerfile, Stage};
 use rbuild_types::{CancelToken, Ctx, Diagnostic, Silent, Span};
 
-use crate::check::{Images, Lines, Places};
-use crate::sources::context::{self, Text};
+use crate::check::{Images, Inputs, Lines, Places, options};
+use crate::sources::dockerfile::Text;
 use crate::{BuildError, BuildRequest, Engine};
 
 /// The parameters of a target.
@@ -73,9 +73,12 @@ pub fn outline(
     engine: Option<&Engine>,
     cancel: &CancelToken,
 ) -> Result<Outline, BuildError> {
-    let (text, dockerfile) = read(request)?;
-    let images = Images::new(engine, request.pull, Ctx::new(&Silent, cancel));
-    let outlined = rbuild_plan::outline(&text.text, &dockerfile, &request.options, &images);
+    let ctx = Ctx::new(&Silent, cancel);
+    let Inputs { text, mut named, .. } = Inputs::read(request, engine, ctx)?;
+    let dockerfile = parse(&text)?;
+    let images = Images::new(engine, request.pull, &mut named, ctx);
+    let options = options(request, &named);
+    let outlined = rbuild_plan::outline(&text.text, &dockerfile, &options, &images);
     cancel.check()?;
     let found = outlined.map_err(|diagnostics| wrong(&text, diagnostics))?;
     let places = Places::new(&text.text, &dockerfile);
@@ -102,11 +105,16 @@ pub fn outline(
     })
 }
 
-/// Lists the stages.
-pub fn targets(request: &BuildRequest) -> Result<Targets, BuildError> {
-    let (text, dockerfile) = read(request)?;
+/// Lists the stages. Only an archive as the context needs an engine.
+pub fn targets(
+    request: &BuildRequest,
+    engine: Option<&Engine>,
+    cancel: &CancelToken,
+) -> Result<Targets, BuildError> {
+    let Inputs { text, .. } = Inputs::read(request, engine, Ctx::new(&Silent, cancel))?;
+    let dockerfile = parse(&text)?;
     let places = Places::new(&text.text, &dockerfile);
-    let target = |stage: &rbuild_parser::ast::Stage| Target {
+    let target = |stage: &Stage| Target {
         name: stage.name.as_ref().map(|name| name.value.clone()),
         description: stage.doc.clone(),
         base: stage.base.value.clone(),
@@ -117,13 +125,12 @@ pub fn targets(request: &BuildRequest) -> Result<Targets, BuildError> {
     Ok(Targets { source_text: text.text, targets })
 }
 
-fn read(request: &BuildRequest) -> Result<(Text, Dockerfile), BuildError> {
-    let text = context::read_dockerfile(request)?;
+fn parse(text: &Text) -> Result<Dockerfile, BuildError> {
     let (dockerfile, diagnostics) = rbuild_parser::parse(&text.text);
     let errors: Vec<_> = diagnostics.into_iter().filter(Diagnostic::is_error).collect();
     match errors.is_empty() {
-        true => Ok((text, dockerfile)),
-        false => Err(wrong(&text, errors)),
+        true => Ok(dockerfile),
+        false => Err(wrong(text, errors)),
     }
 }
 

@@ -1,10 +1,14 @@
 //! What a build is asked to do.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rbuild_plan::{NoCache, Options};
-use rbuild_solver::Secrets;
+use rbuild_sandbox::Resources;
+use rbuild_solver::{Secrets, SshAgents};
 use rbuild_types::Platform;
+
+use crate::{ContextInput, NamedContextInput};
 
 /// One build. [`BuildRequest::new`] and the methods that follow cover the common case; the fields
 /// are public for the rest.
@@ -12,12 +16,23 @@ use rbuild_types::Platform;
 pub struct BuildRequest {
     /// Where COPY and ADD take files from.
     pub context: ContextInput,
+    /// What stands for stages, images and names of `--from`, by name: `--build-context`.
+    ///
+    /// A name may end with `::` and a platform, which is then the only one that it holds for.
+    pub contexts: BTreeMap<String, NamedContextInput>,
+    /// The ignore file of the context; `None` is the one beside the Dockerfile, else the one at the
+    /// context's root.
+    pub ignore_file: Option<PathBuf>,
     /// The Dockerfile.
     pub dockerfile: DockerfileInput,
     /// Target, build arguments, platform, labels, network, cache.
     pub options: Options,
     /// Secrets of `RUN --mount=type=secret`, by id.
     pub secrets: Secrets,
+    /// Agents of `RUN --mount=type=ssh`, by id.
+    pub ssh: SshAgents,
+    /// What each step may use; in no key.
+    pub resources: Resources,
     /// Steps that run at once; `None` is twice the number of processors, and four at least.
     pub jobs: Option<usize>,
     /// Names given to the image in the store.
@@ -28,23 +43,13 @@ pub struct BuildRequest {
     pub pull: Pull,
 }
 
-/// Where COPY and ADD take files from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ContextInput {
-    /// A directory.
-    Directory(PathBuf),
-    /// Nothing: the Dockerfile copies from stages and images only.
-    None,
-}
-
 /// Where the Dockerfile is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DockerfileInput {
     /// `Dockerfile` in the context, or `dockerfile`, or `Containerfile`, in this order.
     Default,
-    /// A file.
+    /// A file; in the context when that is an archive.
     Path(PathBuf),
     /// A text, and the name it has in messages.
     Text {
@@ -103,9 +108,13 @@ impl BuildRequest {
     pub fn new(context: impl AsRef<Path>) -> Self {
         Self {
             context: ContextInput::Directory(context.as_ref().to_owned()),
+            contexts: BTreeMap::new(),
+            ignore_file: None,
             dockerfile: DockerfileInput::Default,
             options: Options::default(),
             secrets: Secrets::default(),
+            ssh: SshAgents::default(),
+            resources: Resources::default(),
             jobs: None,
             tags: Vec::new(),
             outputs: Vec::new(),
@@ -123,6 +132,12 @@ impl BuildRequest {
     pub fn dockerfile_text(mut self, text: impl Into<String>) -> Self {
         self.dockerfile =
             DockerfileInput::Text { name: "Dockerfile".to_owned(), text: text.into() };
+        self
+    }
+
+    /// Lets a name stand for something else than the Dockerfile says.
+    pub fn build_context(mut self, name: impl Into<String>, input: NamedContextInput) -> Self {
+        self.contexts.insert(name.into(), input);
         self
     }
 

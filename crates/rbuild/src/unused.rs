@@ -29,6 +29,26 @@ pub(crate) fn no_cache(no_cache: &NoCache, dockerfile: &Dockerfile) -> Option<Di
     })
 }
 
+/// Named contexts that stand for nothing in the Dockerfile.
+pub(crate) fn contexts(unused: &[String], dockerfile: &Dockerfile) -> Option<Diagnostic> {
+    let first = unused.first()?;
+    let names: Vec<String> = unused.iter().map(|name| format!("`{name}`")).collect();
+    let message = format!("nothing was taken from the build context {}", names.join(" or "));
+    let warning = placeless("unused-build-context", message);
+    let stages = dockerfile.stages.iter();
+    let known = stages.flat_map(|stage| stage.name.iter().chain([&stage.base]));
+    let known = known.map(|text| text.value.as_str());
+    let from = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    let from = from.filter_map(|instruction| match &instruction.kind {
+        InstructionKind::Copy(copy) => copy.flags.from.as_ref().map(|from| from.value.as_str()),
+        _ => None,
+    });
+    Some(match suggest(first, known.chain(from)) {
+        Some(near) => warning.help(format!("did you mean `{near}`?")),
+        None => warning,
+    })
+}
+
 fn placeless(code: &'static str, message: String) -> Diagnostic {
     Diagnostic {
         code,

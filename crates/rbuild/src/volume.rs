@@ -9,6 +9,7 @@ use std::io::Seek as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rbuild_image::layer::FileTimes;
 use rbuild_rooted::Root;
 use rbuild_sandbox::{Mount, MountSource, Spec};
 use rbuild_types::{CancelToken, ImageConfig};
@@ -86,7 +87,7 @@ impl Engine {
             }
             spec.mounts.push(Mount {
                 target: volume.target.clone(),
-                source: MountSource::Detached(descriptors.len()),
+                source: MountSource::whole(descriptors.len()),
                 read_only: volume.read_only,
             });
             descriptors.push(rbuild_snapshot::bind(&path)?);
@@ -134,7 +135,7 @@ impl Engine {
             .open(by_way_of)
             .map_err(io)?;
         let cancel = CancelToken::default();
-        rbuild_image::rootfs::export_tar(from, None, &mut packed, &cancel)?;
+        rbuild_image::rootfs::export_tar(from, FileTimes::Kept, &mut packed, &cancel)?;
         packed.rewind().map_err(io)?;
         let options = rbuild_image::layer::ArchiveOptions::default();
         let mut packed = std::io::BufReader::new(packed);

@@ -1,6 +1,7 @@
 //! The same build on another day, in another store, by another caller.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -14,6 +15,7 @@ use crate::tests;
 
 tests![
     two_stores_give_the_same_image,
+    a_fixed_time_is_that_of_workdirs_and_written_files,
     without_a_fixed_time_the_layers_are_still_the_same,
     the_callers_umask_is_not_in_the_image,
     the_order_of_directory_entries_is_not_in_the_image,
@@ -99,6 +101,24 @@ fn two_stores_give_the_same_image() {
     assert!(image == again, "{:?}\n{:?}", image.0.keys(), again.0.keys());
     assert_eq!(text(&image.config()["created"]), "2009-02-13T23:31:30Z");
     image.check();
+}
+
+fn a_fixed_time_is_that_of_workdirs_and_written_files() {
+    let place = cold();
+    let text = "FROM scratch\nWORKDIR /made/here\nCOPY root/src/one.txt .\n";
+    let out = place.path().join("out");
+    let request = BuildRequest::new(place.context())
+        .dockerfile_text(text)
+        .arg("SOURCE_DATE_EPOCH", "1234567890")
+        .output(Output::Directory(out.clone()));
+    let (first, _) = build_in(&place, "one", &request);
+    let time = |path: &Path| fs_err::symlink_metadata(path).unwrap().mtime();
+    for path in ["made", "made/here", "made/here/one.txt"] {
+        assert_eq!(time(&out.join(path)), 1_234_567_890, "{path}");
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    let (second, _) = build_in(&place, "two", &request);
+    assert_eq!(id(&first), id(&second));
 }
 
 fn without_a_fixed_time_the_layers_are_still_the_same() {

@@ -1,9 +1,13 @@
 //! `RUN --mount`: what a step gets, and what is left of it.
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use rbuild::{BuildError, Engine, NoCache, Output, StepError};
 
+use crate::child;
 use crate::exported::{self, Exported, top_names};
 use crate::support::{Place, build, build_error, explain, ran};
 use crate::tests;
@@ -32,7 +36,10 @@ tests![
     mount_targets_leave_no_trace,
     what_lies_under_a_mount_stays,
     mounts_lie_in_mounts,
-    ssh_is_refused_by_name,
+    an_agent_is_a_socket_that_leads_to_the_callers,
+    a_missing_agent_matters_when_it_is_required,
+    a_new_cache_starts_with_the_files_of_a_stage,
+    a_seed_leads_nowhere_else,
 ];
 
 fn a_bind_shows_the_context_without_what_is_ignored() {
@@ -372,7 +379,7 @@ fn a_secret_is_a_variable() {
 }
 
 /// Paths below `directory` whose file has `needle` in it.
-fn files_with(directory: &std::path::Path, needle: &str) -> Vec<String> {
+fn files_with(directory: &Path, needle: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut waiting = vec![directory.to_owned()];
     while let Some(directory) = waiting.pop() {
@@ -502,15 +509,106 @@ fn mounts_lie_in_mounts() {
     assert!(!place.context().join("new").exists());
 }
 
-fn ssh_is_refused_by_name() {
+/// An agent of the caller that answers each request with the kind behind it.
+fn agent(path: &Path) {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut message = [0; 5];
+            while stream.read_exact(&mut message).is_ok() {
+                stream.write_all(&[0, 0, 0, 1, message[4] + 1]).unwrap();
+            }
+        }
+    });
+}
+
+fn an_agent_is_a_socket_that_leads_to_the_callers() {
     let place = Place::new();
     let engine = place.engine();
-    let error = build_error(&engine, &place.request("FROM base\nRUN --mount=type=ssh true\n"));
-    assert!(error.to_string().contains("--mount=type=ssh"), "{error}");
-    assert!(error.to_string().contains("not supported"), "{error}");
+    fs_err::copy("/proc/self/exe", place.context().join("client")).unwrap();
+    let socket = place.path().join("agent");
+    agent(&socket);
+    let ask = child::ASK;
+    let text = format!(
+        "FROM base\nCOPY client /\n\
+         RUN --mount=type=ssh test \"$SSH_AUTH_SOCK\" = /run/buildkit/ssh_agent.0 && \
+             test \"$(stat -c %a:%u:%g $SSH_AUTH_SOCK)\" = 600:0:0 && \
+             {ask}=11,13,17,19,27 /client > /answers && {ask}=11 /client >> /answers\n\
+         RUN --mount=type=ssh,target=/a.sock,mode=0666,uid=7,gid=8 --mount=type=ssh,id=other \
+             test $SSH_AUTH_SOCK = /a.sock && test -S /run/buildkit/ssh_agent.1 && \
+             test \"$(stat -c %a:%u:%g /a.sock)\" = 666:7:8 && ! chmod 600 /a.sock && \
+             test \"$(ls -A /run/buildkit)\" = ssh_agent.1\n\
+         RUN test -z \"$SSH_AUTH_SOCK\" && test ! -e /run/buildkit -a ! -e /a.sock\n\
+         USER 5\n\
+         RUN --mount=type=ssh ! {ask}=11 /client\n\
+         RUN --mount=type=ssh,uid=5 {ask}=11 /client\n"
+    );
+    let mut request = place.request(&text).tag("app");
+    request.ssh.insert("default", &socket);
+    request.ssh.insert("other", &socket);
+    build(&engine, &request);
+    // Listing and signing are passed on; the rest is refused by the engine.
+    assert_eq!(place.sh(&engine, "app", "cat /answers"), "12 14 5 5 5 12 ");
+    assert_eq!(place.leftovers(), Vec::<String>::new());
+}
+
+fn a_missing_agent_matters_when_it_is_required() {
+    let place = Place::new();
+    let engine = place.engine();
+    place.build(&engine, "FROM base\nRUN --mount=type=ssh test ! -e /run/buildkit\n");
+    let text = "FROM base\nRUN --mount=type=ssh,id=github,required true\n";
+    let error = build_error(&engine, &place.request(text));
+    assert!(error.to_string().contains("no SSH key \"github\" forwarded"), "{error}");
     let BuildError::Step { failure, source_text, .. } = &error else { panic!("{error:?}") };
     let span = failure.span.unwrap();
     assert!(source_text[span.start..span.end].starts_with("RUN --mount=type=ssh"));
-    // What was done before is kept, and nothing is left mounted.
     assert_eq!(place.leftovers(), Vec::<String>::new());
+}
+
+fn a_new_cache_starts_with_the_files_of_a_stage() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = |seed: &str, script: &str| {
+        format!(
+            "FROM base AS seed\n\
+             RUN mkdir -p /deps/sub && chmod 2750 /deps && chown 3:4 /deps && echo {seed} > /deps/one \
+                 && ln -s one /deps/link && echo 2 > /deps/sub/two && chown 5:6 /deps/sub/two\n\
+             FROM base\n\
+             RUN --mount=type=cache,target=/cache,from=seed,source=/deps {script}\n\
+             RUN --mount=type=cache,target=/all,from=seed test -e /all/bin/sh -a -e /all/deps/one\n\
+             RUN --mount=type=cache,target=/none,from=seed,source=/none test -z \"$(ls -A /none)\"\n"
+        )
+    };
+    let whole = "test \"$(cat /cache/link /cache/sub/two | tr -d '\\n')\" = first2 && \
+                 test $(stat -c %a:%u:%g /cache) = 2750:3:4 && \
+                 test $(stat -c %u:%g /cache/sub/two) = 5:6 && echo mine > /cache/mine";
+    place.build(&engine, &text("first", whole));
+    // It is not made anew, and the stage did not change.
+    place.build(&engine, &text("first", "test -e /cache/mine && rm /cache/one"));
+    place.build(&engine, &text("first", "test -e /cache/mine -a ! -e /cache/one"));
+    // Another stage, another cache.
+    place.build(&engine, &text("second", "test $(cat /cache/one) = second -a ! -e /cache/mine"));
+    let file = "FROM base\nRUN --mount=type=cache,target=/c,from=base,source=/bin/busybox true\n";
+    let told = explain(&build_error(&engine, &place.request(file)));
+    assert!(told.contains("/bin/busybox") && told.contains("not a directory"), "{told}");
+    assert_eq!(place.leftovers(), Vec::<String>::new());
+}
+
+/// Links in the seed, and in the cache, are followed below their own root.
+fn a_seed_leads_nowhere_else() {
+    let place = Place::new();
+    let engine = place.engine();
+    fs_err::write(place.path().join("of-the-host"), "marks the host\n").unwrap();
+    let at = place.path().display();
+    place.build(
+        &engine,
+        &format!(
+            "FROM base AS seed\nRUN ln -s {at} /out && ln -s ../../../..{at} /up\n\
+             FROM base\n\
+             RUN --mount=type=cache,target=/a,from=seed,source=/out test ! -e /a/of-the-host\n\
+             RUN --mount=type=cache,target=/b,from=seed,source=/up test ! -e /b/of-the-host\n\
+             RUN --mount=type=cache,target=/c,id=planted ln -s {at} /c/link\n\
+             RUN --mount=type=cache,target=/d,id=planted,source=link test ! -e /d/of-the-host\n"
+        ),
+    );
 }

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rbuild::{BuildRequest, CancelToken, Checked, Parameter, check, outline, targets};
+use rbuild::{
+    BuildError, BuildRequest, CancelToken, Checked, Parameter, Targets, check, outline, targets,
+};
 use serde_json::{Value, json};
 
 use crate::tests;
@@ -320,16 +322,21 @@ ARG INFOO=${INFOO}456${INBAR}
     assert_eq!(names(&found.args), expected);
 }
 
+fn listed(text: &str) -> Result<Targets, BuildError> {
+    let request = BuildRequest::new(".").dockerfile_text(text);
+    targets(&request, None, &CancelToken::default())
+}
+
 fn stages_are_targets() {
     let text = "# one does it\nFROM $X AS one\nFROM --platform=$P one\n";
-    let found = targets(&BuildRequest::new(".").dockerfile_text(text)).unwrap().targets;
+    let found = listed(text).unwrap().targets;
     let rows: Vec<_> = found
         .iter()
         .map(|one| (one.name.as_deref(), one.description.as_deref(), one.base.as_str()))
         .collect();
     assert_eq!(rows, [(Some("one"), Some("does it"), "$X"), (None, None, "one")]);
     assert_eq!(found[1].platform.as_deref(), Some("$P"));
-    assert!(targets(&BuildRequest::new(".").dockerfile_text("FOO\n")).is_err());
+    assert!(listed("FOO\n").is_err());
 }
 
 fn of_an_unknown_base_image_only_sure_slips_are_told() {

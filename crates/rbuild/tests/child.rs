@@ -11,6 +11,10 @@ use crate::support::shell;
 const BUILD: &str = "RBUILD_TEST_BUILD";
 /// Says that it is to run a container with its own input and output: store, image, script.
 const RUN: &str = "RBUILD_TEST_RUN";
+/// Says that it is to ask an SSH agent: kinds of requests, with commas between.
+pub const ASK: &str = "RBUILD_TEST_ASK";
+/// Limits the steps of what it builds: bytes of memory, and the parent of their groups.
+const LIMIT: &str = "RBUILD_TEST_LIMIT";
 /// Sets a umask before that, octal.
 const UMASK: &str = "RBUILD_TEST_UMASK";
 
@@ -40,6 +44,13 @@ pub fn build_with_umask(store: &Path, context: &Path, dockerfile: &Path, umask: 
     command
 }
 
+/// [`build`] with a limit of memory, in groups below `parent`.
+pub fn build_with_limit(store: &Path, context: &Path, dockerfile: &Path, parent: &str) -> Command {
+    let mut command = build(store, context, dockerfile);
+    command.env(LIMIT, parent);
+    command
+}
+
 /// A child that runs a script in a container and ends with its code.
 pub fn run(store: &Path, image: &str, script: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
@@ -61,6 +72,9 @@ pub fn main_if_child() {
     if let Ok(orders) = std::env::var(RUN) {
         std::process::exit(container(&orders));
     }
+    if let Ok(kinds) = std::env::var(ASK) {
+        std::process::exit(ask(&kinds));
+    }
     let Ok(orders) = std::env::var(BUILD) else { return };
     if let Ok(umask) = std::env::var(UMASK) {
         let mode = rustix::fs::Mode::from_raw_mode(u32::from_str_radix(&umask, 8).unwrap());
@@ -73,7 +87,11 @@ pub fn main_if_child() {
         ..EngineOptions::new(store.to_path_buf())
     };
     let engine = Engine::with_options(options).unwrap();
-    let request = BuildRequest::new(context).dockerfile(dockerfile);
+    let mut request = BuildRequest::new(context).dockerfile(dockerfile);
+    if let Ok(parent) = std::env::var(LIMIT) {
+        request.resources.memory = Some(64 << 20);
+        request.resources.cgroup_parent = Some(parent);
+    }
     let built = engine.build(&request, &Silent, &CancelToken::default()).unwrap();
     let status = fs_err::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -92,6 +110,20 @@ fn container(orders: &str) -> i32 {
     let exit = container.wait(&CancelToken::default(), &mut |_, _| {}).unwrap();
     container.delete().unwrap();
     exit.code()
+}
+
+/// Prints the kind of each answer.
+fn ask(kinds: &str) -> i32 {
+    use std::io::{Read as _, Write as _};
+    let socket = std::env::var("SSH_AUTH_SOCK").unwrap();
+    let mut agent = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    for kind in kinds.split(',') {
+        agent.write_all(&[0, 0, 0, 1, kind.parse().unwrap()]).unwrap();
+        let mut answer = [0; 5];
+        agent.read_exact(&mut answer).unwrap();
+        print(&format!("{} ", answer[4]));
+    }
+    0
 }
 
 fn print(line: &str) {

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use rbuild::{Digest, Engine, Output};
+use rbuild_testkit::schemas::Schemas;
 use serde_json::Value;
 
 use crate::support::{Place, build};
@@ -108,6 +109,13 @@ impl Exported {
     pub fn check(&self) {
         assert_eq!(self.json("oci-layout")["imageLayoutVersion"], "1.0.0");
         let index = self.json("index.json");
+        let schemas = Schemas::at_hand();
+        let fits = |schema: &str, document: &Value| {
+            let valid = schemas.as_ref().is_none_or(|schemas| schemas.valid(schema, document));
+            assert!(valid, "{schema}: {document}");
+        };
+        fits("image-layout-schema.json", &self.json("oci-layout"));
+        fits("image-index-schema.json", &index);
         assert_eq!(index["schemaVersion"], 2);
         assert_eq!(index["mediaType"], OCI_INDEX);
         let mut used: BTreeSet<String> = BTreeSet::new();
@@ -116,10 +124,12 @@ impl Exported {
         for descriptor in manifests {
             assert_eq!(descriptor["mediaType"], OCI_MANIFEST);
             let manifest = self.described(descriptor, &mut used);
+            fits("image-manifest-schema.json", &manifest);
             assert_eq!(manifest["schemaVersion"], 2);
             assert_eq!(manifest["mediaType"], OCI_MANIFEST);
             assert_eq!(manifest["config"]["mediaType"], OCI_CONFIG);
             let config = self.described(&manifest["config"], &mut used);
+            fits("config-schema.json", &config);
             assert_eq!(config["os"], descriptor["platform"]["os"]);
             assert_eq!(config["architecture"], descriptor["platform"]["architecture"]);
             assert_ne!(text(&config["architecture"]), "");

@@ -11,17 +11,21 @@ mod build_cache;
 mod build_check;
 mod build_cold;
 mod build_concurrent;
+mod build_context;
 mod build_export;
 mod build_failure;
+mod build_http;
 mod build_images;
 mod build_mounts;
 mod build_registry;
+mod build_resources;
 mod build_steps;
 mod check;
 mod child;
 mod container_run;
 mod exported;
 mod support;
+mod web;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -42,16 +46,19 @@ use tests;
 /// Modules whose tests run as anybody.
 const ANYWHERE: [&str; 1] = ["check"];
 
-const MODULES: [(&str, &[Test]); 12] = [
+const MODULES: &[(&str, &[Test])] = &[
     ("build_cache", build_cache::TESTS),
     ("build_check", build_check::TESTS),
     ("build_cold", build_cold::TESTS),
     ("build_concurrent", build_concurrent::TESTS),
+    ("build_context", build_context::TESTS),
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
+    ("build_http", build_http::TESTS),
     ("build_images", build_images::TESTS),
     ("build_mounts", build_mounts::TESTS),
     ("build_registry", build_registry::TESTS),
+    ("build_resources", build_resources::TESTS),
     ("build_steps", build_steps::TESTS),
     ("check", check::TESTS),
     ("container_run", container_run::TESTS),
@@ -70,7 +77,7 @@ fn main() {
         Ok(())
     })];
     for (module, tests) in MODULES {
-        for (name, test) in tests {
+        for (name, test) in *tests {
             let run = move || {
                 test();
                 Ok(())
@@ -88,7 +95,7 @@ fn every_file_is_a_module() {
     let names = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
     let files: BTreeSet<String> = names
         .filter_map(|name| name.to_str()?.strip_suffix(".rs").map(str::to_owned))
-        .filter(|name| !["runner", "support", "child", "exported"].contains(&name.as_str()))
+        .filter(|name| !["runner", "support", "child", "exported", "web"].contains(&name.as_str()))
         .collect();
     let listed = MODULES.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(files, listed);

@@ -20,7 +20,7 @@ use crate::runtime::{Message, Pipe};
 use crate::{MAX_DOCUMENT, Registry, RegistryError};
 
 /// Least time between two progress events of one blob.
-const REPORT_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// Takes a blob's bytes in order.
 pub trait BlobSink {

@@ -20,7 +20,7 @@ use crate::transport::{self, Transport};
 use crate::{Answer, RegistryError, RegistryOptions, body};
 
 /// As many as curl and browsers follow at least; registries need two.
-const MAX_REDIRECTS: usize = 10;
+pub(crate) const MAX_REDIRECTS: usize = 10;
 /// Limit for finding out whether a host that may be plain speaks HTTP or TLS.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 

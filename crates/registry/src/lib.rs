@@ -4,6 +4,9 @@
 //! Docker's schema 2. It is blocking, `Send + Sync` and cheap to clone; the async machinery lives
 //! on a thread of its own (`runtime.rs`), so the handle may be used inside an async host.
 //!
+//! [`Registry::fetch`] downloads a plain URL by the same rules: this is the only crate that opens
+//! connections.
+//!
 //! Invariants, in the order of the files that hold them:
 //!
 //! * Nothing here reads the environment or prints; all settings are in [`RegistryOptions`]. (The
@@ -25,6 +28,7 @@ mod blob;
 mod body;
 mod error;
 mod exchange;
+mod fetch;
 mod manifest;
 mod options;
 mod place;
@@ -39,6 +43,7 @@ use rbuild_types::{CancelToken, Reference};
 
 pub use blob::BlobSink;
 pub use error::{Answer, PlaceFailure, RegistryError};
+pub use fetch::{Fetch, Fetched};
 pub use manifest::{MAX_DOCUMENT, ManifestBytes};
 pub use options::{Mirror, Proxies, RegistryOptions};
 

@@ -15,7 +15,8 @@
 //! The engine's end of the socket is the life line. When it closes, because the engine was
 //! dropped or killed, the helper kills the child; when the helper dies, the kernel kills the
 //! child (`PR_SET_PDEATHSIG`); when process 1 dies, the kernel kills all of its namespace and the
-//! mounts go with it. Nothing is left for anybody to clean up.
+//! mounts go with it. A control group, which is made only for limits, is removed by the helper.
+//! Nothing is left for anybody to clean up.
 //!
 //! # Root filesystem
 //!
@@ -27,10 +28,12 @@ mod error;
 mod launch;
 pub mod linux;
 mod output;
+mod resources;
 mod spec;
 mod sys;
 
 pub use error::SandboxError;
 pub use launch::{HELPER_NAME, Launch, Running, Signaller, Stdio};
 pub use linux::helper::sandbox_main;
-pub use spec::{Exit, InjectedFile, Mount, MountSource, Network, Spec, StartFailure};
+pub use resources::Resources;
+pub use spec::{Exit, InjectedFile, Mount, MountSource, Network, Rlimit, Spec, StartFailure};

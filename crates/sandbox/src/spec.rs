@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Resources;
 use crate::linux::capabilities::CapabilitySet;
 
 /// A process and its surroundings.
@@ -36,6 +37,26 @@ pub struct Spec {
     pub files: Vec<InjectedFile>,
     /// Whether the root filesystem may not be written.
     pub read_only: bool,
+    /// Whether the process may use the host's devices, write to `/sys`, and see all of `/proc`:
+    /// with all capabilities and no filter, nothing keeps it in.
+    pub privileged: bool,
+    /// Bytes of `/dev/shm`; `None` is 64 MiB.
+    pub shm_size: Option<u64>,
+    /// Limits of the process itself.
+    pub rlimits: Vec<Rlimit>,
+    /// Limits of the process and all that it starts.
+    pub resources: Resources,
+}
+
+/// A limit that setrlimit(2) sets. `None` is unlimited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// What is limited, in lower case without `RLIMIT_`.
+    pub name: String,
+    /// Where the process starts.
+    pub soft: Option<u64>,
+    /// How far it may raise that.
+    pub hard: Option<u64>,
 }
 
 /// The network of a process.
@@ -61,8 +82,13 @@ pub struct Mount {
 /// What a [`Mount`] shows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum MountSource {
-    /// The detached mount with this number in [`crate::Launch::mounts`].
-    Detached(usize),
+    /// The detached mount with this number in [`crate::Launch::mounts`], or one path in it.
+    Detached {
+        /// Which. No other mount may have the same.
+        number: usize,
+        /// A real path in it, that is, one without links; `/` is all of it.
+        path: String,
+    },
     /// An empty tmpfs.
     Tmpfs {
         /// Limit in bytes; the kernel's default is half of the memory.
@@ -70,6 +96,13 @@ pub enum MountSource {
         /// Permissions of its root.
         mode: u32,
     },
+}
+
+impl MountSource {
+    /// All of the detached mount with this number.
+    pub fn whole(number: usize) -> Self {
+        Self::Detached { number, path: "/".to_owned() }
+    }
 }
 
 /// A file made inside at start.
@@ -112,6 +145,9 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// With this code, after the kernel had killed it, or a process it started, because the
+    /// memory that [`Resources`] grant was used up.
+    OutOfMemory(i32),
 }
 
 impl Exit {
@@ -120,6 +156,7 @@ impl Exit {
         match self {
             Exit::Code(code) => code,
             Exit::Signal(signal) => 128 + signal,
+            Exit::OutOfMemory(code) => code,
         }
     }
 }

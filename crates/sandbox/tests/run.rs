@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
-use rbuild_sandbox::{Exit, InjectedFile, Launch, Network, SandboxError, Spec, Stdio};
+use rbuild_sandbox::{
+    Exit, InjectedFile, Launch, Mount, MountSource, Network, Resources, Rlimit, SandboxError, Spec,
+    Stdio,
+};
 use rbuild_snapshot::Active;
 use rbuild_types::{CancelToken, Stream};
 
@@ -21,7 +24,7 @@ fn main() {
     if !able {
         eprintln!("skipped: sandbox tests need root and /bin/busybox (Debian's busybox-static)");
     }
-    let tests: [(&str, Test); 14] = [
+    let tests: [(&str, Test); 20] = [
         ("output_and_exit_code_come_back", output_and_exit_code_come_back),
         (
             "programs_that_cannot_start_have_dockers_codes",
@@ -41,6 +44,12 @@ fn main() {
         ("background_children_die_with_the_step", background_children_die_with_the_step),
         ("much_output_arrives_whole", much_output_arrives_whole),
         ("a_terminal_is_a_terminal", a_terminal_is_a_terminal),
+        ("a_part_of_a_mount_is_all_that_shows", a_part_of_a_mount_is_all_that_shows),
+        ("a_link_in_a_mount_is_not_followed", a_link_in_a_mount_is_not_followed),
+        ("limits_of_a_process_are_set", limits_of_a_process_are_set),
+        ("nothing_keeps_a_privileged_process_in", nothing_keeps_a_privileged_process_in),
+        ("memory_that_is_used_up_is_named", memory_that_is_used_up_is_named),
+        ("groups_go_with_their_process", groups_go_with_their_process),
         ("a_thousand_starts_from_a_threaded_host", a_thousand_starts_from_a_threaded_host),
     ];
     let trials = tests
@@ -101,6 +110,10 @@ fn spec(argv: &[&str]) -> Spec {
         mounts: Vec::new(),
         files: Vec::new(),
         read_only: false,
+        privileged: false,
+        shm_size: None,
+        rlimits: Vec::new(),
+        resources: Resources::default(),
     }
 }
 
@@ -311,6 +324,215 @@ fn a_terminal_is_a_terminal() -> Result<(), Failed> {
     let exit = running.wait(&CancelToken::default(), &mut |_, _| {}).unwrap();
     assert_eq!(exit, Exit::Code(3));
     assert!(seen.contains("/dev/pts/0") && seen.contains("got hello"), "{seen}");
+    Ok(())
+}
+
+/// A mount of `directory` and a spec that shows `paths` of it.
+fn with_parts(directory: &Path, paths: &[(&str, &str)], script: &str) -> (Spec, Vec<OwnedFd>) {
+    let mut spec = spec(&["sh", "-c", script]);
+    let mut mounts = Vec::new();
+    for (path, target) in paths {
+        let source = MountSource::Detached { number: mounts.len(), path: (*path).to_owned() };
+        mounts.push(rbuild_snapshot::bind(directory).unwrap());
+        spec.mounts.push(Mount { target: (*target).to_owned(), source, read_only: false });
+    }
+    (spec, mounts)
+}
+
+fn run_with(base: &Base, spec: Spec, mounts: Vec<OwnedFd>) -> (Result<Exit, SandboxError>, String) {
+    let active = base.active("step");
+    let launch = Launch { mounts, ..launch(spec, active.mount().unwrap(), Stdio::Capture) };
+    let mut written = Vec::new();
+    let keep = &mut |_: Stream, bytes: &[u8]| written.extend_from_slice(bytes);
+    let exit = launch.start().unwrap().wait(&CancelToken::default(), keep);
+    active.finish().unwrap();
+    (exit, String::from_utf8_lossy(&written).into_owned())
+}
+
+/// Taken out in the child, after the whole was attached there: works before Linux 6.15 too.
+fn a_part_of_a_mount_is_all_that_shows() -> Result<(), Failed> {
+    let base = Base::new();
+    for name in ["part", "file", "dev"] {
+        fs_err::create_dir(base.layer.join(name)).or_else(|error| match name {
+            "dev" => Ok(()),
+            _ => Err(error),
+        })?;
+    }
+    fs_err::remove_dir(base.layer.join("file"))?;
+    fs_err::write(base.layer.join("file"), "")?;
+    let shown = tempfile::tempdir()?;
+    fs_err::create_dir_all(shown.path().join("a/b"))?;
+    fs_err::write(shown.path().join("a/b/inside"), "inside\n")?;
+    fs_err::write(shown.path().join("a/outside"), "outside\n")?;
+    let parts = [("/a/b", "/part"), ("/a/outside", "/file"), ("/", "/tmp"), ("/a", "/dev/part")];
+    let script = "cat /part/inside /file; ls /part/.. | grep -c outside; ls /tmp /dev/part; \
+                  echo written > /part/new; ls -A /dev; cat /proc/mounts";
+    let (spec, mounts) = with_parts(shown.path(), &parts, script);
+    let (exit, written) = run_with(&base, spec, mounts);
+    assert_eq!(exit.unwrap(), Exit::Code(0), "{written}");
+    assert!(
+        written.starts_with("inside\noutside\n0\n/dev/part:\nb\noutside\n\n/tmp:\na\n"),
+        "{written}"
+    );
+    assert!(!written.contains("rbuild"), "{written}");
+    let places = written.lines().filter(|line| line.contains(" /part ")).count();
+    assert_eq!(places, 1, "{written}");
+    assert_eq!(fs_err::read_to_string(shown.path().join("a/b/new"))?, "written\n");
+    let host = fs_err::read_to_string("/proc/1/mountinfo")?;
+    assert!(!host.contains(shown.path().to_str().unwrap()));
+    Ok(())
+}
+
+/// It may have been put there after the engine looked.
+fn a_link_in_a_mount_is_not_followed() -> Result<(), Failed> {
+    let base = Base::new();
+    let shown = tempfile::tempdir()?;
+    fs_err::os::unix::fs::symlink("/etc", shown.path().join("link"))?;
+    for path in ["/link", "/link/passwd", "/none"] {
+        let (spec, mounts) = with_parts(shown.path(), &[(path, "/tmp")], "true");
+        let error = run_with(&base, spec, mounts).0.unwrap_err().to_string();
+        assert!(error.starts_with("cannot mount /tmp: "), "{path}: {error}");
+    }
+    Ok(())
+}
+
+fn limits_of_a_process_are_set() -> Result<(), Failed> {
+    let base = Base::new();
+    let limit = |name: &str, soft, hard| Rlimit { name: name.to_owned(), soft, hard };
+    let limited = Spec {
+        rlimits: vec![limit("nofile", Some(77), Some(88)), limit("core", Some(0), None)],
+        shm_size: Some(1 << 20),
+        ..spec(&["sh", "-c", "ulimit -Sn; ulimit -Hn; ulimit -Hc; grep /dev/shm /proc/mounts"])
+    };
+    let (exit, written) = run(&base, limited);
+    assert_eq!(exit.unwrap(), Exit::Code(0), "{written}");
+    assert!(written.starts_with("77\n88\nunlimited\n"), "{written}");
+    assert!(written.contains("size=1024k"), "{written}");
+    let unknown = Spec { rlimits: vec![limit("x", None, None)], ..spec(&["true"]) };
+    assert!(run(&base, unknown).0.unwrap_err().to_string().contains("set ulimit x"));
+    Ok(())
+}
+
+fn nothing_keeps_a_privileged_process_in() -> Result<(), Failed> {
+    let base = Base::new();
+    let script = "grep -E '^(CapEff|CapBnd|Seccomp):' /proc/self/status; grep ' /sys ' /proc/mounts; \
+                  test -c /dev/fuse && test -b /dev/loop0 && test -c /dev/net/tun && \
+                  /bin/busybox mknod /zero c 1 5 && /bin/busybox head -c 3 /zero | /bin/busybox wc -c; \
+                  /bin/busybox mount -t tmpfs none /tmp && echo mounted; \
+                  grep -c ' /proc/' /proc/mounts";
+    let privileged = Spec {
+        privileged: true,
+        seccomp: false,
+        capabilities: CapabilitySet::all(),
+        ..spec(&["sh", "-c", script])
+    };
+    let (_, written) = run(&base, privileged);
+    // Nobody gives what he does not have.
+    let own = fs_err::read_to_string("/proc/self/status")?;
+    let own = own.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+    let all = CapabilitySet::from_bits(u64::from_str_radix(own, 16)?) & CapabilitySet::all();
+    let all = format!("{:016x}", all.bits());
+    assert_eq!(written.matches(&all).count(), 2, "{written}");
+    assert!(written.contains("Seccomp:\t0") && written.contains("sysfs rw,"), "{written}");
+    assert!(written.ends_with("3\nmounted\n0\n"), "{written}");
+    // And an ordinary one can do none of it.
+    let (_, written) = run(&base, spec(&["sh", "-c", script]));
+    assert!(written.contains("sysfs ro,") && !written.contains("mounted\n"), "{written}");
+    Ok(())
+}
+
+/// Directories below a group in any hierarchy.
+fn groups(parent: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let hierarchies = fs_err::read_dir("/sys/fs/cgroup").unwrap().flatten();
+    let tops = hierarchies.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
+    for parent in tops.map(|top| top.join(parent)).filter(|parent| parent.exists()) {
+        let entries = fs_err::read_dir(&parent).unwrap().flatten().map(|entry| entry.path());
+        found.extend(entries.filter(|path| path.is_dir()));
+        found.push(parent);
+    }
+    found
+}
+
+fn limited(parent: &str, script: &str) -> Spec {
+    let resources = Resources {
+        memory: Some(16 << 20),
+        cpu_shares: Some(512),
+        cgroup_parent: Some(format!("/{parent}")),
+        ..Resources::default()
+    };
+    Spec { resources, ..spec(&["sh", "-c", script]) }
+}
+
+/// Whether this machine can limit memory; says so if not.
+fn can_limit() -> bool {
+    let able = Path::new("/sys/fs/cgroup/memory").exists()
+        || fs_err::read_to_string("/sys/fs/cgroup/cgroup.controllers")
+            .is_ok_and(|text| text.contains("memory"));
+    if !able {
+        eprintln!("skipped: there is no memory controller");
+    }
+    able
+}
+
+fn memory_that_is_used_up_is_named() -> Result<(), Failed> {
+    if !can_limit() {
+        return Ok(());
+    }
+    const MEMORY: &str = "rbuild-test-memory";
+    let base = Base::new();
+    // The shell's own exit code says nothing of the reason.
+    let hungry = "x=x; while :; do x=$x$x$x$x; done; exit 3";
+    let (exit, written) = run(&base, limited(MEMORY, hungry));
+    assert_eq!(exit.unwrap(), Exit::OutOfMemory(137), "{written}");
+    let (exit, written) =
+        run(&base, limited(MEMORY, &format!("sh -c '{hungry}'; echo $?; exit 3")));
+    assert_eq!(
+        (exit.unwrap(), written.ends_with("137\n")),
+        (Exit::OutOfMemory(3), true),
+        "{written}"
+    );
+    // What somebody else died of is no shortage of memory.
+    // What is killed otherwise is no shortage of memory.
+    let (exit, written) = run(&base, limited(MEMORY, "sh -c 'kill -9 $$'; exit 5"));
+    assert_eq!(exit.unwrap(), Exit::Code(5), "{written}");
+    let (exit, written) = run(&base, limited(MEMORY, "cat /proc/self/cgroup; exit 4"));
+    assert_eq!(exit.unwrap(), Exit::Code(4));
+    assert!(!written.contains("rbuild"), "{written}");
+    assert_eq!(groups(MEMORY), Vec::<PathBuf>::new());
+    Ok(())
+}
+
+fn groups_go_with_their_process() -> Result<(), Failed> {
+    if !can_limit() {
+        return Ok(());
+    }
+    const KILLED: &str = "rbuild-test-killed";
+    let base = Base::new();
+    let active = base.active("step");
+    let sleeping = launch(limited(KILLED, "echo up; sleep 77"), active.mount()?, Stdio::Capture);
+    let running = sleeping.start()?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let entered = || {
+        let ours = groups(KILLED).into_iter().map(|group| group.join("cgroup.procs"));
+        ours.flat_map(fs_err::read_to_string).any(|text| !text.is_empty())
+    };
+    while !entered() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(entered());
+    let text = |file: &str| {
+        let found = groups(KILLED).into_iter().map(|group| group.join(file));
+        found.flat_map(fs_err::read_to_string).map(|text| text.trim().to_owned()).next()
+    };
+    let memory = text("memory.limit_in_bytes").or_else(|| text("memory.max"));
+    assert_eq!(memory.as_deref(), Some("16777216"));
+    let shares = text("cpu.shares").or_else(|| text("cpu.weight"));
+    assert!(["512", "20"].contains(&shares.as_deref().unwrap()), "{shares:?}");
+    // As when the engine is killed: its end of the line closes.
+    drop(running);
+    assert_eq!(groups(KILLED), Vec::<PathBuf>::new());
+    active.finish()?;
     Ok(())
 }
 

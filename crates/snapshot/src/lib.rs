@@ -15,4 +15,4 @@ mod error;
 mod overlay;
 
 pub use error::SnapshotError;
-pub use overlay::{Active, MAX_LAYERS, bind, subtree, view};
+pub use overlay::{Active, MAX_LAYERS, bind, view};

@@ -5,11 +5,11 @@
 //! records a result syncs the store once. `lowerdir+` (Linux 6.7) takes one layer at a time and
 //! knows no length limit.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::CWD;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, open_tree,
@@ -109,27 +109,6 @@ pub fn bind(path: &Path) -> Result<OwnedFd, SnapshotError> {
     })
 }
 
-/// Opens a detached copy of `path` in a mount that may be detached itself (Linux 6.15).
-/// `path` is a real path: no name in it may be a link, and a link is refused.
-pub fn subtree(mount: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, SnapshotError> {
-    let failed = |action: &'static str| {
-        move |errno: rustix::io::Errno| SnapshotError::Mount {
-            what: path.display().to_string(),
-            action,
-            source: errno.into(),
-        }
-    };
-    let relative = path.strip_prefix("/").unwrap_or(path);
-    let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let place = openat2(mount, relative, flags, Mode::empty(), resolve).map_err(failed("open"))?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    open_tree(place, "", flags).map_err(failed("open_tree"))
-}
-
 fn overlay(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, SnapshotError> {
     if lowers.len() > MAX_LAYERS {
         return Err(SnapshotError::TooManyLayers { count: lowers.len() });
@@ -165,8 +144,9 @@ fn overlay(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd,
 
 #[cfg(test)]
 mod tests {
-    use rustix::fs::openat;
+    use rustix::fs::{Mode, OFlags, openat};
     use std::io::Write as _;
+    use std::os::fd::BorrowedFd;
 
     use super::*;
 

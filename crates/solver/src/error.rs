@@ -62,6 +62,20 @@ pub enum StepError {
         /// The shell's number: the exit code, or 128 and the signal.
         code: i32,
     },
+    /// The kernel killed the process, or one that it had started, because the memory that steps
+    /// may use was used up.
+    #[error(
+        "process {process:?} did not complete successfully: exit code: {code}: out of memory \
+         (steps are limited to {memory} bytes)"
+    )]
+    OutOfMemory {
+        /// As for `Exit`.
+        process: String,
+        /// As for `Exit`.
+        code: i32,
+        /// The limit in bytes.
+        memory: u64,
+    },
     /// The process could not be run.
     #[error(transparent)]
     Sandbox(SandboxError),
@@ -80,6 +94,9 @@ pub enum StepError {
     /// A base image could not be had.
     #[error(transparent)]
     Image(Box<dyn std::error::Error + Send + Sync>),
+    /// A file behind a URL or a git repository could not be had.
+    #[error(transparent)]
+    Remote(Box<dyn std::error::Error + Send + Sync>),
     /// The store cannot be used.
     #[error(transparent)]
     Store(CacheError),

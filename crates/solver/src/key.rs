@@ -38,12 +38,19 @@ pub(crate) fn source(diff_ids: &[Digest]) -> Key {
     Key::of(json!({ "op": "source", "diff_ids": diff_ids }))
 }
 
+/// The key of a tree that was fetched: what identifies its content.
+pub(crate) fn remote(identity: &Value) -> Key {
+    Key::of(json!({ "op": "remote", "identity": identity }))
+}
+
 /// The key of a step that reads nothing but its root filesystem (and, for RUN, bind mounts with
 /// the given content digests).
 pub(crate) fn step(op: &Op, root: Option<Digest>, content: &[Digest]) -> Key {
     let op = match op {
         Op::Run(run) => {
-            json!({ "op": "run", "run": Run { proxy_env: Vec::new(), ..run.clone() } })
+            let mut run = Run { proxy_env: Vec::new(), ..run.clone() };
+            run.extra_hosts.iter_mut().for_each(|host| host.address.clear());
+            json!({ "op": "run", "run": run })
         }
         other => json!(other),
     };
@@ -65,7 +72,7 @@ pub(crate) fn copy(op: &Copy, root: Option<Digest>, content: Digest) -> Key {
         .iter()
         .map(|source| match source {
             CopySource::Inline { name, content } => json!({ "name": name, "content": content }),
-            CopySource::Context { path }
+            CopySource::Context { path, .. }
             | CopySource::Input { path, .. }
             | CopySource::Empty { path } => json!({ "path": path }),
         })
@@ -89,7 +96,8 @@ pub(crate) fn copy(op: &Copy, root: Option<Digest>, content: Digest) -> Key {
 
 #[cfg(test)]
 mod tests {
-    use rbuild_plan::op::{Mkdir, Network};
+    use rbuild_plan::ExtraHost;
+    use rbuild_plan::op::{Mkdir, Network, Security};
 
     use super::*;
 
@@ -105,7 +113,22 @@ mod tests {
             scripts: Vec::new(),
             hostname: "box".to_owned(),
             mounts: Vec::new(),
+            security: Security::Sandbox,
+            extra_hosts: Vec::new(),
+            ulimits: Vec::new(),
+            shm_size: None,
         }
+    }
+
+    #[test]
+    fn of_extra_hosts_the_names_count() {
+        let key = |name: &str, address: &str| {
+            let host = ExtraHost { name: name.to_owned(), address: address.to_owned() };
+            step(&Op::Run(Run { extra_hosts: vec![host], ..run(&["x"]) }), None, &[]).digest
+        };
+        assert_eq!(key("a", "1.2.3.4"), key("a", "::1"));
+        assert_ne!(key("a", "1.2.3.4"), key("b", "1.2.3.4"));
+        assert_ne!(key("a", "1.2.3.4"), step(&Op::Run(run(&["x"])), None, &[]).digest);
     }
 
     #[test]
@@ -127,11 +150,15 @@ mod tests {
             Run { user: "app".to_owned(), ..plain.clone() },
             Run { network: Network::None, ..plain.clone() },
             Run { hostname: "other".to_owned(), ..plain.clone() },
+            Run { security: Security::Insecure, ..plain.clone() },
+            Run { ulimits: vec!["nofile=9".parse().unwrap()], ..plain.clone() },
+            Run { shm_size: Some(9), ..plain.clone() },
         ] {
             assert_ne!(key(&plain, None), key(&changed, None), "{changed:?}");
         }
         assert_ne!(key(&plain, None), key(&plain, Some(Digest::of("root"))));
-        let mkdir = Mkdir { has_root: false, path: "/x".to_owned(), user: String::new() };
+        let mkdir =
+            Mkdir { has_root: false, path: "/x".to_owned(), user: String::new(), created: None };
         assert_ne!(key(&plain, None), step(&Op::Mkdir(mkdir), None, &[]).digest);
     }
 }

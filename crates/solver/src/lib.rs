@@ -11,11 +11,13 @@ mod error;
 mod key;
 mod layer;
 mod schedule;
+mod ssh_agent;
 mod steps;
 mod world;
 
 pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
 pub use layer::Layer;
 pub use schedule::{Policy, Solution, solve, this_program};
+pub use ssh_agent::SshAgents;
 pub use steps::nothing;
-pub use world::{Context, Images, RememberedDigests, Secrets, World};
+pub use world::{Context, Images, RememberedDigests, Remotes, Secrets, World};

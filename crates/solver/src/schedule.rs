@@ -3,13 +3,14 @@
 //! # Threads
 //!
 //! [`solve`] runs the coordinator on the caller's thread. It starts one thread for each step
-//! that runs (at most [`Policy::jobs`]), for each selection of files and for each image that is
-//! unpacked. They send [`Message`]s over one bounded channel and never talk to each other; the
-//! coordinator alone changes state and reports events, so events come in order. It wakes up at
-//! least every [`TICK`] to look at the caller's cancel token, which it passes on to the steps
-//! through a token of its own; a failed step cancels that one too. The pool is for hashing,
-//! walking and packing; nothing on it waits for anything but the disk. A thread that panics
-//! still sends its last message, so the coordinator never waits for a thread that is gone.
+//! that runs (at most [`Policy::jobs`]), for each selection of files, for each image that is
+//! unpacked, and for each remote source that is looked at or fetched. They send [`Message`]s over
+//! one bounded channel and never talk to each other; the coordinator alone changes state and
+//! reports events, so events come in order. It wakes up at least every [`TICK`] to look at the
+//! caller's cancel token, which it passes on to the steps through a token of its own; a failed
+//! step cancels that one too. The pool is for hashing, walking and packing; nothing on it waits
+//! for anything but the disk. A thread that panics still sends its last message, so the
+//! coordinator never waits for a thread that is gone.
 //!
 //! # Order
 //!
@@ -293,6 +294,12 @@ impl<'env> Coordinator<'_, 'env> {
                 content.extend(digests);
                 let root = self.key_of(self.root_of(vertex));
                 self.look_up(vertex, key::step(self.op(vertex), root, &content))?;
+            }
+            Message::Identified { vertex, result } => {
+                let identity =
+                    result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
+                self.node_mut(vertex).key = Some(key::remote(&identity));
+                self.done(vertex, None)?;
             }
             Message::Unpacked { vertex, result } => {
                 let snapshots =

@@ -1,16 +1,20 @@
-//! What steps may touch, by reference: the store, the context, images, the helper.
+//! What steps may touch, by reference: the store, the context, images, remote sources, the helper.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rbuild_cache::{SnapshotId, StatCache, Store};
 use rbuild_parser::ignore_file::Patterns;
+use rbuild_plan::op::Source;
 use rbuild_rooted::Root;
+use rbuild_sandbox::Resources;
 use rbuild_types::{Ctx, Digest, Platform, Reference};
 
 use crate::copy::{DigestCache, FileStamp, OwnerRule, SourceTree};
 use crate::error::StepError;
+use crate::ssh_agent::SshAgents;
 
 /// Everything outside of the graph that a solve needs.
 #[derive(Clone, Copy)]
@@ -21,14 +25,22 @@ pub struct World<'a> {
     pub pool: &'a rayon::ThreadPool,
     /// Base images.
     pub images: &'a dyn Images,
+    /// URLs and git repositories.
+    pub remotes: &'a dyn Remotes,
     /// The build context, if there is one.
     pub context: Option<&'a Context>,
+    /// Directories that go by a name: `--build-context`.
+    pub named: &'a BTreeMap<String, Context>,
     /// The program to start as the sandbox helper.
     pub helper: &'a Path,
     /// What steps see as `/etc/resolv.conf`.
     pub resolv_conf: &'a str,
     /// Values of secrets by id.
     pub secrets: &'a Secrets,
+    /// SSH agents that steps may use, by id.
+    pub ssh: &'a SshAgents,
+    /// What one step may use.
+    pub resources: &'a Resources,
     /// Directory below the store's `logs/` for the output of this build's steps.
     pub log_directory: &'a str,
 }
@@ -52,6 +64,16 @@ pub trait Images: Sync {
     ) -> Result<Vec<SnapshotId>, StepError>;
 }
 
+/// Gives the trees of remote sources. Implemented by the engine.
+pub trait Remotes: Sync {
+    /// What the source is now, as far as that decides over its content: a part of the keys of
+    /// all that read it. May ask a server, and may fetch.
+    fn identify(&self, source: &Source, ctx: Ctx<'_>) -> Result<serde_json::Value, StepError>;
+
+    /// Makes sure that the tree that was identified before is in the store.
+    fn fetch(&self, source: &Source, ctx: Ctx<'_>) -> Result<SnapshotId, StepError>;
+}
+
 /// Secrets of a build. Without `Debug` output of the values on purpose.
 #[derive(Clone, Default)]
 pub struct Secrets(BTreeMap<String, Vec<u8>>);
@@ -63,7 +85,7 @@ impl Secrets {
     }
 
     /// The value of one.
-    pub(crate) fn get(&self, id: &str) -> Option<&Vec<u8>> {
+    pub fn get(&self, id: &str) -> Option<&Vec<u8>> {
         self.0.get(id)
     }
 }
@@ -74,17 +96,21 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// A local build context.
+/// A directory that files are copied from: a local one, or what an archive was unpacked to.
 #[derive(Debug)]
 pub struct Context {
-    /// Where it is; trusted, since the user named it.
-    pub path: PathBuf,
+    /// Its name in messages: `context`, or `context` and the name that it goes by.
+    pub name: String,
     /// Its directory, held open.
     pub root: Root,
     /// The rules of its ignore file.
     pub ignore: Patterns,
-    /// Digests remembered from earlier builds.
-    pub stamps: RememberedDigests,
+    /// The name of that file.
+    pub ignore_file: String,
+    /// Whose copied files become.
+    pub owner: OwnerRule,
+    /// Digests remembered from earlier builds; of no use where the files are new each time.
+    pub stamps: Option<Arc<RememberedDigests>>,
 }
 
 impl Context {
@@ -93,9 +119,10 @@ impl Context {
         SourceTree {
             root: &self.root,
             ignore: Some(&self.ignore),
-            name: "context".to_owned(),
-            owner: OwnerRule::Context,
-            stamps: Some(&self.stamps),
+            ignore_file: &self.ignore_file,
+            name: self.name.clone(),
+            owner: self.owner,
+            stamps: self.stamps.as_deref().map(|stamps| stamps as &dyn DigestCache),
         }
     }
 }
@@ -141,7 +168,15 @@ impl DigestCache for RememberedDigests {
     }
 }
 
-impl World<'_> {
+impl<'a> World<'a> {
+    /// The directory that goes by this name; the build context has none.
+    pub(crate) fn context(&self, name: Option<&str>) -> Option<&'a Context> {
+        match name {
+            None => self.context,
+            Some(name) => self.named.get(name),
+        }
+    }
+
     /// The directories that overlay the given snapshots, bottom first.
     pub(crate) fn layer_paths(&self, chain: &[SnapshotId]) -> Vec<PathBuf> {
         chain.iter().map(|id| self.store.snapshots().path(id).join("fs")).collect()

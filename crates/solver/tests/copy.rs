@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rbuild_parser::ignore_file::Patterns;
-use rbuild_plan::op::{Copy, CopySource};
+use rbuild_plan::op::{Copy, CopySource, Unpack};
 use rbuild_rooted::{FileKind, Root, Time};
 use rbuild_solver::copy::{
     Applied, ArchiveOptions, Archives, CopyError, DigestCache, FileStamp, OwnerRule, Ownership,
@@ -103,6 +103,7 @@ impl World {
         SourceTree {
             root,
             ignore: context.then_some(&self.ignore),
+            ignore_file: ".dockerignore",
             name: if context { "context".into() } else { "stage build".into() },
             owner: self.rule,
             stamps,
@@ -178,16 +179,17 @@ fn copy(words: &[&str]) -> Copy {
         has_root: true,
         sources: sources
             .iter()
-            .map(|path| CopySource::Context { path: format!("/{path}") })
+            .map(|path| CopySource::Context { context: None, path: format!("/{path}") })
             .collect(),
         destination: format!("/{}", destination.trim_matches('/')),
         into_directory: destination.ends_with('/'),
         chown: None,
         chmod: None,
         exclude: Vec::new(),
-        unpack: false,
+        unpack: Unpack::None,
         link: false,
         parents: false,
+        created: None,
     }
 }
 
@@ -541,6 +543,31 @@ fn exclude_is_relative_to_what_is_copied_and_leaves_the_key() {
 }
 
 #[test]
+fn a_near_name_is_suggested() {
+    let files = ["src/main.rs", "src/README.md", "docs/guide/one.txt", "secret.txt"];
+    let world = World::with(&files).ignoring("secret.txt\n");
+    for (source, near) in [
+        ("src/mian.rs", Some("/src/main.rs")),
+        ("src/readme.md", Some("/src/README.md")),
+        ("dosc/guide/one.txt", Some("/docs/guide/one.txt")),
+        ("dosc/guide/nothing", Some("/docs")),
+        ("Src/../docs/guied", Some("/docs/guide")),
+        ("src/main.rs/x", None),
+        ("secrets.txt", None),
+        ("nothing", None),
+    ] {
+        match world.select(&copy(&[source, "x"])) {
+            Err(CopyError::NotFound { near: found, ignored: None, .. }) => {
+                assert_eq!(found.as_deref(), near, "{source}");
+            }
+            other => panic!("{source}: {other:?}"),
+        }
+    }
+    let said = world.error(&copy(&["src/mian.rs", "x"]));
+    assert!(said.ends_with("not found (did you mean \"/src/main.rs\"?)"), "{said}");
+}
+
+#[test]
 fn ignore_rules_hide_files_from_copies_and_lists() {
     let files = ["a.txt", "d/a.txt", "d/e/a.txt", "d/e/c", "keep/me", "keep/not", "obj/sub/a.o"];
     let copied = |rules: &str| {
@@ -559,10 +586,14 @@ fn ignore_rules_hide_files_from_copies_and_lists() {
         [("d/a.txt", true), ("keep", true), ("keep/me", true), ("d/e/a.txt", false), ("d", false)]
     {
         let result = world.select(&copy(&[source, "x"]));
-        let ignored = matches!(result, Err(CopyError::NotFound { ignored: true, .. }));
+        let ignored = matches!(result, Err(CopyError::NotFound { ignored: Some(_), .. }));
         assert_eq!(ignored, hidden, "{source}");
     }
     assert!(world.error(&with_parents(&["keep/me", "x"])).contains("\"/keep/me\": not found"));
+    for copy in [copy(&["keep/me", "x"]), with_parents(&["keep/me", "x"])] {
+        let said = world.error(&copy);
+        assert!(said.ends_with("left out by .dockerignore line 3: keep"), "{said}");
+    }
     assert!(world.select(&copy(&["keep/*", "x/"])).unwrap().is_empty());
     assert_eq!(world.select(&copy(&["*/*/*.txt", "x/"])).unwrap().inputs().len(), 1);
     let root = Root::open(world.src("")).unwrap();
@@ -688,7 +719,7 @@ fn archives_are_unpacked_by_add_only() {
     world.archives = true;
     fs::write(world.src("one"), "archive1").unwrap();
     fs::write(world.src("two"), "archive2").unwrap();
-    let add = |words: &[&str]| Copy { unpack: true, ..copy(words) };
+    let add = |words: &[&str]| Copy { unpack: Unpack::Local, ..copy(words) };
     world.copy(&add(&["one", "two", "noslash"])).unwrap();
     world.copy(&add(&["*", "all/"])).unwrap();
     world.copy(&Copy { chown: Some("app".into()), ..add(&["one", "owned"]) }).unwrap();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use rbuild_parser::ignore_file::Patterns;
-use rbuild_plan::op::{Copy, CopySource};
+use rbuild_plan::op::{Copy, CopySource, Unpack};
 use rbuild_rooted::{Root, Time};
 use rbuild_solver::copy::{OwnerRule, Ownership, Selection, SourceTree, Target, apply, select};
 use rbuild_types::{CancelToken, Digest};
@@ -18,15 +18,19 @@ use tempfile::TempDir;
 fn op(sources: Vec<String>, destination: &str) -> Copy {
     Copy {
         has_root: true,
-        sources: sources.into_iter().map(|path| CopySource::Context { path }).collect(),
+        sources: sources
+            .into_iter()
+            .map(|path| CopySource::Context { context: None, path })
+            .collect(),
         destination: destination.to_owned(),
         into_directory: true,
         chown: None,
         chmod: None,
         exclude: Vec::new(),
-        unpack: false,
+        unpack: Unpack::None,
         link: false,
         parents: false,
+        created: None,
     }
 }
 
@@ -35,7 +39,7 @@ fn pool() -> rayon::ThreadPool {
 }
 
 fn tree<'a>(root: &'a Root, ignore: Option<&'a Patterns>, owner: OwnerRule) -> SourceTree<'a> {
-    SourceTree { root, ignore, name: "context".into(), owner, stamps: None }
+    SourceTree { root, ignore, ignore_file: "", name: "context".into(), owner, stamps: None }
 }
 
 fn selected(root: &Root, op: &Copy, owner: OwnerRule) -> Selection {

@@ -2,12 +2,14 @@
 //!
 //! The checks are this crate's tests: `arrows.rs` holds what crates may depend on and where
 //! `unsafe` may stand, `documents.rs` holds README, ARCHITECTURE and docs to what is there.
+//! `schemas` is for the tests of those who write images.
 //! A check that finds several things wrong names all of them.
 
 #![forbid(unsafe_code)]
 
 pub mod markdown;
 pub mod packages;
+pub mod schemas;
 pub mod sources;
 
 use std::path::{Path, PathBuf};

@@ -1,19 +1,19 @@
 //! `rbuild build`: arguments, and their one translation into a [`BuildRequest`].
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use rbuild::{
-    BuildRequest, ContextInput, Destination, DockerfileInput, Network, NoCache, Output, Platform,
-    Pull,
+    BuildRequest, ContextArchive, ContextInput, Destination, DockerfileInput, Entitlement,
+    NamedContextInput, Network, NoCache, Output, Platform, Pull, Sniffed,
 };
 
 use crate::args::call::Call;
 use crate::args::flag_tables::OfBuild;
+use crate::args::limits::LimitArgs;
 use crate::args::other_flags::OtherFlags;
 use crate::args::progress::ProgressMode;
-use crate::args::{output, secret};
+use crate::args::{output, secret, ssh};
 use crate::environment::Environment;
 use crate::failure::Failure;
 
@@ -24,8 +24,8 @@ const MAX_DOCKERFILE: u64 = 16 << 20;
 #[derive(Debug, Args)]
 #[command(override_usage = "rbuild [build] [OPTIONS] PATH\n       rbuild [build] [OPTIONS] -")]
 pub struct BuildArgs {
-    /// Directory that COPY and ADD take files from; `-` reads a Dockerfile from standard input and
-    /// has none
+    /// Directory that COPY and ADD take files from; `-` reads from standard input: a tar to take
+    /// files from, or a Dockerfile that needs none
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// Name of the image, `name[:tag]`; may be repeated
@@ -34,6 +34,14 @@ pub struct BuildArgs {
     /// The Dockerfile; `-` reads it from standard input [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "PATH")]
     pub file: Option<PathBuf>,
+    /// What a stage, an image or a name of --from stands for: NAME=DIR,
+    /// NAME=docker-image://IMAGE or NAME=oci-layout://DIR; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub build_context: Vec<String>,
+    /// Ignore file of the context [default: the Dockerfile's name with .dockerignore behind it,
+    /// else PATH/.dockerignore]
+    #[arg(long, value_name = "FILE")]
+    pub ignorefile: Option<PathBuf>,
     /// Value of an ARG; without `=` taken from the environment; may be repeated
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
@@ -89,6 +97,16 @@ pub struct BuildArgs {
     /// Secret of `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE
     #[arg(long, value_name = "SECRET")]
     pub secret: Vec<String>,
+    /// Agent of `RUN --mount=type=ssh`: default, for that of SSH_AUTH_SOCK, or NAME=SOCKET
+    #[arg(long, value_name = "default|NAME[=SOCKET]")]
+    pub ssh: Vec<String>,
+    /// What a Dockerfile may have besides: network.host, security.insecure, device[=NAME]; may be
+    /// repeated
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub allow: Vec<String>,
+    /// Limits and surroundings of steps.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Steps to run at once [default: twice the processors, four at least]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
@@ -140,6 +158,15 @@ impl BuildArgs {
         let mut request = BuildRequest::new(".");
         request.context = context;
         request.dockerfile = dockerfile;
+        for text in &self.build_context {
+            let (name, context) = named_context(text)?;
+            request.contexts.insert(name, context);
+        }
+        if request.context == ContextInput::None && self.ignorefile.is_some() {
+            let message = "there is no context that --ignorefile could hold for";
+            return Err(Failure::usage(message));
+        }
+        request.ignore_file.clone_from(&self.ignorefile);
         let options = &mut request.options;
         options.target.clone_from(&self.target);
         options.platform = self.platform.as_deref().map(platform).transpose()?;
@@ -149,6 +176,13 @@ impl BuildArgs {
             (false, true) => NoCache::Off,
             (false, false) => NoCache::Stages(self.no_cache_filter.clone()),
         };
+        for text in &self.allow {
+            let entitlement = text.parse::<Entitlement>();
+            let entitlement =
+                entitlement.map_err(|error| Failure::usage(format!("--allow: {error}")))?;
+            options.allow.insert(entitlement);
+        }
+        self.limits.put_into(options)?;
         for label in &self.label {
             let (name, value) = label.split_once('=').unwrap_or((label, ""));
             options.labels.insert(name.to_owned(), value.to_owned());
@@ -169,6 +203,8 @@ impl BuildArgs {
             }
         }
         request.secrets = secret::read(&self.secret, environment)?;
+        request.ssh = ssh::agents(&self.ssh, environment)?;
+        request.resources = self.limits.resources()?;
         request.jobs = self.jobs.map(usize::from);
         request.pull = self.pull.into();
         request.tags.clone_from(&self.tag);
@@ -185,19 +221,11 @@ impl BuildArgs {
     fn inputs(&self) -> Result<(ContextInput, DockerfileInput), Failure> {
         let is_stdin = |path: &Path| path == Path::new("-");
         if is_stdin(&self.path) {
-            if self.file.is_some() {
-                return Err(Failure::usage_hint(
-                    "PATH `-` reads the Dockerfile from standard input, so --file has no place",
-                    "for a context and a Dockerfile on standard input: `rbuild -f - DIR`",
-                ));
-            }
-            return Ok((ContextInput::None, dockerfile_on_stdin()?));
+            return self.inputs_on_stdin();
         }
-        if let Some(kind) = remote(&self.path.to_string_lossy()) {
-            return Err(Failure::usage_hint(
-                format!("{} as the context is not supported yet", kind),
-                "fetch it, then give the directory",
-            ));
+        let context = ContextInput::of(&self.path.to_string_lossy());
+        if !matches!(context, ContextInput::Directory(_)) {
+            return Ok((context, self.dockerfile()?));
         }
         if !self.path.exists() {
             let path = self.path.display();
@@ -211,47 +239,74 @@ impl BuildArgs {
                 format!("to build that Dockerfile: `rbuild -f {path} DIR`"),
             ));
         }
-        let dockerfile = match &self.file {
-            None => DockerfileInput::Default,
-            Some(path) if is_stdin(path) => dockerfile_on_stdin()?,
-            Some(path) => DockerfileInput::Path(path.clone()),
-        };
-        Ok((ContextInput::Directory(self.path.clone()), dockerfile))
+        Ok((ContextInput::Directory(self.path.clone()), self.dockerfile()?))
+    }
+
+    fn dockerfile(&self) -> Result<DockerfileInput, Failure> {
+        match &self.file {
+            None => Ok(DockerfileInput::Default),
+            Some(path) if path == Path::new("-") => match sniff_stdin()? {
+                Sniffed::Bytes(bytes) => dockerfile_of(bytes),
+                Sniffed::Archive(_) => Err(Failure::usage_hint(
+                    "the Dockerfile that came on standard input is an archive",
+                    "for a context on standard input: `rbuild - < context.tar`",
+                )),
+            },
+            Some(path) => Ok(DockerfileInput::Path(path.clone())),
+        }
+    }
+
+    /// A tar is a context with the Dockerfile in it, anything else a Dockerfile without context.
+    fn inputs_on_stdin(&self) -> Result<(ContextInput, DockerfileInput), Failure> {
+        match (sniff_stdin()?, &self.file) {
+            (Sniffed::Archive(_), Some(file)) if file == Path::new("-") => {
+                Err(Failure::usage("context and Dockerfile cannot both come on standard input"))
+            }
+            (Sniffed::Archive(archive), file) => {
+                let dockerfile =
+                    file.clone().map_or(DockerfileInput::Default, DockerfileInput::Path);
+                Ok((ContextInput::Archive(archive), dockerfile))
+            }
+            (Sniffed::Bytes(_), Some(_)) => Err(Failure::usage_hint(
+                "PATH `-` reads the Dockerfile from standard input, so --file has no place",
+                "for a context and a Dockerfile on standard input: `rbuild -f - DIR`",
+            )),
+            (Sniffed::Bytes(bytes), None) => Ok((ContextInput::None, dockerfile_of(bytes)?)),
+        }
     }
 }
 
-fn dockerfile_on_stdin() -> Result<DockerfileInput, Failure> {
-    let mut bytes = Vec::new();
-    let mut stdin = std::io::stdin().lock().take(MAX_DOCKERFILE + 1);
-    stdin.read_to_end(&mut bytes).map_err(Failure::io("read the Dockerfile on standard input"))?;
+fn named_context(text: &str) -> Result<(String, NamedContextInput), Failure> {
+    let Some((name, value)) = text.split_once('=') else {
+        let message = format!("invalid context value: {text}, expected NAME=VALUE");
+        return Err(Failure::usage(message));
+    };
+    let context = NamedContextInput::parse(value)
+        .map_err(|error| Failure::usage(format!("--build-context {name}: {error}")))?;
+    if let NamedContextInput::Directory(path) = &context
+        && !path.is_dir()
+    {
+        let message = match path.exists() {
+            true => format!("the build context {name} is not a directory: {value}"),
+            false => format!("the build context {name} does not exist: {value}"),
+        };
+        return Err(Failure::usage_hint(message, "an image is docker-image://NAME"));
+    }
+    Ok((name.to_owned(), context))
+}
+
+fn sniff_stdin() -> Result<Sniffed, Failure> {
+    ContextArchive::sniff(std::io::stdin(), MAX_DOCKERFILE)
+        .map_err(Failure::io("read standard input"))
+}
+
+fn dockerfile_of(bytes: Vec<u8>) -> Result<DockerfileInput, Failure> {
     if bytes.len() as u64 > MAX_DOCKERFILE {
         return Err(Failure::usage("what came on standard input is too long for a Dockerfile"));
-    }
-    if looks_like_an_archive(&bytes) {
-        return Err(Failure::usage_hint(
-            "a tar on standard input as the context is not supported yet",
-            "unpack it and give the directory",
-        ));
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| Failure::usage("what came on standard input is not UTF-8 text"))?;
     Ok(DockerfileInput::Text { name: "Dockerfile".to_owned(), text })
-}
-
-/// Magic numbers of tar, gzip, bzip2, xz and zstd.
-fn looks_like_an_archive(bytes: &[u8]) -> bool {
-    let starts: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"];
-    starts.iter().any(|magic| bytes.starts_with(magic)) || bytes.get(257..262) == Some(b"ustar")
-}
-
-fn remote(text: &str) -> Option<&'static str> {
-    let git = text.starts_with("git@") || text.starts_with("git://") || text.ends_with(".git");
-    let web = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
-    match (git, web) {
-        (true, _) => Some("a git repository"),
-        (false, true) => Some("a URL"),
-        (false, false) => None,
-    }
 }
 
 fn platform(text: &str) -> Result<Platform, Failure> {
@@ -353,14 +408,13 @@ mod tests {
             Err(Failure::Usage { message, .. }) => message,
             other => panic!("{line}: {other:?}"),
         };
-        assert_eq!(refused("--ssh default ."), "--ssh is not supported yet".to_owned());
+        assert_eq!(refused("--squash ."), "--squash is not supported yet".to_owned());
         assert_eq!(
             refused("--provenance=mode=max ."),
             "--provenance=mode=max is not supported yet"
         );
         assert!(refused("--platform linux/amd64,linux/arm64 .").contains("several platforms"));
         assert!(refused("--network mynet .").contains("named networks"));
-        assert!(refused("https://example.com/x.git").contains("a git repository"));
         assert!(refused("-o type=oci -q .").contains("standard output"));
         assert!(request("--provenance=false --sbom=false --load --rm --force-rm .", &[]).is_ok());
     }

@@ -14,21 +14,12 @@ pub struct OfBuild;
 
 impl Table for OfBuild {
     const FLAGS: &'static [Flag] = &[
-        flag("add-host", Value, NotYet),
-        flag("allow", Value, NotYet),
         flag("annotation", Value, NotYet),
         flag("attest", Value, NotYet),
-        flag("build-context", Value, NotYet),
         flag("builder", Value, NoMeaning),
         flag("cache-from", Value, NotYet),
         flag("cache-to", Value, NotYet),
-        flag("cgroup-parent", Value, NotYet),
         flag("compress", Switch, NoMeaning),
-        flag("cpu-period", Value, NotYet),
-        flag("cpu-quota", Value, NotYet),
-        short('c', "cpu-shares", Value, NotYet),
-        flag("cpuset-cpus", Value, NotYet),
-        flag("cpuset-mems", Value, NotYet),
         short('D', "debug", Switch, NoMeaning),
         flag("detach", Switch, NoMeaning),
         flag("disable-content-trust", Switch, NoMeaning),
@@ -36,8 +27,6 @@ impl Table for OfBuild {
         flag("invoke", Value, NotYet),
         flag("isolation", Value, NoMeaning),
         flag("layers", MaybeValue, NotYet),
-        short('m', "memory", Value, NotYet),
-        flag("memory-swap", Value, NotYet),
         flag("policy", Value, NotYet),
         flag("print", Value, NotYet),
         flag("provenance", MaybeValue, OFF),
@@ -47,11 +36,8 @@ impl Table for OfBuild {
         flag("sbom", MaybeValue, OFF),
         flag("security-opt", Value, NotYet),
         flag("server-config", Value, NoMeaning),
-        flag("shm-size", Value, NotYet),
         flag("squash", Switch, NotYet),
-        flag("ssh", Value, NotYet),
         flag("stream", Switch, NotYet),
-        flag("ulimit", Value, NotYet),
     ];
 }
 
@@ -281,7 +267,7 @@ mod tests {
             ("run --userns=auto x", "userns=auto"),
             ("build --push .", "push"),
             ("build --push=true .", "push"),
-            ("build -m 1g .", "memory"),
+            ("build --squash .", "squash"),
             ("images --tree", "tree"),
             ("rmi --platform a x", "platform"),
             ("history --platform a x", "platform"),

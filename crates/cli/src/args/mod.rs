@@ -7,12 +7,14 @@ pub mod first_word;
 pub mod flag_tables;
 pub mod global;
 pub mod images;
+pub mod limits;
 pub mod other_flags;
 pub mod output;
 pub mod progress;
 pub mod prune;
 pub mod run;
 pub mod secret;
+pub mod ssh;
 pub mod switch;
 pub mod volume;
 

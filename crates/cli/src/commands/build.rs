@@ -25,7 +25,7 @@ pub fn run(args: &BuildArgs, context: &Context<'_>) -> Result<i32, Failure> {
     match call.method {
         Method::Check => return check::run(call, &request, context),
         Method::Outline => return outline::outline(call, &request, context),
-        Method::Targets => return outline::targets(call, &request),
+        Method::Targets => return outline::targets(call, &request, context),
         Method::Describe => return outline::describe(call),
         Method::Build | Method::Dot => {}
     }

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rbuild::{BuildError, BuildRequest, Checked, Engine, Finding, Lines, Pull};
+use rbuild::{BuildError, BuildRequest, Checked, ContextInput, Engine, Finding, Lines, Pull};
 use serde_json::{Map, Value, json};
 
 use crate::args::call::Call;
@@ -42,13 +42,12 @@ pub fn run(call: Call, request: &BuildRequest, context: &Context<'_>) -> Result<
 
 /// The store, to look at only; a check does without it where there is none or it cannot be read.
 pub fn engine(request: &BuildRequest, context: &Context<'_>) -> Result<Option<Engine>, Failure> {
-    match request.pull {
-        Pull::Always => context.engine().map(Some),
-        _ => {
-            let options = context.global.engine_options(context.environment);
-            Ok(options.ok().and_then(|options| Engine::read_only(options).ok()))
-        }
+    // The answer of a registry and the files of an archive are written into the store.
+    if request.pull == Pull::Always || matches!(request.context, ContextInput::Archive(_)) {
+        return context.engine().map(Some);
     }
+    let options = context.global.engine_options(context.environment);
+    Ok(options.ok().and_then(|options| Engine::read_only(options).ok()))
 }
 
 fn text(checked: &Checked) -> String {

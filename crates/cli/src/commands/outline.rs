@@ -3,7 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rbuild::{BuildRequest, Outline, Parameter, Targets};
+use rbuild::{BuildRequest, ContextInput, Outline, Parameter, Targets};
 use serde_json::{Map, Value, json};
 
 use crate::args::call::{Call, METHODS, Method};
@@ -29,8 +29,13 @@ pub fn outline(call: Call, request: &BuildRequest, context: &Context<'_>) -> Res
 }
 
 /// Prints the stages.
-pub fn targets(call: Call, request: &BuildRequest) -> Result<i32, Failure> {
-    let targets = rbuild::targets(request)?;
+pub fn targets(call: Call, request: &BuildRequest, context: &Context<'_>) -> Result<i32, Failure> {
+    let cancel = interrupt::cancel_on_interrupt()?;
+    let engine = match &request.context {
+        ContextInput::Archive(_) => check::engine(request, context)?,
+        _ => None,
+    };
+    let targets = rbuild::targets(request, engine.as_ref(), &cancel)?;
     match call.json {
         true => document(&targets_document(&targets))?,
         false => output::data(targets_text(&targets))?,

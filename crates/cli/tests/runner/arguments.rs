@@ -24,8 +24,11 @@ fn mistakes_are_named() {
     program.run("./nope").refused(1, "the context ./nope does not exist");
     program.run("./file").refused(1, "not a directory");
     program.run("ps").refused(1, "`rbuild ps` is not supported yet");
-    program.run("--ssh default .").refused(1, "--ssh is not supported yet");
-    program.run("--add-host a:1.2.3.4 .").refused(1, "--add-host is not supported yet");
+    program.run("--ssh default .").refused(1, "SSH_AUTH_SOCK is not set");
+    program.run("--add-host a .").refused(1, "--add-host: invalid host \"a\"");
+    program.run("--allow all .").refused(1, "--allow: unknown entitlement \"all\"");
+    program.run("-m 1k .").refused(1, "too small");
+    program.run("--annotation a=b .").refused(1, "--annotation is not supported yet");
     program.run("--call=convertllb .").refused(1, "--call=convertllb is not supported yet");
     program.run("--platform a,b .").refused(1, "several platforms");
     program.run("-o type=registry .").refused(1, "pushing is not supported yet");

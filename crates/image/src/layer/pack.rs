@@ -49,9 +49,32 @@ pub enum TreeForm {
 pub struct PackOptions {
     /// What the tree is.
     pub form: TreeForm,
-    /// Latest modification time, in seconds since 1970: later ones become this one
-    /// (`SOURCE_DATE_EPOCH` with `rewrite-timestamp`).
-    pub clamp_mtime: Option<i64>,
+    /// The modification times that are written.
+    pub times: FileTimes,
+}
+
+/// Modification times of what is written somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FileTimes {
+    /// As they are.
+    #[default]
+    Kept,
+    /// Later ones become this one, in seconds since 1970 (`SOURCE_DATE_EPOCH` with
+    /// `rewrite-timestamp`).
+    AtMost(i64),
+    /// All become this one: `SOURCE_DATE_EPOCH` where files leave without an image around them.
+    All(i64),
+}
+
+impl FileTimes {
+    /// What is written for a file of this time.
+    pub fn of(self, time: Time) -> Time {
+        match self {
+            Self::AtMost(sec) if time.sec >= sec => Time { sec, nsec: 0 },
+            Self::All(sec) => Time { sec, nsec: 0 },
+            Self::Kept | Self::AtMost(_) => time,
+        }
+    }
 }
 
 /// What [`pack`] wrote.
@@ -289,10 +312,7 @@ impl Packer<'_> {
     }
 
     fn entry(&self, kind: EntryKind, metadata: &Metadata) -> Entry {
-        let sec = match self.options.clamp_mtime {
-            Some(latest) => metadata.mtime.sec.min(latest),
-            None => metadata.mtime.sec,
-        };
+        let sec = self.options.times.of(metadata.mtime).sec;
         Entry {
             uid: metadata.uid,
             gid: metadata.gid,

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use rbuild_image::layer::whiteout::OverlayXattrs;
 use rbuild_image::layer::{
-    ArchiveOptions, PackOptions, TreeForm, is_archive, pack, unpack_archive,
+    ArchiveOptions, FileTimes, PackOptions, TreeForm, is_archive, pack, unpack_archive,
 };
 use rbuild_image::tarball::{Entry, EntryKind};
 use rbuild_rooted::{FileKind, Follow, Root, Time};
@@ -107,7 +107,7 @@ fn times_are_clamped_and_whole() {
     tree.root.create_file("a", 0o644).unwrap();
     let late = Time { sec: 5_000_000_000, nsec: 1 };
     tree.root.set_times("a", late, late).unwrap();
-    let options = PackOptions { clamp_mtime: Some(1000), ..PackOptions::default() };
+    let options = PackOptions { times: FileTimes::AtMost(1000), ..PackOptions::default() };
     let mut tar = Vec::new();
     pack(&tree.root, &options, &mut tar, &CancelToken::default()).unwrap();
     let entry = rbuild_image::tarball::Reader::new(&tar[..]).next_entry().unwrap().unwrap();

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use rbuild_image::layer::FileTimes;
 use rbuild_image::rootfs::{export_dir, export_tar};
 use rbuild_rooted::{FileKind, Follow, Root};
 use rbuild_types::CancelToken;
@@ -27,7 +28,8 @@ fn a_directory_is_merged_and_never_left_through_links() {
     dest.root.create_file("a/kept", 0o600).unwrap();
     dest.root.symlink(victim.dir.path(), "a/b").unwrap();
     dest.root.symlink(victim.dir.path().join("c"), "link").unwrap();
-    let done = export_dir(&tree.root, dest.dir.path(), &CancelToken::default()).unwrap();
+    let done =
+        export_dir(&tree.root, dest.dir.path(), FileTimes::Kept, &CancelToken::default()).unwrap();
     assert_eq!((done.entries, done.bytes, done.skipped), (5, 3, 1));
     assert_eq!(text(&victim.root, "c"), "secret");
     assert_eq!(text(&dest.root, "a/b/c"), "new");
@@ -37,7 +39,7 @@ fn a_directory_is_merged_and_never_left_through_links() {
     assert_eq!(dest.root.read_link("link").unwrap(), "/etc/passwd");
     // Twice is the same; so is a place that does not exist yet.
     let deeper = dest.dir.path().join("new/place");
-    export_dir(&tree.root, &deeper, &CancelToken::default()).unwrap();
+    export_dir(&tree.root, &deeper, FileTimes::Kept, &CancelToken::default()).unwrap();
     assert!(deeper.join("a/b/c").exists());
 }
 
@@ -46,7 +48,9 @@ fn a_directory_in_the_way_of_a_file_is_kept() {
     let (tree, dest) = (temp(), temp());
     tree.root.create_file("x", 0o644).unwrap();
     dest.root.create_dir_all("x/precious", DIR).unwrap();
-    assert!(export_dir(&tree.root, dest.dir.path(), &CancelToken::default()).is_err());
+    assert!(
+        export_dir(&tree.root, dest.dir.path(), FileTimes::Kept, &CancelToken::default()).is_err()
+    );
     assert!(dest.root.stat("x/precious", Follow::No).unwrap().is_some());
 }
 
@@ -56,7 +60,7 @@ fn a_tar_holds_every_file_as_it_is() {
     fill(&tree.root);
     tree.root.mknod("zero", FileKind::CharDevice, 0o600, 0).unwrap();
     let mut tar = Vec::new();
-    export_tar(&tree.root, None, &mut tar, &CancelToken::default()).unwrap();
+    export_tar(&tree.root, FileTimes::Kept, &mut tar, &CancelToken::default()).unwrap();
     let names: Vec<_> = listing(&tar).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["a/", "a/.wh.x", "a/b/", "a/b/c", "link", "pipe", "zero"]);
 }

@@ -3,17 +3,12 @@
 use rbuild_parser::ast::{self, Instruction, InstructionKind, Text};
 use rbuild_types::{Diagnostic, Span};
 
+use super::from::Root;
+use super::remote::{self, Remote};
 use super::stage::{Inputs, Layer, StageLowering};
-use super::{Stop, path, unsupported};
-use crate::graph::VertexId;
-use crate::op::{Copy, CopySource, Op};
-
-/// Where the sources of one instruction lie.
-enum Root {
-    Context,
-    Vertex(VertexId),
-    Empty,
-}
+use super::{Stop, path};
+use crate::op::{Copy, CopySource, Op, Unpack};
+use crate::url::without_passwords;
 
 /// Highest mode: nine permission bits, setuid, setgid, sticky.
 const MAX_MODE: u32 = 0o7777;
@@ -24,20 +19,21 @@ impl StageLowering<'_, '_> {
         let is_add = matches!(instruction.kind, InstructionKind::Add(_));
         let flags = &copy.flags;
         let mut words = Vec::new();
+        let mut remotes = Vec::new();
         for source in &copy.sources {
             let word = self.expand(source)?;
-            check_remote(&word, self.place(source.span), is_add)?;
+            let remote = remote::parse(&word)
+                .map_err(|message| Diagnostic::error("remote", self.place(source.span), message))?;
+            if let Some(remote) = remote.as_ref().filter(|_| !is_add) {
+                let kind = if matches!(remote, Remote::Git(_)) { "git ref" } else { "URL" };
+                let message = format!("source can't be a {kind} for COPY");
+                let span = self.place(source.span);
+                return Err(Diagnostic::error("copy-remote", span, message).help("use ADD").into());
+            }
+            remotes.push(remote);
             words.push(word);
         }
-        if let Some(checksum) = &flags.checksum {
-            let span = self.place(checksum.span);
-            self.expand(checksum)?;
-            let message = match words.len() {
-                0 | 1 => "checksum requires HTTP(S) or Git sources",
-                _ => "checksum can't be specified for multiple sources",
-            };
-            return Err(Diagnostic::error("checksum", span, message).into());
-        }
+        let checksum = self.checksum(flags, &remotes)?;
         let root = self.source_root(flags.from.as_ref())?;
         let destination = self.expand(&copy.destination)?;
         let chown = self.expand_flag(flags.chown.as_ref())?;
@@ -47,10 +43,19 @@ impl StageLowering<'_, '_> {
         }
         let parents = flags.parents.as_ref().is_some_and(|flag| flag.value);
         let mut inputs = self.inputs();
-        let mut sources: Vec<_> = words
-            .iter()
-            .map(|word| source(&root, source_path(word, parents), &mut inputs))
-            .collect();
+        let mut sources = Vec::new();
+        for ((word, remote), text) in words.iter().zip(&remotes).zip(&copy.sources) {
+            sources.push(match remote {
+                None => source(&root, source_path(word, parents), &mut inputs),
+                Some(remote) => {
+                    let span = self.place(text.span);
+                    let fetched = remote::source(remote, checksum.as_deref(), flags)
+                        .map_err(|message| Diagnostic::error("remote", span, message))?;
+                    let vertex = self.add_source(fetched.source, &fetched.name, span);
+                    CopySource::Input { input: inputs.number(vertex), path: fetched.path }
+                }
+            });
+        }
         sources.extend(self.inline_files(&copy.heredocs)?);
         let text = created_by(
             if is_add { "ADD" } else { "COPY" },
@@ -70,12 +75,33 @@ impl StageLowering<'_, '_> {
             chown,
             chmod,
             exclude: flags.exclude.iter().map(|pattern| pattern.value.clone()).collect(),
-            unpack: is_add && flags.unpack.as_ref().is_none_or(|flag| flag.value),
+            unpack: match flags.unpack.as_ref().map(|flag| flag.value) {
+                Some(true) if is_add => Unpack::All,
+                None if is_add => Unpack::Local,
+                _ => Unpack::None,
+            },
             link: flags.link.as_ref().is_some_and(|flag| flag.value),
             parents,
+            created: self.plan.source_date_epoch,
         });
         self.change_root(instruction, op, inputs);
         Ok(self.history(text, Layer::Filled)?)
+    }
+
+    /// `--checksum`, of the one remote source that it needs.
+    fn checksum(
+        &mut self,
+        flags: &ast::CopyFlags,
+        remotes: &[Option<Remote>],
+    ) -> Result<Option<String>, Diagnostic> {
+        let Some(checksum) = self.expand_flag(flags.checksum.as_ref())? else { return Ok(None) };
+        let message = match remotes {
+            [Some(_)] => return Ok(Some(checksum)),
+            [] | [None] => "checksum requires HTTP(S) or Git sources",
+            _ => "checksum can't be specified for multiple sources",
+        };
+        let span = flags.checksum.as_ref().map(|flag| self.place(flag.span)).unwrap_or_default();
+        Err(Diagnostic::error("checksum", span, message))
     }
 
     /// An empty flag counts as none.
@@ -85,15 +111,14 @@ impl StageLowering<'_, '_> {
     }
 
     fn source_root(&mut self, from: Option<&Text>) -> Result<Root, Stop> {
-        let Some(from) = from else { return Ok(Root::Context) };
+        let Some(from) = from else { return Ok(Root::Context(None)) };
         let span = self.place(from.span);
         if from.value.contains('$') {
             let message = "variable expansion is not supported for --from, define a new stage \
                            with FROM using ARG from global scope as a workaround";
             return Err(Diagnostic::error("from-variable", span, message).into());
         }
-        let vertex = self.plan.root_of(&from.value, self.index, span, "copy")?;
-        Ok(vertex.map_or(Root::Empty, Root::Vertex))
+        self.plan.root_of(&from.value, self.index, span, "copy")
     }
 
     fn inline_files(&mut self, heredocs: &[ast::Heredoc]) -> Result<Vec<CopySource>, Diagnostic> {
@@ -117,7 +142,7 @@ impl StageLowering<'_, '_> {
 
 fn source(root: &Root, path: String, inputs: &mut Inputs) -> CopySource {
     match root {
-        Root::Context => CopySource::Context { path },
+        Root::Context(context) => CopySource::Context { context: context.clone(), path },
         Root::Vertex(vertex) => CopySource::Input { input: inputs.number(*vertex), path },
         Root::Empty => CopySource::Empty { path },
     }
@@ -154,37 +179,13 @@ fn created_by(
         }
     }
     for source in sources {
-        text.push_str(&format!(" {source}"));
+        text.push_str(&format!(" {}", without_passwords(source)));
     }
     for heredoc in heredocs {
         text.push_str(&format!(" <<{}", heredoc.name));
     }
     text.push_str(&format!(" {destination} # buildkit"));
     text
-}
-
-/// Refuses what is not a local path.
-fn check_remote(word: &str, span: Span, is_add: bool) -> Result<(), Diagnostic> {
-    let is_http = word.starts_with("http://") || word.starts_with("https://");
-    let is_git = ["git@", "git://", "ssh://"].iter().any(|scheme| word.starts_with(scheme))
-        || is_http && path_of_url(word).ends_with(".git");
-    match (is_git, is_http, is_add) {
-        (true, _, true) => Err(unsupported(span, "ADD of a git repository")),
-        (_, true, true) => Err(unsupported(span, "ADD of a URL")),
-        (true, _, false) => {
-            let message = "source can't be a git ref for COPY";
-            Err(Diagnostic::error("copy-remote", span, message).help("use ADD"))
-        }
-        (_, true, false) => {
-            let message = "source can't be a URL for COPY";
-            Err(Diagnostic::error("copy-remote", span, message).help("use ADD"))
-        }
-        (false, false, _) => Ok(()),
-    }
-}
-
-fn path_of_url(url: &str) -> &str {
-    url.split(['#', '?']).next().unwrap_or(url)
 }
 
 fn check_mode(mode: &str, span: Span) -> Result<(), Diagnostic> {
@@ -238,18 +239,5 @@ mod tests {
         assert_eq!(source_path("a/./b", false), "/a/b");
         assert_eq!(source_path("../../x", false), "/x");
         assert_eq!(source_path("", false), "/");
-    }
-
-    #[test]
-    fn remote_sources_are_told_apart() {
-        let code = |word: &str, add: bool| {
-            check_remote(word, Span::default(), add).map_err(|error| error.message)
-        };
-        assert!(code("github.com/o/r", true).is_ok());
-        assert!(code("a@b", false).is_ok());
-        assert!(code("https://h/x.git#main", true).unwrap_err().contains("git"));
-        assert!(code("https://h/x", true).unwrap_err().contains("URL"));
-        assert_eq!(code("http://h/x", false).unwrap_err(), "source can't be a URL for COPY");
-        assert_eq!(code("git@h:x", false).unwrap_err(), "source can't be a git ref for COPY");
     }
 }

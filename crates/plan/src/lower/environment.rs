@@ -99,8 +99,8 @@ impl Variables {
     }
 
     /// Puts in the variables that are set and leaves all else as it is: for names of steps,
-    /// where nothing may fail.
-    pub(super) fn display(&self, text: &str) -> String {
+    /// where nothing may fail. The variables that hold `secrets` show as stars.
+    pub(super) fn display(&self, text: &str, secrets: &[&str]) -> String {
         let mut shown = String::with_capacity(text.len());
         let mut rest = text;
         while let Some(at) = rest.find('$') {
@@ -111,7 +111,11 @@ impl Variables {
             let end = name.find(|letter| !is_letter(letter)).unwrap_or(name.len());
             let closed = braced.is_none() || name[end..].starts_with('}');
             let escaped = rest[..at].ends_with('\\');
-            let value = self.get(&name[..end]).filter(|_| closed && !escaped);
+            let value = match secrets.contains(&&name[..end]) {
+                true => Some("****"),
+                false => self.get(&name[..end]),
+            };
+            let value = value.filter(|_| closed && !escaped);
             shown.push_str(&rest[..at]);
             match value.filter(|value| shown.len() + value.len() < MAX_NAME) {
                 Some(value) => {

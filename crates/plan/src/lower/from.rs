@@ -5,12 +5,13 @@ use rbuild_parser::suggest;
 use rbuild_types::{Diagnostic, ImageConfig, Platform, Reference, ReferenceError, RootFs, Span};
 
 use super::environment::Variables;
-use super::stage::{Origin, StageLowering, State, Trigger, is_step};
-use super::stages::{Base, Found};
+use super::stage::{Layer, Origin, StageLowering, State, Trigger, is_step};
+use super::stages::{Base, Found, Replaced};
 use super::{Lowering, Stop, path};
 use crate::graph::VertexId;
 use crate::image_configs::{ImageError, ResolvedImage};
-use crate::op::{Op, Source};
+use crate::named_context::NamedContext;
+use crate::op::{ContextName, Copy, CopySource, Op, Source, Unpack};
 
 /// What images get that set no `PATH`, and what scratch starts with.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -19,25 +20,66 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 const STALE: [&str; 6] =
     ["container", "container_config", "docker_version", "id", "parent", "throwaway"];
 
+/// What a stage begins with once named contexts had their say.
+enum Start {
+    Scratch,
+    Stage(usize),
+    /// The directory of a named context.
+    Local(String),
+    /// An image, as written after expansion.
+    Image(String),
+    /// The image of a named context.
+    Context {
+        reference: Reference,
+        shown: Option<String>,
+    },
+}
+
+/// The step that a stage begins with.
+struct First {
+    op: Op,
+    text: String,
+}
+
+/// A root filesystem that files are taken from.
+pub(super) enum Root {
+    /// That of a vertex.
+    Vertex(VertexId),
+    /// A local directory.
+    Context(ContextName),
+    Empty,
+}
+
 impl<'b, 'a> StageLowering<'b, 'a> {
     /// Takes over the base of stage `index` and its environment; triggers still wait.
     pub(super) fn begin(plan: &'b mut Lowering<'a>, index: usize) -> Result<Self, Stop> {
         let stage = &plan.dockerfile.stages[index];
-        let base = plan.stages.base(index).clone();
         let asked = plan.stages.platform(index).cloned();
         let platform = asked.unwrap_or_else(|| plan.platform.clone());
-        let (state, image) = match &base {
-            Base::Scratch => (State::scratch(platform), None),
-            Base::Stage(earlier) => {
-                let state = plan.lowered[*earlier].as_ref().ok_or(Stop::Needs(*earlier))?;
-                (State::clone(state), None)
+        let mut first = None;
+        let state = match plan.start_of(index, &platform) {
+            Start::Scratch => State::scratch(platform),
+            Start::Stage(earlier) => {
+                let state = plan.lowered[earlier].as_ref().ok_or(Stop::Needs(earlier))?;
+                State::clone(state)
             }
-            Base::Image(name) => {
-                let image = plan.image(name, &platform, stage.base.span, index)?;
-                plan.warn_platform(name, &image.platform, &platform, stage.base.span);
-                let mut state = State::of_image(&image, platform);
-                state.knows_base = !plan.unknown_images.contains(&image.reference);
-                (state, Some(image))
+            Start::Local(name) => {
+                first = Some(First::of_directory(name));
+                State::scratch(platform)
+            }
+            Start::Image(name) => {
+                let image = plan.image(&name, &platform, stage.base.span, index)?;
+                plan.warn_platform(&name, &image.platform, &platform, stage.base.span);
+                first = Some(First::of_image(&image, None));
+                plan.state_of(&image, platform)
+            }
+            Start::Context { reference, shown } => {
+                let subject = shown.clone().unwrap_or_else(|| reference.to_string());
+                let (name, span) = (&stage.base.value, stage.base.span);
+                let image = plan.image_of(name, &subject, reference, &platform, span, index)?;
+                plan.warn_platform(&subject, &image.platform, &platform, stage.base.span);
+                first = Some(First::of_image(&image, shown));
+                plan.state_of(&image, platform)
             }
         };
         let mut lowering = Self {
@@ -52,13 +94,17 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         };
         let bytes: usize = lowering.state.config.history.iter().map(|h| h.created_by.len()).sum();
         lowering.charge(bytes + lowering.state.variables.size())?;
-        let triggered = lowering.count_trigger_steps();
-        let own = stage.instructions.iter().filter(|one| is_step(one)).count();
-        lowering.steps = usize::from(image.is_some()) + triggered + own;
-        if let Some(ResolvedImage { reference, platform, .. }) = image {
-            let text = format!("FROM {reference}");
-            let op = Op::Source(Source::Image { reference, platform });
+        lowering.steps = usize::from(first.is_some());
+        if lowering.plan.stages.replaced(index).is_none() {
+            let own = stage.instructions.iter().filter(|one| is_step(one)).count();
+            lowering.steps += lowering.count_trigger_steps() + own;
+        }
+        if let Some(First { op, text }) = first {
+            let is_layer = !matches!(op, Op::Source(_));
             lowering.add_vertex(op, Vec::new(), &text, Some(stage.span));
+            if is_layer {
+                lowering.history(text, Layer::Filled)?;
+            }
         }
         lowering.begin_environment();
         Ok(lowering)
@@ -75,6 +121,43 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
             self.state.variables.set(name, value);
         }
+    }
+}
+
+impl Start {
+    fn of(name: String, context: NamedContext) -> Self {
+        match context {
+            NamedContext::Local => Self::Local(name),
+            NamedContext::Scratch => Self::Scratch,
+            NamedContext::Image { reference, shown } => Self::Context { reference, shown },
+        }
+    }
+}
+
+impl First {
+    fn of_image(image: &ResolvedImage, shown: Option<String>) -> Self {
+        let ResolvedImage { reference, platform, .. } = image.clone();
+        let text = format!("FROM {}", shown.unwrap_or_else(|| reference.to_string()));
+        Self { op: Op::Source(Source::Image { reference, platform }), text }
+    }
+
+    /// A directory as a root filesystem is a copy of all that its ignore file leaves.
+    fn of_directory(name: String) -> Self {
+        let text = format!("FROM {name}");
+        let op = Op::Copy(Copy {
+            has_root: false,
+            sources: vec![CopySource::Context { context: Some(name), path: "/".to_owned() }],
+            destination: "/".to_owned(),
+            into_directory: true,
+            chown: None,
+            chmod: None,
+            exclude: Vec::new(),
+            unpack: Unpack::None,
+            link: false,
+            parents: false,
+            created: None,
+        });
+        Self { op, text }
     }
 }
 
@@ -127,41 +210,77 @@ impl State {
 }
 
 impl Lowering<'_> {
-    /// The root filesystem that `from` names in stage `index`; `None` for an empty one.
+    fn start_of(&mut self, index: usize, platform: &Platform) -> Start {
+        if let Some(Replaced { name, context }) = self.stages.replaced(index).cloned() {
+            self.used_contexts.insert(name.clone());
+            return Start::of(name, context);
+        }
+        match self.stages.base(index).clone() {
+            Base::Scratch => Start::Scratch,
+            Base::Stage(earlier) => Start::Stage(earlier),
+            Base::Image(image) => match self.named(&image, platform) {
+                Some((name, context)) => Start::of(name, context),
+                None => Start::Image(image),
+            },
+        }
+    }
+
+    /// The named context that stands for an image or a `--from`.
+    fn named(&mut self, name: &str, platform: &Platform) -> Option<(String, NamedContext)> {
+        let (name, context) = self.options.contexts.find(name, platform)?;
+        self.used_contexts.insert(name.to_owned());
+        Some((name.to_owned(), context.clone()))
+    }
+
+    /// The root filesystem that `from` names in stage `index`.
     pub(super) fn root_of(
         &mut self,
         from: &str,
         index: usize,
         span: Span,
         verb: &str,
-    ) -> Result<Option<VertexId>, Stop> {
+    ) -> Result<Root, Stop> {
         match self.stages.find(from, index) {
-            Found::Stage(earlier) => match &self.lowered[earlier] {
-                Some(state) => Ok(state.root),
-                None => Err(Stop::Needs(earlier)),
-            },
+            Found::Stage(earlier) => {
+                if let Some(name) = self.stages.local(earlier) {
+                    let name = name.to_owned();
+                    self.used_contexts.insert(name.clone());
+                    return Ok(Root::Context(Some(name)));
+                }
+                match &self.lowered[earlier] {
+                    Some(state) => Ok(state.root.map_or(Root::Empty, Root::Vertex)),
+                    None => Err(Stop::Needs(earlier)),
+                }
+            }
             Found::NotYet(later) => Err(self.not_yet(from, later, index, span, verb).into()),
             Found::NoSuchIndex => {
                 let message = format!("invalid stage index {from}");
                 let help = format!("this is stage {index}; earlier ones are numbered from 0");
                 Err(Diagnostic::error("stage-index", span, message).help(help).into())
             }
-            Found::Image if from == "scratch" => Ok(None),
+            Found::Image if from == "scratch" => Ok(Root::Empty),
             Found::Image => {
                 let platform = self.platform.clone();
-                let image = self.image(from, &platform, span, index)?;
-                let name = format!("FROM {}", image.reference);
-                let reference = image.reference;
-                let op = Op::Source(Source::Image { reference, platform: image.platform });
+                let first = match self.named(from, &platform) {
+                    Some((name, NamedContext::Local)) => return Ok(Root::Context(Some(name))),
+                    Some((_, NamedContext::Scratch)) => return Ok(Root::Empty),
+                    Some((name, NamedContext::Image { reference, shown })) => {
+                        let subject = shown.clone().unwrap_or_else(|| reference.to_string());
+                        let image =
+                            self.image_of(&name, &subject, reference, &platform, span, index)?;
+                        First::of_image(&image, shown)
+                    }
+                    None => First::of_image(&self.image(from, &platform, span, index)?, None),
+                };
                 let vertex = crate::graph::Vertex {
-                    op,
+                    op: first.op,
                     inputs: Vec::new(),
-                    name,
+                    name: first.text,
                     span: Some(span),
                     stage: self.stages.name(index).to_owned(),
                     no_cache: false,
                 };
-                Ok(Some(self.graph.add(vertex)))
+                Ok(Root::Vertex(self.graph.add(vertex)))
             }
         }
     }
@@ -193,7 +312,13 @@ impl Lowering<'_> {
             .label(self.dockerfile.stages[later].span, "is defined here")
     }
 
-    /// The image `name`, asked for once.
+    /// The state upon an image.
+    fn state_of(&self, image: &ResolvedImage, platform: Platform) -> State {
+        let knows_base = !self.unknown_images.contains(&image.reference);
+        State { knows_base, ..State::of_image(image, platform) }
+    }
+
+    /// The image `name`.
     fn image(
         &mut self,
         name: &str,
@@ -203,6 +328,21 @@ impl Lowering<'_> {
     ) -> Result<ResolvedImage, Diagnostic> {
         let reference: Reference =
             name.parse().map_err(|error| self.wrong_reference(name, &error, span, index))?;
+        let subject = reference.to_string();
+        self.image_of(name, &subject, reference, platform, span, index)
+    }
+
+    /// The image that `reference` names, which the Dockerfile knows as `name` and messages as
+    /// `subject`; asked for once.
+    fn image_of(
+        &mut self,
+        name: &str,
+        subject: &str,
+        reference: Reference,
+        platform: &Platform,
+        span: Span,
+        index: usize,
+    ) -> Result<ResolvedImage, Diagnostic> {
         let key = (reference, platform.clone());
         if let Some(image) = self.known_images.get(&key) {
             return Ok(image.clone());
@@ -210,7 +350,7 @@ impl Lowering<'_> {
         let image = match self.images.config(&key.0, platform) {
             Ok(image) => image,
             Err(ImageError::NotAsked) => self.unknown_image(&key.0, platform),
-            Err(error) => return Err(self.no_image(name, &key.0, &error, span, index)),
+            Err(error) => return Err(self.no_image(name, subject, &error, span, index)),
         };
         self.known_images.insert(key, image.clone());
         Ok(image)
@@ -242,12 +382,12 @@ impl Lowering<'_> {
     fn no_image(
         &self,
         name: &str,
-        reference: &Reference,
+        subject: &str,
         error: &ImageError,
         span: Span,
         index: usize,
     ) -> Diagnostic {
-        let message = format!("failed to resolve source metadata for {reference}: {error}");
+        let message = format!("failed to resolve source metadata for {subject}: {error}");
         match error {
             ImageError::NotFound { .. } => {
                 self.help_stage(name, index, Diagnostic::error("image", span, message))

@@ -14,7 +14,8 @@ mod lint;
 mod mounts;
 mod onbuild;
 mod outline;
-mod path;
+pub(crate) mod path;
+mod remote;
 mod run;
 mod signal;
 mod stage;
@@ -51,12 +52,12 @@ pub fn lower(
 ) -> Result<Plan, Vec<Diagnostic>> {
     let mut warnings = Vec::new();
     let started = start(source, dockerfile, options, images, &mut warnings);
-    let Started { mut lowering, target, source_date_epoch } = match started {
+    let Started { mut lowering, target } = match started {
         Ok(started) => started,
         Err(errors) => return Err([errors, warnings].concat()),
     };
     match lowering.run(target) {
-        Ok(state) => Ok(lowering.finish(target, &state, source_date_epoch)),
+        Ok(state) => Ok(lowering.finish(target, &state)),
         Err(errors) => Err([errors, lowering.warnings].concat()),
     }
 }
@@ -70,7 +71,7 @@ pub fn check(
 ) -> Checked {
     let mut checked = Checked::default();
     let started = start(source, dockerfile, options, images, &mut checked.warnings);
-    let Started { mut lowering, target, .. } = match started {
+    let Started { mut lowering, target } = match started {
         Ok(started) => started,
         Err(errors) => return Checked { errors, ..checked },
     };
@@ -100,7 +101,6 @@ pub fn check(
 struct Started<'a> {
     lowering: Lowering<'a>,
     target: usize,
-    source_date_epoch: Option<i64>,
 }
 
 /// Settles what all stages share. On failure the warnings so far are left in `warnings`.
@@ -121,10 +121,11 @@ fn start<'a>(
     warnings.extend(lint::defaults(dockerfile, options, &platform, target));
     let globals =
         Globals::new(dockerfile, options, &platform, target).map_err(|error| vec![error])?;
-    let stages = StageTable::new(dockerfile, options, &globals, warnings)?;
+    let stages = StageTable::new(dockerfile, options, &platform, &globals, warnings)?;
     let source_date_epoch =
         epoch::source_date_epoch(dockerfile, options, &globals).map_err(|error| vec![error])?;
     let lowering = Lowering {
+        source_date_epoch,
         dockerfile,
         options,
         images,
@@ -137,11 +138,12 @@ fn start<'a>(
         known_images: HashMap::new(),
         unknown_images: BTreeSet::new(),
         declared: BTreeSet::new(),
+        used_contexts: BTreeSet::new(),
         arg_names: OnceCell::new(),
         taken: None,
         room: MAX_PLAN,
     };
-    Ok(Started { lowering, target, source_date_epoch })
+    Ok(Started { lowering, target })
 }
 
 /// Most bytes of environments and history texts that one plan may hold. Both repeat what came
@@ -173,6 +175,8 @@ struct Lowering<'a> {
     images: &'a dyn ImageConfigs,
     /// The platform of the target.
     platform: Platform,
+    /// In seconds since 1970.
+    source_date_epoch: Option<i64>,
     globals: Globals,
     stages: StageTable,
     /// The final state of each stage that was lowered.
@@ -184,6 +188,8 @@ struct Lowering<'a> {
     unknown_images: BTreeSet<Reference>,
     /// Names that some `ARG` of a trigger declared.
     declared: BTreeSet<String>,
+    /// Names of `--build-context` that something stands for.
+    used_contexts: BTreeSet<String>,
     /// Names of all `ARG`s in the file, once somebody asked.
     arg_names: OnceCell<HashSet<&'a str>>,
     /// What each stage takes from outside, when that is asked for.
@@ -222,7 +228,7 @@ impl Lowering<'_> {
         Ok(self.lowered[target].clone().expect("the stack is empty once the target is lowered"))
     }
 
-    fn finish(self, target: usize, state: &State, source_date_epoch: Option<i64>) -> Plan {
+    fn finish(self, target: usize, state: &State) -> Plan {
         let mut config = state.config.clone();
         let labels = self.options.labels.iter().map(|(key, value)| (key.clone(), value.clone()));
         config.config.labels.extend(labels);
@@ -245,10 +251,20 @@ impl Lowering<'_> {
             platform,
             stage_name: self.stages.name(target).to_owned(),
             unused_build_args: self.unused_build_args(),
+            unused_contexts: self.unused_contexts(),
             graph: self.graph,
             warnings: self.warnings,
-            source_date_epoch,
+            source_date_epoch: self.source_date_epoch,
         }
+    }
+
+    /// What is for one platform may well be there for another build.
+    fn unused_contexts(&self) -> Vec<String> {
+        let names = self.options.contexts.names();
+        names
+            .filter(|name| !name.contains("::") && !self.used_contexts.contains(*name))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Whether some `ARG` of the file has that name.

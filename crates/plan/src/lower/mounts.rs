@@ -5,11 +5,13 @@ use rbuild_parser::ast::Text;
 use rbuild_parser::suggest;
 use rbuild_types::{Diagnostic, Span};
 
+use super::from::Root;
 use super::stage::{Inputs, StageLowering};
 use super::{Stop, path};
 use crate::mount::{
     CacheMount, Mount, MountKind, MountRoot, MountSource, SecretMount, Sharing, SshMount,
 };
+use crate::ram_in_bytes;
 
 const TYPES: [&str; 5] = ["bind", "cache", "tmpfs", "secret", "ssh"];
 const KEYS: [&str; 19] = [
@@ -73,7 +75,7 @@ impl StageLowering<'_, '_> {
                     target: Some(self.target(fields.target.as_deref(), span)?),
                     read_only: fields.read_only.unwrap_or(false),
                     kind: MountKind::Tmpfs {
-                        size: fields.size.map(|text| bytes(&text, span)).transpose()?,
+                        size: fields.size.map(|text| size(&text, span)).transpose()?,
                     },
                 },
                 "secret" => self.secret(fields, span)?,
@@ -163,8 +165,9 @@ impl StageLowering<'_, '_> {
             return Err(Diagnostic::error("from-variable", span, message).into());
         }
         Ok(Some(match self.plan.root_of(from, self.index, span, "mount")? {
-            Some(vertex) => MountRoot::Input { input: inputs.number(vertex) },
-            None => MountRoot::Empty,
+            Root::Vertex(vertex) => MountRoot::Input { input: inputs.number(vertex) },
+            Root::Context(context) => MountRoot::Context { context },
+            Root::Empty => MountRoot::Empty,
         }))
     }
 
@@ -172,7 +175,8 @@ impl StageLowering<'_, '_> {
         let target = self.target(fields.target.as_deref(), span)?;
         let root = self.root(fields.from.as_deref(), span, inputs)?;
         let path = path::clean(fields.source.as_deref().unwrap_or("/"));
-        let source = MountSource { root: root.unwrap_or(MountRoot::Context), path };
+        let source =
+            MountSource { root: root.unwrap_or(MountRoot::Context { context: None }), path };
         let read_only = fields.read_only.unwrap_or(true);
         Ok(Mount { target: Some(target), read_only, kind: MountKind::Bind(source) })
     }
@@ -328,26 +332,8 @@ fn wrong_number(key: &str, text: &str, span: Span) -> Diagnostic {
     Diagnostic::error("mount", span, format!("invalid value {text} for {key}"))
 }
 
-/// `100m`, `1g`, `1.5GiB`: powers of 1024 (`units.RAMInBytes`).
-fn bytes(text: &str, span: Span) -> Result<u64, Diagnostic> {
-    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.');
-    let (amount, unit) = text.split_at(digits.unwrap_or(text.len()));
-    let unit = unit.trim().to_ascii_lowercase();
-    let power = match unit.as_str() {
-        "" | "b" => Some(0),
-        "k" | "kb" | "kib" => Some(1),
-        "m" | "mb" | "mib" => Some(2),
-        "g" | "gb" | "gib" => Some(3),
-        "t" | "tb" | "tib" => Some(4),
-        "p" | "pb" | "pib" => Some(5),
-        _ => None,
-    };
-    let amount = amount.parse::<f64>().ok().filter(|amount| amount.is_finite());
-    match (amount, power) {
-        // Truncation is what is wanted; `as` saturates.
-        (Some(amount), Some(power)) => Ok((amount * 1024_f64.powi(power)) as u64),
-        _ => Err(wrong_value("size", text, span)),
-    }
+fn size(text: &str, span: Span) -> Result<u64, Diagnostic> {
+    ram_in_bytes(text).ok_or_else(|| wrong_value("size", text, span))
 }
 
 fn base_name(path: &str) -> String {
@@ -357,17 +343,6 @@ fn base_name(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes() {
-        let size = |text: &str| bytes(text, Span::default()).ok();
-        assert_eq!(size("100m"), Some(100 << 20));
-        assert_eq!(size("1.5GiB"), Some(3 << 29));
-        assert_eq!(size("12"), Some(12));
-        assert_eq!(size("1x"), None);
-        assert_eq!(size(""), None);
-        assert_eq!(size("."), None);
-    }
 
     #[test]
     fn names_of_secrets() {

@@ -32,7 +32,7 @@ pub fn outline(
     images: &dyn ImageConfigs,
 ) -> Result<Outline, Vec<Diagnostic>> {
     let started = start(source, dockerfile, options, images, &mut Vec::new())?;
-    let Started { mut lowering, target, .. } = started;
+    let Started { mut lowering, target } = started;
     lowering.taken = Some(vec![Taken::default(); dockerfile.stages.len()]);
     lowering.run(target)?;
     Ok(lowering.outline(target))

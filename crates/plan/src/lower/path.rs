@@ -1,7 +1,7 @@
 //! Paths as Go's `path` package reads them: slashes only, no look at any disk.
 
 /// `path.Clean` of an absolute path: no `.`, `..`, double or trailing slash; never above `/`.
-pub(super) fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

@@ -1,11 +1,12 @@
 //! `RUN`.
 
 use rbuild_parser::ast::{self, CommandLine, Heredoc, Instruction};
-use rbuild_types::Diagnostic;
+use rbuild_types::{Diagnostic, Span};
 
 use super::stage::{Layer, StageLowering};
 use super::{Stop, environment, unsupported};
-use crate::op::{Network, Op, Run, Script};
+use crate::Entitlement;
+use crate::op::{Network, Op, Run, Script, Security};
 
 /// Where scripts with `#!` are put; BuildKit's place.
 const SCRIPTS: &str = "/dev/pipes";
@@ -13,7 +14,8 @@ const SCRIPTS: &str = "/dev/pipes";
 impl StageLowering<'_, '_> {
     /// Lowers `RUN`.
     pub(super) fn run(&mut self, instruction: &Instruction, run: &ast::Run) -> Result<(), Stop> {
-        self.refuse_privileges(run)?;
+        let security = self.security(run)?;
+        self.refuse_devices(run)?;
         let network = self.network(run)?;
         let (argv, scripts) = self.command(run);
         if argv.is_empty() {
@@ -44,25 +46,42 @@ impl StageLowering<'_, '_> {
             scripts,
             hostname: hostname.unwrap_or(&options.hostname).clone(),
             mounts,
+            security,
+            extra_hosts: options.extra_hosts.clone(),
+            ulimits: options.ulimits.clone(),
+            shm_size: options.shm_size,
         });
         self.change_root(instruction, op, inputs);
         Ok(self.history(text, Layer::Filled)?)
     }
 
-    fn refuse_privileges(&self, run: &ast::Run) -> Result<(), Diagnostic> {
-        if let Some(device) = run.devices.first() {
-            return Err(unsupported(self.place(device.span), "RUN --device"));
-        }
-        match &run.security {
-            Some(mode) if mode.value == "insecure" => {
-                Err(unsupported(self.place(mode.span), "RUN --security=insecure"))
+    fn security(&self, run: &ast::Run) -> Result<Security, Diagnostic> {
+        let Some(mode) = &run.security else { return Ok(Security::Sandbox) };
+        match mode.value.as_str() {
+            "sandbox" => Ok(Security::Sandbox),
+            "insecure" if self.plan.options.allow.contains(&Entitlement::SecurityInsecure) => {
+                Ok(Security::Insecure)
             }
-            Some(mode) if mode.value != "sandbox" => {
-                let message = format!("invalid security mode {:?}", mode.value);
+            "insecure" => Err(not_allowed(self.place(mode.span), &Entitlement::SecurityInsecure)),
+            other => {
+                let message = format!("invalid security mode {other:?}");
                 Err(Diagnostic::error("security", self.place(mode.span), message))
             }
-            _ => Ok(()),
         }
+    }
+
+    /// No device can be given yet; whether one would be allowed is said first.
+    fn refuse_devices(&self, run: &ast::Run) -> Result<(), Diagnostic> {
+        let Some(device) = run.devices.first() else { return Ok(()) };
+        let span = self.place(device.span);
+        let name = device.value.split(',').next().unwrap_or_default();
+        let name = name.strip_prefix("name=").unwrap_or(name);
+        let asked = Entitlement::Device(Some(name.to_owned()));
+        let allow = &self.plan.options.allow;
+        if !allow.contains(&Entitlement::Device(None)) && !allow.contains(&asked) {
+            return Err(not_allowed(span, &asked));
+        }
+        Err(unsupported(span, "RUN --device (devices described by CDI)"))
     }
 
     fn network(&self, run: &ast::Run) -> Result<Network, Diagnostic> {
@@ -129,4 +148,9 @@ impl StageLowering<'_, '_> {
         }
         prefix
     }
+}
+
+fn not_allowed(span: Span, entitlement: &Entitlement) -> Diagnostic {
+    Diagnostic::error("entitlement", span, format!("{entitlement} is not allowed"))
+        .help(format!("if you trust this Dockerfile, build with --allow {entitlement}"))
 }

@@ -9,8 +9,10 @@ use rbuild_types::{Diagnostic, History, ImageConfig, Platform, Span};
 use super::environment::Variables;
 use super::{Lowering, Stop};
 use crate::graph::{Vertex, VertexId};
-use crate::op::Op;
+use crate::mount::MountKind;
+use crate::op::{Op, Source};
 use crate::options::NoCache;
+use crate::url::without_passwords;
 
 /// What a stage is at some line, and what a stage built upon it begins with.
 #[derive(Debug, Clone)]
@@ -92,6 +94,9 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         let stage = &dockerfile.stages[index];
         plan.warnings.extend(check_stage(stage));
         let mut lowering = Self::begin(plan, index)?;
+        if lowering.plan.stages.replaced(index).is_some() {
+            return Ok(lowering.state);
+        }
         lowering.run_triggers()?;
         for instruction in &stage.instructions {
             lowering.instruction(instruction)?;
@@ -214,7 +219,12 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         let text = &instruction.text;
         let keyword = text.find(|letter: char| letter.is_whitespace()).unwrap_or(text.len());
         let upper = text[..keyword].to_uppercase();
-        let mut text = format!("{upper}{}", self.state.variables.display(&text[keyword..]));
+        let secrets = secret_variables(&op);
+        let mut text =
+            format!("{upper}{}", self.state.variables.display(&text[keyword..], &secrets));
+        if matches!(instruction.kind, InstructionKind::Add(_)) {
+            text = without_passwords(&text);
+        }
         if let InstructionKind::Run(run) = &instruction.kind
             && let [heredoc] = run.heredocs.as_slice()
         {
@@ -228,6 +238,19 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             }
         };
         self.add_vertex(op, inputs.list, &text, span);
+    }
+
+    /// Adds the vertex of a remote source, which is no step of the stage: `[i/n]` leaves it out.
+    pub(super) fn add_source(&mut self, source: Source, name: &str, span: Span) -> VertexId {
+        let vertex = Vertex {
+            op: Op::Source(source),
+            inputs: Vec::new(),
+            name: format!("fetch {name}"),
+            span: Some(span),
+            stage: self.plan.stages.name(self.index).to_owned(),
+            no_cache: false,
+        };
+        self.plan.graph.add(vertex)
     }
 
     /// Adds a vertex and makes it the stage's root filesystem.
@@ -290,6 +313,16 @@ fn is_slip(name: &str, near: &str) -> bool {
         1 => name.len() >= 6,
         _ => false,
     }
+}
+
+/// The variables that a process gets secrets in.
+fn secret_variables(op: &Op) -> Vec<&str> {
+    let Op::Run(run) = op else { return Vec::new() };
+    let variables = run.mounts.iter().filter_map(|mount| match &mount.kind {
+        MountKind::Secret(secret) => secret.env.as_deref(),
+        _ => None,
+    });
+    variables.collect()
 }
 
 /// The first line of a here-document.

@@ -9,6 +9,7 @@ use rbuild_types::{Diagnostic, Platform, Span};
 
 use super::environment::Globals;
 use super::lint;
+use crate::named_context::NamedContext;
 use crate::options::Options;
 
 /// What a stage is built upon.
@@ -20,6 +21,14 @@ pub(super) enum Base {
     Stage(usize),
     /// An image, as written after expansion.
     Image(String),
+}
+
+/// The context that is there in place of a stage.
+#[derive(Debug, Clone)]
+pub(super) struct Replaced {
+    /// Its whole name.
+    pub(super) name: String,
+    pub(super) context: NamedContext,
 }
 
 /// What a `--from` or a mount's `from` names.
@@ -47,6 +56,7 @@ struct Resolved {
     name: String,
     label: String,
     needs: Vec<usize>,
+    replaced: Option<Replaced>,
 }
 
 impl StageTable {
@@ -54,6 +64,7 @@ impl StageTable {
     pub(super) fn new(
         dockerfile: &Dockerfile,
         options: &Options,
+        target_platform: &Platform,
         globals: &Globals,
         warnings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
@@ -77,10 +88,16 @@ impl StageTable {
             // The name in front of steps: nothing when there is nothing to tell apart.
             let label =
                 if alone && own_name.is_none() { String::new() } else { format!("{name} ") };
+            let replaced = own_name.as_deref().and_then(|name| {
+                let platform = platform.as_ref().unwrap_or(target_platform);
+                let (name, context) = options.contexts.find(name, platform)?;
+                Some(Replaced { name: name.to_owned(), context: context.clone() })
+            });
             if let Some(name) = own_name {
                 table.by_name.entry(name).or_default().push(index);
             }
-            table.stages.push(Resolved { base, platform, name, label, needs: Vec::new() });
+            let needs = Vec::new();
+            table.stages.push(Resolved { base, platform, name, label, needs, replaced });
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -94,6 +111,19 @@ impl StageTable {
     /// What stage `index` is built upon.
     pub(super) fn base(&self, index: usize) -> &Base {
         &self.stages[index].base
+    }
+
+    /// The named context of a stage's own name, which is there instead of all the stage says.
+    pub(super) fn replaced(&self, index: usize) -> Option<&Replaced> {
+        self.stages[index].replaced.as_ref()
+    }
+
+    /// The name of the directory that is there in place of a stage.
+    pub(super) fn local(&self, index: usize) -> Option<&str> {
+        match self.replaced(index)? {
+            Replaced { name, context: NamedContext::Local } => Some(name),
+            _ => None,
+        }
     }
 
     /// `FROM --platform`.
@@ -159,6 +189,9 @@ impl StageTable {
                 continue;
             }
             open.extend(self.stages[stage].needs.iter().copied());
+            if self.stages[stage].replaced.is_some() {
+                continue;
+            }
             for text in dockerfile.stages[stage].instructions.iter().flat_map(sources) {
                 match self.find(&text, stage) {
                     Found::Stage(other) | Found::NotYet(other) => open.push(other),
@@ -171,10 +204,17 @@ impl StageTable {
 
     fn collect_needs(&self, dockerfile: &Dockerfile, index: usize) -> Vec<usize> {
         let mut needs = Vec::new();
+        if self.replaced(index).is_some() {
+            return needs;
+        }
         let mut froms: Vec<String> = Vec::new();
         if let Base::Stage(base) = self.stages[index].base {
             needs.push(base);
-            for instruction in &dockerfile.stages[base].instructions {
+            let triggers = match self.replaced(base) {
+                None => dockerfile.stages[base].instructions.as_slice(),
+                Some(_) => &[],
+            };
+            for instruction in triggers {
                 if let InstructionKind::Onbuild { trigger } = &instruction.kind {
                     // A broken trigger is told of when it is fired.
                     if let Ok(instruction) = parse_trigger(&trigger.value) {
@@ -185,7 +225,10 @@ impl StageTable {
         }
         froms.extend(dockerfile.stages[index].instructions.iter().flat_map(sources));
         for from in froms {
-            if let Found::Stage(stage) = self.find(&from, index) {
+            // Of a directory only the files that are named are looked at.
+            if let Found::Stage(stage) = self.find(&from, index)
+                && self.local(stage).is_none()
+            {
                 needs.push(stage);
             }
         }

@@ -41,6 +41,7 @@ impl StageLowering<'_, '_> {
                 has_root: inputs.has_root,
                 path: path::clean(&kept),
                 user: self.state.config.config.user.clone(),
+                created: self.plan.source_date_epoch,
             });
             self.change_root(instruction, op, inputs);
         }

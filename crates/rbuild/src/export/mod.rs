@@ -37,12 +37,12 @@ pub(crate) fn write(
         Output::Tar(destination) => {
             let merged = merged(engine, solution)?;
             to(destination, &mut |sink| {
-                export_tar(&merged, None, sink, ctx.cancel)?;
+                export_tar(&merged, image.times(), sink, ctx.cancel)?;
                 Ok(())
             })
         }
         Output::Directory(path) => {
-            export_dir(&merged(engine, solution)?, path, ctx.cancel)?;
+            export_dir(&merged(engine, solution)?, path, image.times(), ctx.cancel)?;
             Ok(())
         }
     }

@@ -1,109 +1,185 @@
-//! The Dockerfile and the local build context.
+//! Build contexts: directories of the host, and archives that are unpacked into the store.
 //!
-//! Both may be a stranger's: files are opened without waiting for a writer, must be regular, and
-//! are read up to a limit; links in a context lead nowhere but inside it.
+//! A context may be a stranger's: links in it lead nowhere but inside it, and an archive is
+//! unpacked by the rules of a layer, below a directory that goes with the build.
 
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rbuild_cache::Store;
-use rbuild_parser::ignore_file::Patterns;
+use rbuild_cache::{Scratch, Store};
+use rbuild_image::layer::{ArchiveOptions, unpack_archive};
 use rbuild_rooted::Root;
+use rbuild_solver::copy::OwnerRule;
 use rbuild_solver::{Context, RememberedDigests};
-use rbuild_types::{Ctx, Event};
+use rbuild_types::Ctx;
 
-use crate::{BuildError, BuildRequest, ContextInput, DockerfileInput};
+use super::dockerfile::Text;
+use super::ignore_file::{self, IgnoreFile};
+use crate::{BuildError, BuildRequest, ContextArchive, ContextInput};
 
-/// Largest Dockerfile or ignore file, in bytes.
-const MAX_TEXT: u64 = 16 << 20;
-
-/// Names that are tried, in this order.
-const DOCKERFILES: [&str; 3] = ["Dockerfile", "dockerfile", "Containerfile"];
-
-/// A Dockerfile's text.
+/// The build context, opened.
 #[derive(Debug)]
-pub(crate) struct Text {
-    /// Its name in messages.
-    pub(crate) name: String,
-    /// The text; bytes that are no UTF-8 have become U+FFFD.
-    pub(crate) text: String,
-    /// Where it was read from.
-    path: Option<PathBuf>,
+pub(crate) struct Main {
+    pub(super) root: Root,
+    pub(super) origin: Origin,
+    /// Its directory on the host, as it was given.
+    pub(super) path: Option<PathBuf>,
+    /// Its name for people.
+    pub(super) shown: String,
+    _scratch: Option<Scratch>,
 }
 
-/// Finds and reads the Dockerfile.
-pub(crate) fn read_dockerfile(request: &BuildRequest) -> Result<Text, BuildError> {
-    let (path, bytes) = match &request.dockerfile {
-        DockerfileInput::Text { name, text } => {
-            return Ok(Text { name: name.clone(), text: text.clone(), path: None });
-        }
-        DockerfileInput::Path(path) => {
-            let bytes = read_regular(path).map_err(failed("cannot read the Dockerfile", path))?;
-            (path.clone(), bytes)
-        }
-        DockerfileInput::Default => {
-            let ContextInput::Directory(directory) = &request.context else {
-                return Err(BuildError::Request {
-                    message: "there is neither a Dockerfile nor a directory to find one in"
-                        .to_owned(),
-                });
-            };
-            let root = open_directory(directory)?;
-            read_default(&root, directory)?
-        }
-    };
-    let name = match &request.dockerfile {
-        // As people know it; a path as they wrote it.
-        DockerfileInput::Path(path) => path.display().to_string(),
-        _ => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-    };
-    Ok(Text { name, text: String::from_utf8_lossy(&bytes).into_owned(), path: Some(path) })
+/// Where the files of a context are from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// They are the caller's.
+    Directory,
+    /// They were unpacked for this build.
+    Archive,
 }
 
-fn read_default(root: &Root, directory: &Path) -> Result<(PathBuf, Vec<u8>), BuildError> {
-    for name in DOCKERFILES {
-        match root.read_small(name, MAX_TEXT) {
-            Ok(bytes) => return Ok((directory.join(name), bytes)),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
+/// All contexts of a build.
+#[derive(Debug)]
+pub(crate) struct Contexts {
+    pub(crate) main: Option<Context>,
+    pub(crate) named: BTreeMap<String, Context>,
+    /// By real path: two names of one directory share what is known of it.
+    stamps: HashMap<PathBuf, Arc<RememberedDigests>>,
+}
+
+/// Opens the build context, if there is one; unpacks it if it is an archive.
+pub(crate) fn open_main(
+    store: &Store,
+    request: &BuildRequest,
+    ctx: Ctx<'_>,
+) -> Result<Option<Main>, BuildError> {
+    match &request.context {
+        ContextInput::None => Ok(None),
+        ContextInput::Directory(directory) => Ok(Some(Main::of_directory(directory)?)),
+        ContextInput::Archive(archive) => unpack(store, archive, ctx).map(Some),
+        ContextInput::Git(url) => Err(not_yet("a git repository as the context", url)),
+        ContextInput::Http(url) => Err(not_yet("a URL as the context", url)),
+    }
+}
+
+pub(super) fn not_yet(what: &str, url: &str) -> BuildError {
+    let message = format!("{what} is not supported yet: {url}; fetch it, then give the directory");
+    BuildError::Request { message }
+}
+
+impl Main {
+    pub(crate) fn of_directory(directory: &Path) -> Result<Self, BuildError> {
+        Ok(Self {
+            root: open_directory(directory)?,
+            origin: Origin::Directory,
+            path: Some(directory.to_owned()),
+            shown: directory.display().to_string(),
+            _scratch: None,
+        })
+    }
+
+    /// The rules that hold in it. Those of an archive's own file do not, as in BuildKit.
+    pub(crate) fn ignore_file(
+        &self,
+        request: &BuildRequest,
+        text: &Text,
+        ctx: Ctx<'_>,
+    ) -> Result<IgnoreFile, BuildError> {
+        match (&request.ignore_file, self.origin) {
+            (Some(path), _) => ignore_file::of_user(path, ctx),
+            (None, Origin::Directory) => {
+                ignore_file::of_build(&self.root, text.path.as_deref(), ctx)
+            }
+            (None, Origin::Archive) => Ok(IgnoreFile::default()),
         }
     }
-    Err(BuildError::Request {
-        message: format!(
-            "failed to read dockerfile: there is no Dockerfile in {}; name one with -f",
-            directory.display()
-        ),
+}
+
+fn unpack(store: &Store, archive: &ContextArchive, ctx: Ctx<'_>) -> Result<Main, BuildError> {
+    let Some(mut reader) = archive.take() else {
+        let message = "the archive that is the context was read by an earlier build";
+        return Err(BuildError::Request { message: message.to_owned() });
+    };
+    let scratch = store.scratch("context")?;
+    let files = scratch.path().join("fs");
+    let failed = |source| BuildError::Io { what: "unpack the context".to_owned(), source };
+    fs_err::create_dir(&files).map_err(failed)?;
+    let root = Root::open(&files)?;
+    unpack_archive(&mut reader, &root, &ArchiveOptions::default(), ctx.cancel)?;
+    Ok(Main {
+        root,
+        origin: Origin::Archive,
+        path: None,
+        shown: "the archive that is the context".to_owned(),
+        _scratch: Some(scratch),
     })
 }
 
-/// Opens the context, if there is one.
+/// Opens everything that the solver takes files from.
 pub(crate) fn open(
     store: &Store,
     request: &BuildRequest,
+    main: Option<&Main>,
+    named: &BTreeMap<String, PathBuf>,
     text: &Text,
     ctx: Ctx<'_>,
-) -> Result<Option<Context>, BuildError> {
-    let ContextInput::Directory(directory) = &request.context else { return Ok(None) };
-    let root = open_directory(directory)?;
-    let path = fs_err::canonicalize(directory)
-        .map_err(failed("cannot open the build context", directory))?;
-    let ignore = match read_ignore_file(&root, text)? {
-        None => Patterns::default(),
-        Some((name, source_text)) => {
-            let (patterns, diagnostics) = Patterns::parse(&source_text);
-            if diagnostics.iter().any(rbuild_types::Diagnostic::is_error) {
-                return Err(BuildError::Dockerfile { name, source_text, diagnostics });
+) -> Result<Contexts, BuildError> {
+    let mut contexts = Contexts { main: None, named: BTreeMap::new(), stamps: HashMap::new() };
+    if let Some(main) = main {
+        let ignore = main.ignore_file(request, text, ctx)?;
+        let root = main.root.try_clone()?;
+        contexts.main = Some(match (main.origin, &main.path) {
+            (Origin::Directory, Some(path)) => {
+                let stamps = contexts.stamps(store, path)?;
+                context("context".to_owned(), root, ignore, Some(stamps))
             }
-            for warning in diagnostics {
-                let message = format!("{name}: {}", warning.message);
-                ctx.report(Event::Notice { message });
-            }
-            patterns
+            // Files that this build unpacked do not change, and whose they are is in the archive.
+            _ => Context {
+                owner: OwnerRule::Keep,
+                ..context("context".to_owned(), root, ignore, None)
+            },
+        });
+    }
+    for (name, path) in named {
+        let root = open_directory(path)?;
+        let ignore = ignore_file::of_directory(&root, ctx)?;
+        let stamps = contexts.stamps(store, path)?;
+        let opened = context(format!("context {name}"), root, ignore, Some(stamps));
+        contexts.named.insert(name.clone(), opened);
+    }
+    Ok(contexts)
+}
+
+fn context(
+    name: String,
+    root: Root,
+    ignore: IgnoreFile,
+    stamps: Option<Arc<RememberedDigests>>,
+) -> Context {
+    let IgnoreFile { name: ignore_file, patterns, .. } = ignore;
+    Context { name, root, ignore: patterns, ignore_file, owner: OwnerRule::Context, stamps }
+}
+
+impl Contexts {
+    fn stamps(&mut self, store: &Store, path: &Path) -> Result<Arc<RememberedDigests>, BuildError> {
+        let path =
+            fs_err::canonicalize(path).map_err(failed("cannot open the build context", path))?;
+        if let Some(stamps) = self.stamps.get(&path) {
+            return Ok(stamps.clone());
         }
-    };
-    let stamps = RememberedDigests::new(store.stat_cache(&path.to_string_lossy())?);
-    Ok(Some(Context { path, root, ignore, stamps }))
+        let stamps = Arc::new(RememberedDigests::new(store.stat_cache(&path.to_string_lossy())?));
+        self.stamps.insert(path, stamps.clone());
+        Ok(stamps)
+    }
+
+    /// Writes what was learnt of files.
+    pub(crate) fn save(&self) -> Result<(), BuildError> {
+        for stamps in self.stamps.values() {
+            stamps.save()?;
+        }
+        Ok(())
+    }
 }
 
 fn open_directory(directory: &Path) -> Result<Root, BuildError> {
@@ -115,53 +191,6 @@ fn open_directory(directory: &Path) -> Result<Root, BuildError> {
     Ok(Root::open(directory)?)
 }
 
-/// The ignore file beside the Dockerfile if there is one, else that of the context.
-fn read_ignore_file(root: &Root, text: &Text) -> Result<Option<(String, String)>, BuildError> {
-    if let Some(path) = &text.path {
-        // Nobody named this file, so it may be a stranger's link and must not lead elsewhere.
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(".dockerignore");
-        let parent = match path.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        match Root::open(parent)?.read_small(&name, MAX_TEXT) {
-            Ok(bytes) => {
-                let name = name.to_string_lossy().into_owned();
-                return Ok(Some((name, String::from_utf8_lossy(&bytes).into_owned())));
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    for name in [".dockerignore", ".containerignore"] {
-        match root.read_small(name, MAX_TEXT) {
-            Ok(bytes) => {
-                return Ok(Some((name.to_owned(), String::from_utf8_lossy(&bytes).into_owned())));
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(None)
-}
-
-fn failed(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> BuildError {
+pub(super) fn failed(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> BuildError {
     move |source| BuildError::Input { what, path: path.to_owned(), source }
-}
-
-/// Reads a regular file of limited size.
-fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
-    // Opening a FIFO for reading would wait for a writer.
-    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblock).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_TEXT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_TEXT {
-        return Err(std::io::Error::other(format!("it is larger than {MAX_TEXT} bytes")));
-    }
-    Ok(bytes)
 }

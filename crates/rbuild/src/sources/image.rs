@@ -15,12 +15,14 @@ use rbuild_plan::{ImageConfigs, ResolvedImage};
 use rbuild_registry::RegistryError;
 use rbuild_types::{Ctx, Digest, ImageConfig, Platform, Reference};
 
+use super::layout::LayoutImage;
 use crate::{BuildError, Engine, Pull};
 
 /// Largest manifest or config that is read (R4 of the threat register).
 const MAX_DOCUMENT: usize = 4 << 20;
 /// Indexes inside indexes that are followed.
-const MAX_INDEX_DEPTH: usize = 3;
+pub(super) const MAX_INDEX_DEPTH: usize = 3;
+
 /// An image that was looked up.
 #[derive(Debug)]
 pub(crate) struct Resolved {
@@ -36,13 +38,20 @@ pub(crate) struct ImageSource<'a> {
     pub(super) engine: &'a Engine,
     pub(super) pull: Pull,
     ctx: Ctx<'a>,
+    /// Layouts by the repository that stands for them.
+    pub(super) layouts: HashMap<String, LayoutImage>,
     /// By manifest digest.
     resolved: Mutex<HashMap<Digest, Arc<Resolved>>>,
 }
 
 impl<'a> ImageSource<'a> {
     pub(crate) fn new(engine: &'a Engine, pull: Pull, ctx: Ctx<'a>) -> Self {
-        Self { engine, pull, ctx, resolved: Mutex::default() }
+        Self { engine, pull, ctx, layouts: HashMap::new(), resolved: Mutex::default() }
+    }
+
+    /// Takes images of these repositories from layouts.
+    pub(crate) fn with_layouts(self, layouts: HashMap<String, LayoutImage>) -> Self {
+        Self { layouts, ..self }
     }
 
     pub(super) fn store(&self) -> &'a Store {
@@ -55,6 +64,10 @@ impl<'a> ImageSource<'a> {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<Arc<Resolved>, BuildError> {
+        if let Some(layout) = self.layouts.get(&reference.repository()) {
+            let digest = self.of_layout(layout, platform)?;
+            return self.load(reference, digest);
+        }
         let digest = match self.local(reference, platform)? {
             Some(digest) => digest,
             None => self.remote(reference, platform)?,

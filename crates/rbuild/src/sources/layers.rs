@@ -40,6 +40,9 @@ impl ImageSource<'_> {
         if self.store().blobs().contains(&layer.digest)? {
             return Ok(());
         }
+        if let Some(layout) = self.layouts.get(&image.reference.repository()) {
+            return self.layer_of_layout(layout, layer, ctx);
+        }
         if self.pull == Pull::Never {
             return Err(BuildError::NoSuchImage {
                 name: format!("layer {} (and pulling was forbidden)", layer.digest),

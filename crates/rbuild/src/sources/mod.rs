@@ -1,5 +1,11 @@
 //! Where builds take things from: a file per kind of source.
 
 pub(crate) mod context;
+pub(crate) mod dockerfile;
+mod http;
+pub(crate) mod ignore_file;
 pub(crate) mod image;
 mod layers;
+mod layout;
+pub(crate) mod named;
+pub(crate) mod remote;

@@ -14,8 +14,9 @@ use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
+use crate::linux::cgroup::Group;
 use crate::linux::user::{self, Identity};
-use crate::linux::{capabilities, dev, helper, mounts, program, seccomp};
+use crate::linux::{capabilities, dev, helper, mounts, program, rlimit, seccomp};
 use crate::spec::Report;
 use crate::{Network, Spec, StartFailure, sys};
 
@@ -23,8 +24,13 @@ use crate::{Network, Spec, StartFailure, sys};
 const MAX_ACCOUNTS: usize = 10 << 20;
 
 /// Runs in the new process and never returns.
-pub(crate) fn run(spec: Spec, descriptors: Vec<OwnedFd>, control: OwnedFd) -> ! {
-    let Err(failure) = become_program(&spec, descriptors, &control);
+pub(crate) fn run(
+    spec: Spec,
+    descriptors: Vec<OwnedFd>,
+    control: OwnedFd,
+    group: Option<&Group>,
+) -> ! {
+    let Err(failure) = become_program(&spec, descriptors, &control, group);
     let code = failure.code;
     // When the engine is gone nobody is left to be told.
     let _ = helper::send(control.as_fd(), &Report::Failed(failure));
@@ -50,7 +56,10 @@ fn become_program(
     spec: &Spec,
     descriptors: Vec<OwnedFd>,
     control: &OwnedFd,
+    group: Option<&Group>,
 ) -> Result<std::convert::Infallible, StartFailure> {
+    // The host's files are out of reach further down.
+    Group::join(group)?;
     let mut descriptors = descriptors.into_iter();
     let root = descriptors.next().ok_or("no root").during("receive the root filesystem")?;
     rustix::process::umask(Mode::empty());
@@ -65,17 +74,19 @@ fn become_program(
         rustix::stdio::dup2_stderr(stderr).during("set standard error")?;
     }
 
-    mounts::enter_root(&root)?;
+    mounts::enter_root(&root, spec.privileged)?;
     drop(root);
     let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .during("open the root filesystem")?;
-    mounts::system(root.as_fd())?;
-    dev::populate(root.as_fd(), &spec.mounts)?;
+    mounts::system(root.as_fd(), spec.privileged)?;
+    dev::populate(root.as_fd(), spec)?;
     let files = mounts::make_files(root.as_fd(), &spec.files)?;
     // A mount of strangers may lie over /dev or /proc: what is ours is finished before.
-    mounts::mask(root.as_fd())?;
+    if !spec.privileged {
+        mounts::mask(root.as_fd())?;
+    }
     let terminal = if spec.terminal { Some(dev::open_terminal(root.as_fd())?) } else { None };
-    mounts::attach_all(root.as_fd(), files, &spec.mounts, descriptors.collect())?;
+    mounts::attach_all(root.as_fd(), files, spec, descriptors.collect())?;
     if spec.read_only {
         mounts::make_read_only(root.as_fd())?;
     }
@@ -157,6 +168,7 @@ fn drop_privileges(spec: &Spec, identity: &Identity) -> Result<(), StartFailure>
         let filter = seccomp::docker_filter(spec.capabilities);
         seccomp::install(&filter).during("load the system call filter")?;
     }
+    rlimit::set(&spec.rlimits)?;
     capabilities::drop_bounding(spec.capabilities).during("limit capabilities")?;
     let uid = Uid::from_raw(identity.uid);
     rustix::thread::set_thread_res_uid(uid, uid, uid).during("set the user")?;

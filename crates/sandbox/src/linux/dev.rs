@@ -16,7 +16,7 @@ use rustix::mount::{
 
 use crate::linux::child::During as _;
 use crate::linux::mounts::filesystem;
-use crate::{Mount, StartFailure};
+use crate::{Spec, StartFailure};
 
 /// Name, major and minor number of each device; all have mode 0666.
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -27,6 +27,22 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("urandom", 1, 9),
     ("tty", 5, 0),
 ];
+
+/// What BuildKit gives to a process without restrictions, besides loop devices
+/// (`util/entitlements/security/security_linux.go`). All have mode 0600.
+const MORE_DEVICES: [(&str, u32, u32); 6] = [
+    ("kmsg", 1, 11),
+    ("cuse", 10, 203),
+    ("fuse", 10, 229),
+    ("kvm", 10, 232),
+    ("net/tun", 10, 200),
+    ("loop-control", 10, 237),
+];
+/// Major number of loop devices, and how many there are.
+const LOOP: (u32, u32) = (7, 8);
+
+/// Docker's default for the size of `/dev/shm`.
+const SHM_SIZE: u64 = 64 << 20;
 
 /// Link and what it points to.
 const LINKS: [(&str, &str); 6] = [
@@ -39,10 +55,13 @@ const LINKS: [(&str, &str); 6] = [
 ];
 
 /// Fills the empty tmpfs at `/dev`.
-pub(crate) fn populate(root: BorrowedFd<'_>, mounts: &[Mount]) -> Result<(), StartFailure> {
+pub(crate) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<(), StartFailure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dev = openat(root, "dev", flags, Mode::empty()).during("open /dev")?;
     devices(&dev)?;
+    if spec.privileged {
+        more_devices(&dev)?;
+    }
     for (name, target) in LINKS {
         symlinkat(target, &dev, name).during(format_args!("make /dev/{name}"))?;
     }
@@ -52,11 +71,12 @@ pub(crate) fn populate(root: BorrowedFd<'_>, mounts: &[Mount]) -> Result<(), Sta
     // Group 5 is `tty` in every distribution.
     mount_in(&dev, "pts", filesystem("devpts", &terminals, harmless)?)?;
     let shm = Path::new("/dev/shm");
-    if mounts.iter().any(|mount| Path::new(&mount.target) == shm) {
+    if spec.mounts.iter().any(|mount| Path::new(&mount.target) == shm) {
         // Somebody else's memory goes there.
         mkdirat(&dev, "shm", Mode::from_raw_mode(0o755)).during("make /dev/shm")?;
     } else {
-        let shared = [("source", "shm"), ("mode", "1777"), ("size", "65536k")];
+        let size = spec.shm_size.unwrap_or(SHM_SIZE).to_string();
+        let shared = [("source", "shm"), ("mode", "1777"), ("size", size.as_str())];
         mount_in(&dev, "shm", filesystem("tmpfs", &shared, without_devices)?)?;
     }
     mount_in(&dev, "mqueue", filesystem("mqueue", &[], without_devices)?)?;
@@ -85,6 +105,24 @@ fn devices(dev: &OwnedFd) -> Result<(), StartFailure> {
     }
     unmount(format!("/dev/{hidden}"), UnmountFlags::DETACH).during("hide the devices")?;
     unlinkat(dev, hidden, AtFlags::REMOVEDIR).during("hide the devices")
+}
+
+/// The devices of a process without restrictions. Its `/dev` is not `nodev`, so they are made in
+/// their place; one whose driver is not there opens nothing.
+fn more_devices(dev: &OwnedFd) -> Result<(), StartFailure> {
+    let mode = Mode::from_raw_mode(0o600);
+    mkdirat(dev, "net", Mode::from_raw_mode(0o755)).during("make /dev/net")?;
+    for (name, major, minor) in MORE_DEVICES {
+        mknodat(dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
+            .during(format_args!("make /dev/{name}"))?;
+    }
+    let (major, count) = LOOP;
+    for minor in 0..count {
+        let name = format!("loop{minor}");
+        mknodat(dev, &name, FileType::BlockDevice, mode, makedev(major, minor))
+            .during(format_args!("make /dev/{name}"))?;
+    }
+    Ok(())
 }
 
 fn mount_in(dev: &OwnedFd, name: &str, mount: OwnedFd) -> Result<(), StartFailure> {

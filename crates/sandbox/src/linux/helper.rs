@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::launch::{HELPER_NAME, receive_orders};
+use crate::linux::cgroup::Group;
 use crate::linux::child;
 use crate::spec::Report;
 use crate::sys::{self, Side};
@@ -31,10 +32,15 @@ fn helper() -> io::Result<()> {
     // Ctrl-C at the engine's terminal is the engine's business.
     let _ = rustix::process::setsid();
     let (spec, descriptors) = receive_orders(control.as_fd())?;
+    let group = match Group::create(&spec.resources) {
+        Ok(group) => group,
+        Err(failure) => return send(control.as_fd(), &Report::Failed(failure)),
+    };
     let (pid, pidfd) = match sys::clone_child(namespaces(&spec)) {
-        Ok(Side::Child) => child::run(spec, descriptors, control),
+        Ok(Side::Child) => child::run(spec, descriptors, control, group.as_ref()),
         Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
         Err(error) => {
+            group.into_iter().for_each(Group::remove);
             let failure = StartFailure {
                 action: "create namespaces for a process".to_owned(),
                 reason: format!("{error}{}", namespace_hint(&error)),
@@ -45,17 +51,20 @@ fn helper() -> io::Result<()> {
     };
     // What the child uses must end with the child.
     drop(descriptors);
-    send(control.as_fd(), &Report::Started { pid })?;
-    let exit = wait(control.as_fd(), &pidfd)?;
+    // The engine may be gone. The child must be waited for all the same, or its group would stay.
+    let _ = send(control.as_fd(), &Report::Started { pid });
+    let mut exit = wait(control.as_fd(), &pidfd)?;
+    if let Some(group) = group {
+        if exit != Exit::Code(0) && group.ran_out_of_memory() {
+            exit = Exit::OutOfMemory(exit.code());
+        }
+        group.remove();
+    }
     send(control.as_fd(), &Report::Exited(exit))
 }
 
 fn namespaces(spec: &Spec) -> libc::c_int {
-    let always = libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
+    let always = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     match spec.network {
         Network::Host => always,
         Network::None => always | libc::CLONE_NEWNET,

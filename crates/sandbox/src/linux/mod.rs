@@ -1,10 +1,12 @@
 //! The Linux side: what happens in the helper and in the child.
 
 pub mod capabilities;
+mod cgroup;
 mod child;
 mod dev;
 pub(crate) mod helper;
 mod mounts;
 mod program;
+mod rlimit;
 pub mod seccomp;
 pub mod user;

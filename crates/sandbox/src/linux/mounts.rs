@@ -20,7 +20,7 @@ use rustix::mount::{
 
 use crate::linux::child::During;
 use crate::spec::InjectedFile;
-use crate::{Mount, MountSource, StartFailure, sys};
+use crate::{MountSource, Spec, StartFailure, sys};
 
 /// Docker's masked paths (moby `oci/defaults.go`): they show the host and not the container.
 const MASKED: [&str; 12] = [
@@ -46,13 +46,18 @@ const NO_PROGRAMS: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
+/// Name in `/dev` of the place for [`subtree`].
+const WHOLE: &str = ".rbuild-whole";
+
 /// Attaches the detached root filesystem and makes it the root of this mount namespace.
-pub(crate) fn enter_root(root: &OwnedFd) -> Result<(), StartFailure> {
+pub(crate) fn enter_root(root: &OwnedFd, privileged: bool) -> Result<(), StartFailure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).during("detach from the host's mounts")?;
-    // Nodes that an image brings, or a process makes, open nothing.
-    sys::set_mount_attributes(root.as_fd(), u64::from(MountAttrFlags::MOUNT_ATTR_NODEV.bits()))
-        .during("forbid devices in the root filesystem")?;
+    if !privileged {
+        // Nodes that an image brings, or a process makes, open nothing.
+        sys::set_mount_attributes(root.as_fd(), u64::from(MountAttrFlags::MOUNT_ATTR_NODEV.bits()))
+            .during("forbid devices in the root filesystem")?;
+    }
     // Any directory serves to attach it; the host's root is always there, and pivot_root puts
     // it away.
     move_mount(root, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -65,27 +70,39 @@ pub(crate) fn enter_root(root: &OwnedFd) -> Result<(), StartFailure> {
 }
 
 /// `/proc`, `/dev` (an empty tmpfs) and `/sys`.
-pub(crate) fn system(root: BorrowedFd<'_>) -> Result<(), StartFailure> {
+pub(crate) fn system(root: BorrowedFd<'_>, privileged: bool) -> Result<(), StartFailure> {
+    let read_only = match privileged {
+        true => MountAttrFlags::empty(),
+        false => MountAttrFlags::MOUNT_ATTR_RDONLY,
+    };
     let proc = filesystem("proc", &[], NO_PROGRAMS)?;
     attach_system(root, "proc", &proc)?;
     let dev = filesystem(
         "tmpfs",
         &[("mode", "755"), ("size", "65536k")],
         MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | without_devices(privileged)
             | MountAttrFlags::MOUNT_ATTR_STRICTATIME,
     )?;
     attach_system(root, "dev", &dev)?;
-    let sys = filesystem("sysfs", &[], NO_PROGRAMS | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    let sys = filesystem("sysfs", &[], NO_PROGRAMS | read_only)?;
     attach_system(root, "sys", &sys)?;
     // On a host with the unified hierarchy alone, the process sees its own group; elsewhere
     // there is nothing to see.
     let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     if unified {
-        let cgroup = filesystem("cgroup2", &[], NO_PROGRAMS | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+        let cgroup = filesystem("cgroup2", &[], NO_PROGRAMS | read_only)?;
         attach_system(root, "sys/fs/cgroup", &cgroup)?;
     }
     Ok(())
+}
+
+/// `nodev`, but for a process that may have devices.
+fn without_devices(privileged: bool) -> MountAttrFlags {
+    match privileged {
+        true => MountAttrFlags::empty(),
+        false => MountAttrFlags::MOUNT_ATTR_NODEV,
+    }
 }
 
 /// A new detached filesystem.
@@ -139,7 +156,7 @@ struct Ready<'a> {
 pub(crate) fn attach_all(
     root: BorrowedFd<'_>,
     files: Files<'_>,
-    mounts: &[Mount],
+    spec: &Spec,
     detached: Vec<OwnedFd>,
 ) -> Result<(), StartFailure> {
     let mut ready = Vec::new();
@@ -152,17 +169,22 @@ pub(crate) fn attach_all(
         ready.push(Ready { target: &file.path, source, attributes, required: file.required });
     }
     let mut detached: Vec<_> = detached.into_iter().map(Some).collect();
-    for mount in mounts {
-        let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    for mount in &spec.mounts {
+        let mut attributes = without_devices(spec.privileged);
         if mount.read_only {
             attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
         }
         let source = match &mount.source {
-            MountSource::Detached(number) => detached
-                .get_mut(*number)
-                .and_then(Option::take)
-                .ok_or("it did not arrive")
-                .during(format_args!("mount {}", mount.target))?,
+            MountSource::Detached { number, path } => {
+                let action = format!("mount {}", mount.target);
+                let arrived = detached.get_mut(*number).and_then(Option::take);
+                let whole = arrived.ok_or("it did not arrive").during(&action)?;
+                if path == "/" {
+                    whole
+                } else {
+                    subtree(&files.dev, whole, path).during(&action)?
+                }
+            }
             MountSource::Tmpfs { size, mode } => {
                 let mode = format!("{mode:o}");
                 let size = size.map(|size| size.to_string());
@@ -180,6 +202,28 @@ pub(crate) fn attach_all(
         unlinkat(&files.dev, hidden(number), AtFlags::empty()).during("tidy /dev")?;
     }
     Ok(())
+}
+
+/// One path of a detached mount, as a detached mount of its own.
+///
+/// Before Linux 6.15 the kernel takes nothing out of a mount that is in no namespace. So the
+/// whole is attached first, on a directory of `/dev` that nobody sees: the process does not run
+/// yet, nothing of strangers lies over `/dev` yet, and the copy stays when the whole goes.
+fn subtree(dev: &OwnedFd, whole: OwnedFd, path: &str) -> Result<OwnedFd, Errno> {
+    mkdirat(dev, WHOLE, Mode::from_raw_mode(0o700))?;
+    move_mount(&whole, "", dev, WHOLE, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    let relative = path.trim_start_matches('/');
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let place = openat2(&whole, relative, flags, Mode::empty(), resolve)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let part = open_tree(place, "", flags)?;
+    drop(whole);
+    unmount(format!("/dev/{WHOLE}"), UnmountFlags::DETACH)?;
+    unlinkat(dev, WHOLE, AtFlags::REMOVEDIR)?;
+    Ok(part)
 }
 
 fn attach_one(root: BorrowedFd<'_>, mount: &Ready<'_>) -> Result<(), StartFailure> {

@@ -80,6 +80,13 @@ pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64) -> io
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Makes the control groups that this process is in the roots of those that it sees.
+pub(crate) fn new_cgroup_namespace() -> io::Result<()> {
+    // SAFETY: the call changes what this thread sees of control groups and nothing in memory.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWCGROUP) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Brings the loopback device of this network namespace up.
 pub(crate) fn loopback_up() -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid ifreq.

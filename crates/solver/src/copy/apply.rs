@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rayon::prelude::*;
-use rbuild_plan::op::{Copy, CopySource};
-use rbuild_rooted::{FileKind, Follow, Root};
+use rbuild_plan::op::{Copy, CopySource, Unpack};
+use rbuild_rooted::{FileKind, Follow, Root, Time};
 use rbuild_types::{CancelToken, Digest};
 
 use super::chmod::Chmod;
@@ -21,9 +21,9 @@ use super::digest::{self, Overrides};
 use super::divide::divide;
 use super::error::CopyError;
 use super::level::{Attributes, Level, dress, inherits_group, open_file, open_source};
-use super::place::{FilePlace, Place, failed};
+use super::place::{DirTimes, FilePlace, Place, failed};
 use super::select::{ItemKind, Selection};
-use super::tree::{Dir, Entry, SourceTree, shown};
+use super::tree::{Dir, Entry, OwnerRule, SourceTree, shown};
 
 /// Resolves the text of `--chown` to user and group; an error says why it cannot.
 pub type LookupOwner<'a> = &'a dyn Fn(&str) -> Result<(u32, u32), String>;
@@ -116,8 +116,13 @@ pub fn apply<'a>(
         process: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
     };
     let files = selection.items.iter().filter(|item| !matches!(item.kind, ItemKind::Dir { .. }));
-    let place =
-        Place { root: target.root, op, new: attributes.for_new_dirs(), several: files.count() > 1 };
+    let place = Place {
+        root: target.root,
+        op,
+        new: attributes.for_new_dirs(),
+        several: files.count() > 1,
+        times: DirTimes::default(),
+    };
     let mut writer = Writer {
         op,
         place,
@@ -147,6 +152,8 @@ pub fn apply<'a>(
             ItemKind::Dir { dirs } => writer.directory(index, &tree, dirs)?,
         }
     }
+    let created = op.created.map(|sec| Time { sec, nsec: 0 });
+    writer.place.times.restore(target.root, created)?;
     let written = std::mem::take(&mut *writer.written());
     Ok(applied(selection, &attributes, written))
 }
@@ -215,7 +222,8 @@ impl Writer<'_> {
         file.write_all(content.as_bytes())
             .map_err(|source| CopyError::Write { path: shown(&path), source })?;
         let inherits = inherits_group(&dir);
-        dress(&file, self.attributes.owner(entry, inherits), mode, None)
+        let time = self.op.created.map(|sec| Time { sec, nsec: 0 });
+        dress(&file, self.attributes.owner(entry, inherits), mode, time)
             .map_err(|errno| CopyError::Write { path: shown(&path), source: errno.into() })?;
         self.written().bytes += content.len() as u64;
         Ok(())
@@ -264,7 +272,13 @@ impl Writer<'_> {
         entry: &Entry,
     ) -> Result<bool, CopyError> {
         let Some(archives) = self.target.archives else { return Ok(false) };
-        if !self.op.unpack || entry.kind != FileKind::Regular || entry.made_up {
+        // What is no context and may be an archive was downloaded.
+        let wanted = match self.op.unpack {
+            Unpack::None => false,
+            Unpack::Local => tree.owner == OwnerRule::Context,
+            Unpack::All => true,
+        };
+        if !wanted || entry.kind != FileKind::Regular || entry.made_up {
             return Ok(false);
         }
         let path = directory.join(&entry.name);
@@ -299,7 +313,7 @@ impl Writer<'_> {
         dirs: &[Dir],
     ) -> Result<(), CopyError> {
         let top = self.place.directory()?;
-        let made = make_directories(&top.dir, &top.path, dirs)?;
+        let made = make_directories(&top.dir, &top.path, dirs, &mut self.place.times)?;
         let (chunks, second_names) = divide(dirs);
         let (place, attributes) = (&top, &self.attributes);
         let (copier, cancel, written) = (&self.copier, self.cancel, &self.written);
@@ -382,6 +396,7 @@ fn make_directories<'d>(
     top: &Root,
     shown_top: &Path,
     dirs: &'d [Dir],
+    times: &mut DirTimes,
 ) -> Result<Vec<(PathBuf, &'d Entry)>, CopyError> {
     let mut made = Vec::new();
     for dir in dirs {
@@ -400,8 +415,9 @@ fn make_directories<'d>(
                 continue;
             }
             let there = held.stat(name, Follow::No).map_err(error)?;
-            if there.is_none_or(|there| !there.is_dir()) {
-                return Err(CopyError::NotADirectory { path: shown(&here.join(name)) });
+            match there {
+                Some(there) if there.is_dir() => times.keep(here.join(name), there.mtime),
+                _ => return Err(CopyError::NotADirectory { path: shown(&here.join(name)) }),
             }
         }
     }

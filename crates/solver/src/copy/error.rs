@@ -8,16 +8,19 @@ use rbuild_rooted::RootedError;
 pub enum CopyError {
     /// A source that is written without wildcards is not there, or an ignore file hides it.
     #[error(
-        "failed to calculate checksum of ref {tree}: \"{path}\": not found{}",
-        if *ignored { ": it is there, but a rule of .dockerignore leaves it out" } else { "" }
+        "failed to calculate checksum of ref {tree}: \"{path}\": not found{}{}",
+        near.as_ref().map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default(),
+        ignored.as_ref().map(|by| format!(": it is there, but left out by {by}")).unwrap_or_default()
     )]
     NotFound {
         /// Where it was looked for: `context`, a stage, an image.
         tree: String,
         /// The source, absolute from the tree's root.
         path: String,
-        /// Whether an ignore rule hides something that exists.
-        ignored: bool,
+        /// The rule that hides it, when it is there.
+        ignored: Option<Box<IgnoredBy>>,
+        /// A path that is there and is written nearly like it.
+        near: Option<String>,
     },
     /// A wildcard pattern cannot be read.
     #[error("invalid pattern {pattern:?}: syntax error in pattern")]
@@ -133,6 +136,23 @@ pub enum CopyError {
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// A rule of an ignore file that leaves a path out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IgnoredBy {
+    /// The file's name.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: usize,
+    /// The rule.
+    pub rule: String,
+}
+
+impl std::fmt::Display for IgnoredBy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} line {}: {}", self.file, self.line, self.rule)
+    }
 }
 
 impl From<rbuild_types::Cancelled> for CopyError {

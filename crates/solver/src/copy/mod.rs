@@ -19,6 +19,7 @@ mod digest;
 mod divide;
 mod error;
 mod level;
+mod missing;
 mod pattern;
 mod place;
 mod select;
@@ -27,7 +28,7 @@ mod walk;
 
 pub use apply::{Applied, ArchiveOptions, Archives, Ownership, Target, apply};
 pub use digest::{Input, InputKind};
-pub use error::CopyError;
+pub use error::{CopyError, IgnoredBy};
 pub use select::{Selection, select};
 pub use tree::{DigestCache, FileStamp, OwnerRule, SourceTree};
 pub use walk::{Visible, list};

@@ -12,7 +12,7 @@ use rbuild_types::{CancelToken, Digest};
 
 use super::chmod::Chmod;
 use super::digest::{self, Input, Overrides};
-use super::error::CopyError;
+use super::error::{CopyError, IgnoredBy};
 use super::pattern::{DoubleStar, Hit, has_wildcards, last_name, names, parents};
 use super::tree::{Dir, Entry, OwnerRule, SourceTree};
 use super::walk::{Contents, Filter, Start, Walker};
@@ -83,20 +83,20 @@ pub fn select<'a>(
     for (index, source) in op.sources.iter().enumerate() {
         cancel.check()?;
         let path = match source {
-            CopySource::Context { path } | CopySource::Input { path, .. } => path,
+            CopySource::Context { path, .. } | CopySource::Input { path, .. } => path,
             CopySource::Inline { name, content } => {
                 items.push(Item { source: index, kind: inline(name, content) });
                 continue;
             }
             CopySource::Empty { path } => {
                 if !names(path).is_empty() && !has_wildcards(path) {
-                    return Err(not_found("scratch", path, Why::Absent));
+                    return Err(not_found("scratch", path, None, None));
                 }
                 continue;
             }
         };
         let tree = tree_of(source).ok_or_else(|| match source {
-            CopySource::Context { path } => CopyError::NoContext { path: path.clone() },
+            CopySource::Context { path, .. } => CopyError::NoContext { path: path.clone() },
             _ => CopyError::NoTree { index },
         })?;
         let walker = Walker {
@@ -136,18 +136,21 @@ fn inline(name: &str, content: &str) -> ItemKind {
 }
 
 /// Why a source is not found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Why {
     Absent,
-    Ignored,
+    /// The rule that hides it.
+    Ignored(Option<IgnoredBy>),
 }
 
-fn not_found(tree: &str, path: &str, why: Why) -> CopyError {
-    CopyError::NotFound {
-        tree: tree.to_owned(),
-        path: format!("/{}", names(path).join("/")),
-        ignored: why == Why::Ignored,
-    }
+fn not_found(
+    tree: &str,
+    path: &str,
+    ignored: Option<IgnoredBy>,
+    near: Option<String>,
+) -> CopyError {
+    let path = format!("/{}", names(path).join("/"));
+    CopyError::NotFound { tree: tree.to_owned(), path, ignored: ignored.map(Box::new), near }
 }
 
 /// One source of an instruction.
@@ -159,7 +162,11 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn not_found(&self, why: Why) -> CopyError {
-        not_found(&self.walker.tree.name, self.path, why)
+        let (ignored, near) = match why {
+            Why::Ignored(rule) => (rule, None),
+            Why::Absent => (None, self.walker.near(self.path)),
+        };
+        not_found(&self.walker.tree.name, self.path, ignored, near)
     }
 
     /// Without `--parents`: each match is a file, or a directory whose contents are copied.
@@ -200,23 +207,24 @@ impl Search<'_> {
         // The name as written and the place it leads to must both be in the context.
         let (written, real) =
             (ignore.judge(&hit.path, Path::new("")), ignore.judge(&source, Path::new("")));
+        let hidden = || Taken::Missing(Why::Ignored(self.walker.ignored_by(&[&hit.path, &source])));
         let name = last_name(&hit.path);
         if kind == FileKind::Directory {
             if !(written.descend && real.descend) {
-                return Ok(Taken::Missing(Why::Ignored));
+                return Ok(hidden());
             }
             if has_wildcards(self.path) && !exclude.judge(Path::new(""), Path::new(name)).descend {
                 return Ok(Taken::Excluded);
             }
-            let dirs = self.walk(source)?;
+            let dirs = self.walk(source.clone())?;
             let empty = dirs.first().is_none_or(|top| top.entries.is_empty());
             if empty && !(written.visible && real.visible) {
-                return Ok(Taken::Missing(Why::Ignored));
+                return Ok(hidden());
             }
             return Ok(Taken::Item(ItemKind::Dir { dirs }));
         }
         if !(written.visible && real.visible) {
-            return Ok(Taken::Missing(Why::Ignored));
+            return Ok(hidden());
         }
         if !exclude.judge(Path::new(""), Path::new(name)).visible {
             return Ok(Taken::Excluded);
@@ -270,7 +278,7 @@ impl Search<'_> {
             match self.kept(&top, &hits)? {
                 Kept::Dirs(dirs) => kinds.push(ItemKind::Dir { dirs }),
                 Kept::Excluded => excluded = true,
-                Kept::Ignored => why = Why::Ignored,
+                Kept::Ignored(rule) => why = Why::Ignored(rule),
                 Kept::Nothing => {}
             }
         }
@@ -326,7 +334,8 @@ impl Search<'_> {
             } else if hits.iter().any(shown) {
                 Kept::Excluded
             } else {
-                Kept::Ignored
+                let sources: Vec<&Path> = hits.iter().map(|hit| hit.source.as_path()).collect();
+                Kept::Ignored(self.walker.ignored_by(&sources))
             });
         }
         for (path, source) in kept {
@@ -404,7 +413,7 @@ enum Kept {
     /// `--exclude` leaves all of them out.
     Excluded,
     /// The ignore file hides all of them.
-    Ignored,
+    Ignored(Option<IgnoredBy>),
     Nothing,
 }
 

@@ -14,6 +14,8 @@ pub struct SourceTree<'a> {
     pub root: &'a Root,
     /// The rules that hide a part of it: a local context's ignore file.
     pub ignore: Option<&'a Patterns>,
+    /// The name of the file that the rules are from.
+    pub ignore_file: &'a str,
     /// Its name in messages: `context`, `stage build`, an image.
     pub name: String,
     /// Whose the copied files become.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rbuild_cache::{SnapshotId, StepRecord};
 use rbuild_plan::VertexId;
 use rbuild_plan::op::{CopySource, Op, Source};
-use rbuild_types::{Digest, Event, StepId};
+use rbuild_types::{Ctx, Digest, Event, StepId};
 
 use super::Coordinator;
 use super::node::State;
@@ -28,6 +28,16 @@ impl Coordinator<'_, '_> {
                     .map_err(|error| self.failure_of(id, error, Vec::new()))?;
                 self.node_mut(id).key = Some(key::source(&diff_ids));
                 self.done(id, None)
+            }
+            Op::Source(source @ (Source::Http(_) | Source::Git(_))) => {
+                self.node_mut(id).state = State::Selecting;
+                // A server may take its time: who waits for it uses that for the other inputs.
+                self.stall(id);
+                let (remotes, ctx, cancel) = (self.world.remotes, self.ctx, self.cancel);
+                self.spawn(move || {
+                    let ctx = Ctx::new(ctx.progress, cancel);
+                    Message::Identified { vertex: id, result: remotes.identify(source, ctx) }
+                })
             }
             Op::Run(run) if mounts::shows_context(run) => {
                 self.node_mut(id).state = State::Selecting;

@@ -20,7 +20,7 @@ pub(super) enum State {
     Waiting,
     /// Files of its inputs must be there before it can have a key.
     NeedsFiles,
-    /// Its files are being selected.
+    /// Its files are being selected, or a server is asked what it is.
     Selecting,
     /// It has a key and no result.
     Missed,
@@ -41,7 +41,7 @@ pub(super) struct Node {
     pub(super) fresh: bool,
     /// It has no key before something has run.
     pub(super) stalled: bool,
-    /// An image source's own snapshots, once they are unpacked.
+    /// A source's own snapshots, once they are unpacked or fetched.
     pub(super) unpacked: Option<Vec<SnapshotId>>,
     pub(super) unpacking: bool,
     pub(super) selection: Option<Selection>,
@@ -99,7 +99,7 @@ impl<'env> Coordinator<'_, 'env> {
                 })
                 .filter_map(|root| match root {
                     MountRoot::Input { input } => Some(*input),
-                    MountRoot::Context | MountRoot::Empty => None,
+                    MountRoot::Context { .. } | MountRoot::Empty => None,
                 })
                 .collect(),
             Op::Mkdir(_) | Op::Source(_) => Vec::new(),

@@ -25,6 +25,11 @@ pub(super) enum Message {
         vertex: VertexId,
         result: Result<Vec<Digest>, StepError>,
     },
+    /// What a remote source is now.
+    Identified {
+        vertex: VertexId,
+        result: Result<serde_json::Value, StepError>,
+    },
     Unpacked {
         vertex: VertexId,
         result: Result<Vec<SnapshotId>, StepError>,
@@ -73,16 +78,21 @@ impl<'env> Coordinator<'_, 'env> {
     }
 
     pub(super) fn unpack(&mut self, id: VertexId) -> Result<(), SolveError> {
-        let Op::Source(Source::Image { reference, platform }) = self.op(id) else {
-            return Ok(());
-        };
+        let Op::Source(source) = self.op(id) else { return Ok(()) };
         self.node_mut(id).unpacking = true;
         self.start_clock(id);
-        let (images, ctx) = (self.world.images, self.ctx);
-        let cancel = self.cancel;
+        let (world, ctx, cancel) = (self.world, self.ctx, self.cancel);
         self.spawn(move || {
             let ctx = Ctx::new(ctx.progress, cancel);
-            Message::Unpacked { vertex: id, result: images.unpack(reference, platform, ctx) }
+            let result = match source {
+                Source::Image { reference, platform } => {
+                    world.images.unpack(reference, platform, ctx)
+                }
+                Source::Http(_) | Source::Git(_) => {
+                    world.remotes.fetch(source, ctx).map(|tree| vec![tree])
+                }
+            };
+            Message::Unpacked { vertex: id, result }
         })
     }
 
@@ -104,6 +114,7 @@ impl<'env> Coordinator<'_, 'env> {
         let (world, op, cancel) = (self.world, self.op(id), self.cancel);
         let no_cache = self.graph.vertex(id).no_cache;
         let inputs = self.chains(id);
+        let input_keys = self.input_keys(id);
         let selection = self.node_mut(id).selection.take();
         // A step that must run shares nobody else's result.
         let key = self.key_of(Some(id)).filter(|_| !self.node(id).fresh);
@@ -114,8 +125,9 @@ impl<'env> Coordinator<'_, 'env> {
                 let _ = sender.send(Message::Output { vertex: id, stream, bytes });
             };
             let log_name = format!("{:04}.log", id.0);
-            let job =
-                Job { world, op, inputs, selection, cancel, output: &output, log_name, no_cache };
+            let output = &output;
+            #[rustfmt::skip]
+            let job = Job { world, op, inputs, input_keys, selection, cancel, output, log_name, no_cache };
             Message::Executed { vertex: id, result: execute_once(&job, key) }
         })
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use rbuild_cache::SnapshotId;
-use rbuild_plan::op::{Copy, CopySource};
+use rbuild_plan::op::{Copy, CopySource, Unpack};
 use rbuild_rooted::Root;
 use rbuild_sandbox::linux::user;
 use rbuild_types::{CancelToken, Cancelled, Digest};
@@ -17,7 +17,7 @@ use crate::error::StepError;
 use crate::steps::active::{Writing, nothing};
 use crate::steps::mkdir::accounts;
 use crate::steps::{Executed, Job};
-use crate::world::World;
+use crate::world::{Context, World};
 
 /// The root filesystems that a copy reads, mounted.
 pub(crate) struct Trees<'a> {
@@ -47,13 +47,21 @@ impl<'a> Trees<'a> {
         Ok(Self { world, inputs })
     }
 
+    /// The root filesystem of an input, if the copy takes something from it.
+    pub(crate) fn root(&self, input: usize) -> Option<&Root> {
+        self.inputs.get(input)?.as_ref()
+    }
+
     fn tree_of<'t>(&'t self, source: &CopySource) -> Option<SourceTree<'t>> {
         match source {
-            CopySource::Context { .. } => self.world.context.map(|context| context.tree()),
+            CopySource::Context { context, .. } => {
+                self.world.context(context.as_deref()).map(Context::tree)
+            }
             CopySource::Input { input, .. } => {
                 self.inputs.get(*input)?.as_ref().map(|root| SourceTree {
                     root,
                     ignore: None,
+                    ignore_file: "",
                     name: "stage".to_owned(),
                     owner: OwnerRule::Keep,
                     stamps: None,
@@ -126,7 +134,7 @@ pub(crate) fn execute(
             user::lookup_owner(text, &passwd, &group).map_err(|error| error.to_string())
         };
         let tars = Tars(job.cancel);
-        let archives: Option<&dyn Archives> = if op.unpack { Some(&tars) } else { None };
+        let archives: Option<&dyn Archives> = (op.unpack != Unpack::None).then_some(&tars as _);
         let target =
             Target { root, lookup_owner: &lookup_owner, archives, ownership: Ownership::Set };
         let tree_of = |source: &CopySource| trees.tree_of(source);

@@ -2,7 +2,7 @@
 
 use rbuild_cache::SnapshotId;
 use rbuild_plan::op::Mkdir;
-use rbuild_rooted::{Follow, NewDirs};
+use rbuild_rooted::{Follow, NewDirs, Time};
 use rbuild_sandbox::linux::user;
 
 use crate::error::StepError;
@@ -23,7 +23,12 @@ pub(crate) fn execute(
         let exists = root.stat(&op.path, Follow::Yes)?.is_some_and(|found| found.is_dir());
         if !exists {
             let owner = owner(&root, &op.user)?;
-            root.create_dir_all(&op.path, NewDirs { mode: 0o755, owner: Some(owner) })?;
+            let made =
+                root.create_dir_all(&op.path, NewDirs { mode: 0o755, owner: Some(owner) })?;
+            if let Some(sec) = op.created {
+                let time = Time { sec, nsec: 0 };
+                made.created.iter().try_for_each(|path| root.set_times(path, time, time))?;
+            }
         }
     }
     Ok(Executed { snapshot: writing.publish(&job.world)?, log: None, changed: None })

@@ -15,7 +15,7 @@ use std::io::Write as _;
 
 use rbuild_cache::SnapshotId;
 use rbuild_plan::op::Op;
-use rbuild_types::{CancelToken, Stream};
+use rbuild_types::{CancelToken, Digest, Stream};
 
 use crate::copy::Selection;
 use crate::error::{LOG_TAIL, StepError};
@@ -27,6 +27,8 @@ pub(crate) struct Job<'a> {
     pub(crate) op: &'a Op,
     /// The snapshots of each input, bottom first.
     pub(crate) inputs: Vec<Vec<SnapshotId>>,
+    /// The keys of each input.
+    pub(crate) input_keys: Vec<Digest>,
     /// What a copy takes, if it was selected already.
     pub(crate) selection: Option<Selection>,
     pub(crate) cancel: &'a CancelToken,
@@ -45,7 +47,7 @@ pub(crate) struct Executed {
     pub(crate) log: Option<String>,
     /// The content that was really read of the context, when that may be another than was
     /// selected.
-    pub(crate) changed: Option<Vec<rbuild_types::Digest>>,
+    pub(crate) changed: Option<Vec<Digest>>,
 }
 
 /// A failure and the end of the output.
@@ -75,8 +77,7 @@ impl Job<'_> {
             Op::Copy(copy) => Ok(copy::execute(self, copy, &root)?),
             Op::Mkdir(mkdir) => Ok(mkdir::execute(self, mkdir, &root)?),
             Op::Source(_) => {
-                Err(StepError::Missing("an image source is unpacked, not executed".to_owned())
-                    .into())
+                Err(StepError::Missing("a source is unpacked, not executed".to_owned()).into())
             }
         }
     }

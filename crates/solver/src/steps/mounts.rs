@@ -4,16 +4,20 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 
 use rbuild_cache::{Scratch, StepLock};
-use rbuild_plan::mount::{CacheMount, MountKind, MountRoot, MountSource, Sharing};
-use rbuild_plan::op::{Copy, CopySource, Run};
+use rbuild_plan::mount::{CacheMount, MountKind, MountRoot, MountSource, Sharing, SshMount};
+use rbuild_plan::op::{ContextName, Copy, CopySource, Run, Unpack};
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
 use rbuild_sandbox::InjectedFile;
 use rbuild_snapshot::Active;
-use rbuild_types::{CancelToken, Digest};
+use rbuild_types::{CancelToken, Digest, Hasher};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use crate::error::StepError;
+use crate::ssh_agent::Forwarding;
 use crate::steps::Job;
 use crate::steps::active::nothing;
 use crate::steps::copy::Trees;
@@ -55,12 +59,12 @@ impl Mounts {
                     all.add(target, source, mount.read_only, FileKind::Directory);
                 }
                 MountKind::Bind(source) => {
-                    let (fd, kind) = all.bind(job, source, mount.read_only)?;
-                    all.detach(target, fd, kind, mount.read_only);
+                    let source = all.bind(job, source, mount.read_only)?;
+                    all.detach(target, source, mount.read_only);
                 }
                 MountKind::Cache(cache) => {
-                    let fd = cache_directory(job, cache, &mut all.held)?;
-                    all.detach(target, fd, FileKind::Directory, mount.read_only);
+                    let source = cache_directory(job, cache, &mut all.held)?;
+                    all.detach(target, source, mount.read_only);
                 }
                 MountKind::Secret(secret) => {
                     let Some(value) = job.world.secrets.get(&secret.id) else {
@@ -86,9 +90,13 @@ impl Mounts {
                         });
                     }
                 }
-                MountKind::Ssh(_) => {
-                    let message = "RUN --mount=type=ssh is not supported yet";
-                    return Err(StepError::Missing(message.to_owned()));
+                MountKind::Ssh(ssh) => {
+                    if let Some(target) = target.filter(|_| ssh.export) {
+                        all.env.push(format!("SSH_AUTH_SOCK={target}"));
+                    }
+                    if let Some(socket) = agent_socket(job, ssh, &mut all.held)? {
+                        all.detach(target, socket, mount.read_only);
+                    }
                 }
             }
         }
@@ -112,10 +120,11 @@ impl Mounts {
         self.descriptors.iter().map(|fd| fd.as_fd().try_clone_to_owned()).collect()
     }
 
-    fn detach(&mut self, target: Option<&str>, fd: OwnedFd, kind: FileKind, read_only: bool) {
-        let source = rbuild_sandbox::MountSource::Detached(self.descriptors.len());
-        self.descriptors.push(fd);
-        self.add(target, source, read_only, kind);
+    fn detach(&mut self, target: Option<&str>, shown: Shown, read_only: bool) {
+        let number = self.descriptors.len();
+        self.descriptors.push(shown.mount);
+        let source = rbuild_sandbox::MountSource::Detached { number, path: shown.path };
+        self.add(target, source, read_only, shown.kind);
     }
 
     fn add(
@@ -135,7 +144,7 @@ impl Mounts {
         job: &Job<'_>,
         source: &MountSource,
         read_only: bool,
-    ) -> Result<(OwnedFd, FileKind), StepError> {
+    ) -> Result<Shown, StepError> {
         let world = &job.world;
         let lowers = match &source.root {
             MountRoot::Empty => vec![nothing(world.store)?],
@@ -145,12 +154,18 @@ impl Mounts {
                 lowers.extend(world.layer_paths(&chain));
                 lowers
             }
-            MountRoot::Context => {
+            MountRoot::Context { context } => {
                 let scratch = world.store.scratch("context")?;
                 let files = scratch.path().join("fs");
                 fs_err::create_dir(&files)?;
                 let into = Root::open(&files)?;
-                self.context.push(copy_of_context(world, &source.path, &into, job.cancel)?);
+                self.context.push(copy_of_context(
+                    world,
+                    context,
+                    &source.path,
+                    &into,
+                    job.cancel,
+                )?);
                 self.held.scratch.push(scratch);
                 vec![nothing(world.store)?, files]
             }
@@ -171,8 +186,26 @@ impl Mounts {
                 source.path
             )));
         };
-        let fd = rbuild_snapshot::subtree(whole.as_fd(), &resolved.path)?;
-        Ok((fd, found.kind))
+        Shown::of(whole.into(), &resolved.path, found.kind)
+    }
+}
+
+/// A path in a detached mount.
+struct Shown {
+    mount: OwnedFd,
+    /// Real, without links; the sandbox takes it out of the mount.
+    path: String,
+    kind: FileKind,
+}
+
+impl Shown {
+    fn of(mount: OwnedFd, path: &Path, kind: FileKind) -> Result<Self, StepError> {
+        let Some(path) = path.to_str() else {
+            let message = format!("{path:?} is not UTF-8 and cannot be mounted");
+            return Err(StepError::Missing(message));
+        };
+        let path = format!("/{}", path.trim_start_matches('/'));
+        Ok(Self { mount, path, kind })
     }
 }
 
@@ -181,9 +214,11 @@ pub(crate) fn shows_context(op: &Run) -> bool {
     context_paths(op).next().is_some()
 }
 
-fn context_paths(op: &Run) -> impl Iterator<Item = &str> {
+fn context_paths(op: &Run) -> impl Iterator<Item = (&ContextName, &str)> {
     op.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Bind(MountSource { root: MountRoot::Context, path }) => Some(path.as_str()),
+        MountKind::Bind(MountSource { root: MountRoot::Context { context }, path }) => {
+            Some((context, path.as_str()))
+        }
         _ => None,
     })
 }
@@ -194,37 +229,39 @@ pub(crate) fn context_digests(
     op: &Run,
     cancel: &CancelToken,
 ) -> Result<Vec<Digest>, StepError> {
-    let trees = Trees::mount(*world, &visible(""), &[])?;
-    let digest = |path| Ok(trees.select(&visible(path), cancel)?.digest());
+    let trees = Trees::mount(*world, &visible(&None, ""), &[])?;
+    let digest = |(context, path)| Ok(trees.select(&visible(context, path), cancel)?.digest());
     context_paths(op).map(digest).collect()
 }
 
 /// Copies what the ignore rules leave of `path` to the same path in an empty tree.
 fn copy_of_context(
     world: &World<'_>,
+    context: &ContextName,
     path: &str,
     into: &Root,
     cancel: &CancelToken,
 ) -> Result<Digest, StepError> {
-    let op = visible(path);
+    let op = visible(context, path);
     let trees = Trees::mount(*world, &op, &[])?;
     let selection = trees.select(&op, cancel)?;
     trees.apply(&op, &selection, into, cancel)
 }
 
-/// A copy of `path` in the context to the same path.
-fn visible(path: &str) -> Copy {
+/// A copy of `path` in a context to the same path.
+fn visible(context: &ContextName, path: &str) -> Copy {
     Copy {
         has_root: false,
-        sources: vec![CopySource::Context { path: path.to_owned() }],
+        sources: vec![CopySource::Context { context: context.clone(), path: path.to_owned() }],
         destination: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
         into_directory: false,
         chown: None,
         chmod: None,
         exclude: Vec::new(),
-        unpack: false,
+        unpack: Unpack::None,
         link: false,
         parents: false,
+        created: None,
     }
 }
 
@@ -232,18 +269,10 @@ fn visible(path: &str) -> Copy {
 ///
 /// `locked` waits for the other user, `private` takes an empty directory of its own while there
 /// is one. With `--no-cache` the directory starts anew and stays the one that is used.
-fn cache_directory(
-    job: &Job<'_>,
-    cache: &CacheMount,
-    held: &mut Held,
-) -> Result<OwnedFd, StepError> {
-    if cache.seed.is_some() {
-        let message = "RUN --mount=type=cache with from= is not supported yet";
-        return Err(StepError::Missing(message.to_owned()));
-    }
+fn cache_directory(job: &Job<'_>, cache: &CacheMount, held: &mut Held) -> Result<Shown, StepError> {
     let store = job.world.store;
     // The id is a stranger's text and never becomes a path.
-    let id = cache_id(cache);
+    let id = cache_id(job, cache);
     let mut directory = store.root().join("volumes").join(format!("cache-{}", id.hex()));
     match cache.sharing {
         Sharing::Shared | Sharing::Locked => {}
@@ -264,13 +293,7 @@ fn cache_directory(
         fs_err::rename(&directory, old.path().join("fs"))?;
     }
     if !directory.exists() {
-        fs_err::create_dir_all(&directory)?;
-        let root = Root::open(&directory)?;
-        root.set_owner("", cache.uid, cache.gid)?;
-        root.set_mode("", cache.mode)?;
-    }
-    if cache.path == "/" {
-        return Ok(rbuild_snapshot::bind(&directory)?);
+        new_cache_directory(job, cache, &directory)?;
     }
     let root = Root::open(&directory)?;
     let inside = root.resolve(&cache.path, Follow::Yes)?;
@@ -278,19 +301,101 @@ fn cache_directory(
         let new = NewDirs { mode: cache.mode, owner: Some((cache.uid, cache.gid)) };
         root.create_dir_all(&inside.path, new)?;
     }
-    let whole = rbuild_snapshot::bind(&directory)?;
-    Ok(rbuild_snapshot::subtree(whole.as_fd(), &inside.path)?)
+    Shown::of(rbuild_snapshot::bind(&directory)?, &inside.path, FileKind::Directory)
+}
+
+/// A socket of our own that leads to the caller's agent; `None` when there is none and the step
+/// can do without.
+fn agent_socket(
+    job: &Job<'_>,
+    ssh: &SshMount,
+    held: &mut Held,
+) -> Result<Option<Shown>, StepError> {
+    let Some(agent) = job.world.ssh.get(&ssh.id) else {
+        if ssh.required {
+            let message = format!("no SSH key {:?} forwarded from the client", ssh.id);
+            return Err(StepError::Missing(message));
+        }
+        return Ok(None);
+    };
+    let scratch = job.world.store.scratch("ssh")?;
+    let path = scratch.path().join("agent");
+    held.agents.push(Forwarding::start(&path, agent)?);
+    let root = Root::open(scratch.path())?;
+    root.set_owner("agent", ssh.uid, ssh.gid)?;
+    root.set_mode("agent", ssh.mode)?;
+    held.scratch.push(scratch);
+    Shown::of(rbuild_snapshot::bind(&path)?, Path::new("/"), FileKind::Regular).map(Some)
+}
+
+/// Makes the directory of a cache mount. It appears whole: a step that shares it may be about to
+/// mount it, and a seed that was copied by half would stay so.
+fn new_cache_directory(
+    job: &Job<'_>,
+    cache: &CacheMount,
+    directory: &Path,
+) -> Result<(), StepError> {
+    let scratch = job.world.store.scratch("cache")?;
+    let new = scratch.path().join("fs");
+    fs_err::create_dir(&new)?;
+    let root = Root::open(&new)?;
+    root.set_owner("", cache.uid, cache.gid)?;
+    root.set_mode("", cache.mode)?;
+    if let Some(MountRoot::Input { input }) = &cache.seed {
+        seed(job, *input, &cache.path, &root)?;
+    }
+    if let Some(parent) = directory.parent() {
+        fs_err::create_dir_all(parent)?;
+    }
+    match renameat_with(CWD, &new, CWD, directory, RenameFlags::NOREPLACE) {
+        // Somebody else was faster.
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(std::io::Error::from(errno).into()),
+    }
+}
+
+/// Copies what an input has at `path` to the same path in a new cache directory. An input that
+/// has nothing there gives an empty directory, as without a seed.
+fn seed(job: &Job<'_>, input: usize, path: &str, into: &Root) -> Result<(), StepError> {
+    let op = Copy {
+        sources: vec![CopySource::Input { input, path: path.to_owned() }],
+        ..visible(&None, path)
+    };
+    let trees = Trees::mount(job.world, &op, &job.inputs)?;
+    let Some(root) = trees.root(input) else { return Ok(()) };
+    let Some(found) = root.resolve(path, Follow::Yes)?.found else { return Ok(()) };
+    if !found.is_dir() {
+        let message = format!("a cache mount cannot start from {path:?}: it is not a directory");
+        return Err(StepError::Missing(message));
+    }
+    let selection = trees.select(&op, job.cancel)?;
+    trees.apply(&op, &selection, into, job.cancel)?;
+    // A copy gives the directory that was named a mode of its own.
+    into.set_owner(path, found.uid, found.gid)?;
+    Ok(into.set_mode(path, found.mode)?)
 }
 
 /// Names a cache mount's directory and lock. Mode and owner belong to it: a step that asks for
-/// others must not get this one's directory.
-fn cache_id(cache: &CacheMount) -> Digest {
-    let CacheMount { id, mode, uid, gid, .. } = cache;
-    Digest::of(format!("cache mount {mode:o} {uid} {gid} {id}"))
+/// others must not get this one's directory. So does what it starts from, as in BuildKit: with
+/// another seed it is another directory.
+fn cache_id(job: &Job<'_>, cache: &CacheMount) -> Digest {
+    let CacheMount { id, mode, uid, gid, path, .. } = cache;
+    match &cache.seed {
+        Some(MountRoot::Input { input }) => {
+            let from = job.input_keys.get(*input).map(ToString::to_string).unwrap_or_default();
+            let mut hasher = Hasher::new();
+            hasher.field(format!("seeded cache mount {mode:o} {uid} {gid}"));
+            hasher.field(from).field(path).field(id);
+            hasher.finish()
+        }
+        _ => Digest::of(format!("cache mount {mode:o} {uid} {gid} {id}")),
+    }
 }
 
 /// What lives as long as the process runs.
 struct Held {
+    /// Before the directories that their sockets lie in.
+    agents: Vec<Forwarding>,
     scratch: Vec<Scratch>,
     /// By the id of the cache mount: two mounts of a process may show one directory.
     locks: BTreeMap<Digest, StepLock>,
@@ -305,7 +410,7 @@ impl Held {
             .iter()
             .filter_map(|mount| match &mount.kind {
                 MountKind::Cache(cache) if cache.sharing == Sharing::Locked => {
-                    Some(cache_id(cache))
+                    Some(cache_id(job, cache))
                 }
                 _ => None,
             })
@@ -314,6 +419,6 @@ impl Held {
         for id in ids {
             locks.insert(id, job.world.store.step_lock(&id, job.cancel)?);
         }
-        Ok(Self { scratch: Vec::new(), locks })
+        Ok(Self { agents: Vec::new(), scratch: Vec::new(), locks })
     }
 }

@@ -3,10 +3,11 @@
 use std::os::fd::AsFd as _;
 
 use rbuild_cache::SnapshotId;
-use rbuild_plan::op::{Network, Run};
+use rbuild_plan::op::{Network, Run, Security};
+use rbuild_plan::{ExtraHost, HOST_GATEWAY, Ulimit};
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
-use rbuild_sandbox::{Exit, InjectedFile, Launch, Spec, Stdio};
+use rbuild_sandbox::{Exit, InjectedFile, Launch, Rlimit, Spec, Stdio};
 
 use crate::error::StepError;
 use crate::steps::active::{Writing, stubs};
@@ -54,6 +55,10 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
     });
     let failure = match ended {
         Ok(Exit::Code(0)) => None,
+        Ok(Exit::OutOfMemory(code)) => {
+            let memory = world.resources.memory.unwrap_or_default();
+            Some(StepError::OutOfMemory { process: op.argv.join(" "), code, memory })
+        }
         Ok(exit) => Some(StepError::Exit { process: op.argv.join(" "), code: exit.code() }),
         Err(error) => Some(error.into()),
     };
@@ -74,9 +79,17 @@ fn spec(job: &Job<'_>, op: &Run) -> Spec {
         Network::None => rbuild_sandbox::Network::None,
     };
     let hostname = &op.hostname;
-    let hosts = format!(
+    let mut hosts = format!(
         "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n"
     );
+    for ExtraHost { name, address } in &op.extra_hosts {
+        // The network is the host's.
+        let address = if address == HOST_GATEWAY { "127.0.0.1" } else { address };
+        hosts.push_str(&format!("{address}\t{name}\n"));
+    }
+    let insecure = op.security == Security::Insecure;
+    let rlimit =
+        |limit: &Ulimit| Rlimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard };
     let mut files = vec![
         InjectedFile::new("/etc/hosts", hosts, 0o644),
         InjectedFile::new("/etc/hostname", format!("{hostname}\n"), 0o644),
@@ -94,11 +107,18 @@ fn spec(job: &Job<'_>, op: &Run) -> Spec {
         hostname: hostname.clone(),
         network,
         terminal: false,
-        capabilities: CapabilitySet::docker_default(),
-        seccomp: true,
+        capabilities: match insecure {
+            true => CapabilitySet::all(),
+            false => CapabilitySet::docker_default(),
+        },
+        seccomp: !insecure,
         mounts: Vec::new(),
         files,
         read_only: false,
+        privileged: insecure,
+        shm_size: op.shm_size,
+        rlimits: op.ulimits.iter().map(rlimit).collect(),
+        resources: job.world.resources.clone(),
     }
 }
 

@@ -1,0 +1,397 @@
+//! Control groups: made by the helper, joined by the child, removed by the helper.
+//!
+//! A process gets one only when something is to be limited, since groups cost more than all the
+//! rest of a start. The helper is not in it: it must outlive what the kernel kills there. It also
+//! outlives the engine, so a group goes whatever becomes of that. Only a helper that is killed
+//! itself leaves one behind, empty, because its child dies with it; the next helper below the same
+//! parent removes it. To tell it from a group that is in use, its name holds the helper's number,
+//! start, and PID namespace.
+
+mod settings;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::settings::{Controller, Version, is_wanted, settings};
+use crate::linux::child::During as _;
+use crate::{Resources, StartFailure, sys};
+
+/// The parent of groups when none is named.
+const PARENT: &str = "rbuild";
+/// Front of a group's name.
+const PREFIX: &str = "rbuild-";
+/// How often removing is tried: a group is busy for a moment after its last process.
+const ATTEMPTS: u32 = 100;
+
+/// The group of one process: a directory in the unified hierarchy, or one for each controller.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    directories: Vec<PathBuf>,
+    /// Parents that were made for it.
+    parents: Vec<PathBuf>,
+    /// The file that counts whom the kernel killed.
+    kills: Option<PathBuf>,
+}
+
+impl Group {
+    /// Makes the group that `resources` need, if any.
+    pub(crate) fn create(resources: &Resources) -> Result<Option<Self>, StartFailure> {
+        if *resources == Resources::default() {
+            return Ok(None);
+        }
+        if let Some(problem) = resources.problem() {
+            return Err(problem).during("limit the process");
+        }
+        let mounts =
+            fs_err::read_to_string("/proc/self/mountinfo").during("find control groups")?;
+        let name = Name::of_this_process().during("name a control group")?;
+        let mut group = Self::default();
+        match group.fill(resources, &Hierarchies::of(&mounts), &name) {
+            Ok(()) => Ok(Some(group)),
+            Err(failure) => {
+                group.remove();
+                Err(failure)
+            }
+        }
+    }
+
+    fn fill(
+        &mut self,
+        resources: &Resources,
+        hierarchies: &Hierarchies,
+        name: &Name,
+    ) -> Result<(), StartFailure> {
+        let parent = resources.cgroup_parent.as_deref().unwrap_or(PARENT).trim_matches('/');
+        let parent = if parent.is_empty() { PARENT } else { parent };
+        let wanted = Controller::ALL.into_iter().filter(|one| is_wanted(resources, *one));
+        let mut wanted: Vec<_> = wanted.collect();
+        if wanted.is_empty() {
+            // A parent alone was named: whatever it limits is to count.
+            wanted = vec![Controller::Memory, Controller::Cpu];
+            wanted.retain(|one| hierarchies.of_controller(*one).is_some());
+        }
+        for controller in wanted {
+            let what = controller.name();
+            let missing = || format!("the kernel offers no {what} controller of control groups");
+            let (version, root) = hierarchies
+                .of_controller(controller)
+                .ok_or_else(missing)
+                .during(format_args!("limit {what}"))?;
+            let directory = self
+                .directory(version, root, controller, parent, name)
+                .during(format_args!("make a control group for {what}"))?;
+            for (file, value) in settings(resources, controller, version) {
+                let path = directory.join(file);
+                put(&path, &value).during(format_args!("limit {what} to {value}"))?;
+            }
+            if controller == Controller::Memory {
+                let file = match version {
+                    Version::One => "memory.oom_control",
+                    Version::Two => "memory.events",
+                };
+                self.kills = Some(directory.join(file));
+            }
+        }
+        Ok(())
+    }
+
+    /// The group's directory in one hierarchy, made with the first controller that is there.
+    fn directory(
+        &mut self,
+        version: Version,
+        root: &Path,
+        controller: Controller,
+        parent: &str,
+        name: &Name,
+    ) -> io::Result<PathBuf> {
+        let mut at = root.to_owned();
+        for part in parent.split('/').filter(|part| !part.is_empty()) {
+            if version == Version::Two {
+                enable(&at, controller)?;
+            }
+            at.push(part);
+            let is_ours = self.make(&at)?;
+            if is_ours || at == root.join(PARENT) {
+                self.parents.push(at.clone());
+            }
+            if version == Version::One && controller == Controller::Cpuset {
+                inherit_cpuset(&at)?;
+            }
+        }
+        if version == Version::Two {
+            enable(&at, controller)?;
+        }
+        name.sweep(&at);
+        let directory = at.join(name.text());
+        if !self.directories.contains(&directory) {
+            self.make(&directory)?;
+            self.directories.push(directory.clone());
+        }
+        if version == Version::One && controller == Controller::Cpuset {
+            inherit_cpuset(&directory)?;
+        }
+        Ok(directory)
+    }
+
+    /// Makes one directory; whether it was not there. Its parent may be removed by another helper
+    /// at any moment, until there is something in it.
+    fn make(&self, path: &Path) -> io::Result<bool> {
+        for _ in 0..ATTEMPTS {
+            match fs_err::create_dir(path) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let Some(parent) = path.parent() else { return Err(error) };
+                    if self.parents.iter().any(|made| made == parent) {
+                        // Ours, and gone: once more.
+                        let _ = fs_err::create_dir(parent);
+                    } else {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("other processes keep removing its parent"))
+    }
+
+    /// Moves the calling process into the group and makes the group all that it sees of groups.
+    pub(crate) fn join(group: Option<&Self>) -> Result<(), StartFailure> {
+        for directory in group.iter().flat_map(|group| &group.directories) {
+            put(&directory.join("cgroup.procs"), "0")
+                .map_err(explain_join)
+                .during(format_args!("enter the control group {}", directory.display()))?;
+        }
+        sys::new_cgroup_namespace().during("create a namespace of control groups")
+    }
+
+    /// Whether the kernel killed somebody in the group because its memory was used up.
+    pub(crate) fn ran_out_of_memory(&self) -> bool {
+        let text = self.kills.as_ref().and_then(|path| fs_err::read_to_string(path).ok());
+        text.is_some_and(|text| oom_kills(&text) > 0)
+    }
+
+    /// Removes it. Whoever was in it must be dead.
+    pub(crate) fn remove(self) {
+        for directory in &self.directories {
+            for _ in 0..ATTEMPTS {
+                match rustix::fs::rmdir(directory) {
+                    Err(rustix::io::Errno::BUSY) => {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    _ => break,
+                }
+            }
+        }
+        for parent in self.parents.iter().rev() {
+            // Others may be using it.
+            let _ = rustix::fs::rmdir(parent);
+        }
+    }
+}
+
+/// Control files are written in one call and never made.
+fn put(path: &Path, value: &str) -> io::Result<()> {
+    let mut file = fs_err::OpenOptions::new().write(true).open(path)?;
+    io::Write::write_all(&mut file, value.as_bytes())
+}
+
+fn explain_join(error: io::Error) -> io::Error {
+    if error.raw_os_error() == Some(libc::EINVAL) {
+        let hint = "a process with a real-time priority cannot enter a group of processor limits";
+        return io::Error::other(format!("{error} ({hint})"));
+    }
+    error
+}
+
+/// Lets the groups below a directory of the unified hierarchy use a controller.
+fn enable(directory: &Path, controller: Controller) -> io::Result<()> {
+    let file = directory.join("cgroup.subtree_control");
+    let name = controller.name();
+    if fs_err::read_to_string(&file)?.split_whitespace().any(|enabled| enabled == name) {
+        return Ok(());
+    }
+    put(&file, &format!("+{name}")).map_err(|error| match error.raw_os_error() {
+        Some(libc::EBUSY) => io::Error::other(format!(
+            "{error} (there are processes in that group itself; name a --cgroup-parent without any)"
+        )),
+        _ => error,
+    })
+}
+
+/// A new group of the old kind has no processors and no memory until it is told.
+fn inherit_cpuset(directory: &Path) -> io::Result<()> {
+    let Some(parent) = directory.parent() else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if fs_err::read_to_string(directory.join(file))?.trim().is_empty() {
+            let inherited = fs_err::read_to_string(parent.join(file))?;
+            put(&directory.join(file), inherited.trim())?;
+        }
+    }
+    Ok(())
+}
+
+/// The number behind `oom_kill`, the same word in both versions.
+fn oom_kills(text: &str) -> u64 {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("oom_kill "))
+        .find_map(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// Where hierarchies are mounted.
+#[derive(Debug, Default, PartialEq)]
+struct Hierarchies {
+    unified: Option<PathBuf>,
+    /// What the unified one can limit.
+    controllers: Vec<String>,
+    /// Those of the old kind, with their options.
+    old: Vec<(String, PathBuf)>,
+}
+
+impl Hierarchies {
+    fn of(mountinfo: &str) -> Self {
+        let mut found = Self::parse(mountinfo);
+        if let Some(root) = &found.unified {
+            let text = fs_err::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+            found.controllers = text.split_whitespace().map(str::to_owned).collect();
+        }
+        found
+    }
+
+    /// Reads `/proc/self/mountinfo` (proc(5)).
+    fn parse(mountinfo: &str) -> Self {
+        let mut found = Self::default();
+        for line in mountinfo.lines() {
+            let Some((front, back)) = line.split_once(" - ") else { continue };
+            let mut back = back.split(' ');
+            let (kind, options) = (back.next(), back.nth(1));
+            let Some(place) = front.split(' ').nth(4).map(PathBuf::from) else { continue };
+            match (kind, options) {
+                (Some("cgroup2"), _) => {
+                    found.unified.get_or_insert(place);
+                }
+                (Some("cgroup"), Some(options)) => found.old.push((options.to_owned(), place)),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn of_controller(&self, controller: Controller) -> Option<(Version, &Path)> {
+        let name = controller.name();
+        match &self.unified {
+            Some(root) if self.controllers.iter().any(|it| it == name) => {
+                Some((Version::Two, root))
+            }
+            _ => self
+                .old
+                .iter()
+                .find(|(options, _)| options.split(',').any(|option| option == name))
+                .map(|(_, place)| (Version::One, place.as_path())),
+        }
+    }
+}
+
+/// What a group is called: whose it is.
+struct Name {
+    namespace: String,
+    pid: u32,
+    start: u64,
+}
+
+impl Name {
+    fn of_this_process() -> io::Result<Self> {
+        let namespace = fs_err::read_link("/proc/self/ns/pid")?;
+        let digits = |letter: &char| letter.is_ascii_digit();
+        let namespace = namespace.to_string_lossy().chars().filter(digits).collect();
+        let pid = std::process::id();
+        let start = start_of(pid).ok_or_else(|| io::Error::other("/proc does not show it"))?;
+        Ok(Self { namespace, pid, start })
+    }
+
+    fn text(&self) -> String {
+        format!("{PREFIX}{}-{}-{}", self.namespace, self.pid, self.start)
+    }
+
+    /// Whether a group of that name belongs to a helper that is gone.
+    fn is_dead(&self, name: &str) -> bool {
+        let Some(rest) = name.strip_prefix(PREFIX) else { return false };
+        let mut parts = rest.split('-');
+        let (namespace, pid, start) = (parts.next(), parts.next(), parts.next());
+        // Numbers of another namespace say nothing here.
+        if namespace != Some(self.namespace.as_str()) {
+            return false;
+        }
+        match (pid.and_then(|pid| pid.parse().ok()), start.and_then(|start| start.parse().ok())) {
+            (Some(pid), Some(start)) => start_of(pid) != Some(start),
+            _ => false,
+        }
+    }
+
+    /// Removes what dead helpers left below `parent`.
+    fn sweep(&self, parent: &Path) {
+        let Ok(entries) = fs_err::read_dir(parent) else { return };
+        for entry in entries.flatten() {
+            if entry.file_name().to_str().is_some_and(|name| self.is_dead(name)) {
+                // Fails while somebody is still in it; then the next sweep gets it.
+                let _ = rustix::fs::rmdir(entry.path());
+            }
+        }
+    }
+}
+
+/// When a process started, in ticks since the machine did.
+fn start_of(pid: u32) -> Option<u64> {
+    let stat = fs_err::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_found() {
+        let hybrid = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+                      33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+                      35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                      41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let mut found = Hierarchies::parse(hybrid);
+        let memory = Path::new("/sys/fs/cgroup/memory");
+        assert_eq!(found.of_controller(Controller::Memory), Some((Version::One, memory)));
+        let cpu = Path::new("/sys/fs/cgroup/cpu,cpuacct");
+        assert_eq!(found.of_controller(Controller::Cpu), Some((Version::One, cpu)));
+        assert_eq!(found.of_controller(Controller::Cpuset), None);
+        // A controller is in one hierarchy only.
+        found.controllers = vec!["memory".to_owned(), "cpuset".to_owned()];
+        let unified = Path::new("/sys/fs/cgroup/unified");
+        assert_eq!(found.of_controller(Controller::Memory), Some((Version::Two, unified)));
+        assert_eq!(found.of_controller(Controller::Cpu), Some((Version::One, cpu)));
+        assert_eq!(Hierarchies::parse("nonsense\n - \n1 2 - cgroup"), Hierarchies::default());
+    }
+
+    #[test]
+    fn kills_are_counted_in_both_versions() {
+        let one = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n";
+        let two = "low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\noom_group_kill 0\n";
+        assert_eq!((oom_kills(one), oom_kills(two), oom_kills("")), (2, 1, 0));
+    }
+
+    #[test]
+    fn only_groups_of_the_dead_are_taken() {
+        let name = Name::of_this_process().unwrap();
+        assert!(!name.is_dead(&name.text()));
+        // The number is in use again by somebody else.
+        let earlier = Name { namespace: name.namespace.clone(), pid: name.pid, start: 1 };
+        assert!(name.is_dead(&earlier.text()));
+        let elsewhere = Name { namespace: "7".to_owned(), pid: name.pid, start: 1 };
+        assert!(!name.is_dead(&elsewhere.text()));
+        for other in ["", "rbuild-", "mine", "rbuild-x-y-z"] {
+            assert!(!name.is_dead(other), "{other}");
+        }
+    }
+}

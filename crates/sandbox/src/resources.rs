@@ -1,0 +1,95 @@
+//! What a process and all it starts may use together.
+
+use serde::{Deserialize, Serialize};
+
+/// Least memory that a process can be limited to (Docker's number).
+const MIN_MEMORY: u64 = 6 << 20;
+/// Bounds of the kernel for `cpu_period` and least `cpu_quota`, in microseconds.
+const PERIODS: std::ops::RangeInclusive<u64> = 1_000..=1_000_000;
+
+/// Limits that a control group holds, with Docker's names. Nothing is limited by default, and
+/// then there is no group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// The group below which that of the process is made; `/rbuild` when not given.
+    pub cgroup_parent: Option<String>,
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Bytes of memory and swap together; a negative number is no limit of swap.
+    pub memory_swap: Option<i64>,
+    /// Weight beside other groups; 1024 is that of a group without one.
+    pub cpu_shares: Option<u64>,
+    /// The period that `cpu_quota` is counted in, in microseconds.
+    pub cpu_period: Option<u64>,
+    /// Microseconds of processor time in each period; a negative number is no limit.
+    pub cpu_quota: Option<i64>,
+    /// Processors, such as `0-2,7`.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes, such as `0`.
+    pub cpuset_mems: Option<String>,
+}
+
+impl Resources {
+    /// What is wrong with them, if anything is that can be seen without a kernel.
+    pub fn problem(&self) -> Option<String> {
+        if let Some(memory) = self.memory
+            && memory < MIN_MEMORY
+        {
+            return Some(format!("a memory limit of {memory} bytes is too small: 6m is the least"));
+        }
+        if let Some(swap) = self.memory_swap.and_then(|swap| u64::try_from(swap).ok()) {
+            match self.memory {
+                None => {
+                    return Some("a limit of memory and swap needs one of memory too".to_owned());
+                }
+                Some(memory) if swap < memory => {
+                    return Some("the limit of memory and swap is below that of memory".to_owned());
+                }
+                Some(_) => {}
+            }
+        }
+        if self.cpu_period.is_some_and(|period| !PERIODS.contains(&period)) {
+            return Some("a period is from 1000 to 1000000 microseconds".to_owned());
+        }
+        if self.cpu_quota.is_some_and(|quota| (0..1_000).contains(&quota)) {
+            return Some("a quota is 1000 microseconds or more, or -1".to_owned());
+        }
+        let parent = self.cgroup_parent.as_deref().unwrap_or_default();
+        if parent.split('/').any(|name| name == ".." || name == ".") || parent.contains('\0') {
+            return Some(format!("{parent:?} is no name of a control group"));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_cannot_be_kept_are_refused() {
+        let none = Resources::default();
+        let memory = |memory, memory_swap| Resources { memory, memory_swap, ..none.clone() };
+        for good in [
+            none.clone(),
+            memory(Some(6 << 20), None),
+            memory(Some(1 << 30), Some(1 << 30)),
+            memory(Some(1 << 30), Some(-1)),
+            memory(None, Some(-1)),
+            Resources { cpu_quota: Some(-1), cpu_period: Some(1_000), ..none.clone() },
+            Resources { cgroup_parent: Some("/a/b.slice".to_owned()), ..none.clone() },
+        ] {
+            assert_eq!(good.problem(), None, "{good:?}");
+        }
+        for bad in [
+            memory(Some(1), None),
+            memory(None, Some(1 << 30)),
+            memory(Some(2 << 30), Some(1 << 30)),
+            Resources { cpu_period: Some(10), ..none.clone() },
+            Resources { cpu_quota: Some(10), ..none.clone() },
+            Resources { cgroup_parent: Some("../x".to_owned()), ..none.clone() },
+        ] {
+            assert!(bad.problem().is_some(), "{bad:?}");
+        }
+    }
+}

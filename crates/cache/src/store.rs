@@ -53,6 +53,11 @@ impl Store {
         Self::open_in_boot(root.as_ref(), boot_id())
     }
 
+    /// Opens a store that is there, to look at it only.
+    pub fn open_read_only(root: impl AsRef<Path>) -> Result<Self, CacheError> {
+        Self::open_as(root.as_ref(), boot_id(), true)
+    }
+
     /// [`Store::open`] with the boot's id given, so that tests can cut the power.
     pub(crate) fn open_in_boot(root: &Path, boot: String) -> Result<Self, CacheError> {
         let read_only = match make_layout(root) {

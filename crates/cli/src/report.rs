@@ -87,6 +87,12 @@ pub fn warnings(name: &str, source_text: Option<&str>, warnings: &[Diagnostic]) 
     }
 }
 
+/// A line of text from elsewhere, tabs kept.
+pub fn one_line(line: &str) -> String {
+    let parts: Vec<String> = line.trim_end_matches('\r').split('\t').map(visible).collect();
+    parts.join("\t")
+}
+
 fn error(message: &str) {
     say(&render(&[Group::with_title(Level::ERROR.primary_title(visible(message)))]));
 }

@@ -6,6 +6,7 @@ use crate::ast::{Dockerfile, Instruction, InstructionKind};
 use crate::directives;
 use crate::instruction::{Fault, Notes, Parsed, fault, finish, shape};
 use crate::lines::{Line, Reader};
+use crate::lint::rules::NO_EMPTY_CONTINUATION;
 use crate::{heredoc, instruction};
 
 /// Problems, kept apart by when BuildKit would find them. It stops at the first, so the one to
@@ -82,12 +83,10 @@ fn add_line(line: &Line, reader: &mut Reader<'_>, file: &mut Dockerfile, problem
 /// The lint rule that only the lines can tell. BuildKit names the instruction's last line.
 fn empty_continuation(line: &Line) -> Option<Diagnostic> {
     let blank = line.blank?;
-    let mut warning =
-        Diagnostic::warning("NoEmptyContinuation", line.last_part(), "Empty continuation line")
-            .label(blank, "this line is empty")
-            .help("empty continuation lines will become errors in a future release");
-    let url = "https://docs.docker.com/go/dockerfile/rule/no-empty-continuation/";
-    warning.url = Some(url.to_owned());
+    let warning = NO_EMPTY_CONTINUATION
+        .warning(line.last_part(), "Empty continuation line")
+        .label(blank, "this line is empty")
+        .help("empty continuation lines will become errors in a future release");
     Some(warning)
 }
 

@@ -14,6 +14,7 @@ mod heredoc;
 pub mod ignore_file;
 mod instruction;
 mod lines;
+pub mod lint;
 mod print;
 mod suggest;
 

@@ -10,7 +10,7 @@ use common::{errors, without_spans};
 use proptest::prelude::*;
 use rbuild_parser::expand::{self, Environment};
 use rbuild_parser::ignore_file::{MatchedAbove, Patterns, glob_match};
-use rbuild_parser::{dump, parse, parse_trigger, suggest};
+use rbuild_parser::{dump, lint, parse, parse_trigger, suggest};
 
 /// Pieces that Dockerfiles are made of; joined at random they reach far more of the grammar than
 /// random characters do.
@@ -104,7 +104,16 @@ fn mutated() -> impl Strategy<Value = String> {
 }
 
 fn check(text: &str) {
-    let (file, problems) = parse(text);
+    let (file, mut problems) = parse(text);
+    problems.extend(lint::check_file(&file));
+    problems.extend(file.stages.iter().flat_map(lint::check_stage));
+    match lint::Filter::new(&file, None) {
+        Ok((filter, warnings)) => {
+            let _ = problems.iter().filter(|problem| filter.allows(problem)).count();
+            problems.extend(warnings);
+        }
+        Err(error) => assert!(error.span().unwrap().end <= text.len()),
+    }
     for problem in &problems {
         for label in &problem.labels {
             assert!(label.span.start <= label.span.end && label.span.end <= text.len());
@@ -151,6 +160,16 @@ proptest! {
     #[test]
     fn mutated_dockerfiles_parse_and_print(text in mutated()) {
         check(&text);
+    }
+
+    #[test]
+    fn any_settings_of_checks_are_read_or_refused(
+        text in "([a-z;=, ]|skip|error|experimental|all|true|UndefinedVar|é){0,12}"
+    ) {
+        if let Ok(settings) = lint::Settings::parse(&text) {
+            settings.allow("UndefinedVar");
+        }
+        check(&format!("# check={text}\nFROM a\n# check={text}\nENV a b\n"));
     }
 
     #[test]

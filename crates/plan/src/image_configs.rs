@@ -41,6 +41,9 @@ pub enum ImageError {
         /// What there is.
         available: Vec<Platform>,
     },
+    /// Nobody was asked. Checks go on and leave out what would need the config.
+    #[error("not looked up")]
+    NotAsked,
     /// Anything else: network, authentication, a broken manifest.
     #[error("{message}")]
     Other {

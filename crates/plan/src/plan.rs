@@ -1,6 +1,8 @@
 //! The result of lowering: what to run, and what the image around it says.
 
-use rbuild_types::{Diagnostic, ImageConfig, Platform};
+use std::collections::BTreeSet;
+
+use rbuild_types::{Diagnostic, ImageConfig, Platform, Reference};
 
 use crate::graph::{Graph, VertexId};
 
@@ -34,4 +36,17 @@ pub struct Plan {
     pub unused_contexts: Vec<String>,
     /// `SOURCE_DATE_EPOCH` in seconds.
     pub source_date_epoch: Option<i64>,
+}
+
+/// What there is to say about the stages of a file, without one of them being built.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// What is worth knowing.
+    pub warnings: Vec<Diagnostic>,
+    /// Why it could not be built, the first to fix first.
+    pub errors: Vec<Diagnostic>,
+    /// The steps of all stages that were looked at.
+    pub graph: Graph,
+    /// Images whose configs were not asked for: what they may set was not checked.
+    pub unknown_images: BTreeSet<Reference>,
 }

@@ -5,12 +5,14 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use rbuild_parser::ast::Dockerfile;
+use rbuild_parser::lint::check_file;
 use rbuild_plan::{Options, Plan, lower};
 use rbuild_solver::{Policy, Solution, World, solve};
-use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
+use rbuild_types::{CancelToken, Ctx, Diagnostic, Event, Progress, Reference, StepId};
 
 use crate::engine::random_id;
-use crate::sources::context::{self, Main};
+use crate::lint::{Lint, ignored_copies};
+use crate::sources::context::{self, Contexts};
 use crate::sources::dockerfile::{Text, read_dockerfile};
 use crate::sources::image::ImageSource;
 use crate::sources::named::{self, Named};
@@ -40,12 +42,19 @@ impl Engine {
         let mut named = named::settle(request)?;
         let main = context::open_main(&self.store, request, ctx)?;
         let text = read_dockerfile(request, main.as_ref())?;
-        let dockerfile = parse(&text, ctx)?;
+        let (dockerfile, mut lint) = parse(&text, request, ctx)?;
         let layouts = std::mem::take(&mut named.layouts);
         let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
-        let plan = plan(&text, &dockerfile, request, &named, &images, ctx)?;
-        let inputs = Inputs { text: &text, main: main.as_ref(), named: &named };
-        let solution = self.solve(&inputs, request, &plan, &images, ctx)?;
+        let plan = plan(&text, &dockerfile, request, &named, &images, &mut lint, ctx)?;
+        let directories = &named.directories;
+        let contexts = context::open(&self.store, request, main.as_ref(), directories, &text, ctx)?;
+        if let Some(context) = &contexts.main {
+            report(&mut lint, ignored_copies(&text.text, &plan.graph, &context.ignore), ctx);
+        }
+        if let Some(violation) = lint.violation() {
+            return Err(wrong(&text, vec![violation]));
+        }
+        let solution = self.solve(&text, &contexts, request, &plan, &images, ctx)?;
         let image = assemble::image(self, &plan, &solution, &images)?;
         for output in &request.outputs {
             export::write(self, output, &image, &solution, &tags, &images, ctx)?;
@@ -77,24 +86,22 @@ impl Engine {
         let mut named = named::settle(request)?;
         let main = context::open_main(&self.store, request, ctx)?;
         let text = read_dockerfile(request, main.as_ref())?;
-        let dockerfile = parse(&text, ctx)?;
+        let (dockerfile, mut lint) = parse(&text, request, ctx)?;
         let layouts = std::mem::take(&mut named.layouts);
         let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
-        let plan = plan(&text, &dockerfile, request, &named, &images, ctx)?;
+        let plan = plan(&text, &dockerfile, request, &named, &images, &mut lint, ctx)?;
         Ok(rbuild_plan::dot(&plan))
     }
 
     fn solve(
         &self,
-        inputs: &Inputs<'_>,
+        text: &Text,
+        contexts: &Contexts,
         request: &BuildRequest,
         plan: &Plan,
         images: &ImageSource<'_>,
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
-        let Inputs { text, main, named } = inputs;
-        let directories = &named.directories;
-        let contexts = context::open(&self.store, request, *main, directories, text, ctx)?;
         let log_directory = random_id()?;
         let helper = self.helper();
         let resolv_conf = self.resolv_conf();
@@ -128,13 +135,6 @@ impl Engine {
     }
 }
 
-/// What a build reads.
-struct Inputs<'a> {
-    text: &'a Text,
-    main: Option<&'a Main>,
-    named: &'a Named,
-}
-
 /// Steps mostly wait, for the network or a compiler's own threads, so twice the processors; and
 /// four at least, so that the stages of an ordinary Dockerfile run side by side anywhere.
 fn default_jobs() -> usize {
@@ -156,15 +156,34 @@ fn tags(request: &BuildRequest) -> Result<Vec<Reference>, BuildError> {
     request.tags.iter().map(parse).collect()
 }
 
-fn parse(text: &Text, ctx: Ctx<'_>) -> Result<Dockerfile, BuildError> {
+fn parse(
+    text: &Text,
+    request: &BuildRequest,
+    ctx: Ctx<'_>,
+) -> Result<(Dockerfile, Lint), BuildError> {
     let (dockerfile, diagnostics) = rbuild_parser::parse(&text.text);
-    if diagnostics.iter().any(rbuild_types::Diagnostic::is_error) {
-        return Err(wrong(text, diagnostics));
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        diagnostics.into_iter().partition(Diagnostic::is_error);
+    let mut lint = Lint::new(&dockerfile, request).map_err(|error| {
+        let all = errors.iter().cloned().chain([error]);
+        wrong(text, all.collect())
+    })?;
+    for warning in lint.settled() {
+        ctx.report(Event::Warning(warning.clone()));
     }
-    for warning in diagnostics {
-        ctx.report(Event::Warning(warning));
+    report(&mut lint, warnings, ctx);
+    report(&mut lint, check_file(&dockerfile), ctx);
+    match errors.is_empty() {
+        true => Ok((dockerfile, lint)),
+        false => Err(wrong(text, errors)),
     }
-    Ok(dockerfile)
+}
+
+/// Passes on those warnings that count.
+fn report(lint: &mut Lint, warnings: Vec<Diagnostic>, ctx: Ctx<'_>) {
+    for warning in lint.add(warnings) {
+        ctx.report(Event::Warning(warning.clone()));
+    }
 }
 
 fn plan(
@@ -173,15 +192,18 @@ fn plan(
     request: &BuildRequest,
     named: &Named,
     images: &ImageSource<'_>,
+    lint: &mut Lint,
     ctx: Ctx<'_>,
 ) -> Result<Plan, BuildError> {
     let options = Options { contexts: named.names.clone(), ..request.options.clone() };
     let lowered = lower(&text.text, dockerfile, &options, images);
     ctx.cancel.check()?;
-    let mut plan = lowered.map_err(|diagnostics| wrong(text, diagnostics))?;
-    for warning in std::mem::take(&mut plan.warnings) {
-        ctx.report(Event::Warning(warning));
-    }
+    let mut plan = lowered.map_err(|diagnostics| {
+        let (errors, warnings) = diagnostics.into_iter().partition(Diagnostic::is_error);
+        report(lint, warnings, ctx);
+        wrong(text, errors)
+    })?;
+    report(lint, std::mem::take(&mut plan.warnings), ctx);
     if !plan.unused_build_args.is_empty() {
         let given = &request.options.build_args;
         let warning = unused::build_args(&plan.unused_build_args, given, dockerfile);
@@ -196,7 +218,7 @@ fn plan(
     Ok(plan)
 }
 
-fn wrong(text: &Text, diagnostics: Vec<rbuild_types::Diagnostic>) -> BuildError {
+fn wrong(text: &Text, diagnostics: Vec<Diagnostic>) -> BuildError {
     BuildError::Dockerfile { name: text.name.clone(), source_text: text.text.clone(), diagnostics }
 }
 

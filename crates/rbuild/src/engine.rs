@@ -71,6 +71,13 @@ impl Engine {
         Ok(Self { store, options, registry: OnceLock::new(), pool: OnceLock::new() })
     }
 
+    /// Opens an engine whose store is only looked at: nothing in it changes, and it is not made
+    /// when it is missing.
+    pub fn read_only(options: EngineOptions) -> Result<Self, BuildError> {
+        let store = Store::open_read_only(&options.root)?;
+        Ok(Self { store, options, registry: OnceLock::new(), pool: OnceLock::new() })
+    }
+
     pub(crate) fn registry(&self) -> Result<&Registry, BuildError> {
         if let Some(registry) = self.registry.get() {
             return Ok(registry);

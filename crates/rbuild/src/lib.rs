@@ -39,23 +39,28 @@
 
 mod assemble;
 mod build;
+mod check;
 mod container;
 mod context_input;
 mod engine;
 mod error;
 mod export;
 mod images;
+mod lint;
+mod outline;
 mod prune;
 mod request;
 mod sources;
 mod unused;
 mod volume;
 
+pub use check::{Checked, Finding, Lines, check};
 pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
 pub use images::{HistoryLine, ImageDetails, RemovedImage};
+pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use request::{
     BuildRequest, Built, BuiltImage, Destination, DockerfileInput, Output, Pull, StepSummary,
 };

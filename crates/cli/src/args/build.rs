@@ -8,6 +8,7 @@ use rbuild::{
     NamedContextInput, Network, NoCache, Output, Platform, Pull, Sniffed,
 };
 
+use crate::args::call::Call;
 use crate::args::flag_tables::OfBuild;
 use crate::args::limits::LimitArgs;
 use crate::args::other_flags::OtherFlags;
@@ -109,7 +110,11 @@ pub struct BuildArgs {
     /// Steps to run at once [default: twice the processors, four at least]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
-    /// `dot` prints the graph of the build instead of building
+    /// Say what is wrong with the Dockerfile and run nothing; the same as --call=check
+    #[arg(long)]
+    pub check: bool,
+    /// What to do instead of building: check, outline, targets (also with `,format=json`) or dot,
+    /// which prints the graph of the build
     #[arg(long, value_name = "METHOD", default_value = "build", hide_default_value = true)]
     pub call: String,
     /// Flags of Docker that are not here.
@@ -140,23 +145,10 @@ impl From<PullPolicy> for Pull {
     }
 }
 
-/// What `--call` asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
-    /// Build.
-    Build,
-    /// Print the graph.
-    Dot,
-}
-
 impl BuildArgs {
-    /// Build or print.
+    /// What is done with the Dockerfile.
     pub fn call(&self) -> Result<Call, Failure> {
-        match self.call.as_str() {
-            "build" => Ok(Call::Build),
-            "dot" => Ok(Call::Dot),
-            other => Err(Failure::usage(format!("--call={other} is not supported yet"))),
-        }
+        Call::parse(&self.call, self.check)
     }
 
     /// The arguments as the engine wants them. Reads standard input and the files of secrets.

@@ -19,7 +19,6 @@ impl Table for OfBuild {
         flag("builder", Value, NoMeaning),
         flag("cache-from", Value, NotYet),
         flag("cache-to", Value, NotYet),
-        flag("check", Switch, NotYet),
         flag("compress", Switch, NoMeaning),
         short('D', "debug", Switch, NoMeaning),
         flag("detach", Switch, NoMeaning),

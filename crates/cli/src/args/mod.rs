@@ -1,6 +1,7 @@
 //! Arguments: clap's structs, and how a line becomes one of them.
 
 pub mod build;
+pub mod call;
 pub mod filter;
 pub mod first_word;
 pub mod flag_tables;

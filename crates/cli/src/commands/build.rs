@@ -6,14 +6,15 @@ use std::time::Instant;
 use rbuild::{Built, Silent};
 use serde_json::{Map, Value, json};
 
-use crate::args::build::{BuildArgs, Call};
+use crate::args::build::BuildArgs;
+use crate::args::call::Method;
 use crate::args::progress::ProgressMode;
-use crate::commands::Context;
+use crate::commands::{Context, check, outline};
 use crate::failure::Failure;
 use crate::progress::{self, Warnings};
 use crate::{exit_code, interrupt, output, report};
 
-/// Builds, or prints the graph.
+/// Builds, or does with the Dockerfile what `--call` says.
 pub fn run(args: &BuildArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let call = args.call()?;
     let mode = match args.quiet {
@@ -21,9 +22,16 @@ pub fn run(args: &BuildArgs, context: &Context<'_>) -> Result<i32, Failure> {
         false => ProgressMode::settle(args.progress, context.environment)?,
     };
     let request = args.request(context.environment)?;
+    match call.method {
+        Method::Check => return check::run(call, &request, context),
+        Method::Outline => return outline::outline(call, &request, context),
+        Method::Targets => return outline::targets(call, &request, context),
+        Method::Describe => return outline::describe(call),
+        Method::Build | Method::Dot => {}
+    }
     let cancel = interrupt::cancel_on_interrupt()?;
     let engine = context.engine()?;
-    if call == Call::Dot {
+    if call.method == Method::Dot {
         output::data(engine.graph(&request, &Silent, &cancel)?)?;
         return Ok(exit_code::SUCCESS);
     }

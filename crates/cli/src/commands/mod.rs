@@ -1,11 +1,13 @@
 //! One file per command. A command prints its data and returns the code to exit with.
 
 mod build;
+mod check;
 mod du;
 mod history;
 mod images;
 mod info;
 mod inspect;
+mod outline;
 mod prune;
 mod rmi;
 mod run;

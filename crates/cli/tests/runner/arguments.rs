@@ -29,7 +29,7 @@ fn mistakes_are_named() {
     program.run("--allow all .").refused(1, "--allow: unknown entitlement \"all\"");
     program.run("-m 1k .").refused(1, "too small");
     program.run("--annotation a=b .").refused(1, "--annotation is not supported yet");
-    program.run("--call=outline .").refused(1, "--call=outline is not supported yet");
+    program.run("--call=convertllb .").refused(1, "--call=convertllb is not supported yet");
     program.run("--platform a,b .").refused(1, "several platforms");
     program.run("-o type=registry .").refused(1, "pushing is not supported yet");
     program.run("--registry-mirror x .").refused(1, "HOST=LOCATION");

@@ -6,6 +6,7 @@
 
 mod arguments;
 mod builds;
+mod checks;
 mod containers;
 mod dockerfiles;
 mod program;

@@ -27,6 +27,7 @@ impl StageLowering<'_, '_> {
                 }
                 self.state.variables.set(&name, value);
             }
+            self.take_arg(arg, &name, value.as_ref());
             shown.push(match &value {
                 Some(value) => format!("{name}={value}"),
                 None => name.clone(),

@@ -1,6 +1,7 @@
 //! The instructions that only change the image's config.
 
 use rbuild_parser::ast::{CommandLine, Healthcheck, KeyValue, Text};
+use rbuild_parser::lint::rules::JSON_ARGS_RECOMMENDED;
 use rbuild_types::{Diagnostic, HealthConfig};
 use serde_json::{Map, Value};
 
@@ -62,6 +63,7 @@ impl StageLowering<'_, '_> {
 
     /// Lowers `CMD`.
     pub(super) fn cmd(&mut self, command: &CommandLine) -> Result<(), Diagnostic> {
+        self.recommend_json("CMD", command);
         let argv = self.argv(command);
         let text = format!("CMD {}", go_text::quoted_list(&argv));
         self.state.config.config.cmd = not_empty(argv);
@@ -72,6 +74,7 @@ impl StageLowering<'_, '_> {
 
     /// Lowers `ENTRYPOINT`, which drops a `CMD` that was not set in this stage.
     pub(super) fn entrypoint(&mut self, command: &CommandLine) -> Result<(), Diagnostic> {
+        self.recommend_json("ENTRYPOINT", command);
         let argv = self.argv(command);
         let text = format!("ENTRYPOINT {}", go_text::quoted_list(&argv));
         self.state.config.config.entrypoint = not_empty(argv);
@@ -79,6 +82,21 @@ impl StageLowering<'_, '_> {
             self.state.config.config.cmd = None;
         }
         self.history(text, Layer::Empty)
+    }
+
+    /// Warns of a shell form where nobody chose the shell, which then is process 1.
+    fn recommend_json(&mut self, keyword: &str, command: &CommandLine) {
+        let shell = self.state.config.config.shell.as_ref();
+        if let CommandLine::Shell { span, .. } = command
+            && shell.is_none_or(Vec::is_empty)
+        {
+            let message = format!(
+                "JSON arguments recommended for {keyword} to prevent unintended behavior related \
+                 to OS signals"
+            );
+            let warning = JSON_ARGS_RECOMMENDED.warning(self.place(*span), message);
+            self.plan.warnings.push(warning);
+        }
     }
 
     /// Lowers `SHELL`.

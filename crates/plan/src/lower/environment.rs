@@ -1,8 +1,8 @@
 //! Variables: the build environment of a stage, global arguments, and the names that the
 //! language defines by itself.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
 
 use rbuild_parser::ast::{Dockerfile, InstructionKind, Text};
 use rbuild_parser::expand::{self, Environment, ExpandError, Expanded};
@@ -164,6 +164,27 @@ impl Environment for Metered<'_> {
         let left = self.left.get().and_then(|left| left.checked_sub(value.len()));
         self.left.set(left);
         Some(if left.is_some() { value } else { "" })
+    }
+}
+
+/// The names that a text asks for when it is expanded, set or not.
+pub(super) fn names_in(text: &str, escape: char, variables: &Variables) -> BTreeSet<String> {
+    let asked = Asked { variables, names: RefCell::default() };
+    // What cannot be expanded is told of where its value is needed.
+    let _ = expand::expand_word(text, escape, &asked);
+    asked.names.into_inner()
+}
+
+/// Variables that remember what they were asked for.
+struct Asked<'a> {
+    variables: &'a Variables,
+    names: RefCell<BTreeSet<String>>,
+}
+
+impl Environment for Asked<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.names.borrow_mut().insert(name.to_owned());
+        self.variables.get(name)
     }
 }
 

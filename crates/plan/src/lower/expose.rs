@@ -1,7 +1,8 @@
 //! `EXPOSE`: `[[ip:]host:]port[-port][/protocol]`.
 
 use rbuild_parser::ast::Text;
-use rbuild_types::Diagnostic;
+use rbuild_parser::lint::rules::{EXPOSE_INVALID_FORMAT, EXPOSE_PROTO_CASING};
+use rbuild_types::{Diagnostic, Span};
 use serde_json::{Map, Value};
 
 use super::go_text;
@@ -27,6 +28,7 @@ impl StageLowering<'_, '_> {
                 let message = format!("invalid port: {shown:?}: {reason}");
                 Diagnostic::error("expose", span, message)
             })?;
+            self.plan.warnings.extend(lint(&spec, span));
             ports.extend(found);
             if ports.len() > MAX_PORTS {
                 return Err(Diagnostic::error("too-large", span, "more ports than there are"));
@@ -36,6 +38,25 @@ impl StageLowering<'_, '_> {
         exposed.extend(ports.iter().map(|port| (port.clone(), Value::Object(Map::new()))));
         self.history(format!("EXPOSE {}", go_text::list(&ports)), Layer::Empty)
     }
+}
+
+/// What a port should not say: a protocol in capitals, and where the host has it.
+fn lint(spec: &str, span: Span) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let protocol = spec.split_once('/').map_or("", |(_, protocol)| protocol);
+    if protocol != protocol.to_lowercase() {
+        let message =
+            format!("Defined protocol '{spec}' in EXPOSE instruction should be lowercase");
+        found.push(EXPOSE_PROTO_CASING.warning(span, message));
+    }
+    if spec.rsplit_once(':').is_some_and(|(host, _)| !host.is_empty()) {
+        let message = format!(
+            "EXPOSE instruction should not define an IP address or host-port mapping, found \
+             '{spec}'"
+        );
+        found.push(EXPOSE_INVALID_FORMAT.warning(span, message));
+    }
+    found
 }
 
 /// `8080/tcp` of each port that `spec` names; the host's part is only for running.

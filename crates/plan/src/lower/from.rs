@@ -1,5 +1,6 @@
 //! `FROM`: the state that a stage begins with.
 
+use rbuild_parser::lint::rules::INVALID_BASE_IMAGE_PLATFORM;
 use rbuild_parser::suggest;
 use rbuild_types::{Diagnostic, ImageConfig, Platform, Reference, ReferenceError, RootFs, Span};
 
@@ -70,7 +71,7 @@ impl<'b, 'a> StageLowering<'b, 'a> {
                 let image = plan.image(&name, &platform, stage.base.span, index)?;
                 plan.warn_platform(&name, &image.platform, &platform, stage.base.span);
                 first = Some(First::of_image(&image, None));
-                State::of_image(&image, platform)
+                plan.state_of(&image, platform)
             }
             Start::Context { reference, shown } => {
                 let subject = shown.clone().unwrap_or_else(|| reference.to_string());
@@ -78,7 +79,7 @@ impl<'b, 'a> StageLowering<'b, 'a> {
                 let image = plan.image_of(name, &subject, reference, &platform, span, index)?;
                 plan.warn_platform(&subject, &image.platform, &platform, stage.base.span);
                 first = Some(First::of_image(&image, shown));
-                State::of_image(&image, platform)
+                plan.state_of(&image, platform)
             }
         };
         let mut lowering = Self {
@@ -196,6 +197,7 @@ impl State {
             variables: Variables::default(),
             args: Vec::new(),
             platform,
+            knows_base: true,
             workdir_set: false,
             triggers: Vec::new(),
         }
@@ -310,6 +312,12 @@ impl Lowering<'_> {
             .label(self.dockerfile.stages[later].span, "is defined here")
     }
 
+    /// The state upon an image.
+    fn state_of(&self, image: &ResolvedImage, platform: Platform) -> State {
+        let knows_base = !self.unknown_images.contains(&image.reference);
+        State { knows_base, ..State::of_image(image, platform) }
+    }
+
     /// The image `name`.
     fn image(
         &mut self,
@@ -339,12 +347,25 @@ impl Lowering<'_> {
         if let Some(image) = self.known_images.get(&key) {
             return Ok(image.clone());
         }
-        let image = self
-            .images
-            .config(&key.0, platform)
-            .map_err(|error| self.no_image(name, subject, &error, span, index))?;
+        let image = match self.images.config(&key.0, platform) {
+            Ok(image) => image,
+            Err(ImageError::NotAsked) => self.unknown_image(&key.0, platform),
+            Err(error) => return Err(self.no_image(name, subject, &error, span, index)),
+        };
         self.known_images.insert(key, image.clone());
         Ok(image)
+    }
+
+    /// What stands in for an image that nobody was asked for: it sets nothing.
+    fn unknown_image(&mut self, reference: &Reference, platform: &Platform) -> ResolvedImage {
+        self.unknown_images.insert(reference.clone());
+        let config = ImageConfig {
+            os: platform.os.clone(),
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
+            ..ImageConfig::default()
+        };
+        ResolvedImage { reference: reference.clone(), platform: platform.clone(), config }
     }
 
     fn wrong_reference(
@@ -377,7 +398,9 @@ impl Lowering<'_> {
                 Diagnostic::error("platform", span, message).help(help)
             }
             ImageError::Platform { .. } => Diagnostic::error("platform", span, message),
-            ImageError::Other { .. } => Diagnostic::error("image", span, message),
+            ImageError::NotAsked | ImageError::Other { .. } => {
+                Diagnostic::error("image", span, message)
+            }
         }
     }
 
@@ -407,7 +430,7 @@ impl Lowering<'_> {
                 "Base image {name} was pulled with platform \"{actual}\", expected \"{expected}\" \
                  for current build"
             );
-            self.warnings.push(Diagnostic::warning("InvalidBaseImagePlatform", span, message));
+            self.warnings.push(INVALID_BASE_IMAGE_PLATFORM.warning(span, message));
         }
     }
 }

@@ -10,8 +10,10 @@ mod epoch;
 mod expose;
 mod from;
 mod go_text;
+mod lint;
 mod mounts;
 mod onbuild;
+mod outline;
 pub(crate) mod path;
 mod remote;
 mod run;
@@ -20,29 +22,95 @@ mod stage;
 mod stages;
 mod workdir;
 
-use std::collections::{BTreeSet, HashMap};
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use rbuild_parser::ast::{Dockerfile, InstructionKind};
 use rbuild_types::{Diagnostic, Platform, Reference, Span};
 
+pub use self::outline::outline;
+
 use self::environment::Globals;
+use self::outline::Taken;
 use self::stage::{StageLowering, State};
 use self::stages::StageTable;
 use crate::graph::Graph;
 use crate::image_configs::{ImageConfigs, ResolvedImage};
 use crate::options::Options;
-use crate::plan::Plan;
+use crate::plan::{Checked, Plan};
 
 /// Lowers the target of `dockerfile`, which was parsed from `source`.
 ///
-/// On failure the diagnostics are errors, the one to fix first in front.
+/// On failure the diagnostics are errors, the one to fix first in front, and behind them the
+/// warnings up to there.
 pub fn lower(
     source: &str,
     dockerfile: &Dockerfile,
     options: &Options,
     images: &dyn ImageConfigs,
 ) -> Result<Plan, Vec<Diagnostic>> {
+    let mut warnings = Vec::new();
+    let started = start(source, dockerfile, options, images, &mut warnings);
+    let Started { mut lowering, target } = match started {
+        Ok(started) => started,
+        Err(errors) => return Err([errors, warnings].concat()),
+    };
+    match lowering.run(target) {
+        Ok(state) => Ok(lowering.finish(target, &state)),
+        Err(errors) => Err([errors, lowering.warnings].concat()),
+    }
+}
+
+/// Lowers the target, or every stage when none is asked for, for what there is to say about them.
+pub fn check(
+    source: &str,
+    dockerfile: &Dockerfile,
+    options: &Options,
+    images: &dyn ImageConfigs,
+) -> Checked {
+    let mut checked = Checked::default();
+    let started = start(source, dockerfile, options, images, &mut checked.warnings);
+    let Started { mut lowering, target } = match started {
+        Ok(started) => started,
+        Err(errors) => return Checked { errors, ..checked },
+    };
+    let stages = match options.target {
+        Some(_) => target..target + 1,
+        None => 0..dockerfile.stages.len(),
+    };
+    let mut failed = 0;
+    for stage in stages {
+        let errors = lowering.run(stage).err().unwrap_or_default();
+        failed += usize::from(!errors.is_empty());
+        for error in errors {
+            // Stages that are built upon a broken one are broken in the same way.
+            if !checked.errors.contains(&error) {
+                checked.errors.push(error);
+            }
+        }
+        if failed == MAX_FAILED {
+            break;
+        }
+    }
+    let Lowering { graph, warnings, unknown_images, .. } = lowering;
+    Checked { graph, warnings, unknown_images, ..checked }
+}
+
+/// A lowering about to begin.
+struct Started<'a> {
+    lowering: Lowering<'a>,
+    target: usize,
+}
+
+/// Settles what all stages share. On failure the warnings so far are left in `warnings`.
+fn start<'a>(
+    source: &str,
+    dockerfile: &'a Dockerfile,
+    options: &'a Options,
+    images: &'a dyn ImageConfigs,
+    warnings: &mut Vec<Diagnostic>,
+) -> Result<Started<'a>, Vec<Diagnostic>> {
     if dockerfile.stages.is_empty() {
         let span = Span::new(0, source.len());
         let message = "dockerfile contains no stages to build";
@@ -50,13 +118,13 @@ pub fn lower(
     }
     let platform = options.platform.clone().unwrap_or_else(|| options.build_platform.clone());
     let target = stages::target(dockerfile, options).map_err(|error| vec![error])?;
-    let mut warnings = Vec::new();
+    warnings.extend(lint::defaults(dockerfile, options, &platform, target));
     let globals =
         Globals::new(dockerfile, options, &platform, target).map_err(|error| vec![error])?;
-    let stages = StageTable::new(dockerfile, options, &platform, &globals, &mut warnings)?;
+    let stages = StageTable::new(dockerfile, options, &platform, &globals, warnings)?;
     let source_date_epoch =
         epoch::source_date_epoch(dockerfile, options, &globals).map_err(|error| vec![error])?;
-    let mut lowering = Lowering {
+    let lowering = Lowering {
         source_date_epoch,
         dockerfile,
         options,
@@ -66,19 +134,25 @@ pub fn lower(
         lowered: vec![None; dockerfile.stages.len()],
         stages,
         graph: Graph::default(),
-        warnings,
+        warnings: std::mem::take(warnings),
         known_images: HashMap::new(),
+        unknown_images: BTreeSet::new(),
         declared: BTreeSet::new(),
         used_contexts: BTreeSet::new(),
+        arg_names: OnceCell::new(),
+        taken: None,
         room: MAX_PLAN,
     };
-    let state = lowering.run(target)?;
-    Ok(lowering.finish(target, &state))
+    Ok(Started { lowering, target })
 }
 
 /// Most bytes of environments and history texts that one plan may hold. Both repeat what came
 /// before at each step, so a small file can ask for any amount; real ones stay below 1 MiB.
 const MAX_PLAN: usize = 64 << 20;
+
+/// Stages with errors after which a check goes no further: nobody reads more, and each may have
+/// any number of others to go through again.
+const MAX_FAILED: usize = 20;
 
 /// Why a stage could not be lowered now.
 enum Stop {
@@ -110,10 +184,16 @@ struct Lowering<'a> {
     graph: Graph,
     warnings: Vec<Diagnostic>,
     known_images: HashMap<(Reference, Platform), ResolvedImage>,
+    /// Images that nobody was asked for.
+    unknown_images: BTreeSet<Reference>,
     /// Names that some `ARG` of a trigger declared.
     declared: BTreeSet<String>,
     /// Names of `--build-context` that something stands for.
     used_contexts: BTreeSet<String>,
+    /// Names of all `ARG`s in the file, once somebody asked.
+    arg_names: OnceCell<HashSet<&'a str>>,
+    /// What each stage takes from outside, when that is asked for.
+    taken: Option<Vec<Taken>>,
     /// What is left of [`MAX_PLAN`].
     room: usize,
 }
@@ -187,24 +267,29 @@ impl Lowering<'_> {
             .collect()
     }
 
+    /// Whether some `ARG` of the file has that name.
+    fn has_arg(&self, name: &str) -> bool {
+        let names = self.arg_names.get_or_init(|| arg_names(self.dockerfile));
+        names.contains(name)
+    }
+
     fn unused_build_args(&self) -> Vec<String> {
-        let in_stages = self.dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
-        let declared: BTreeSet<&str> = in_stages
-            .chain(&self.dockerfile.global_args)
-            .filter_map(|instruction| match &instruction.kind {
-                InstructionKind::Arg { args } => Some(args),
-                _ => None,
-            })
-            .flatten()
-            .map(|arg| arg.name.value.as_str())
-            .chain(self.declared.iter().map(String::as_str))
-            .collect();
         let names = self.options.build_args.keys();
         names
-            .filter(|name| !declared.contains(name.as_str()) && !environment::is_known(name))
+            .filter(|name| !self.has_arg(name) && !self.declared.contains(*name))
+            .filter(|name| !environment::is_known(name))
             .cloned()
             .collect()
     }
+}
+
+fn arg_names(dockerfile: &Dockerfile) -> HashSet<&str> {
+    let in_stages = dockerfile.stages.iter().flat_map(|stage| &stage.instructions);
+    let args = in_stages.chain(&dockerfile.global_args).filter_map(|one| match &one.kind {
+        InstructionKind::Arg { args } => Some(args),
+        _ => None,
+    });
+    args.flatten().map(|arg| arg.name.value.as_str()).collect()
 }
 
 /// The refusal of something that the language has and this program not yet.

@@ -31,6 +31,7 @@ impl StageLowering<'_, '_> {
         }
         let mut inputs = self.inputs();
         let mounts = self.mounts(&run.mounts, &mut inputs)?;
+        self.take_mounts(&mounts);
         let options = self.plan.options;
         let hostname = options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
         let text = format!("RUN {}{} # buildkit", self.args_prefix(), argv.join(" "));

@@ -1,6 +1,8 @@
 //! One stage on its way: its state, and the steps that the instructions have in common.
 
 use rbuild_parser::ast::{Instruction, InstructionKind, Text};
+use rbuild_parser::lint::check_stage;
+use rbuild_parser::lint::rules::UNDEFINED_VAR;
 use rbuild_parser::suggest;
 use rbuild_types::{Diagnostic, History, ImageConfig, Platform, Span};
 
@@ -25,6 +27,8 @@ pub(super) struct State {
     pub(super) args: Vec<(String, Option<String>)>,
     /// The platform of the stage.
     pub(super) platform: Platform,
+    /// Whether the base image's config is known, which it need not be for checks.
+    pub(super) knows_base: bool,
     /// History items that came with the base image.
     pub(super) base_history: usize,
     /// Diff ids that came with the base image.
@@ -88,6 +92,7 @@ impl<'b, 'a> StageLowering<'b, 'a> {
     pub(super) fn lower(plan: &'b mut Lowering<'a>, index: usize) -> Result<State, Stop> {
         let dockerfile = plan.dockerfile;
         let stage = &dockerfile.stages[index];
+        plan.warnings.extend(check_stage(stage));
         let mut lowering = Self::begin(plan, index)?;
         if lowering.plan.stages.replaced(index).is_some() {
             return Ok(lowering.state);
@@ -164,11 +169,16 @@ impl<'b, 'a> StageLowering<'b, 'a> {
                 continue;
             }
             let mut message = format!("Usage of undefined variable '${name}'");
-            if let Some(meant) = suggest(name, self.state.variables.names()) {
+            let near = suggest(name, self.state.variables.names());
+            // A base image that is not known may set it: only what is sure to be a slip counts.
+            let sure = near.is_some_and(|near| is_slip(name, near)) || self.plan.has_arg(name);
+            if !self.state.knows_base && !sure {
+                continue;
+            }
+            if let Some(meant) = near {
                 message.push_str(&format!(" (did you mean ${meant}?)"));
             }
-            let warning = Diagnostic::warning("UndefinedVar", self.place(span), message);
-            self.plan.warnings.push(warning);
+            self.plan.warnings.push(UNDEFINED_VAR.warning(self.place(span), message));
         }
     }
 
@@ -292,6 +302,16 @@ impl Inputs {
                 self.list.len() - 1
             }
         }
+    }
+}
+
+/// Whether a name is another one misspelt, and not one more of its kind: `PAHT` is `PATH`, but
+/// `GOPATH` is not.
+fn is_slip(name: &str, near: &str) -> bool {
+    match name.len().abs_diff(near.len()) {
+        0 => name.len() >= 4,
+        1 => name.len() >= 6,
+        _ => false,
     }
 }
 

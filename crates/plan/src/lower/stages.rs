@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 
 use rbuild_parser::ast::{Dockerfile, Instruction, InstructionKind, Stage, Text};
+use rbuild_parser::lint::rules::UNDEFINED_ARG_IN_FROM;
 use rbuild_parser::{parse_trigger, suggest};
 use rbuild_types::{Diagnostic, Platform, Span};
 
 use super::environment::Globals;
+use super::lint;
 use crate::named_context::NamedContext;
 use crate::options::Options;
 
@@ -73,6 +75,7 @@ impl StageTable {
             let escape = dockerfile.directives.escape;
             let base = base(stage, escape, globals, &table.by_name, warnings);
             let platform = platform(stage, escape, options, globals, warnings);
+            warnings.extend(lint::platform(stage, escape, globals));
             let (base, platform) = match (base, platform) {
                 (Ok(base), Ok(platform)) => (base, platform),
                 (base, platform) => {
@@ -311,16 +314,20 @@ fn platform(
     warnings: &mut Vec<Diagnostic>,
 ) -> Result<Option<Platform>, Diagnostic> {
     let Some(text) = &stage.platform else { return Ok(None) };
-    let name = expand(text, escape, globals, warnings)?;
+    let expanded = globals.expand(text, escape)?;
+    warn_undeclared(&expanded.unset, text.span, globals, warnings);
+    let name = expanded.text;
+    let near = expanded.unset.iter().find_map(|name| suggest(name, globals.variables.names()));
+    let meant = near.map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
     if name.is_empty() {
         let message = format!("empty platform value from expression {}", text.value);
-        return Err(Diagnostic::error("platform", text.span, message));
+        return Err(Diagnostic::error("platform", text.span, message + &meant));
     }
     if name == "local" {
         return Ok(Some(options.build_platform.clone()));
     }
     name.parse().map(Some).map_err(|error| {
-        let message = format!("failed to parse platform {name}: {error}");
+        let message = format!("failed to parse platform {name}: {error}{meant}");
         Diagnostic::error("platform", text.span, message)
     })
 }
@@ -332,18 +339,25 @@ fn expand(
     warnings: &mut Vec<Diagnostic>,
 ) -> Result<String, Diagnostic> {
     let expanded = globals.expand(text, escape)?;
-    for name in &expanded.unset {
-        if !globals.unset.contains(name) {
-            warnings.push(undeclared(name, text.span, globals));
-        }
-    }
+    warn_undeclared(&expanded.unset, text.span, globals, warnings);
     Ok(expanded.text)
+}
+
+fn warn_undeclared(
+    unset: &[String],
+    span: Span,
+    globals: &Globals,
+    warnings: &mut Vec<Diagnostic>,
+) {
+    let undeclared = unset.iter().filter(|name| !globals.unset.contains(name));
+    warnings.extend(undeclared.map(|name| self::undeclared(name, span, globals)));
 }
 
 fn undeclared(name: &str, span: Span, globals: &Globals) -> Diagnostic {
     let mut message = format!("FROM argument '{name}' is not declared");
-    if let Some(meant) = suggest(name, globals.variables.names()) {
+    let declared = globals.unset.iter().map(String::as_str);
+    if let Some(meant) = suggest(name, globals.variables.names().chain(declared)) {
         message.push_str(&format!(" (did you mean {meant}?)"));
     }
-    Diagnostic::warning("UndefinedArgInFrom", span, message)
+    UNDEFINED_ARG_IN_FROM.warning(span, message)
 }

@@ -1,6 +1,7 @@
 //! `WORKDIR`.
 
 use rbuild_parser::ast::{Instruction, Text};
+use rbuild_parser::lint::rules::WORKDIR_RELATIVE_PATH;
 use rbuild_types::Diagnostic;
 
 use super::path;
@@ -23,7 +24,7 @@ impl StageLowering<'_, '_> {
                 "Relative workdir {wanted:?} can have unexpected results if the base image changes"
             );
             let span = self.place(text.span);
-            self.plan.warnings.push(Diagnostic::warning("WorkdirRelativePath", span, message));
+            self.plan.warnings.push(WORKDIR_RELATIVE_PATH.warning(span, message));
         }
         self.state.workdir_set = true;
         // What expands to nothing stays where it is.

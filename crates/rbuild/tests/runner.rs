@@ -12,6 +12,7 @@ mod build_cold;
 mod build_concurrent;
 mod build_export;
 mod build_failure;
+mod build_git;
 mod build_http;
 mod build_images;
 mod build_mounts;
@@ -39,12 +40,13 @@ macro_rules! tests {
 }
 use tests;
 
-const MODULES: [(&str, &[Test]); 11] = [
+const MODULES: [(&str, &[Test]); 12] = [
     ("build_cache", build_cache::TESTS),
     ("build_cold", build_cold::TESTS),
     ("build_concurrent", build_concurrent::TESTS),
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
+    ("build_git", build_git::TESTS),
     ("build_http", build_http::TESTS),
     ("build_images", build_images::TESTS),
     ("build_mounts", build_mounts::TESTS),

@@ -14,6 +14,7 @@ mod build_concurrent;
 mod build_context;
 mod build_export;
 mod build_failure;
+mod build_git;
 mod build_http;
 mod build_images;
 mod build_mounts;
@@ -54,6 +55,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_context", build_context::TESTS),
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
+    ("build_git", build_git::TESTS),
     ("build_http", build_http::TESTS),
     ("build_images", build_images::TESTS),
     ("build_mounts", build_mounts::TESTS),

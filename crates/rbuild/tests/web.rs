@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 pub struct Asked {
     pub method: String,
     /// With the query.
-    #[allow(dead_code, reason = "for handlers to come")]
     pub path: String,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,

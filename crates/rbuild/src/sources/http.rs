@@ -160,11 +160,16 @@ fn shown(http: &Http) -> String {
     rbuild_plan::without_passwords(&http.url)
 }
 
-/// Host name of a URL, without user and port.
-fn host(url: &str) -> &str {
+/// Host and port of a URL, without user.
+pub(super) fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default()
+}
+
+/// Host name of a URL, without user and port.
+fn host(url: &str) -> &str {
+    let host = authority(url);
     match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
         None => host.split(':').next().unwrap_or_default(),

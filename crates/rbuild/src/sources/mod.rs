@@ -2,6 +2,7 @@
 
 pub(crate) mod context;
 pub(crate) mod dockerfile;
+mod git;
 mod http;
 pub(crate) mod ignore_file;
 pub(crate) mod image;

@@ -7,12 +7,14 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use base64::Engine as _;
 use rbuild_cache::{CacheError, SnapshotId, Store};
 use rbuild_plan::op::Source;
 use rbuild_registry::{Registry, RegistryError};
 use rbuild_solver::{Remotes, Secrets, StepError};
 use rbuild_types::{Ctx, Digest};
 
+use super::git::Resolved;
 use crate::{BuildError, Engine};
 
 /// Looks remote sources up for one build.
@@ -21,11 +23,13 @@ pub(crate) struct RemoteSources<'a> {
     pub(super) secrets: &'a Secrets,
     /// Trees that identifying a source has found or made.
     trees: Mutex<HashMap<Source, SnapshotId>>,
+    /// What references of git repositories stand for in this build.
+    references: Mutex<HashMap<Source, Resolved>>,
 }
 
 impl<'a> RemoteSources<'a> {
     pub(crate) fn new(engine: &'a Engine, secrets: &'a Secrets) -> Self {
-        Self { engine, secrets, trees: Mutex::default() }
+        Self { engine, secrets, trees: Mutex::default(), references: Mutex::default() }
     }
 
     pub(super) fn store(&self) -> &'a Store {
@@ -44,6 +48,15 @@ impl<'a> RemoteSources<'a> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned()
     }
 
+    pub(super) fn remember_reference(&self, source: &Source, resolved: Resolved) {
+        let mut references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
+        references.insert(source.clone(), resolved);
+    }
+
+    pub(super) fn known_reference(&self, source: &Source) -> Option<Resolved> {
+        self.references.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned()
+    }
+
     /// A secret as one line of text.
     pub(super) fn secret(&self, name: &str) -> Option<String> {
         let value = String::from_utf8_lossy(self.secrets.get(name)?).into_owned();
@@ -55,7 +68,8 @@ impl Remotes for RemoteSources<'_> {
     fn identify(&self, source: &Source, ctx: Ctx<'_>) -> Result<serde_json::Value, StepError> {
         match source {
             Source::Http(http) => Ok(self.identify_http(source, http, ctx)?),
-            Source::Git(_) | Source::Image { .. } => Err(misplaced()),
+            Source::Git(git) => Ok(self.identify_git(source, git, ctx)?),
+            Source::Image { .. } => Err(misplaced()),
         }
     }
 
@@ -65,13 +79,19 @@ impl Remotes for RemoteSources<'_> {
         }
         match source {
             Source::Http(http) => Ok(self.fetch_http(http, ctx)?),
-            Source::Git(_) | Source::Image { .. } => Err(misplaced()),
+            Source::Git(git) => Ok(self.fetch_git(source, git, ctx)?),
+            Source::Image { .. } => Err(misplaced()),
         }
     }
 }
 
+/// As the header of a password wants it (RFC 4648, 4).
+pub(super) fn base64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
 fn misplaced() -> StepError {
-    StepError::Missing("ADD of a git repository is not supported yet".to_owned())
+    StepError::Missing("an image is no source that is fetched".to_owned())
 }
 
 /// Why a remote source could not be had.

@@ -1,0 +1,284 @@
+//! Git repositories: one commit, without its history and without any helper program.
+//!
+//! A reference is resolved in every build, which takes two small requests; a commit that is named
+//! by its hash takes none. The commit is the key, together with what is taken of it, so that a
+//! commit that was fetched once is not fetched again.
+
+mod checkout;
+mod database;
+mod error;
+mod git_dir;
+mod object;
+mod pack;
+mod packet;
+mod remote;
+mod submodule;
+
+use rbuild_cache::{DiskUsage, Scratch, SnapshotId, SnapshotMeta, StepRecord};
+use rbuild_plan::git_ref::CheckoutTime;
+use rbuild_plan::op::{Git, Source};
+use rbuild_rooted::Root;
+use rbuild_types::{Ctx, Digest, Hasher};
+use serde_json::{Value, json};
+
+use self::database::Database;
+use self::error::GitError;
+use self::object::{Kind, ObjectId};
+use self::remote::{Reference, Remote};
+use super::remote::RemoteSources;
+
+/// Submodules inside one another.
+const MAX_NESTING: usize = 16;
+
+/// What a reference is now.
+#[derive(Debug, Clone)]
+pub(super) struct Resolved {
+    /// `refs/…`; empty for a commit that was named by its hash.
+    name: String,
+    /// The commit, or an annotated tag.
+    id: ObjectId,
+    /// The commit behind the tag.
+    peeled: Option<ObjectId>,
+}
+
+/// One repository on its way into a tree.
+struct Job<'a> {
+    sources: &'a RemoteSources<'a>,
+    scratch: &'a Scratch,
+    ctx: Ctx<'a>,
+}
+
+impl RemoteSources<'_> {
+    pub(super) fn identify_git(
+        &self,
+        source: &Source,
+        git: &Git,
+        ctx: Ctx<'_>,
+    ) -> Result<Value, GitError> {
+        let resolved = self.resolve(git, ctx)?;
+        let identity = identity(git, &resolved);
+        self.remember_reference(source, resolved);
+        if let Some(tree) = self.store().snapshots().by_chain_id(&tree_id(&identity))? {
+            self.remember(source, tree);
+        }
+        Ok(identity)
+    }
+
+    pub(super) fn fetch_git(
+        &self,
+        source: &Source,
+        git: &Git,
+        ctx: Ctx<'_>,
+    ) -> Result<SnapshotId, GitError> {
+        let resolved = match self.known_reference(source) {
+            Some(resolved) => resolved,
+            None => self.resolve(git, ctx)?,
+        };
+        let identity = identity(git, &resolved);
+        let tree_id = tree_id(&identity);
+        // Two builds that need the same commit fetch it once.
+        let _lock = self.store().step_lock(&tree_id, ctx.cancel)?;
+        if let Some(tree) = self.store().snapshots().by_chain_id(&tree_id)? {
+            return Ok(tree);
+        }
+        let new = self.store().snapshots().allocate("git")?;
+        let path = new.path().join("fs");
+        // The umask is not asked.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs_err::create_dir(&path).and_then(|()| fs_err::set_permissions(&path, mode))?;
+        let scratch = self.store().scratch("git")?;
+        let job = Job { sources: self, scratch: &scratch, ctx };
+        job.check_out(git, &resolved, &Root::open(&path)?)?;
+        let mut usage = DiskUsage::new();
+        usage.add(&path)?;
+        let meta = SnapshotMeta {
+            chain_id: Some(tree_id),
+            bytes: usage.bytes(),
+            ..SnapshotMeta::default()
+        };
+        let tree = self.store().snapshots().publish(new, meta)?;
+        let name = format!("{}#{}", rbuild_plan::without_passwords(&git.remote), resolved.commit());
+        let mut record = StepRecord::new(tree_id, "git", &name, identity);
+        record.snapshot = Some(tree.clone());
+        self.store().records().put(&record)?;
+        Ok(tree)
+    }
+
+    /// Finds the commit, asking the server only when its hash was not given.
+    fn resolve(&self, git: &Git, ctx: Ctx<'_>) -> Result<Resolved, GitError> {
+        let pinned = match &git.checksum {
+            Some(checksum) if git.fetch_by_commit => ObjectId::from_hex(checksum.as_bytes()),
+            _ => ObjectId::from_hex(git.reference.as_bytes()),
+        };
+        if let Some(id) = pinned {
+            return Ok(Resolved { name: String::new(), id, peeled: None });
+        }
+        if git.reference.len() == 64 && hex::decode(&git.reference).is_ok() {
+            return Err(GitError::Unsupported("a repository with SHA-256 names".to_owned()));
+        }
+        let remote = self.greet(&git.remote, ctx)?;
+        let candidates = candidates(&git.reference);
+        let references = remote.references(&candidates)?;
+        let found = candidates
+            .iter()
+            .find_map(|name| references.iter().find(|reference| reference.name == *name));
+        let Some(Reference { name, id, peeled }) = found.cloned() else {
+            let reference = match git.reference.as_str() {
+                "" => "HEAD".to_owned(),
+                other => format!("{other:?}"),
+            };
+            return Err(GitError::Reference { remote: remote.name, reference });
+        };
+        let resolved = Resolved { name, id, peeled };
+        if let Some(expected) = &git.checksum {
+            let expected = expected.to_lowercase();
+            let mut hashes = vec![resolved.id.hex()];
+            hashes.extend(resolved.peeled.map(|id| id.hex()));
+            if !hashes.iter().any(|hash| hash.starts_with(&expected)) {
+                return Err(GitError::Checksum { expected, found: hashes.join(" or ") });
+            }
+        }
+        Ok(resolved)
+    }
+
+    fn greet<'s>(&'s self, url: &str, ctx: Ctx<'s>) -> Result<Remote<'s>, GitError> {
+        Remote::greet(self.network()?, url, self.git_authorization(url), ctx)
+    }
+
+    /// The first of BuildKit's secrets for a host that is there.
+    fn git_authorization(&self, url: &str) -> Option<String> {
+        let host = super::http::authority(url);
+        let token = |name: &str| {
+            let pair = format!("x-access-token:{}", self.secret(name)?);
+            Some(format!("basic {}", super::remote::base64(pair.as_bytes())))
+        };
+        self.secret(&format!("GIT_AUTH_HEADER.{host}"))
+            .or_else(|| token(&format!("GIT_AUTH_TOKEN.{host}")))
+            .or_else(|| self.secret("GIT_AUTH_HEADER"))
+            .or_else(|| token("GIT_AUTH_TOKEN"))
+    }
+}
+
+impl Resolved {
+    fn commit(&self) -> ObjectId {
+        self.peeled.unwrap_or(self.id)
+    }
+}
+
+impl Job<'_> {
+    fn check_out(&self, git: &Git, resolved: &Resolved, root: &Root) -> Result<(), GitError> {
+        let remote = self.sources.greet(&git.remote, self.ctx)?;
+        let keeps = git.keep_git_dir && git.subdir.is_empty();
+        let wanted = if keeps { resolved.id } else { resolved.commit() };
+        let place = Place { url: &git.remote, name: &resolved.name, keeps };
+        self.write(git, &remote, &wanted, &place, root, 0)
+    }
+
+    /// Writes one commit, and the submodules in it.
+    fn write(
+        &self,
+        git: &Git,
+        remote: &Remote<'_>,
+        wanted: &ObjectId,
+        place: &Place<'_>,
+        root: &Root,
+        depth: usize,
+    ) -> Result<(), GitError> {
+        let database = Database::new(remote, self.scratch, self.ctx);
+        database.fetch(wanted)?;
+        let (id, commit) = database.commit(wanted)?;
+        let subdir = if depth == 0 { git.subdir.as_str() } else { "" };
+        let tree = checkout::find_tree(&database, &commit.tree, subdir)?;
+        let written = checkout::write_tree(&database, &tree, root, self.ctx)?;
+        if place.keeps {
+            let reference = Some((place.name, *wanted)).filter(|(name, _)| !name.is_empty());
+            let shown = rbuild_plan::without_passwords(place.url);
+            let head = git_dir::Head { remote: &shown, reference, id, commit: &commit };
+            git_dir::write(&database, &head, &written, root, self.ctx)?;
+        }
+        if git.submodules && written.submodules().next().is_some() {
+            let modules = self.submodules(&database, &commit.tree)?;
+            for (path, id) in written.submodules() {
+                let path = String::from_utf8_lossy(path).into_owned();
+                let whole =
+                    if subdir.is_empty() { path.clone() } else { format!("{subdir}/{path}") };
+                // As git: what the file does not name stays an empty directory.
+                let Some(module) = modules.iter().find(|one| one.path == whole) else { continue };
+                let wrong = |problem| GitError::Submodule { path: whole.clone(), problem };
+                if depth == MAX_NESTING {
+                    return Err(wrong("too many submodules inside one another".to_owned()));
+                }
+                let url = submodule::resolve(place.url, module)?;
+                // Credentials were given for the repository that the Dockerfile names.
+                let same = super::http::authority(&url) == super::http::authority(&git.remote)
+                    && url.split(':').next() == git.remote.split(':').next();
+                let authorization =
+                    if same { self.sources.git_authorization(&git.remote) } else { None };
+                let network = self.sources.network()?;
+                let remote = Remote::greet(network, &url, authorization, self.ctx)
+                    .map_err(|error| wrong(error.to_string()))?;
+                let place = Place { url: &url, name: "", keeps: place.keeps };
+                let inner = root.open_real_dir(std::path::Path::new("/").join(&path))?;
+                self.write(git, &remote, id, &place, &inner, depth + 1)?;
+            }
+        }
+        match git.mtime {
+            CheckoutTime::Commit => written.set_times(root, commit.time),
+            CheckoutTime::Checkout => Ok(()),
+        }
+    }
+
+    fn submodules(
+        &self,
+        database: &Database<'_>,
+        tree: &ObjectId,
+    ) -> Result<Vec<submodule::Submodule>, GitError> {
+        let entries = checkout::entries(database, tree)?;
+        let Some(file) = entries.iter().find(|entry| entry.name == b".gitmodules") else {
+            return Ok(Vec::new());
+        };
+        let text = database.read_as(Kind::Blob, &file.id)?;
+        Ok(submodule::parse(&String::from_utf8_lossy(&text)))
+    }
+}
+
+/// Where a repository is, and what becomes of it.
+struct Place<'a> {
+    url: &'a str,
+    name: &'a str,
+    keeps: bool,
+}
+
+/// The names that a reference may have in full, as git prefers them.
+fn candidates(reference: &str) -> Vec<String> {
+    if reference.is_empty() {
+        return vec!["HEAD".to_owned()];
+    }
+    let full =
+        |prefix: &str| format!("{prefix}{}", reference.strip_prefix(prefix).unwrap_or(reference));
+    vec![full("refs/"), full("refs/heads/"), full("refs/tags/")]
+}
+
+/// What decides over the tree: the commit, and what is taken of it.
+fn identity(git: &Git, resolved: &Resolved) -> Value {
+    let keeps = git.keep_git_dir && git.subdir.is_empty();
+    let mut identity = json!({
+        "source": "git",
+        "commit": resolved.commit().hex(),
+        "subdir": git.subdir,
+        "submodules": git.submodules,
+        "mtime": git.mtime,
+    });
+    if keeps && let Value::Object(fields) = &mut identity {
+        // These are written into `.git`.
+        let remote = rbuild_plan::without_passwords(&git.remote);
+        fields.insert("git_dir".to_owned(), json!([remote, resolved.name, resolved.id.hex()]));
+    }
+    identity
+}
+
+fn tree_id(identity: &Value) -> Digest {
+    let mut hasher = Hasher::new();
+    hasher.field("rbuild git tree 1").field(identity.to_string());
+    hasher.finish()
+}

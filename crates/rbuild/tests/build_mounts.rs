@@ -18,6 +18,7 @@ tests![
     a_bind_may_not_be_written,
     what_is_written_to_a_bind_is_thrown_away,
     a_bind_of_one_file_is_that_file,
+    the_source_of_a_mount_is_no_pattern,
     a_bind_of_nothing_says_so,
     a_bind_leads_nowhere_else,
     a_cache_is_kept_from_build_to_build,
@@ -140,6 +141,22 @@ fn a_bind_of_one_file_is_that_file() {
                     test \"$(cat /etc/app.conf)\" = app && cp /etc/new.conf /copied\n\
                 RUN test \"$(cat /etc/app.conf)\" = old && test ! -e /etc/new.conf && test -e /copied\n";
     place.build(&engine, text);
+}
+
+fn the_source_of_a_mount_is_no_pattern() {
+    let place = Place::new();
+    let engine = place.engine();
+    place.write("a[b]*/file", "right\n");
+    place.write("abc/file", "wrong\n");
+    place.write("ab/file", "wrong\n");
+    place.build(
+        &engine,
+        "FROM base AS seed\nRUN mkdir '/a[b]*' /ab /abc && echo right > '/a[b]*/file'\n\
+         FROM base\n\
+         RUN --mount=target=/in,source=a[b]* test $(cat /in/file) = right\n\
+         RUN --mount=target=/in,from=seed,source=/a[b]* test $(cat /in/file) = right\n\
+         RUN --mount=type=cache,target=/in,from=seed,source=/a[b]* test $(cat /in/file) = right\n",
+    );
 }
 
 fn a_bind_of_nothing_says_so() {

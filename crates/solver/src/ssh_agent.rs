@@ -110,7 +110,11 @@ fn accept(listener: &UnixListener, agent: &Path, stop: &CancelToken) {
         if wait(listener.as_fd(), PollFlags::IN, stop).is_err() {
             break;
         }
-        let Ok((client, _)) = listener.accept() else { continue };
+        let Ok((client, _)) = listener.accept() else {
+            // Perhaps there are no descriptors left: the next try may find some.
+            std::thread::sleep(TICK);
+            continue;
+        };
         let (agent, stop) = (agent.to_owned(), stop.clone());
         let serve = move || {
             // What goes wrong shows as a connection that is closed, as with every agent.

@@ -21,6 +21,8 @@ use crate::{Resources, StartFailure, sys};
 const PARENT: &str = "rbuild";
 /// Front of a group's name.
 const PREFIX: &str = "rbuild-";
+/// How deep groups in a group are looked for.
+const MAX_DEPTH: u32 = 32;
 /// How often removing is tried: a group is busy for a moment after its last process.
 const ATTEMPTS: u32 = 100;
 
@@ -176,7 +178,7 @@ impl Group {
     pub(crate) fn remove(self) {
         for directory in &self.directories {
             for _ in 0..ATTEMPTS {
-                match rustix::fs::rmdir(directory) {
+                match remove_groups(directory, MAX_DEPTH) {
                     Err(rustix::io::Errno::BUSY) => {
                         std::thread::sleep(Duration::from_millis(10));
                     }
@@ -189,6 +191,20 @@ impl Group {
             let _ = rustix::fs::rmdir(parent);
         }
     }
+}
+
+/// Removes a group and those that a privileged process made in it.
+fn remove_groups(directory: &Path, depth: u32) -> rustix::io::Result<()> {
+    let removed = rustix::fs::rmdir(directory);
+    if removed != Err(rustix::io::Errno::BUSY) || depth == 0 {
+        return removed;
+    }
+    for entry in fs_err::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_groups(&entry.path(), depth - 1)?;
+        }
+    }
+    rustix::fs::rmdir(directory)
 }
 
 /// Control files are written in one call and never made.

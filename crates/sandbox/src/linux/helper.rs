@@ -53,13 +53,13 @@ fn helper() -> io::Result<()> {
     drop(descriptors);
     // The engine may be gone. The child must be waited for all the same, or its group would stay.
     let _ = send(control.as_fd(), &Report::Started { pid });
-    let mut exit = wait(control.as_fd(), &pidfd)?;
-    if let Some(group) = group {
-        if exit != Exit::Code(0) && group.ran_out_of_memory() {
-            exit = Exit::OutOfMemory(exit.code());
-        }
-        group.remove();
-    }
+    let waited = wait(control.as_fd(), &pidfd);
+    let out_of_memory = group.as_ref().is_some_and(Group::ran_out_of_memory);
+    group.into_iter().for_each(Group::remove);
+    let exit = match waited? {
+        exit if out_of_memory && exit != Exit::Code(0) => Exit::OutOfMemory(exit.code()),
+        exit => exit,
+    };
     send(control.as_fd(), &Report::Exited(exit))
 }
 

@@ -252,7 +252,7 @@ fn copy_of_context(
 fn visible(context: &ContextName, path: &str) -> Copy {
     Copy {
         has_root: false,
-        sources: vec![CopySource::Context { context: context.clone(), path: path.to_owned() }],
+        sources: vec![CopySource::Context { context: context.clone(), path: literal(path) }],
         destination: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
         into_directory: false,
         chown: None,
@@ -263,6 +263,18 @@ fn visible(context: &ContextName, path: &str) -> Copy {
         parents: false,
         created: None,
     }
+}
+
+/// A path as a source of a copy that names nothing else: the source of a mount is no pattern.
+fn literal(path: &str) -> String {
+    let mut escaped = String::with_capacity(path.len());
+    for letter in path.chars() {
+        if "*?[\\".contains(letter) {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
 }
 
 /// The directory of a cache mount; made with its first use.
@@ -358,7 +370,7 @@ fn new_cache_directory(
 /// has nothing there gives an empty directory, as without a seed.
 fn seed(job: &Job<'_>, input: usize, path: &str, into: &Root) -> Result<(), StepError> {
     let op = Copy {
-        sources: vec![CopySource::Input { input, path: path.to_owned() }],
+        sources: vec![CopySource::Input { input, path: literal(path) }],
         ..visible(&None, path)
     };
     let trees = Trees::mount(job.world, &op, &job.inputs)?;

@@ -47,7 +47,8 @@ impl Engine {
         let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
         let plan = plan(&text, &dockerfile, request, &named, &images, &mut lint, ctx)?;
         let directories = &named.directories;
-        let contexts = context::open(&self.store, request, main.as_ref(), directories, &text, ctx)?;
+        let contexts =
+            context::open(Some(&self.store), request, main.as_ref(), directories, &text, ctx)?;
         if let Some(context) = &contexts.main {
             report(&mut lint, ignored_copies(&text.text, &plan.graph, &context.ignore), ctx);
         }

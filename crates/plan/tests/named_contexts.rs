@@ -1,5 +1,7 @@
 //! `--build-context`: what names stand for in the plan.
 
+#![allow(clippy::unwrap_used, reason = "a test, also in its helpers")]
+
 mod support;
 
 use rbuild_plan::mount::{MountKind, MountRoot};

@@ -42,6 +42,7 @@ impl Engine {
         let mut named = named::settle(request)?;
         let main = context::open_main(&self.store, request, ctx)?;
         let text = read_dockerfile(request, main.as_ref())?;
+        ctx.report(Event::Dockerfile { name: text.name.clone(), text: text.text.clone() });
         let (dockerfile, mut lint) = parse(&text, request, ctx)?;
         let layouts = std::mem::take(&mut named.layouts);
         let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);

@@ -57,7 +57,10 @@ impl ContextArgs {
     /// The arguments as the engine wants them.
     pub fn request(&self, environment: &Environment) -> Result<BuildRequest, Failure> {
         let mut request = BuildRequest::new(&self.path);
-        request.context = ContextInput::of(&self.path.to_string_lossy());
+        let context = ContextInput::of(&self.path.to_string_lossy());
+        if !matches!(context, ContextInput::Directory(_)) {
+            request.context = context;
+        }
         if let Some(file) = &self.file {
             request.dockerfile = DockerfileInput::Path(file.clone());
         }

@@ -91,10 +91,13 @@ fn a_tar_on_standard_input_is_a_context() {
     program.file("a.txt", "hello");
     program.run("-o type=tar,dest=made.tar .").good();
     // What was made is a tar; with a Dockerfile of its own it is a context.
+    let warned = "FROM scratch\nCOPY $NOT_SET a.txt /\n";
+    program.file("Dockerfile", warned);
     program.file("inner", "FROM scratch\nCOPY Dockerfile a.txt /\n");
     program.run("-f inner -o type=tar,dest=context.tar .").good();
     let tar = fs_err::read(program.context().join("context.tar")).unwrap();
     let outcome = program.run_stdin("-o type=local,dest=out -", &String::from_utf8(tar).unwrap());
-    outcome.good();
+    let stderr = outcome.good().stderr;
+    assert!(stderr.contains("2 | COPY $NOT_SET a.txt /"), "{stderr}");
     assert_eq!(fs_err::read_to_string(program.context().join("out/a.txt")).unwrap(), "hello");
 }

@@ -3,14 +3,12 @@
 use rbuild_parser::ast::Dockerfile;
 use rbuild_plan::mount::{MountKind, MountRoot, MountSource};
 use rbuild_plan::op::{Copy, CopySource, Op};
-use rbuild_plan::{ImageConfigs, Options, Plan, ResolvedImage, Vertex, lower};
+use rbuild_plan::{ImageConfigs, ImageError, Options, Plan, ResolvedImage, Vertex, lower};
 use rbuild_solver::Context;
 use rbuild_solver::copy::{
     CopyError, Decisions, Input, InputKind, decisions, preview, shown_by_mount,
 };
-use rbuild_types::{
-    CancelToken, Ctx, Diagnostic, ImageConfig, Platform, Progress, Reference, Span,
-};
+use rbuild_types::{CancelToken, Ctx, Diagnostic, Platform, Progress, Reference, Span};
 use serde::Serialize;
 
 use crate::sources::context::{self, Contexts};
@@ -212,21 +210,11 @@ fn stopped(error: CopyError) -> BuildError {
     }
 }
 
-/// Knows of no image more than its name.
+/// Asks for no image.
 struct NoConfigs;
 
 impl ImageConfigs for NoConfigs {
-    fn config(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-    ) -> Result<ResolvedImage, rbuild_plan::ImageError> {
-        let config = ImageConfig {
-            os: platform.os.clone(),
-            architecture: platform.architecture.clone(),
-            variant: platform.variant.clone(),
-            ..ImageConfig::default()
-        };
-        Ok(ResolvedImage { reference: reference.clone(), platform: platform.clone(), config })
+    fn config(&self, _: &Reference, _: &Platform) -> Result<ResolvedImage, ImageError> {
+        Err(ImageError::NotAsked)
     }
 }

@@ -1,7 +1,6 @@
 //! Everything that is said about the outcome: errors with their places in the Dockerfile,
 //! warnings, and the line after a good build. Errors are printed here and nowhere else, once.
 
-use std::path::Path;
 use std::time::Duration;
 
 use annotate_snippets::renderer::DecorStyle;
@@ -294,26 +293,6 @@ fn first_word(text: &str, range: std::ops::Range<usize>) -> std::ops::Range<usiz
     let words = &text[range.clone()];
     let length = words.find(char::is_whitespace).filter(|at| *at > 0).unwrap_or(words.len());
     range.start..range.start + length
-}
-
-/// The text of the Dockerfile, for the places of warnings, and its name in messages. The engine
-/// hands the text out with errors only.
-pub fn dockerfile(request: &rbuild::BuildRequest) -> (String, Option<String>) {
-    use rbuild::{ContextInput, DockerfileInput};
-    let read = |path: &Path| fs_err::read_to_string(path).ok();
-    match (&request.dockerfile, &request.context) {
-        (DockerfileInput::Text { name, text }, _) => (name.clone(), Some(text.clone())),
-        (DockerfileInput::Path(path), _) => (path.display().to_string(), read(path)),
-        (_, ContextInput::Directory(directory)) => {
-            for name in ["Dockerfile", "dockerfile", "Containerfile"] {
-                if let Some(text) = read(&directory.join(name)) {
-                    return (name.to_owned(), Some(text));
-                }
-            }
-            ("Dockerfile".to_owned(), None)
-        }
-        _ => ("Dockerfile".to_owned(), None),
-    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub struct Options {
     pub shm_size: Option<u64>,
     /// `--allow`: what steps may have besides.
     pub allow: BTreeSet<Entitlement>,
-    /// `--build-context`.
+    /// `--build-context`. The engine fills it in from its request.
     pub contexts: NamedContexts,
 }
 

@@ -42,12 +42,14 @@ impl Engine {
         let mut named = named::settle(request)?;
         let main = context::open_main(&self.store, request, ctx)?;
         let text = read_dockerfile(request, main.as_ref())?;
+        ctx.report(Event::Dockerfile { name: text.name.clone(), text: text.text.clone() });
         let (dockerfile, mut lint) = parse(&text, request, ctx)?;
         let layouts = std::mem::take(&mut named.layouts);
         let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
         let plan = plan(&text, &dockerfile, request, &named, &images, &mut lint, ctx)?;
         let directories = &named.directories;
-        let contexts = context::open(&self.store, request, main.as_ref(), directories, &text, ctx)?;
+        let contexts =
+            context::open(Some(&self.store), request, main.as_ref(), directories, &text, ctx)?;
         if let Some(context) = &contexts.main {
             report(&mut lint, ignored_copies(&text.text, &plan.graph, &context.ignore), ctx);
         }

@@ -48,6 +48,7 @@ mod export;
 mod images;
 mod lint;
 mod outline;
+mod preview;
 mod prune;
 mod request;
 mod sources;
@@ -61,6 +62,7 @@ pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
 pub use images::{HistoryLine, ImageDetails, RemovedImage};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
+pub use preview::{Preview, Taken, TakenFile, preview_contexts};
 pub use request::{
     BuildRequest, Built, BuiltImage, Destination, DockerfileInput, Output, Pull, StepSummary,
 };
@@ -71,6 +73,7 @@ pub use rbuild_plan::op::Network;
 pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, ram_in_bytes};
 pub use rbuild_registry::{Mirror, Proxies, RegistryOptions};
 pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};
+pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{Secrets, SshAgents, StepError, StepFailure};
 pub use rbuild_types::{
     CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event, History, ImageConfig,

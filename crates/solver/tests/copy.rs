@@ -16,7 +16,7 @@ use rbuild_plan::op::{Copy, CopySource, Unpack};
 use rbuild_rooted::{FileKind, Root, Time};
 use rbuild_solver::copy::{
     Applied, ArchiveOptions, Archives, CopyError, DigestCache, FileStamp, OwnerRule, Ownership,
-    Selection, SourceTree, Target, apply, list, select,
+    Selection, SourceTree, Target, apply, decisions, list, preview, select,
 };
 use rbuild_types::{CancelToken, Digest};
 use tempfile::TempDir;
@@ -540,6 +540,68 @@ fn exclude_is_relative_to_what_is_copied_and_leaves_the_key() {
     assert!(world.select(&exclude(&["*"], with_parents(&["a.md", "p/"]))).unwrap().is_empty());
     let bad = exclude(&["[a"], copy(&["b", "x"]));
     assert!(matches!(world.copy(&bad), Err(CopyError::BadExclude { .. })));
+}
+
+/// What the rules do to each path: `-` or `+`, the path, the rule's line, files, bytes.
+fn decided(files: &[&str], rules: &str) -> (Vec<String>, Vec<usize>) {
+    let world = World::with(files).ignoring(rules);
+    let root = Root::open(world.src("")).unwrap();
+    let found = decisions(&world.tree(&root, None), &CancelToken::default()).unwrap();
+    let lines = found
+        .paths
+        .iter()
+        .map(|one| {
+            let sign = if one.ignored { '-' } else { '+' };
+            let slash = if one.directory { "/" } else { "" };
+            format!("{sign}{}{slash} {} {}", one.path, one.by.line, one.files)
+        })
+        .collect();
+    (lines, found.idle.iter().map(|rule| rule.line).collect())
+}
+
+#[test]
+fn rules_are_told_with_what_they_do() {
+    let files = ["a.o", "m/a/x", "m/b/y", "m/keep", "src/a.o", "src/main.c", "deep/er/z"];
+    let (lines, idle) = decided(&files, "# rules\n\nm\n!m/keep\n*.o\nnothing\n!nor/this\ndeep\n");
+    let expected = ["-a.o 5 1", "-deep/ 8 1", "-m/a/ 3 1", "-m/b/ 3 1", "+m/keep 4 1"];
+    assert_eq!(lines, expected);
+    assert_eq!(idle, [6, 7]);
+    let (lines, idle) = decided(&files, "*\n!src\nsrc/*.o\n");
+    let expected = ["-a.o 1 1", "-deep/ 1 1", "-m/ 1 3", "-src/a.o 3 1", "+src/main.c 2 1"];
+    assert_eq!(lines, expected);
+    assert!(idle.is_empty());
+    assert_eq!(decided(&files, ""), (Vec::new(), Vec::new()));
+    let (lines, _) = decided(&["d/", "d/e/"], "d\n");
+    assert_eq!(lines, ["-d/ 1 0"]);
+}
+
+#[test]
+fn what_is_decided_is_what_is_hidden() {
+    let files = ["a/b/c", "a/b/d", "a/e", "f", "g/h/i/j", "g/h/k", "g/l.o", "m.o"];
+    for rules in ["a\n!a/b/d", "**/*.o\ng/h", "*\n!g", "*\n!**/*.o\ng/l.o", "a/b\n!a/b\na/b/c"] {
+        let world = World::with(&files).ignoring(rules);
+        let root = Root::open(world.src("")).unwrap();
+        let tree = world.tree(&root, None);
+        let cancel = CancelToken::default();
+        let visible = list(&tree, &world.pool, &cancel).unwrap();
+        let visible = visible.iter().filter(|one| one.kind == FileKind::Regular).count();
+        let found = decisions(&tree, &cancel).unwrap();
+        let hidden: u64 = found.paths.iter().filter(|one| one.ignored).map(|one| one.files).sum();
+        assert_eq!(visible + hidden as usize, files.len(), "{rules:?} {found:?}");
+    }
+}
+
+#[test]
+fn a_preview_reads_no_file() {
+    let world = World::with(&["src/a", "src/b/c", ".hidden"]).ignoring("src/a");
+    let root = Root::open(world.src("")).unwrap();
+    let tree_of = |_: &CopySource| Some(world.tree(&root, None));
+    let cancel = CancelToken::default();
+    let found = preview(&copy(&["src", "x/"]), &tree_of, &world.pool, &cancel).unwrap();
+    let paths: Vec<_> = found.iter().map(|input| (input.path.as_str(), input.digest)).collect();
+    assert_eq!(paths, [("/src/b", None), ("/src/b/c", None)]);
+    let error = preview(&copy(&["nope", "x/"]), &tree_of, &world.pool, &cancel);
+    assert!(matches!(error, Err(CopyError::NotFound { .. })));
 }
 
 #[test]

@@ -25,6 +25,13 @@ pub enum Stream {
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Event {
+    /// The Dockerfile was read: what spans point into. The first event of a build.
+    Dockerfile {
+        /// Its name in messages.
+        name: String,
+        /// Its text.
+        text: String,
+    },
     /// A step exists and will be looked up: said once for every step that the target needs.
     StepQueued {
         /// The step.

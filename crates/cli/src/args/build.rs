@@ -1,5 +1,6 @@
 //! `rbuild build`: arguments, and their one translation into a [`BuildRequest`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -158,10 +159,7 @@ impl BuildArgs {
         let mut request = BuildRequest::new(".");
         request.context = context;
         request.dockerfile = dockerfile;
-        for text in &self.build_context {
-            let (name, context) = named_context(text)?;
-            request.contexts.insert(name, context);
-        }
+        request.contexts = named_contexts(&self.build_context)?;
         if request.context == ContextInput::None && self.ignorefile.is_some() {
             let message = "there is no context that --ignorefile could hold for";
             return Err(Failure::usage(message));
@@ -190,18 +188,7 @@ impl BuildArgs {
         if let Some(epoch) = environment.source_date_epoch() {
             options.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
         }
-        for argument in &self.build_arg {
-            let (name, value) = match argument.split_once('=') {
-                Some((name, value)) => (name, Some(value)),
-                None => (argument.as_str(), environment.get(argument)),
-            };
-            if name.is_empty() {
-                return Err(Failure::usage(format!("--build-arg {argument}: no name")));
-            }
-            if let Some(value) = value {
-                options.build_args.insert(name.to_owned(), value.to_owned());
-            }
-        }
+        options.build_args.extend(arguments(&self.build_arg, environment)?);
         request.secrets = secret::read(&self.secret, environment)?;
         request.ssh = ssh::agents(&self.ssh, environment)?;
         request.resources = self.limits.resources()?;
@@ -274,6 +261,34 @@ impl BuildArgs {
             (Sniffed::Bytes(bytes), None) => Ok((ContextInput::None, dockerfile_of(bytes)?)),
         }
     }
+}
+
+/// The values of `--build-arg`.
+pub(super) fn arguments(
+    list: &[String],
+    environment: &Environment,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut arguments = BTreeMap::new();
+    for argument in list {
+        let (name, value) = match argument.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (argument.as_str(), environment.get(argument)),
+        };
+        if name.is_empty() {
+            return Err(Failure::usage(format!("--build-arg {argument}: no name")));
+        }
+        if let Some(value) = value {
+            arguments.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    Ok(arguments)
+}
+
+/// The values of `--build-context`.
+pub(super) fn named_contexts(
+    list: &[String],
+) -> Result<BTreeMap<String, NamedContextInput>, Failure> {
+    list.iter().map(|text| named_context(text)).collect()
 }
 
 fn named_context(text: &str) -> Result<(String, NamedContextInput), Failure> {
@@ -400,6 +415,30 @@ mod tests {
         assert_eq!(no_cache("--no-cache=true ."), NoCache::All);
         assert_eq!(no_cache("--no-cache=false ."), NoCache::Off);
         assert_eq!(no_cache("--no-cache --no-cache=f ."), NoCache::Off);
+    }
+
+    #[test]
+    fn contexts_have_a_name_and_a_value() {
+        let contexts = |line: &str| request(line, &[]).unwrap().contexts;
+        let line = "--build-context a=. --build-context b=docker-image://c:1 .";
+        let expected = [
+            ("a".to_owned(), NamedContextInput::Directory(".".into())),
+            ("b".to_owned(), NamedContextInput::Image("c:1".to_owned())),
+        ];
+        assert_eq!(contexts(line).into_iter().collect::<Vec<_>>(), expected);
+        for (line, text) in [
+            ("--build-context a .", "expected NAME=VALUE"),
+            ("--build-context a=/nowhere/at/all .", "does not exist"),
+            ("--build-context a=ftp://x .", "ftp://"),
+        ] {
+            match request(line, &[]) {
+                Err(Failure::Usage { message, .. }) => assert!(message.contains(text), "{message}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        let git = "https://example.com/x.git#main";
+        let context = request(git, &[]).unwrap().context;
+        assert_eq!(context, ContextInput::Git(git.to_owned()));
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::ffi::{OsStr, OsString};
 
 use crate::failure::Failure;
 
-const COMMANDS: [&str; 12] = [
-    "build", "run", "images", "rmi", "tag", "inspect", "history", "du", "prune", "version", "info",
-    "help",
+const COMMANDS: [&str; 13] = [
+    "build", "context", "run", "images", "rmi", "tag", "inspect", "history", "du", "prune",
+    "version", "info", "help",
 ];
 
 /// Flags of the whole command that take a value as the next word.
@@ -53,18 +53,8 @@ const LONG_FORMS: [(&str, &str, &str); 16] = [
 
 /// Words of Docker that need a second one. A directory of that name can still be built as
 /// `./image`.
-const GROUPS: [&str; 10] = [
-    "builder",
-    "buildx",
-    "container",
-    "context",
-    "image",
-    "manifest",
-    "network",
-    "system",
-    "trust",
-    "volume",
-];
+const GROUPS: [&str; 9] =
+    ["builder", "buildx", "container", "image", "manifest", "network", "system", "trust", "volume"];
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./ps`.
@@ -222,7 +212,6 @@ mod tests {
             "volume ls",
             "network create",
             "container ls",
-            "context use",
         ] {
             let expected = format!("`rbuild {line}` is not supported yet");
             assert_eq!(settled(&format!("rbuild {line} x")), expected);

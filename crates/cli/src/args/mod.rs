@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod call;
+pub mod context;
 pub mod filter;
 pub mod first_word;
 pub mod flag_tables;
@@ -54,6 +55,8 @@ pub struct Args {
 pub enum Command {
     /// Build an image from a Dockerfile
     Build(Box<build::BuildArgs>),
+    /// Show what instructions take from the build context
+    Context(context::ContextArgs),
     /// Run a command in a new container
     Run(Box<run::RunArgs>),
     /// List images

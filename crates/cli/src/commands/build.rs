@@ -41,10 +41,9 @@ pub fn run(args: &BuildArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let progress = Warnings::new(display.as_ref());
     let outcome = engine.build(&request, &progress, &cancel);
     display.close();
-    let warnings = progress.into_list();
-    if !warnings.is_empty() && speaks(mode) {
-        let (name, text) = report::dockerfile(&request);
-        report::warnings(&name, text.as_deref(), &warnings);
+    let said = progress.finish();
+    if speaks(mode) {
+        report::warnings(&said.name, said.text.as_deref(), &said.warnings);
     }
     let built = outcome?;
 

@@ -2,6 +2,7 @@
 
 mod build;
 mod check;
+mod context;
 mod du;
 mod history;
 mod images;
@@ -40,6 +41,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
     let context = Context { global: &args.global, environment };
     match args.command {
         Command::Build(args) => build::run(&args, &context),
+        Command::Context(args) => context::run(&args, &context),
         Command::Run(args) => run::run(&args, &context),
         Command::Images(args) => images::run(&args, &context),
         Command::Rmi(args) => rmi::run(&args, &context),

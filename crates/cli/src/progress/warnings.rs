@@ -10,28 +10,48 @@ use super::{Display, lock};
 pub struct Warnings<'a> {
     display: &'a dyn Display,
     warnings: Mutex<Vec<Diagnostic>>,
+    /// Name and text.
+    dockerfile: Mutex<Option<(String, String)>>,
+}
+
+/// What is said at the end, and where it points to.
+pub struct Said {
+    /// In the order of the Dockerfile.
+    pub warnings: Vec<Diagnostic>,
+    /// The Dockerfile's name.
+    pub name: String,
+    /// Its text, when it was read.
+    pub text: Option<String>,
 }
 
 impl<'a> Warnings<'a> {
     /// Around a display.
     pub fn new(display: &'a dyn Display) -> Self {
-        Self { display, warnings: Mutex::default() }
+        Self { display, warnings: Mutex::default(), dockerfile: Mutex::default() }
     }
 
-    /// The warnings in the order of the Dockerfile.
-    pub fn into_list(self) -> Vec<Diagnostic> {
-        let mut list =
-            self.warnings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        list.sort_by_key(Diagnostic::span);
-        list.dedup();
-        list
+    /// Ends the build.
+    pub fn finish(self) -> Said {
+        let mut warnings = std::mem::take(&mut *lock(&self.warnings));
+        warnings.sort_by_key(Diagnostic::span);
+        warnings.dedup();
+        let dockerfile = lock(&self.dockerfile).take();
+        let (name, text) = match dockerfile {
+            Some((name, text)) => (name, Some(text)),
+            None => ("Dockerfile".to_owned(), None),
+        };
+        Said { warnings, name, text }
     }
 }
 
 impl Progress for Warnings<'_> {
     fn event(&self, event: &Event) {
-        if let Event::Warning(diagnostic) = event {
-            lock(&self.warnings).push(diagnostic.clone());
+        match event {
+            Event::Warning(diagnostic) => lock(&self.warnings).push(diagnostic.clone()),
+            Event::Dockerfile { name, text } => {
+                *lock(&self.dockerfile) = Some((name.clone(), text.clone()));
+            }
+            _ => {}
         }
         self.display.event(event);
     }

@@ -8,5 +8,6 @@ mod arguments;
 mod builds;
 mod checks;
 mod containers;
+mod contexts;
 mod dockerfiles;
 mod program;

@@ -10,6 +10,7 @@ mod epoch;
 mod expose;
 mod from;
 mod go_text;
+mod images;
 mod lint;
 mod mounts;
 mod onbuild;

@@ -116,9 +116,10 @@ fn unpack(store: &Store, archive: &ContextArchive, ctx: Ctx<'_>) -> Result<Main,
     })
 }
 
-/// Opens everything that the solver takes files from.
+/// Opens everything that the solver takes files from. Without a store nothing is remembered of
+/// files.
 pub(crate) fn open(
-    store: &Store,
+    store: Option<&Store>,
     request: &BuildRequest,
     main: Option<&Main>,
     named: &BTreeMap<String, PathBuf>,
@@ -132,7 +133,7 @@ pub(crate) fn open(
         contexts.main = Some(match (main.origin, &main.path) {
             (Origin::Directory, Some(path)) => {
                 let stamps = contexts.stamps(store, path)?;
-                context("context".to_owned(), root, ignore, Some(stamps))
+                context("context".to_owned(), root, ignore, stamps)
             }
             // Files that this build unpacked do not change, and whose they are is in the archive.
             _ => Context {
@@ -145,7 +146,7 @@ pub(crate) fn open(
         let root = open_directory(path)?;
         let ignore = ignore_file::of_directory(&root, ctx)?;
         let stamps = contexts.stamps(store, path)?;
-        let opened = context(format!("context {name}"), root, ignore, Some(stamps));
+        let opened = context(format!("context {name}"), root, ignore, stamps);
         contexts.named.insert(name.clone(), opened);
     }
     Ok(contexts)
@@ -162,15 +163,20 @@ fn context(
 }
 
 impl Contexts {
-    fn stamps(&mut self, store: &Store, path: &Path) -> Result<Arc<RememberedDigests>, BuildError> {
+    fn stamps(
+        &mut self,
+        store: Option<&Store>,
+        path: &Path,
+    ) -> Result<Option<Arc<RememberedDigests>>, BuildError> {
+        let Some(store) = store else { return Ok(None) };
         let path =
             fs_err::canonicalize(path).map_err(failed("cannot open the build context", path))?;
         if let Some(stamps) = self.stamps.get(&path) {
-            return Ok(stamps.clone());
+            return Ok(Some(stamps.clone()));
         }
         let stamps = Arc::new(RememberedDigests::new(store.stat_cache(&path.to_string_lossy())?));
         self.stamps.insert(path, stamps.clone());
-        Ok(stamps)
+        Ok(Some(stamps))
     }
 
     /// Writes what was learnt of files.

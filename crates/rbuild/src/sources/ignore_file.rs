@@ -17,7 +17,6 @@ const NAMES: [&str; 2] = [".dockerignore", ".containerignore"];
 pub(crate) struct IgnoreFile {
     pub(crate) name: String,
     pub(crate) patterns: Patterns,
-    pub(crate) text: String,
 }
 
 /// The file that a user named.
@@ -79,5 +78,5 @@ fn parse(name: String, bytes: &[u8], ctx: Ctx<'_>) -> Result<IgnoreFile, BuildEr
         let message = format!("{name}: {}", warning.message);
         ctx.report(Event::Notice { message });
     }
-    Ok(IgnoreFile { name, patterns, text })
+    Ok(IgnoreFile { name, patterns })
 }

@@ -76,7 +76,22 @@ pub fn select<'a>(
     pool: &rayon::ThreadPool,
     cancel: &CancelToken,
 ) -> Result<Selection, CopyError> {
+    let items = find(op, tree_of, pool, cancel, Contents::Hash)?;
     let chmod = Chmod::parse(op.chmod.as_deref().unwrap_or_default())?;
+    let overrides = Overrides { chmod: chmod.as_ref(), owner: op.chown.is_some() };
+    let digest = digest::digest(&items, &overrides);
+    Ok(Selection { items, digest })
+}
+
+/// Finds what `op` copies.
+pub(super) fn find<'a>(
+    op: &Copy,
+    tree_of: &dyn Fn(&CopySource) -> Option<SourceTree<'a>>,
+    pool: &rayon::ThreadPool,
+    cancel: &CancelToken,
+    contents: Contents,
+) -> Result<Vec<Item>, CopyError> {
+    Chmod::parse(op.chmod.as_deref().unwrap_or_default())?;
     let exclude = Patterns::from_list(&op.exclude)
         .map_err(|diagnostic| CopyError::BadExclude { message: diagnostic.message })?;
     let mut items = Vec::new();
@@ -105,15 +120,13 @@ pub fn select<'a>(
             stamps: tree.stamps,
             filter: Filter { ignore: tree.ignore, exclude: Some(&exclude) },
             cancel,
-            contents: Contents::Hash,
+            contents,
         };
         let search = Search { walker, path, pool };
         let kinds = if op.parents { search.with_parents()? } else { search.plain()? };
         items.extend(kinds.into_iter().map(|kind| Item { source: index, kind }));
     }
-    let overrides = Overrides { chmod: chmod.as_ref(), owner: op.chown.is_some() };
-    let digest = digest::digest(&items, &overrides);
-    Ok(Selection { items, digest })
+    Ok(items)
 }
 
 fn inline(name: &str, content: &str) -> ItemKind {

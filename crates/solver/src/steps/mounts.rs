@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rbuild_cache::{Scratch, StepLock};
 use rbuild_plan::mount::{CacheMount, MountKind, MountRoot, MountSource, Sharing, SshMount};
-use rbuild_plan::op::{ContextName, Copy, CopySource, Run, Unpack};
+use rbuild_plan::op::{ContextName, Copy, CopySource, Run};
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
 use rbuild_sandbox::InjectedFile;
 use rbuild_snapshot::Active;
@@ -16,6 +16,7 @@ use rbuild_types::{CancelToken, Digest, Hasher};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use crate::copy::{literal, shown_by_mount};
 use crate::error::StepError;
 use crate::ssh_agent::Forwarding;
 use crate::steps::Job;
@@ -229,8 +230,9 @@ pub(crate) fn context_digests(
     op: &Run,
     cancel: &CancelToken,
 ) -> Result<Vec<Digest>, StepError> {
-    let trees = Trees::mount(*world, &visible(&None, ""), &[])?;
-    let digest = |(context, path)| Ok(trees.select(&visible(context, path), cancel)?.digest());
+    let trees = Trees::mount(*world, &shown_by_mount(&None, ""), &[])?;
+    let digest =
+        |(context, path)| Ok(trees.select(&shown_by_mount(context, path), cancel)?.digest());
     context_paths(op).map(digest).collect()
 }
 
@@ -242,39 +244,10 @@ fn copy_of_context(
     into: &Root,
     cancel: &CancelToken,
 ) -> Result<Digest, StepError> {
-    let op = visible(context, path);
+    let op = shown_by_mount(context, path);
     let trees = Trees::mount(*world, &op, &[])?;
     let selection = trees.select(&op, cancel)?;
     trees.apply(&op, &selection, into, cancel)
-}
-
-/// A copy of `path` in a context to the same path.
-fn visible(context: &ContextName, path: &str) -> Copy {
-    Copy {
-        has_root: false,
-        sources: vec![CopySource::Context { context: context.clone(), path: literal(path) }],
-        destination: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
-        into_directory: false,
-        chown: None,
-        chmod: None,
-        exclude: Vec::new(),
-        unpack: Unpack::None,
-        link: false,
-        parents: false,
-        created: None,
-    }
-}
-
-/// A path as a source of a copy that names nothing else: the source of a mount is no pattern.
-fn literal(path: &str) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for letter in path.chars() {
-        if "*?[\\".contains(letter) {
-            escaped.push('\\');
-        }
-        escaped.push(letter);
-    }
-    escaped
 }
 
 /// The directory of a cache mount; made with its first use.
@@ -371,7 +344,7 @@ fn new_cache_directory(
 fn seed(job: &Job<'_>, input: usize, path: &str, into: &Root) -> Result<(), StepError> {
     let op = Copy {
         sources: vec![CopySource::Input { input, path: literal(path) }],
-        ..visible(&None, path)
+        ..shown_by_mount(&None, path)
     };
     let trees = Trees::mount(job.world, &op, &job.inputs)?;
     let Some(root) = trees.root(input) else { return Ok(()) };

@@ -412,6 +412,23 @@ fn forged_objects_are_refused() {
     fs_err::write(path(&tree), bytes).unwrap();
     let error = server.error(&server.url("r.git"));
     assert!(error.contains(&tree) && error.contains("another"), "{error}");
+    // A server that says another commit is behind a tag would put files under that one's name.
+    let (server, first, second) = served(Protocol::Two);
+    let root = server.path("");
+    server.web.change(move |asked| {
+        let reply = serve(&root, Protocol::Two, asked);
+        let text =
+            String::from_utf8(reply.body.clone()).ok().filter(|text| text.contains("peeled"));
+        match text {
+            Some(text) => {
+                let peeled = |id: &str| format!("peeled:{id}");
+                Answer { body: text.replace(&peeled(&first), &peeled(&second)).into(), ..reply }
+            }
+            None => reply,
+        }
+    });
+    let error = server.error(&server.url("r.git#v2"));
+    assert!(error.contains("another tag"), "{error}");
 }
 
 fn a_push_during_the_build_does_no_harm() {

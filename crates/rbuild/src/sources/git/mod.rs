@@ -169,9 +169,10 @@ impl Job<'_> {
     fn check_out(&self, git: &Git, resolved: &Resolved, root: &Root) -> Result<(), GitError> {
         let remote = self.sources.greet(&git.remote, self.ctx)?;
         let keeps = git.keep_git_dir && git.subdir.is_empty();
-        let wanted = if keeps { resolved.id } else { resolved.commit() };
-        let place = Place { url: &git.remote, name: &resolved.name, keeps };
-        self.write(git, &remote, &wanted, &place, root, 0)
+        let (name, peeled) = (resolved.name.as_str(), resolved.peeled);
+        let place = Place { url: &git.remote, name, peeled, keeps };
+        // The tag, not the commit behind it: older servers give what they have a name for.
+        self.write(git, &remote, &resolved.id, &place, root, 0)
     }
 
     /// Writes one commit, and the submodules in it.
@@ -187,6 +188,10 @@ impl Job<'_> {
         let database = Database::new(remote, self.scratch, self.ctx);
         database.fetch(wanted)?;
         let (id, commit) = database.commit(wanted)?;
+        // The tree is kept under the commit's name: nothing else may get there.
+        if place.peeled.is_some_and(|peeled| peeled != id) {
+            return Err(GitError::object(*wanted, "it is another tag than the server said"));
+        }
         let subdir = if depth == 0 { git.subdir.as_str() } else { "" };
         let tree = checkout::find_tree(&database, &commit.tree, subdir)?;
         let written = checkout::write_tree(&database, &tree, root, self.ctx)?;
@@ -217,7 +222,7 @@ impl Job<'_> {
                 let network = self.sources.network()?;
                 let remote = Remote::greet(network, &url, authorization, self.ctx)
                     .map_err(|error| wrong(error.to_string()))?;
-                let place = Place { url: &url, name: "", keeps: place.keeps };
+                let place = Place { url: &url, name: "", peeled: None, keeps: place.keeps };
                 let inner = root.open_real_dir(std::path::Path::new("/").join(&path))?;
                 self.write(git, &remote, id, &place, &inner, depth + 1)?;
             }
@@ -245,7 +250,11 @@ impl Job<'_> {
 /// Where a repository is, and what becomes of it.
 struct Place<'a> {
     url: &'a str,
+    /// The reference in full, if there was one.
     name: &'a str,
+    /// The commit that the server says is behind the reference's tag.
+    peeled: Option<ObjectId>,
+    /// Whether `.git` is written.
     keeps: bool,
 }
 

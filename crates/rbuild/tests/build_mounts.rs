@@ -38,6 +38,7 @@ tests![
     what_lies_under_a_mount_stays,
     mounts_lie_in_mounts,
     an_agent_is_a_socket_that_leads_to_the_callers,
+    keys_in_files_have_an_agent_of_the_engines,
     a_missing_agent_matters_when_it_is_required,
     a_new_cache_starts_with_the_files_of_a_stage,
     a_seed_leads_nowhere_else,
@@ -567,6 +568,25 @@ fn an_agent_is_a_socket_that_leads_to_the_callers() {
     // Listing and signing are passed on; the rest is refused by the engine.
     assert_eq!(place.sh(&engine, "app", "cat /answers"), "12 14 5 5 5 12 ");
     assert_eq!(place.leftovers(), Vec::<String>::new());
+}
+
+fn keys_in_files_have_an_agent_of_the_engines() {
+    let place = Place::new();
+    let engine = place.engine();
+    fs_err::copy("/proc/self/exe", place.context().join("client")).unwrap();
+    let ask = child::ASK;
+    let text = format!(
+        "FROM base\nCOPY client /\nRUN --mount=type=ssh {ask}=13,17,11 /client > /answers\n"
+    );
+    let mut request = place.request(&text).tag("app");
+    let key = include_str!("../../solver/tests/keys/ed25519");
+    request.ssh.insert_keys("default", &[key]).unwrap();
+    build(&engine, &request);
+    // A request to sign without a key fails, and so does adding one.
+    assert_eq!(place.sh(&engine, "app", "cat /answers"), "5 5 12 ");
+    let secret = key.lines().nth(3).unwrap();
+    assert_eq!(files_with(&place.store(), secret), Vec::<String>::new());
+    assert_eq!(request.ssh.insert_keys("x", &[key, "no key"]).unwrap_err().0, 1);
 }
 
 fn a_missing_agent_matters_when_it_is_required() {

@@ -18,6 +18,6 @@ mod world;
 pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
 pub use layer::Layer;
 pub use schedule::{Policy, Solution, solve, this_program};
-pub use ssh_agent::SshAgents;
+pub use ssh_agent::{InvalidSshKey, SshAgents};
 pub use steps::nothing;
 pub use world::{Context, Images, RememberedDigests, Remotes, Secrets, World};

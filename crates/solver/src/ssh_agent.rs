@@ -11,11 +11,14 @@
 //! waits for them in the end. All of them poll the token that [`Forwarding`] cancels when it is
 //! dropped, so none outlives the step, and with them go their descriptors.
 
+mod keys;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,6 +29,9 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, recv, send,
     socket_with,
 };
+
+pub use self::keys::InvalidSshKey;
+use self::keys::Key;
 
 /// Longest message that passes: OpenSSH's own limit (`AGENT_MAX_LEN` in `authfd.c`).
 const MAX_MESSAGE: usize = 256 * 1024;
@@ -39,19 +45,46 @@ const ALLOWED: [u8; 2] = [11, 13];
 /// `SSH_AGENT_FAILURE`, with its length in front.
 const FAILURE: [u8; 5] = [0, 0, 0, 1, 5];
 
-/// The sockets of SSH agents by id, for `RUN --mount=type=ssh`.
+/// SSH agents by id, for `RUN --mount=type=ssh`. `Debug` shows sockets and comments of keys.
 #[derive(Debug, Clone, Default)]
-pub struct SshAgents(BTreeMap<String, PathBuf>);
+pub struct SshAgents(BTreeMap<String, SshAgent>);
+
+/// Who answers.
+#[derive(Debug, Clone)]
+pub(crate) enum SshAgent {
+    /// Whoever listens there.
+    Socket(PathBuf),
+    /// The engine itself.
+    Keys(Arc<[Key]>),
+}
 
 impl SshAgents {
     /// Adds the agent that listens on `socket`.
     pub fn insert(&mut self, id: impl Into<String>, socket: impl Into<PathBuf>) {
-        self.0.insert(id.into(), socket.into());
+        self.0.insert(id.into(), SshAgent::Socket(socket.into()));
     }
 
-    /// The socket of one.
-    pub(crate) fn get(&self, id: &str) -> Option<&Path> {
-        self.0.get(id).map(PathBuf::as_path)
+    /// Adds an agent of the engine's own that has these private keys, given as `ssh-keygen`
+    /// writes them.
+    ///
+    /// # Errors
+    ///
+    /// The number of the first key that cannot be used, and why.
+    pub fn insert_keys(
+        &mut self,
+        id: impl Into<String>,
+        keys: &[impl AsRef<[u8]>],
+    ) -> Result<(), (usize, InvalidSshKey)> {
+        let read = |(number, text): (usize, &_)| {
+            Key::read(AsRef::<[u8]>::as_ref(text)).map_err(|error| (number, error))
+        };
+        let keys: Result<Vec<_>, _> = keys.iter().enumerate().map(read).collect();
+        self.0.insert(id.into(), SshAgent::Keys(keys?.into()));
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<&SshAgent> {
+        self.0.get(id)
     }
 }
 
@@ -64,11 +97,11 @@ pub(crate) struct Forwarding {
 
 impl Forwarding {
     /// Listens on a new socket at `path`, which may be longer than the address of a socket.
-    pub(crate) fn start(path: &Path, agent: &Path) -> io::Result<Self> {
+    pub(crate) fn start(path: &Path, agent: &SshAgent) -> io::Result<Self> {
         let listener = listen(path)?;
         listener.set_nonblocking(true)?;
         let stop = CancelToken::default();
-        let (agent, token) = (agent.to_owned(), stop.clone());
+        let (agent, token) = (agent.clone(), stop.clone());
         let thread = std::thread::Builder::new()
             .name("rbuild-ssh-agent".to_owned())
             .spawn(move || accept(&listener, &agent, &token))?;
@@ -98,7 +131,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(Path::new(&by_fd).join(name))
 }
 
-fn accept(listener: &UnixListener, agent: &Path, stop: &CancelToken) {
+fn accept(listener: &UnixListener, agent: &SshAgent, stop: &CancelToken) {
     let mut connections: Vec<JoinHandle<()>> = Vec::new();
     while !stop.is_cancelled() {
         connections.retain(|connection| !connection.is_finished());
@@ -115,7 +148,7 @@ fn accept(listener: &UnixListener, agent: &Path, stop: &CancelToken) {
             std::thread::sleep(TICK);
             continue;
         };
-        let (agent, stop) = (agent.to_owned(), stop.clone());
+        let (agent, stop) = (agent.clone(), stop.clone());
         let serve = move || {
             // What goes wrong shows as a connection that is closed, as with every agent.
             let _ = serve(&client, &agent, &stop);
@@ -129,7 +162,7 @@ fn accept(listener: &UnixListener, agent: &Path, stop: &CancelToken) {
 }
 
 /// Answers the requests of one connection, one after the other, until either side hangs up.
-fn serve(client: &UnixStream, agent: &Path, stop: &CancelToken) -> io::Result<()> {
+fn serve(client: &UnixStream, agent: &SshAgent, stop: &CancelToken) -> io::Result<()> {
     let mut upstream = None;
     while let Some(request) = read_message(client.as_fd(), stop)? {
         let is_allowed = request.get(4).is_some_and(|kind| ALLOWED.contains(kind));
@@ -137,8 +170,16 @@ fn serve(client: &UnixStream, agent: &Path, stop: &CancelToken) -> io::Result<()
             write(client.as_fd(), &FAILURE, stop)?;
             continue;
         }
+        let socket = match agent {
+            SshAgent::Socket(socket) => socket,
+            SshAgent::Keys(keys) => {
+                let answer = keys::answer(keys, &request).unwrap_or_else(|| FAILURE.to_vec());
+                write(client.as_fd(), &answer, stop)?;
+                continue;
+            }
+        };
         if upstream.is_none() {
-            upstream = Some(connect(agent, stop)?);
+            upstream = Some(connect(socket, stop)?);
         }
         let Some(agent) = &upstream else { return Ok(()) };
         write(agent.as_fd(), &request, stop)?;
@@ -272,7 +313,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (real, socket) = (directory.path().join("real"), directory.path().join("step"));
         let agent = agent(&real);
-        let forwarding = Forwarding::start(&socket, &real).unwrap();
+        let forwarding = Forwarding::start(&socket, &SshAgent::Socket(real)).unwrap();
         let mut stream = UnixStream::connect(&socket).unwrap();
         for kind in 0..=255 {
             let expected = if [11, 13].contains(&kind) { vec![12, kind] } else { vec![5] };
@@ -287,7 +328,7 @@ mod tests {
     fn what_is_no_message_ends_the_connection() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("step");
-        let _forwarding = Forwarding::start(&socket, &directory.path().join("none")).unwrap();
+        let _forwarding = Forwarding::start(&socket, &SshAgent::Socket("/none".into())).unwrap();
         for bytes in [&[0xff; 8][..], &[0, 0, 0, 0], &[0, 4, 0, 1, 11]] {
             let mut stream = UnixStream::connect(&socket).unwrap();
             stream.write_all(bytes).unwrap();
@@ -304,7 +345,7 @@ mod tests {
         fs_err::create_dir(&deep).unwrap();
         let real = directory.path().join("real");
         let silent = UnixListener::bind(&real).unwrap();
-        let forwarding = Forwarding::start(&deep.join("step"), &real).unwrap();
+        let forwarding = Forwarding::start(&deep.join("step"), &SshAgent::Socket(real)).unwrap();
         fs_err::os::unix::fs::symlink(&deep, directory.path().join("short")).unwrap();
         let connect = || UnixStream::connect(directory.path().join("short/step")).unwrap();
         let (idle, mut half, mut waiting) = (connect(), connect(), connect());

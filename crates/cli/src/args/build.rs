@@ -98,8 +98,9 @@ pub struct BuildArgs {
     /// Secret of `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE
     #[arg(long, value_name = "SECRET")]
     pub secret: Vec<String>,
-    /// Agent of `RUN --mount=type=ssh`: default, for that of SSH_AUTH_SOCK, or NAME=SOCKET
-    #[arg(long, value_name = "default|NAME[=SOCKET]")]
+    /// Agent of `RUN --mount=type=ssh`: default, for that of SSH_AUTH_SOCK, NAME=SOCKET, or
+    /// NAME=KEY,… for files with private keys
+    #[arg(long, value_name = "default|NAME[=PATH]")]
     pub ssh: Vec<String>,
     /// What a Dockerfile may have besides: network.host, security.insecure, device[=NAME]; may be
     /// repeated

@@ -18,6 +18,7 @@ tests![
     limits_make_no_other_step,
     wrong_limits_are_refused_before_anything_runs,
     no_group_is_left,
+    steps_beside_each_other_leave_no_group,
     a_killed_build_leaves_no_group,
     a_group_that_was_left_is_swept,
     an_insecure_step_needs_permission,
@@ -181,6 +182,28 @@ fn no_group_is_left() {
         let _ = engine.build(&request, &rbuild::Silent, &rbuild::CancelToken::default());
         assert_eq!(groups("rbuild-engine-test"), Vec::<PathBuf>::new(), "{script}");
     }
+}
+
+/// Which of them makes the parent, and which leaves last, is chance.
+fn steps_beside_each_other_leave_no_group() {
+    if memory_hierarchy().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let mut text = String::new();
+    for stage in 0..6 {
+        text.push_str(&format!("FROM base AS s{stage}\nRUN sleep 0.{stage}; touch /{stage}\n"));
+    }
+    text.push_str("FROM base\n");
+    for stage in 0..6 {
+        text.push_str(&format!("COPY --from=s{stage} /{stage} /\n"));
+    }
+    let request = limited(place.request(&text), |resources| {
+        resources.memory = Some(64 << 20);
+        resources.cgroup_parent = Some("rbuild-many-test".to_owned());
+    });
+    build(&place.engine(), &BuildRequest { jobs: Some(6), ..request });
+    assert_eq!(groups("rbuild-many-test"), Vec::<PathBuf>::new());
 }
 
 fn a_killed_build_leaves_no_group() {

@@ -13,6 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+
 use self::settings::{Controller, Version, is_wanted, settings};
 use crate::linux::child::During as _;
 use crate::{Resources, StartFailure, sys};
@@ -21,6 +23,8 @@ use crate::{Resources, StartFailure, sys};
 const PARENT: &str = "rbuild";
 /// Front of a group's name.
 const PREFIX: &str = "rbuild-";
+/// Marks parents that some helper made: the last to leave removes them. Those of the user stay.
+const MADE: &str = "trusted.rbuild";
 /// How deep groups in a group are looked for.
 const MAX_DEPTH: u32 = 32;
 /// How often removing is tried: a group is busy for a moment after its last process.
@@ -30,7 +34,7 @@ const ATTEMPTS: u32 = 100;
 #[derive(Debug, Default)]
 pub(crate) struct Group {
     directories: Vec<PathBuf>,
-    /// Parents that were made for it.
+    /// Parents that helpers made.
     parents: Vec<PathBuf>,
     /// The file that counts whom the kernel killed.
     kills: Option<PathBuf>,
@@ -113,8 +117,11 @@ impl Group {
                 enable(&at, controller)?;
             }
             at.push(part);
-            let is_ours = self.make(&at)?;
-            if is_ours || at == root.join(PARENT) {
+            if self.make(&at)? {
+                // Where that fails, the parent stays: nothing worse.
+                let _ = setxattr(&at, MADE, b"1", XattrFlags::empty());
+            }
+            if is_ours(&at) {
                 self.parents.push(at.clone());
             }
             if version == Version::One && controller == Controller::Cpuset {
@@ -148,6 +155,7 @@ impl Group {
                     if self.parents.iter().any(|made| made == parent) {
                         // Ours, and gone: once more.
                         let _ = fs_err::create_dir(parent);
+                        let _ = setxattr(parent, MADE, b"1", XattrFlags::empty());
                     } else {
                         return Err(error);
                     }
@@ -191,6 +199,10 @@ impl Group {
             let _ = rustix::fs::rmdir(parent);
         }
     }
+}
+
+fn is_ours(parent: &Path) -> bool {
+    getxattr(parent, MADE, &mut [0_u8; 1]).is_ok()
 }
 
 /// Removes a group and those that a privileged process made in it.

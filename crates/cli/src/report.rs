@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use rbuild::{BuildError, Built, Diagnostic, Reference, Severity, Span, StepError, StepFailure};
+use rbuild::{
+    BuildError, Built, Diagnostic, LineIndex, Reference, Severity, Span, StepError, StepFailure,
+};
 
 use crate::exit_code;
 use crate::failure::Failure;
@@ -83,6 +85,20 @@ pub fn warnings(name: &str, source_text: Option<&str>, warnings: &[Diagnostic]) 
                 Level::WARNING.primary_title(visible(&warning.message)).id(warning.code),
             )])),
         }
+    }
+}
+
+/// Says the warnings of a build that failed: a line each for those about the Dockerfile, so that
+/// the first place that is shown is the error's.
+pub fn warnings_before_error(name: &str, source_text: Option<&str>, warnings: &[Diagnostic]) {
+    let index = source_text.map(LineIndex::new);
+    for warning in warnings {
+        let Some((index, span)) = index.as_ref().zip(warning.span()) else {
+            self::warnings(name, source_text, std::slice::from_ref(warning));
+            continue;
+        };
+        let title = format!("{} (line {})", visible(&warning.message), index.line(span.start));
+        say(&render(&[Group::with_title(Level::WARNING.primary_title(title).id(warning.code))]));
     }
 }
 

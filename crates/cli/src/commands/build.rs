@@ -43,7 +43,11 @@ pub fn run(args: &BuildArgs, context: &Context<'_>) -> Result<i32, Failure> {
     display.close();
     let said = progress.finish();
     if speaks(mode) {
-        report::warnings(&said.name, said.text.as_deref(), &said.warnings);
+        let say = match outcome.is_ok() {
+            true => report::warnings,
+            false => report::warnings_before_error,
+        };
+        say(&said.name, said.text.as_deref(), &said.warnings);
     }
     let built = outcome?;
 

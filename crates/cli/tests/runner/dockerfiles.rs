@@ -14,6 +14,18 @@ fn errors_name_the_line() {
 }
 
 #[test]
+fn the_first_place_that_is_shown_is_the_error() {
+    let program = Program::new();
+    program.file("Dockerfile", "FROM scratch\nENV a b\nENV c='d\n");
+    let outcome = program.run(".");
+    outcome.refused(1, "--> Dockerfile:3\n");
+    let short = "warning[LegacyKeyValueFormat]: \"ENV key=value\" should be used instead of legacy \
+                 \"ENV key value\" format (line 2)\nerror";
+    assert!(outcome.stderr.contains(short), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("Dockerfile:2"), "{}", outcome.stderr);
+}
+
+#[test]
 fn an_unknown_target_lists_the_stages() {
     let program = Program::new();
     program.file("Dockerfile", "FROM scratch AS one\nCOPY a /a\nFROM one AS two\n");

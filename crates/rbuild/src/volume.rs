@@ -137,7 +137,7 @@ impl Engine {
         let cancel = CancelToken::default();
         rbuild_image::rootfs::export_tar(from, FileTimes::Kept, &mut packed, &cancel)?;
         packed.rewind().map_err(io)?;
-        let options = rbuild_image::layer::ArchiveOptions::default();
+        let options = rbuild_image::layer::UnpackOptions::default();
         let mut packed = std::io::BufReader::new(packed);
         rbuild_image::layer::unpack_archive(&mut packed, &into, &options, &cancel)?;
         into.set_owner("", metadata.uid, metadata.gid)?;

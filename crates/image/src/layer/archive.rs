@@ -1,30 +1,15 @@
 //! `ADD`'s unpacking of local archives: a plain tar or a compressed one, told by its content.
 
-use std::ffi::OsString;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 
 use rbuild_rooted::Root;
 use rbuild_types::CancelToken;
 
-use super::place::{self, Tree};
-use super::unpack::{Ownership, UnpackOptions, Unpacked, Unpacker, new_owner};
+use super::place::Tree;
+use super::unpack::{UnpackOptions, Unpacked, Unpacker, new_owner};
 use crate::compress::{self, Compression};
 use crate::error::ImageError;
 use crate::tarball;
-
-/// How [`unpack_archive`] works.
-#[derive(Debug, Clone, Default)]
-pub struct ArchiveOptions {
-    /// Directory inside the tree that the archive's names start at; made when missing. `..` in
-    /// names stops there, links lead anywhere inside the tree.
-    pub destination: PathBuf,
-    /// Owner of everything unpacked (`--chown`); `None` keeps the archive's.
-    pub chown: Option<(u32, u32)>,
-    /// Ownership, devices and limits; `chown` goes before its ownership.
-    pub unpack: UnpackOptions,
-}
 
 /// Whether the first bytes of a file are those of a tar archive, compressed or not.
 ///
@@ -46,12 +31,13 @@ pub fn is_archive(mut file: impl Read) -> bool {
 
 /// Unpacks a tar archive, compressed or not, into `into`, which may hold files already.
 ///
-/// Directories merge, anything else is replaced. `.wh.` names are plain names. Symbolic links are
-/// followed inside `into` only.
+/// Directories merge, anything else is replaced. `.wh.` names are plain names. `into` is the root
+/// of all that the archive says: symbolic links, also those that were there before, are followed
+/// inside it only, and one that leads nowhere there is an error, as in BuildKit.
 pub fn unpack_archive(
     mut reader: &mut dyn Read,
     into: &Root,
-    options: &ArchiveOptions,
+    options: &UnpackOptions,
     cancel: &CancelToken,
 ) -> Result<Unpacked, ImageError> {
     let mut head = Vec::new();
@@ -59,21 +45,8 @@ pub fn unpack_archive(
     let compression = compress::detect(&head).unwrap_or(Compression::None);
     let whole = std::io::Cursor::new(head).chain(&mut reader);
     let mut plain = compress::reader(compression, whole, "archive")?;
-
-    let mut unpack = options.unpack.clone();
-    if let Some((uid, gid)) = options.chown {
-        unpack.ownership = Ownership::Fixed { uid, gid };
-    }
-    let base = base_of(into, &options.destination)?;
-    let tree = Tree { into, lower: None, overlay: None, owner: new_owner(&unpack) };
-    Unpacker::new(tree, &unpack, base, cancel).run(&mut plain)
-}
-
-/// The destination with its links resolved, so that the archive's own entries are not taken for
-/// parts of the way there.
-fn base_of(into: &Root, destination: &Path) -> Result<Vec<OsString>, ImageError> {
-    let resolved = into.resolve(destination, rbuild_rooted::Follow::Yes)?;
-    Ok(place::names(resolved.path.as_os_str().as_bytes()))
+    let tree = Tree { into, lower: None, overlay: None, owner: new_owner(options) };
+    Unpacker::new(tree, options, cancel).run(&mut plain)
 }
 
 /// Bytes looked at to tell what a file is.

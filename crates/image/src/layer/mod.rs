@@ -7,6 +7,6 @@ mod place;
 pub mod unpack;
 pub mod whiteout;
 
-pub use archive::{ArchiveOptions, is_archive, unpack_archive};
+pub use archive::{is_archive, unpack_archive};
 pub use pack::{FileTimes, LAYER_FORMAT, PackOptions, Packed, TreeForm, pack};
 pub use unpack::{Devices, Ownership, UnpackOptions, Unpacked, unpack_layer};

@@ -167,6 +167,13 @@ impl Tree<'_> {
                         let problem = format!("is a {} in a lower layer", found.kind);
                         return Err(self.refused(&path, &problem));
                     }
+                    None if place.through_links && self.overlay.is_none() => {
+                        let mut path = place.real.clone();
+                        path.push(name.to_owned());
+                        let problem = "a link leads there, outside of what the archive is \
+                                       unpacked to or to nothing: no such file or directory";
+                        return Err(self.refused(&path, problem));
+                    }
                     None => self.make(place, name, None)?,
                 }
             }

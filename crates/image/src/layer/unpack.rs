@@ -54,7 +54,7 @@ pub enum Devices {
     Skip,
 }
 
-/// How [`unpack_layer`] works.
+/// How [`unpack_layer`] and [`super::unpack_archive`] work.
 #[derive(Debug, Clone, Default)]
 pub struct UnpackOptions {
     /// How opaque directories are marked.
@@ -92,7 +92,7 @@ pub fn unpack_layer(
 ) -> Result<Unpacked, ImageError> {
     let tree =
         Tree { into, lower: merged, overlay: Some(options.overlay), owner: new_owner(options) };
-    Unpacker::new(tree, options, Vec::new(), cancel).run(reader)
+    Unpacker::new(tree, options, cancel).run(reader)
 }
 
 /// Owner of directories that no entry describes.
@@ -107,8 +107,6 @@ pub(super) fn new_owner(options: &UnpackOptions) -> Option<(u32, u32)> {
 pub(super) struct Unpacker<'a> {
     tree: Tree<'a>,
     options: &'a UnpackOptions,
-    /// Directory of the tree that the archive's names start at.
-    base: Vec<OsString>,
     cancel: &'a CancelToken,
     copier: Copier,
     /// The directory of the last entry: archives list a directory's files together.
@@ -119,14 +117,9 @@ pub(super) struct Unpacker<'a> {
 }
 
 impl<'a> Unpacker<'a> {
-    pub(super) fn new(
-        tree: Tree<'a>,
-        options: &'a UnpackOptions,
-        base: Vec<OsString>,
-        cancel: &'a CancelToken,
-    ) -> Self {
+    pub(super) fn new(tree: Tree<'a>, options: &'a UnpackOptions, cancel: &'a CancelToken) -> Self {
         let (copier, times) = (Copier::new(), HashMap::new());
-        Self { tree, options, base, cancel, copier, last: None, times, done: Unpacked::default() }
+        Self { tree, options, cancel, copier, last: None, times, done: Unpacked::default() }
     }
 
     pub(super) fn run(mut self, reader: &mut dyn Read) -> Result<Unpacked, ImageError> {
@@ -164,8 +157,7 @@ impl<'a> Unpacker<'a> {
                 return self.marker(entry, &names, &name);
             }
         }
-        let directory = self.full(&names);
-        let place = self.enter(&directory)?;
+        let place = self.enter(&names)?;
         let result = self.make(entry, &place, &name, content);
         self.last = Some(place);
         result
@@ -176,20 +168,12 @@ impl<'a> Unpacker<'a> {
         if entry.kind != EntryKind::Directory {
             return Err(ImageError::archive(&entry.path, "names the root, but is no directory"));
         }
-        if !self.base.is_empty() {
-            // The destination of an ADD keeps its own attributes.
-            return Ok(());
-        }
         if let Some((uid, gid)) = self.owner(entry) {
             self.tree.into.set_owner("", uid, gid)?;
         }
         self.tree.into.set_mode("", entry.mode)?;
         self.times.insert(PathBuf::from("/"), entry.mtime);
         Ok(())
-    }
-
-    fn full(&self, names: &[OsString]) -> Vec<OsString> {
-        [&self.base[..], names].concat()
     }
 
     /// The directory `names`, from memory when the last entry was in it too.
@@ -217,10 +201,9 @@ impl<'a> Unpacker<'a> {
         names: &[OsString],
         name: &OsStr,
     ) -> Result<(), ImageError> {
-        let directory = self.full(names);
         self.last = None;
         if name.as_bytes() == whiteout::OPAQUE {
-            let mut place = self.tree.enter_all(&directory)?;
+            let mut place = self.tree.enter_all(names)?;
             self.times.extend(place.made.drain(..));
             return self.tree.make_opaque(&place.dir);
         }
@@ -232,7 +215,7 @@ impl<'a> Unpacker<'a> {
             return Err(ImageError::archive(&entry.path, "whiteout without a name"));
         }
         let hidden = OsStr::from_bytes(hidden);
-        let mut place = self.tree.enter_all(&directory)?;
+        let mut place = self.tree.enter_all(names)?;
         self.times.extend(place.made.drain(..));
         match place.dir.stat(hidden, Follow::No)? {
             None => place.dir.mknod(hidden, FileKind::CharDevice, 0, 0)?,
@@ -362,8 +345,7 @@ impl<'a> Unpacker<'a> {
         let missing = || ImageError::archive(&entry.path, "hard link to nothing in this tree");
         let mut target = place::names(&entry.link);
         let target_name = target.pop().ok_or_else(missing)?;
-        let directory = self.full(&target);
-        let mut from = self.tree.enter_all(&directory)?;
+        let mut from = self.tree.enter_all(&target)?;
         self.times.extend(from.made.drain(..));
         let found = match from.dir.stat(&target_name, Follow::No)? {
             Some(found) => Some(found),

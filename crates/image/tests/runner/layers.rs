@@ -4,7 +4,7 @@ use std::io::Write;
 
 use rbuild_image::layer::whiteout::OverlayXattrs;
 use rbuild_image::layer::{
-    ArchiveOptions, FileTimes, PackOptions, TreeForm, is_archive, pack, unpack_archive,
+    FileTimes, Ownership, PackOptions, TreeForm, UnpackOptions, is_archive, pack, unpack_archive,
 };
 use rbuild_image::tarball::{Entry, EntryKind};
 use rbuild_rooted::{FileKind, Follow, Root, Time};
@@ -215,19 +215,15 @@ fn add_unpacks_by_content_into_what_is_there() {
         .file("dir/new", b"n")
         .file(".wh.plain", b"")
         .file("../../above", b"clamped")
-        .symlink("abs", "/app/dir")
+        .symlink("abs", "/dir")
         .file("abs/through", b"t")
         .end();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&tar).unwrap();
     let gzip = gzip.finish().unwrap();
-    let options = ArchiveOptions {
-        destination: "/dest".into(),
-        unpack: options(),
-        ..ArchiveOptions::default()
-    };
     assert!(is_archive(&gzip[..]) && is_archive(&tar[..]));
-    unpack_archive(&mut &gzip[..], &tree.root, &options, &CancelToken::default()).unwrap();
+    let into = tree.root.open_dir("dest").unwrap();
+    unpack_archive(&mut &gzip[..], &into, &options(), &CancelToken::default()).unwrap();
     assert_eq!(text(&tree.root, "app/dir/kept"), "k");
     assert_eq!(text(&tree.root, "app/dir/new"), "n");
     assert_eq!(text(&tree.root, "app/.wh.plain"), "");
@@ -257,13 +253,31 @@ fn add_unpacks_by_content_into_what_is_there() {
 }
 
 #[test]
+fn add_makes_nothing_that_a_link_leads_to() {
+    let tree = temp();
+    tree.root.create_dir_all("dst", DIR).unwrap();
+    tree.root.create_dir_all("outside", DIR).unwrap();
+    tree.root.symlink("/outside", "dst/there").unwrap();
+    let into = tree.root.enter("dst").unwrap();
+    let own = Tar::default().symlink("mine", "../outside").file("mine/through", b"x").end();
+    for tar in [Tar::default().file("there/through", b"x").end(), own] {
+        let refused = unpack_archive(&mut &tar[..], &into, &options(), &CancelToken::default());
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains("/outside") && message.contains("a link leads"), "{message}");
+    }
+    assert_eq!(into.stat("outside", Follow::No).unwrap(), None);
+    assert_eq!(tree.root.stat("outside/through", Follow::No).unwrap(), None);
+}
+
+#[test]
 fn add_gives_everything_to_the_owner_asked_for() {
     if !is_root("add_gives_everything_to_the_owner_asked_for") {
         return;
     }
     let tree = temp();
     let tar = Tar::default().file("a/b", b"").symlink("l", "a").end();
-    let options = ArchiveOptions { chown: Some((12, 34)), ..ArchiveOptions::default() };
+    let ownership = Ownership::Fixed { uid: 12, gid: 34 };
+    let options = UnpackOptions { ownership, ..UnpackOptions::default() };
     unpack_archive(&mut &tar[..], &tree.root, &options, &CancelToken::default()).unwrap();
     for path in ["a", "a/b", "l"] {
         let found = tree.root.stat(path, Follow::No).unwrap().unwrap();
@@ -281,7 +295,7 @@ fn devices_are_made_or_counted() {
     if !is_root("devices_are_made_or_counted") {
         return;
     }
-    let make = rbuild_image::layer::UnpackOptions::default();
+    let make = UnpackOptions::default();
     let cancel = CancelToken::default();
     rbuild_image::layer::unpack_layer(&mut &tar[..], &tree.root, None, &make, &cancel).unwrap();
     assert_eq!(packed(&tree.root).1, tar);

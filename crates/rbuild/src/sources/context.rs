@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_cache::{Scratch, Store};
-use rbuild_image::layer::{ArchiveOptions, unpack_archive};
+use rbuild_image::layer::{UnpackOptions, unpack_archive};
 use rbuild_rooted::Root;
 use rbuild_solver::copy::OwnerRule;
 use rbuild_solver::{Context, RememberedDigests};
@@ -106,7 +106,7 @@ fn unpack(store: &Store, archive: &ContextArchive, ctx: Ctx<'_>) -> Result<Main,
     let failed = |source| BuildError::Io { what: "unpack the context".to_owned(), source };
     fs_err::create_dir(&files).map_err(failed)?;
     let root = Root::open(&files)?;
-    unpack_archive(&mut reader, &root, &ArchiveOptions::default(), ctx.cancel)?;
+    unpack_archive(&mut reader, &root, &UnpackOptions::default(), ctx.cancel)?;
     Ok(Main {
         root,
         origin: Origin::Archive,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use rbuild_cache::SnapshotId;
+use rbuild_image::layer::{self, UnpackOptions};
 use rbuild_plan::op::{Copy, CopySource, Unpack};
 use rbuild_rooted::Root;
 use rbuild_sandbox::linux::user;
@@ -149,7 +150,7 @@ struct Tars<'a>(&'a CancelToken);
 
 impl Archives for Tars<'_> {
     fn is_archive(&self, file: &File) -> std::io::Result<bool> {
-        Ok(rbuild_image::layer::is_archive(file))
+        Ok(layer::is_archive(file))
     }
 
     fn unpack(
@@ -160,16 +161,13 @@ impl Archives for Tars<'_> {
         options: &ArchiveOptions,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let into = root.enter(destination)?;
-        let options = rbuild_image::layer::ArchiveOptions {
-            chown: options.owner,
-            ..rbuild_image::layer::ArchiveOptions::default()
+        let ownership = match (options.ownership, options.owner) {
+            (Ownership::Leave, _) => layer::Ownership::Caller,
+            (Ownership::Set, Some((uid, gid))) => layer::Ownership::Fixed { uid, gid },
+            (Ownership::Set, None) => layer::Ownership::Archive,
         };
-        rbuild_image::layer::unpack_archive(
-            &mut std::io::BufReader::new(file),
-            &into,
-            &options,
-            self.0,
-        )?;
+        let options = UnpackOptions { ownership, ..UnpackOptions::default() };
+        layer::unpack_archive(&mut std::io::BufReader::new(file), &into, &options, self.0)?;
         Ok(())
     }
 }

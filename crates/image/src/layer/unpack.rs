@@ -163,8 +163,12 @@ impl<'a> Unpacker<'a> {
         result
     }
 
-    /// The entry of the root itself: its attributes count, it is not made.
+    /// The entry of the root itself, `./` or without a name: it is not made. In a layer its
+    /// attributes count; the destination of an ADD keeps its own, as in BuildKit.
     fn top(&mut self, entry: &Entry) -> Result<(), ImageError> {
+        if self.tree.overlay.is_none() {
+            return Ok(());
+        }
         if entry.kind != EntryKind::Directory {
             return Err(ImageError::archive(&entry.path, "names the root, but is no directory"));
         }

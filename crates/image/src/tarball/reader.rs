@@ -359,9 +359,6 @@ fn decode(
     };
     let path = pick("path", long_name, header_path(raw))?;
     let link = pick("linkpath", long_link, text(&raw[157..257]).to_vec())?;
-    if path.is_empty() {
-        return Err("entry without a name".to_owned());
-    }
     let kind = match raw[156] {
         // Archives from before POSIX tell directories by their slash.
         0 | b'0' if path.ends_with(b"/") => EntryKind::Directory,

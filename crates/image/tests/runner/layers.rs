@@ -212,6 +212,8 @@ fn add_unpacks_by_content_into_what_is_there() {
     tree.root.create_file("app/dir/kept", 0o644).unwrap().write_all(b"k").unwrap();
     tree.root.symlink("app", "dest").unwrap();
     let tar = Tar::default()
+        .entry(&Entry::new("", EntryKind::File, 0o600), b"")
+        .entry(&Entry::new("./", EntryKind::Directory, 0o700), b"")
         .file("dir/new", b"n")
         .file(".wh.plain", b"")
         .file("../../above", b"clamped")
@@ -224,6 +226,7 @@ fn add_unpacks_by_content_into_what_is_there() {
     assert!(is_archive(&gzip[..]) && is_archive(&tar[..]));
     let into = tree.root.open_dir("dest").unwrap();
     unpack_archive(&mut &gzip[..], &into, &options(), &CancelToken::default()).unwrap();
+    assert_eq!(into.metadata().unwrap().mode, 0o755);
     assert_eq!(text(&tree.root, "app/dir/kept"), "k");
     assert_eq!(text(&tree.root, "app/dir/new"), "n");
     assert_eq!(text(&tree.root, "app/.wh.plain"), "");

@@ -77,8 +77,12 @@ impl Tree<'_> {
         let mut pending: VecDeque<OsString> = names.iter().cloned().collect();
         let mut place = self.top()?;
         let (mut links, mut steps) = (0, 0);
+        // How many of the next names are from the targets of links.
+        let mut of_links = 0_usize;
         while let Some(name) = pending.pop_front() {
             steps += 1;
+            let of_link = of_links > 0;
+            of_links = of_links.saturating_sub(1);
             if steps > MAX_STEPS {
                 return Err(self.refused(names, "the path's links lead around for too long"));
             }
@@ -87,11 +91,12 @@ impl Tree<'_> {
                 let above = place.real.len().saturating_sub(1);
                 for name in place.real[..above].iter().rev() {
                     pending.push_front(name.clone());
+                    of_links += 1;
                 }
                 place = Place { through_links: true, made: place.made, ..self.top()? };
                 continue;
             }
-            let Some(target) = self.step(&mut place, &name)? else { continue };
+            let Some(target) = self.step(&mut place, &name, of_link)? else { continue };
             links += 1;
             if links > MAX_LINKS {
                 return Err(self.refused(names, "too many links in the path"));
@@ -103,6 +108,7 @@ impl Tree<'_> {
             for name in target.as_bytes().split(|byte| *byte == b'/').rev() {
                 if !name.is_empty() && name != b"." {
                     pending.push_front(OsStr::from_bytes(name).to_owned());
+                    of_links += 1;
                 }
             }
         }
@@ -123,8 +129,14 @@ impl Tree<'_> {
         })
     }
 
-    /// Goes into `name`, or gives the target of the link that it is.
-    fn step(&self, place: &mut Place, name: &OsStr) -> Result<Option<OsString>, ImageError> {
+    /// Goes into `name`, or gives the target of the link that it is. In a layer the target of a
+    /// link is made when it is missing, as containerd does; in an archive of ADD it is not.
+    fn step(
+        &self,
+        place: &mut Place,
+        name: &OsStr,
+        of_link: bool,
+    ) -> Result<Option<OsString>, ImageError> {
         match place.dir.stat(name, Follow::No)? {
             Some(found) if found.is_symlink() => return Ok(Some(place.dir.read_link(name)?)),
             Some(found) if found.is_dir() => {
@@ -167,7 +179,7 @@ impl Tree<'_> {
                         let problem = format!("is a {} in a lower layer", found.kind);
                         return Err(self.refused(&path, &problem));
                     }
-                    None if place.through_links && self.overlay.is_none() => {
+                    None if of_link && self.overlay.is_none() => {
                         let mut path = place.real.clone();
                         path.push(name.to_owned());
                         let problem = "a link leads there, outside of what the archive is \

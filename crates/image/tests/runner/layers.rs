@@ -219,6 +219,8 @@ fn add_unpacks_by_content_into_what_is_there() {
         .file("../../above", b"clamped")
         .symlink("abs", "/dir")
         .file("abs/through", b"t")
+        .symlink("up", "..")
+        .file("up/made/file", b"m")
         .end();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&tar).unwrap();
@@ -232,6 +234,7 @@ fn add_unpacks_by_content_into_what_is_there() {
     assert_eq!(text(&tree.root, "app/.wh.plain"), "");
     assert_eq!(text(&tree.root, "app/above"), "clamped");
     assert_eq!(text(&tree.root, "app/dir/through"), "t");
+    assert_eq!(text(&tree.root, "app/made/file"), "m");
     assert!(tree.root.stat("dest", Follow::No).unwrap().unwrap().is_symlink());
 
     let mut text = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -126,14 +126,15 @@ pub(crate) fn detect(text: &str, offset: usize) -> Directives {
 
 /// The warning for a frontend that is not Docker's own. No frontend image is ever fetched.
 pub(crate) fn foreign_syntax(syntax: &Text) -> Option<Diagnostic> {
-    let name = syntax.value.strip_prefix("docker.io/").unwrap_or(&syntax.value);
+    foreign_frontend(&syntax.value)
+        .map(|message| Diagnostic::warning("foreign-syntax", syntax.span, message))
+}
+
+/// What to say of a frontend that is not Docker's own, also one of `BUILDKIT_SYNTAX`.
+pub fn foreign_frontend(syntax: &str) -> Option<String> {
+    let name = syntax.strip_prefix("docker.io/").unwrap_or(syntax);
     let known = name.starts_with("docker/dockerfile") || name == "dockerfile.v0";
-    let warning = || {
-        let message =
-            format!("syntax {:?} is not fetched: the built-in parser is used", syntax.value);
-        Diagnostic::warning("foreign-syntax", syntax.span, message)
-    };
-    (!known).then(warning)
+    (!known).then(|| format!("syntax {syntax:?} is not fetched: the built-in parser is used"))
 }
 
 fn find(key: Key, prefix: &'static str, text: &str, mut offset: usize) -> Option<Text> {

@@ -20,6 +20,7 @@ mod suggest;
 
 use rbuild_types::Diagnostic;
 
+pub use directives::foreign_frontend;
 pub use print::dump;
 pub use suggest::suggest;
 

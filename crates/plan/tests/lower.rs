@@ -113,6 +113,9 @@ fn build_args_come_first() {
     assert_eq!(history(&declared)[1], "RUN |1 HTTP_PROXY=p /bin/sh -c x # buildkit");
     assert_eq!(history(&plan("FROM base\nARG TARGETARCH"))[0], "ARG TARGETARCH=z");
     assert_eq!(plan("FROM base").unused_build_args, ["A"]);
+    let settings = with_args(&[("BUILDKIT_SYNTAX", "x"), ("BUILDKIT_INLINE_CACHE", "1")]);
+    let plan_b = plan_with("FROM base", &settings, &small()).unwrap();
+    assert_eq!(plan_b.unused_build_args, ["BUILDKIT_INLINE_CACHE"], "those without effect");
     assert!(plan("FROM base AS x\nARG A\nFROM base").unused_build_args.is_empty());
 }
 

@@ -211,10 +211,12 @@ fn plan(
         let warning = unused::build_args(&plan.unused_build_args, given, dockerfile);
         ctx.report(Event::Warning(warning));
     }
-    if let Some(warning) = unused::no_cache(&request.options.no_cache, dockerfile) {
-        ctx.report(Event::Warning(warning));
-    }
-    if let Some(warning) = unused::contexts(&plan.unused_contexts, dockerfile) {
+    let unused = [
+        unused::frontend(&request.options.build_args),
+        unused::no_cache(&request.options.no_cache, dockerfile),
+        unused::contexts(&plan.unused_contexts, dockerfile),
+    ];
+    for warning in unused.into_iter().flatten() {
         ctx.report(Event::Warning(warning));
     }
     Ok(plan)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rbuild_parser::ast::{Dockerfile, InstructionKind};
-use rbuild_parser::suggest;
+use rbuild_parser::{foreign_frontend, suggest};
 use rbuild_plan::NoCache;
 use rbuild_types::{Diagnostic, Severity};
 
@@ -47,6 +47,12 @@ pub(crate) fn contexts(unused: &[String], dockerfile: &Dockerfile) -> Option<Dia
         Some(near) => warning.help(format!("did you mean `{near}`?")),
         None => warning,
     })
+}
+
+/// A frontend that `BUILDKIT_SYNTAX` asks for.
+pub(crate) fn frontend(build_args: &BTreeMap<String, String>) -> Option<Diagnostic> {
+    let message = foreign_frontend(build_args.get("BUILDKIT_SYNTAX")?)?;
+    Some(placeless("foreign-syntax", message))
 }
 
 fn placeless(code: &'static str, message: String) -> Diagnostic {
@@ -127,6 +133,16 @@ mod tests {
         assert!(message.contains("[BASS COMIT NOPE]"));
         let expected = "did you mean `BASE` instead of `BASS`, `COMMIT` instead of `COMIT`?";
         assert_eq!(help.unwrap(), expected);
+    }
+
+    #[test]
+    fn a_frontend_that_is_not_fetched_is_named() {
+        let warned = |value: &str| frontend(&[("BUILDKIT_SYNTAX".into(), value.into())].into());
+        assert_eq!(warned("docker/dockerfile:1"), None);
+        assert_eq!(warned("dockerfile.v0"), None);
+        let message = warned("example.com/frontend").unwrap().message;
+        assert!(message.contains("\"example.com/frontend\" is not fetched"), "{message}");
+        assert_eq!(frontend(&BTreeMap::new()), None);
     }
 
     #[test]

@@ -294,11 +294,22 @@ pub(super) fn proxy_env(options: &Options, variables: &Variables) -> Vec<String>
     env
 }
 
+/// Build arguments that are settings of the build. BuildKit has more; those that would do nothing
+/// here are told like any that no `ARG` takes.
+const BUILDKIT: [&str; 6] = [
+    "BUILDKIT_CACHE_MOUNT_NS",
+    "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+    "BUILDKIT_DOCKERFILE_CHECK",
+    "BUILDKIT_MULTI_PLATFORM",
+    "BUILDKIT_SANDBOX_HOSTNAME",
+    "BUILDKIT_SYNTAX",
+];
+
 /// Whether a build argument means something without any `ARG`.
 pub(super) fn is_known(name: &str) -> bool {
     let platform = name.strip_prefix("TARGET").or_else(|| name.strip_prefix("BUILD"));
     PROXIES.iter().any(|proxy| proxy.eq_ignore_ascii_case(name))
-        || name.starts_with("BUILDKIT_")
+        || BUILDKIT.contains(&name)
         || matches!(name, "SOURCE_DATE_EPOCH" | "TARGETSTAGE")
         || matches!(platform, Some("PLATFORM" | "OS" | "OSVERSION" | "ARCH" | "VARIANT"))
 }

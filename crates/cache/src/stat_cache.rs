@@ -51,29 +51,6 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
-    /// The stamp in the answer of a `stat` call.
-    pub fn from_stat(stat: &rustix::fs::Stat) -> Self {
-        Self {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-            size: stat.st_size as u64,
-            mtime_ns: nanoseconds(stat.st_mtime, stat.st_mtime_nsec as i64),
-            ctime_ns: nanoseconds(stat.st_ctime, stat.st_ctime_nsec as i64),
-        }
-    }
-
-    /// The stamp in the standard library's metadata.
-    pub fn from_metadata(metadata: &std::fs::Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt as _;
-        Self {
-            dev: metadata.dev(),
-            ino: metadata.ino(),
-            size: metadata.size(),
-            mtime_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-            ctime_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
     fn to_bytes(self) -> [u8; STAMP] {
         let words = [self.dev, self.ino, self.size, self.mtime_ns as u64, self.ctime_ns as u64];
         let mut bytes = [0; STAMP];
@@ -91,10 +68,6 @@ impl FileStamp {
         };
         i128::from(self.mtime_ns.max(self.ctime_ns)) > hashed_at - RACY
     }
-}
-
-fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
 /// The remembered digests of one context. Shared by the threads of a build by reference.

@@ -14,13 +14,12 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{Authenticator, Demand};
-use crate::place::{Origin, Place, may_be_plain};
+use crate::place::{Origin, Place};
+use crate::redirect::{self, MAX_REDIRECTS};
 use crate::retry::{Failure, by_status, retry_after};
 use crate::transport::{self, Transport};
 use crate::{Answer, RegistryError, RegistryOptions, body};
 
-/// As many as curl and browsers follow at least; registries need two.
-pub(crate) const MAX_REDIRECTS: usize = 10;
 /// Limit for finding out whether a host that may be plain speaks HTTP or TLS.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -164,7 +163,9 @@ impl Client {
                 let answered_by = asked.clone();
                 return Ok(Answered { response, on_own_origin, answered_by });
             };
-            url = redirect_target(&self.options, origin, &url, location).map_err(refused)?;
+            let stays = |target: &Origin| target == origin;
+            url =
+                redirect::target(&self.options, origin, &url, location, stays).map_err(refused)?;
         }
         Err(refused(format!("more than {MAX_REDIRECTS} redirects")).into())
     }
@@ -273,68 +274,4 @@ struct Answered {
     on_own_origin: bool,
     /// The host that gave it.
     answered_by: String,
-}
-
-/// Where a redirect leads, if it is one to follow.
-///
-/// TLS is not left for plain HTTP, and a registry elsewhere cannot send requests to services on
-/// this machine.
-fn redirect_target(
-    options: &RegistryOptions,
-    registry: &Origin,
-    current: &Url,
-    location: &HeaderValue,
-) -> Result<Url, String> {
-    let location = location.to_str().map_err(|_| "its target is not text".to_owned())?;
-    let mut url = current.join(location).map_err(|_| "its target is no URL".to_owned())?;
-    // reqwest would turn these into an Authorization header. Both fail only without a host.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    let target = Origin::of(&url).ok_or_else(|| format!("its scheme is {:?}", url.scheme()))?;
-    if target.is_loopback() && !registry.is_loopback() {
-        return Err(format!("its target {} is this machine", target.host));
-    }
-    let listed = || may_be_plain(options, &format!("{}:{}", target.host, target.port));
-    let allowed = target == *registry || listed() || may_be_plain(options, &target.host);
-    if target.is_plain() && !allowed {
-        return Err(format!(
-            "its target http://{} does not use TLS; list it as insecure if that is right",
-            target.host
-        ));
-    }
-    Ok(url)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(registry: &str, location: &str) -> Result<String, String> {
-        let options =
-            RegistryOptions { insecure: vec!["cdn.lan:9000".to_owned()], ..Default::default() };
-        let current: Url = registry.parse().unwrap();
-        let origin = Origin::of(&current).unwrap();
-        let location = HeaderValue::from_str(location).unwrap();
-        redirect_target(&options, &origin, &current, &location).map(|url| url.to_string())
-    }
-
-    #[test]
-    fn redirects_stay_encrypted_and_off_this_machine() {
-        let registry = "https://r.example/v2/a/blobs/x";
-        assert_eq!(target(registry, "/y").unwrap(), "https://r.example/y");
-        assert_eq!(target(registry, "https://u:p@cdn.example/y").unwrap(), "https://cdn.example/y");
-        assert_eq!(target(registry, "http://cdn.lan:9000/y").unwrap(), "http://cdn.lan:9000/y");
-        assert!(target("http://127.0.0.1:5000/x", "http://localhost:9000/y").is_ok());
-        for bad in [
-            "http://cdn.example/y",
-            "http://r.example/y",
-            "http://127.0.0.1:1/",
-            "https://[::1]/",
-            "file:///etc/passwd",
-            "http://",
-            "data:,x",
-        ] {
-            assert!(target(registry, bad).is_err(), "{bad}");
-        }
-    }
 }

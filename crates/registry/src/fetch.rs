@@ -18,12 +18,13 @@ use reqwest::{Response, Url};
 
 use crate::blob::REPORT_EVERY;
 use crate::body::{Body, Limits};
-use crate::exchange::{Client, MAX_REDIRECTS};
-use crate::place::{Origin, may_be_plain};
+use crate::exchange::Client;
+use crate::place::Origin;
+use crate::redirect::{self, MAX_REDIRECTS};
 use crate::retry::{Attempts, Failure, by_status, retry_after};
 use crate::runtime::{Message, Pipe};
 use crate::text::printable;
-use crate::{Answer, BlobSink, Registry, RegistryError, RegistryOptions, body};
+use crate::{Answer, BlobSink, Registry, RegistryError, body};
 
 /// What to ask for. Has no `Debug`: URL, headers and credentials may be secret.
 #[derive(Clone, Default)]
@@ -270,7 +271,9 @@ impl Client {
             };
             let location = response.headers().get(LOCATION).filter(|_| followed);
             let Some(location) = location else { return Ok((response, target.host)) };
-            url = fetch_target(&self.options, &prepared.origin, &url, location).map_err(refused)?;
+            let plain = url.scheme() == "http";
+            url = redirect::target(&self.options, &prepared.origin, &url, location, |_| plain)
+                .map_err(refused)?;
         }
         Err(refused(format!("more than {MAX_REDIRECTS} redirects")).into())
     }
@@ -286,51 +289,9 @@ async fn refusal(prepared: &Prepared, host: String, response: Response) -> Failu
     Failure { error: RegistryError::Status { subject, host, answer }, retry }
 }
 
-/// Where a redirect leads, if it is one to follow: TLS is not left for plain HTTP, and a server
-/// elsewhere cannot send requests to services on this machine.
-fn fetch_target(
-    options: &RegistryOptions,
-    origin: &Origin,
-    current: &Url,
-    location: &HeaderValue,
-) -> Result<Url, String> {
-    let location = location.to_str().map_err(|_| "its target is not text".to_owned())?;
-    let mut url = current.join(location).map_err(|_| "its target is no URL".to_owned())?;
-    // Both fail only without a host.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    let target = Origin::of(&url).ok_or_else(|| format!("its scheme is {:?}", url.scheme()))?;
-    if target.is_loopback() && !origin.is_loopback() {
-        return Err(format!("its target {} is this machine", target.host));
-    }
-    let listed = may_be_plain(options, &format!("{}:{}", target.host, target.port));
-    if target.is_plain() && current.scheme() == "https" && !listed {
-        return Err(format!("its target http://{} does not use TLS", target.host));
-    }
-    Ok(url)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn redirects_stay_encrypted_and_off_this_machine() {
-        let target = |current: &str, location: &str| {
-            let current: Url = current.parse().unwrap();
-            let origin = Origin::of(&current).unwrap();
-            let location = HeaderValue::from_str(location).unwrap();
-            let options = RegistryOptions::default();
-            fetch_target(&options, &origin, &current, &location).map(|url| url.to_string())
-        };
-        assert_eq!(target("https://h/a/b", "../c").unwrap(), "https://h/c");
-        assert_eq!(target("http://h/", "http://u:p@cdn/x").unwrap(), "http://cdn/x");
-        assert_eq!(target("http://h/", "https://cdn/x").unwrap(), "https://cdn/x");
-        assert!(target("http://127.0.0.1:1/", "http://localhost:2/").is_ok());
-        for bad in ["http://cdn/", "http://127.0.0.1/", "https://[::1]/", "file:///x", "http://"] {
-            assert!(target("https://h/", bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn users_of_urls_become_a_header() {

@@ -32,6 +32,7 @@ mod fetch;
 mod manifest;
 mod options;
 mod place;
+mod redirect;
 mod retry;
 mod runtime;
 mod text;

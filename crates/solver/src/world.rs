@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rbuild_cache::{SnapshotId, StatCache, Store};
+use rbuild_cache::{FileStamp, SnapshotId, StatCache, Store};
 use rbuild_parser::ignore_file::Patterns;
 use rbuild_plan::op::Source;
 use rbuild_rooted::Root;
 use rbuild_sandbox::Resources;
 use rbuild_types::{Ctx, Digest, Platform, Reference};
 
-use crate::copy::{DigestCache, FileStamp, OwnerRule, SourceTree};
+use crate::copy::{DigestCache, OwnerRule, SourceTree};
 use crate::error::StepError;
 use crate::ssh_agent::SshAgents;
 
@@ -148,23 +148,13 @@ impl RememberedDigests {
     }
 }
 
-fn stored(stamp: &FileStamp) -> rbuild_cache::FileStamp {
-    rbuild_cache::FileStamp {
-        dev: stamp.dev,
-        ino: stamp.ino,
-        size: stamp.size,
-        mtime_ns: stamp.mtime_ns,
-        ctime_ns: stamp.ctime_ns,
-    }
-}
-
 impl DigestCache for RememberedDigests {
     fn get(&self, stamp: &FileStamp) -> Option<Digest> {
-        self.cache.get(&stored(stamp))
+        self.cache.get(stamp)
     }
 
     fn insert(&self, stamp: FileStamp, digest: Digest) {
-        self.cache.insert(stored(&stamp), digest, self.began);
+        self.cache.insert(stamp, digest, self.began);
     }
 }
 

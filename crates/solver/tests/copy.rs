@@ -11,12 +11,13 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use rbuild_cache::FileStamp;
 use rbuild_parser::ignore_file::Patterns;
 use rbuild_plan::op::{Copy, CopySource, Unpack};
 use rbuild_rooted::{FileKind, Root, Time};
 use rbuild_solver::copy::{
-    Applied, ArchiveOptions, Archives, CopyError, DigestCache, FileStamp, OwnerRule, Ownership,
-    Selection, SourceTree, Target, apply, decisions, list, preview, select,
+    Applied, ArchiveOptions, Archives, CopyError, DigestCache, OwnerRule, Ownership, Selection,
+    SourceTree, Target, apply, decisions, list, preview, select,
 };
 use rbuild_types::{CancelToken, Digest};
 use tempfile::TempDir;

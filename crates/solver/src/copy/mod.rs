@@ -33,5 +33,5 @@ pub use error::{CopyError, IgnoredBy};
 pub(crate) use preview::literal;
 pub use preview::{Decided, Decisions, decisions, preview, shown_by_mount};
 pub use select::{Selection, select};
-pub use tree::{DigestCache, FileStamp, OwnerRule, SourceTree};
+pub use tree::{DigestCache, OwnerRule, SourceTree};
 pub use walk::{Visible, list};

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use rbuild_cache::FileStamp;
 use rbuild_parser::ignore_file::Patterns;
 use rbuild_rooted::{FileKind, Metadata, Root, Time};
 use rbuild_types::Digest;
@@ -35,31 +36,14 @@ pub enum OwnerRule {
     Keep,
 }
 
-/// What tells one state of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FileStamp {
-    /// Device of the file system.
-    pub dev: u64,
-    /// Inode number.
-    pub ino: u64,
-    /// Bytes.
-    pub size: u64,
-    /// Last change of the content, nanoseconds since 1970.
-    pub mtime_ns: i64,
-    /// Last change of the inode, nanoseconds since 1970.
-    pub ctime_ns: i64,
-}
-
-impl FileStamp {
-    /// The stamp of a file's attributes.
-    pub fn of(metadata: &Metadata) -> Self {
-        Self {
-            dev: metadata.dev,
-            ino: metadata.ino,
-            size: metadata.size,
-            mtime_ns: metadata.mtime.as_nanos(),
-            ctime_ns: metadata.ctime.as_nanos(),
-        }
+/// The stamp of a file's attributes.
+pub(super) fn stamp_of(metadata: &Metadata) -> FileStamp {
+    FileStamp {
+        dev: metadata.dev,
+        ino: metadata.ino,
+        size: metadata.size,
+        mtime_ns: metadata.mtime.as_nanos(),
+        ctime_ns: metadata.ctime.as_nanos(),
     }
 }
 

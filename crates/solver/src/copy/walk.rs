@@ -19,7 +19,7 @@ use rbuild_types::CancelToken;
 use super::content;
 use super::error::CopyError;
 use super::pattern::parents;
-use super::tree::{Dir, Entry, FileStamp, OwnerRule, SourceTree, shown};
+use super::tree::{Dir, Entry, OwnerRule, SourceTree, shown, stamp_of};
 
 /// Entries of one directory that one thread looks at before others may help.
 const CHUNK: usize = 256;
@@ -303,7 +303,7 @@ impl<'a> Walker<'a> {
         match metadata.kind {
             FileKind::Symlink => entry.target = Some(held.read_link(path).map_err(error)?),
             FileKind::Regular if self.contents == Contents::Hash => {
-                let stamp = FileStamp::of(&metadata);
+                let stamp = stamp_of(&metadata);
                 match self.stamps.and_then(|stamps| stamps.get(&stamp)) {
                     Some(digest) => entry.digest = Some(digest),
                     None => self.hash(held, directory, &mut entry)?,
@@ -334,10 +334,10 @@ impl<'a> Walker<'a> {
         entry.size = content.size;
         entry.digest = Some(content.digest);
         if let Some(stamps) = self.stamps {
-            let stamp = FileStamp::of(&before);
+            let stamp = stamp_of(&before);
             // Unchanged while it was read, or it is not worth remembering.
             let after = rustix::fs::fstat(&file)
-                .map(|stat| FileStamp::of(&rbuild_rooted::Metadata::from_stat(&stat)));
+                .map(|stat| stamp_of(&rbuild_rooted::Metadata::from_stat(&stat)));
             if after == Ok(stamp) && stamp.size == content.size {
                 stamps.insert(stamp, content.digest);
             }

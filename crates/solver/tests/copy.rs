@@ -395,6 +395,21 @@ fn links_in_the_destination_are_followed_inside_it() {
 }
 
 #[test]
+fn a_matched_link_that_leads_nowhere_is_an_error() {
+    let world = World::with(&["a.txt", "d.txt -> nowhere", "own/l -> l", "own/x"]);
+    let not_found =
+        |path: &str| format!("failed to calculate checksum of ref context: \"{path}\": not found");
+    assert!(world.error(&copy(&["*.txt", "/x/"])).starts_with(&not_found("/d.txt")));
+    assert!(world.error(&copy(&["d.txt", "/x/"])).starts_with(&not_found("/d.txt")));
+    assert!(world.error(&copy(&["own/*", "/x/"])).starts_with(&not_found("/own/l")));
+    let excluding = Copy { exclude: vec!["d.*".to_owned()], ..copy(&["*.txt", "/x/"]) };
+    world.copy(&excluding).unwrap();
+    // In a directory that is copied links stay what they are.
+    world.copy(&copy(&["own", "/x/"])).unwrap();
+    assert_eq!(fs::read_link(world.dst("x/l")).unwrap(), Path::new("l"));
+}
+
+#[test]
 fn kinds_that_do_not_fit_are_errors() {
     let world = World::with(&["a", "b", "d/t/x", "f/n", "g/y"])
         .with_destination(&["t", "sub/a/", "n/x", "l -> t", "deep/t", "here/"]);

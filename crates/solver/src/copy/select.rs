@@ -156,6 +156,15 @@ enum Why {
     Ignored(Option<IgnoredBy>),
 }
 
+impl Why {
+    fn rule(self) -> Option<IgnoredBy> {
+        match self {
+            Self::Absent => None,
+            Self::Ignored(rule) => rule,
+        }
+    }
+}
+
 fn not_found(
     tree: &str,
     path: &str,
@@ -175,11 +184,11 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn not_found(&self, why: Why) -> CopyError {
-        let (ignored, near) = match why {
-            Why::Ignored(rule) => (rule, None),
-            Why::Absent => (None, self.walker.near(self.path)),
+        let near = match why {
+            Why::Ignored(_) => None,
+            Why::Absent => self.walker.near(self.path),
         };
-        not_found(&self.walker.tree.name, self.path, ignored, near)
+        not_found(&self.walker.tree.name, self.path, why.rule(), near)
     }
 
     /// Without `--parents`: each match is a file, or a directory whose contents are copied.
@@ -195,38 +204,49 @@ impl Search<'_> {
             return match self.take(hit)? {
                 Taken::Item(kind) => Ok(vec![kind]),
                 Taken::Excluded => Ok(Vec::new()),
-                Taken::Missing(why) => Err(self.not_found(why)),
+                Taken::Missing(why) | Taken::Broken(why) => Err(self.not_found(why)),
             };
         }
         let taken: Vec<Taken> = self
             .pool
             .install(|| hits.par_iter().map(|hit| self.take(hit)).collect::<Result<_, _>>())?;
-        Ok(taken
-            .into_iter()
-            .filter_map(|taken| match taken {
-                Taken::Item(kind) => Some(kind),
-                Taken::Excluded | Taken::Missing(_) => None,
-            })
-            .collect())
+        let mut kinds = Vec::new();
+        for (hit, taken) in hits.iter().zip(taken) {
+            match taken {
+                Taken::Item(kind) => kinds.push(kind),
+                Taken::Excluded | Taken::Missing(_) => {}
+                Taken::Broken(why) => {
+                    let path = hit.path.to_string_lossy();
+                    return Err(not_found(&self.walker.tree.name, &path, why.rule(), None));
+                }
+            }
+        }
+        Ok(kinds)
     }
 
     /// The file or directory that a match is, after following it if it is a link.
     fn take(&self, hit: &Hit) -> Result<Taken, CopyError> {
         let ignore = Filter { exclude: None, ..self.walker.filter };
         let exclude = Filter { ignore: None, ..self.walker.filter };
-        let Some((source, kind)) = self.walker.follow(&hit.source)? else {
-            return Ok(Taken::Missing(Why::Absent));
-        };
         // The name as written and the place it leads to must both be in the context.
-        let (written, real) =
-            (ignore.judge(&hit.path, Path::new("")), ignore.judge(&source, Path::new("")));
-        let hidden = || Taken::Missing(Why::Ignored(self.walker.ignored_by(&[&hit.path, &source])));
+        let written = ignore.judge(&hit.path, Path::new(""));
         let name = last_name(&hit.path);
+        let wanted = exclude.judge(Path::new(""), Path::new(name));
+        let missing = |why| match hit.kind {
+            FileKind::Symlink if !wanted.visible => Taken::Excluded,
+            FileKind::Symlink if written.visible => Taken::Broken(why),
+            _ => Taken::Missing(why),
+        };
+        let Some((source, kind)) = self.walker.follow(&hit.source)? else {
+            return Ok(missing(Why::Absent));
+        };
+        let real = ignore.judge(&source, Path::new(""));
+        let hidden = || missing(Why::Ignored(self.walker.ignored_by(&[&hit.path, &source])));
         if kind == FileKind::Directory {
             if !(written.descend && real.descend) {
                 return Ok(hidden());
             }
-            if has_wildcards(self.path) && !exclude.judge(Path::new(""), Path::new(name)).descend {
+            if has_wildcards(self.path) && !wanted.descend {
                 return Ok(Taken::Excluded);
             }
             let dirs = self.walk(source.clone())?;
@@ -239,7 +259,7 @@ impl Search<'_> {
         if !(written.visible && real.visible) {
             return Ok(hidden());
         }
-        if !exclude.judge(Path::new(""), Path::new(name)).visible {
+        if !wanted.visible {
             return Ok(Taken::Excluded);
         }
         let directory = source.parent().unwrap_or(Path::new("/")).to_owned();
@@ -418,6 +438,9 @@ enum Taken {
     /// `--exclude` leaves it out.
     Excluded,
     Missing(Why),
+    /// It is a link, and there is nothing where it leads. Also among the matches of a pattern that
+    /// is an error, as in BuildKit: what the pattern names would be missing without a word.
+    Broken(Why),
 }
 
 /// What became of the matches below one pivot.

@@ -255,12 +255,15 @@ fn a_directory_gives_its_contents_and_merges() {
     let world = World::with(&["d/1", "d/.hid", "d/sub/3", "e/sub/4", "e/1"])
         .with_destination(&["t/old", "t/sub/3"]);
     fs::write(world.src("e/1"), "later").unwrap();
+    fs::set_permissions(world.dst("t"), PermissionsExt::from_mode(0o750)).unwrap();
     fs::set_permissions(world.dst("t/sub"), PermissionsExt::from_mode(0o700)).unwrap();
     fs::set_permissions(world.src("d/sub"), PermissionsExt::from_mode(0o711)).unwrap();
     let found = world.result(&copy(&["d", "e/", "t"]));
     assert_eq!(names(&found).join(" "), "t t/.hid t/1 t/old t/sub t/sub/3 t/sub/4");
-    // A directory that was there keeps what it is.
-    assert_found(&found, &[("t/1", "later"), ("t/sub", "dir 700")]);
+    // The directory that is named keeps what it is; below it the last source counts.
+    assert_found(&found, &[("t", "dir 750"), ("t/1", "later"), ("t/sub", "dir 755")]);
+    let found = world.result(&copy(&["d", "t"]));
+    assert_found(&found, &[("t", "dir 750"), ("t/sub", "dir 711")]);
     // The directory that is named is 0755 at a new place, deeper ones keep their mode.
     fs::set_permissions(world.src("d"), PermissionsExt::from_mode(0o700)).unwrap();
     let found = world.result(&copy(&["d/.", "new"]));
@@ -482,6 +485,14 @@ fn owners_follow_the_rule_of_the_tree_and_chown() {
     assert_eq!(owner(&world, "kept"), (0, 0), "the named directory itself is root's");
     assert_eq!(owner(&world, "kept/sub"), (1234, 5678));
     assert_eq!(owner(&world, "kept/sub/f"), (1234, 5678));
+    // With `--parents` a directory above the match that was there changes its mode only.
+    fs::set_permissions(world.src("d"), PermissionsExt::from_mode(0o711)).unwrap();
+    fs::create_dir(world.dst("old/d")).unwrap();
+    std::os::unix::fs::chown(world.dst("old/d"), Some(9), Some(9)).unwrap();
+    world.copy(&with_parents(&["d/sub", "old"])).unwrap();
+    assert_eq!(owner(&world, "old/d"), (9, 9));
+    assert_eq!(world.dst("old/d").metadata().unwrap().mode() & 0o777, 0o711);
+    assert_eq!(owner(&world, "old/d/sub"), (1234, 5678));
     let error = world.error(&Copy { chown: Some("ghost".into()), ..copy(&["f", "g"]) });
     assert!(error.contains("ghost"), "{error}");
 }

@@ -17,7 +17,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rbuild_rooted::{Errno, FileKind, Follow, NewDirs, Root, RootedError, Time};
+use rbuild_rooted::{Errno, FileKind, Follow, Metadata, NewDirs, Root, RootedError, Time};
 use rbuild_types::CancelToken;
 
 use super::content::{self, Copier};
@@ -345,6 +345,26 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
+    /// A hard link's own entry says what the file is from now on, as for containerd. Only what
+    /// differs is set: a new owner takes away what the file may do.
+    fn dress_again(
+        &self,
+        entry: &Entry,
+        dir: &Root,
+        name: &OsStr,
+        found: &Metadata,
+    ) -> Result<(), ImageError> {
+        let owner = self.owner(entry).filter(|owner| *owner != (found.uid, found.gid));
+        if let Some((uid, gid)) = owner {
+            dir.set_owner(name, uid, gid)?;
+        }
+        if owner.is_some() || entry.mode != found.mode {
+            dir.set_mode(name, entry.mode)?;
+        }
+        dir.set_times(name, entry.mtime, entry.mtime)?;
+        Ok(())
+    }
+
     fn hard_link(&mut self, entry: &Entry, place: &Place, name: &OsStr) -> Result<(), ImageError> {
         let missing = || ImageError::archive(&entry.path, "hard link to nothing in this tree");
         let mut target = place::names(&entry.link);
@@ -365,7 +385,7 @@ impl<'a> Unpacker<'a> {
             FileKind::Regular => {
                 let link = || from.dir.hard_link_between(&target_name, &place.dir, name);
                 replacing(&place.dir, name, link)?;
-                Ok(())
+                self.dress_again(entry, &place.dir, name, &found)
             }
             // A second link with the same target is as good, and nothing is linked to.
             FileKind::Symlink => {

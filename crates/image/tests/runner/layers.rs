@@ -292,6 +292,18 @@ fn add_gives_everything_to_the_owner_asked_for() {
 }
 
 #[test]
+fn the_entry_of_a_hard_link_counts_for_the_file() {
+    let tree = temp();
+    let mut link = Entry::new("g", EntryKind::HardLink, 0o751);
+    link.link = b"f".to_vec();
+    link.mtime = Time { sec: 77, nsec: 0 };
+    let tar = Tar::default().file("f", b"f").entry(&link, b"").end();
+    unpack(&tar, &tree.root, None).unwrap();
+    let found = tree.root.stat("f", Follow::No).unwrap().unwrap();
+    assert_eq!((found.nlink, found.mode, found.mtime), (2, 0o751, link.mtime));
+}
+
+#[test]
 fn devices_are_made_or_counted() {
     let mut entry = Entry::new("null", EntryKind::CharDevice, 0o666);
     entry.device = (1, 3);

@@ -313,7 +313,7 @@ impl Writer<'_> {
         dirs: &[Dir],
     ) -> Result<(), CopyError> {
         let top = self.place.directory()?;
-        let made = make_directories(&top.dir, &top.path, dirs, &mut self.place.times)?;
+        let merged = make_directories(&top.dir, &top.path, dirs, &mut self.place.times)?;
         let (chunks, second_names) = divide(dirs);
         let (place, attributes) = (&top, &self.attributes);
         let (copier, cancel, written) = (&self.copier, self.cancel, &self.written);
@@ -368,18 +368,18 @@ impl Writer<'_> {
                 .hard_link(&first, &name)
                 .map_err(|error| failed(&top.path.join(&name), error))?;
         }
-        self.finish(&top.dir, &top.path, &made)
+        self.finish(&top.dir, &top.path, &merged)
     }
 
-    /// Gives directories that were made here their attributes, children first.
-    fn finish(
-        &self,
-        top: &Root,
-        shown_top: &Path,
-        made: &[(PathBuf, &Entry)],
-    ) -> Result<(), CopyError> {
-        for (path, entry) in made.iter().rev() {
+    /// Gives directories the attributes of their sources, children first. One that was there and
+    /// stands only above what `--parents` matched takes the mode alone, as in BuildKit.
+    fn finish(&self, top: &Root, shown_top: &Path, merged: &[Merged<'_>]) -> Result<(), CopyError> {
+        for Merged { path, entry, is_new } in merged.iter().rev() {
             let error = |error| failed(&shown_top.join(path), error);
+            if entry.only_above && !is_new {
+                top.set_mode(path, entry.mode).map_err(error)?;
+                continue;
+            }
             // Always set: the directory may have got its group from the one above it.
             if let Some((uid, gid)) = self.attributes.owner(entry, true) {
                 top.set_owner(path, uid, gid).map_err(error)?;
@@ -391,14 +391,21 @@ impl Writer<'_> {
     }
 }
 
-/// Makes the directories of an item that are missing; those it made, parents first.
+/// A directory below an item's first one.
+struct Merged<'d> {
+    path: PathBuf,
+    entry: &'d Entry,
+    is_new: bool,
+}
+
+/// Makes the directories of an item that are missing; gives all of them, parents first.
 fn make_directories<'d>(
     top: &Root,
     shown_top: &Path,
     dirs: &'d [Dir],
     times: &mut DirTimes,
-) -> Result<Vec<(PathBuf, &'d Entry)>, CopyError> {
-    let mut made = Vec::new();
+) -> Result<Vec<Merged<'d>>, CopyError> {
+    let mut merged = Vec::new();
     for dir in dirs {
         let mut below =
             dir.entries.iter().filter(|entry| entry.kind == FileKind::Directory).peekable();
@@ -410,16 +417,18 @@ fn make_directories<'d>(
         for entry in below {
             let error = |error| failed(&here.join(&entry.name), error);
             let name = Path::new(&entry.name);
-            if held.create_private_dir(name).map_err(error)? {
-                made.push((dir.path.join(name), entry));
-                continue;
+            let is_new = held.create_private_dir(name).map_err(error)?;
+            if !is_new {
+                match held.stat(name, Follow::No).map_err(error)? {
+                    Some(there) if !there.is_dir() => {
+                        return Err(CopyError::NotADirectory { path: shown(&here.join(name)) });
+                    }
+                    Some(there) if entry.only_above => times.keep(here.join(name), there.mtime),
+                    _ => times.forget(&here.join(name)),
+                }
             }
-            let there = held.stat(name, Follow::No).map_err(error)?;
-            match there {
-                Some(there) if there.is_dir() => times.keep(here.join(name), there.mtime),
-                _ => return Err(CopyError::NotADirectory { path: shown(&here.join(name)) }),
-            }
+            merged.push(Merged { path: dir.path.join(name), entry, is_new });
         }
     }
-    Ok(made)
+    Ok(merged)
 }

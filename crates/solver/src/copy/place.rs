@@ -39,6 +39,11 @@ impl DirTimes {
         }
     }
 
+    /// A directory that was there gets other times from what is copied onto it.
+    pub(crate) fn forget(&mut self, path: &Path) {
+        self.kept.remove(path);
+    }
+
     /// Gives directories that were there their times back, and those that were made `created`.
     pub(crate) fn restore(&self, root: &Root, created: Option<Time>) -> Result<(), CopyError> {
         let kept = self.kept.iter().map(|(path, time)| (path, *time));

@@ -144,6 +144,7 @@ fn inline(name: &str, content: &str) -> ItemKind {
         target: None,
         capability: None,
         made_up: true,
+        only_above: false,
     };
     ItemKind::Inline { entry: Box::new(entry), content: content.to_owned() }
 }
@@ -416,6 +417,7 @@ impl Search<'_> {
                 .map_err(|error| self.walker.error(&source, error))?;
             let name = last_name(&parent).to_owned();
             let entry = Entry::from_metadata(name, &held, self.walker.tree.owner);
+            let entry = Entry { only_above: true, ..entry };
             dirs.insert(parent.clone(), Dir { path: parent.clone(), source, entries: Vec::new() });
             add(dirs, &parent, entry);
         }

@@ -79,6 +79,8 @@ pub(crate) struct Entry {
     pub(crate) capability: Option<Vec<u8>>,
     /// Whether there is nothing to read: a socket became this.
     pub(crate) made_up: bool,
+    /// With `--parents`: a directory above what was matched.
+    pub(crate) only_above: bool,
 }
 
 impl Entry {
@@ -106,6 +108,7 @@ impl Entry {
             target: None,
             capability: None,
             made_up,
+            only_above: false,
         }
     }
 }

@@ -73,7 +73,8 @@ impl Walker<'_> {
     /// Everything below the real directory `top` that `pattern` names, sorted by path.
     ///
     /// Hidden directories are looked into as long as a rule may show something in them; the
-    /// caller judges what is hit.
+    /// caller judges what is hit. Links to directories are gone through before the first wildcard,
+    /// from there on they are no directories, as in BuildKit.
     pub(crate) fn expand(
         &self,
         top: &Path,
@@ -81,6 +82,7 @@ impl Walker<'_> {
         double_star: DoubleStar,
     ) -> Result<Vec<Hit>, CopyError> {
         let names = names(pattern);
+        let literal = names.iter().take_while(|name| !has_wildcards(name)).count();
         let mut hits = BTreeMap::new();
         // With several `**` one place can be reached in many ways; once is enough.
         let mut seen = HashSet::new();
@@ -114,24 +116,17 @@ impl Walker<'_> {
             for (child, kind) in matched {
                 if last {
                     hits.insert(child.path.clone(), hit(&child, kind));
-                } else if let Some(source) = self.directory(&child.source, kind)? {
+                } else if kind == FileKind::Directory {
+                    places.push(Place { next: place.next + 1, ..child });
+                } else if kind == FileKind::Symlink
+                    && place.next < literal
+                    && let Some((source, FileKind::Directory)) = self.follow(&child.source)?
+                {
                     places.push(Place { source, next: place.next + 1, ..child });
                 }
             }
         }
         Ok(hits.into_values().collect())
-    }
-
-    /// The real path of a directory, through a link if it is one; `None` when it is none.
-    fn directory(&self, source: &Path, kind: FileKind) -> Result<Option<PathBuf>, CopyError> {
-        match kind {
-            FileKind::Directory => Ok(Some(source.to_owned())),
-            FileKind::Symlink => Ok(self
-                .follow(source)?
-                .filter(|(_, kind)| *kind == FileKind::Directory)
-                .map(|(source, _)| source)),
-            _ => Ok(None),
-        }
     }
 
     /// Where a path leads inside the tree, links followed; `None` when nothing is there.

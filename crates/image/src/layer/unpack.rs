@@ -35,7 +35,7 @@ pub enum Ownership {
     Archive,
     /// Whoever unpacks: for trees that are only looked at.
     Caller,
-    /// One owner for everything (`ADD --chown`).
+    /// One owner for every entry (`ADD --chown`).
     Fixed {
         /// Owner.
         uid: u32,
@@ -95,12 +95,11 @@ pub fn unpack_layer(
     Unpacker::new(tree, options, cancel).run(reader)
 }
 
-/// Owner of directories that no entry describes.
+/// Owner of directories that no entry describes: root's, as in BuildKit, also with `ADD --chown`.
 pub(super) fn new_owner(options: &UnpackOptions) -> Option<(u32, u32)> {
     match options.ownership {
-        Ownership::Archive => Some((0, 0)),
+        Ownership::Archive | Ownership::Fixed { .. } => Some((0, 0)),
         Ownership::Caller => None,
-        Ownership::Fixed { uid, gid } => Some((uid, gid)),
     }
 }
 

@@ -276,19 +276,23 @@ fn add_makes_nothing_that_a_link_leads_to() {
 }
 
 #[test]
-fn add_gives_everything_to_the_owner_asked_for() {
-    if !is_root("add_gives_everything_to_the_owner_asked_for") {
+fn add_gives_every_entry_to_the_owner_asked_for() {
+    if !is_root("add_gives_every_entry_to_the_owner_asked_for") {
         return;
     }
     let tree = temp();
-    let tar = Tar::default().file("a/b", b"").symlink("l", "a").end();
+    let tar = Tar::default().file("a/b", b"").symlink("l", "a").dir("d", 0o755).end();
     let ownership = Ownership::Fixed { uid: 12, gid: 34 };
     let options = UnpackOptions { ownership, ..UnpackOptions::default() };
     unpack_archive(&mut &tar[..], &tree.root, &options, &CancelToken::default()).unwrap();
-    for path in ["a", "a/b", "l"] {
+    let owner = |path| {
         let found = tree.root.stat(path, Follow::No).unwrap().unwrap();
-        assert_eq!((found.uid, found.gid), (12, 34), "{path}");
+        (found.uid, found.gid)
+    };
+    for path in ["a/b", "l", "d"] {
+        assert_eq!(owner(path), (12, 34), "{path}");
     }
+    assert_eq!(owner("a"), (0, 0), "no entry is about it");
 }
 
 #[test]

@@ -149,12 +149,10 @@ impl Change {
             Operator::Add => mode | bits,
             Operator::Remove => mode & !bits,
             Operator::Set => {
-                let mut cleared = everyone(0o7);
-                // As chmod(1): a directory keeps its special bits unless they are named.
-                if !is_directory {
-                    cleared |= (if self.who.user { 0o4000 } else { 0 })
-                        | (if self.who.group { 0o2000 } else { 0 });
-                }
+                // Unlike chmod(1), BuildKit takes the special bits of directories away too.
+                let cleared = everyone(0o7)
+                    | (if self.who.user { 0o4000 } else { 0 })
+                    | (if self.who.group { 0o2000 } else { 0 });
                 (mode & !cleared) | bits
             }
         }
@@ -194,6 +192,7 @@ mod tests {
         assert_eq!(apply("u=rw-w+x", 0, false), 0o500);
         assert_eq!(apply("+t", 0o777, true), 0o1777);
         assert_eq!(apply("u=rx", 0o4755, false), 0o555);
+        assert_eq!(apply("ug=rx", 0o7755, true), 0o1555);
     }
 
     proptest::proptest! {

@@ -7,20 +7,14 @@ use rbuild_rooted::RootedError;
 #[non_exhaustive]
 pub enum CopyError {
     /// A source that is written without wildcards is not there, or an ignore file hides it.
-    #[error(
-        "failed to calculate checksum of ref {tree}: \"{path}\": not found{}{}",
-        near.as_ref().map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default(),
-        ignored.as_ref().map(|by| format!(": it is there, but left out by {by}")).unwrap_or_default()
-    )]
+    #[error("failed to calculate checksum of ref {tree}: \"{path}\": not found{why}")]
     NotFound {
         /// Where it was looked for: `context`, a stage, an image.
         tree: String,
         /// The source, absolute from the tree's root.
         path: String,
-        /// The rule that hides it, when it is there.
-        ignored: Option<Box<IgnoredBy>>,
-        /// A path that is there and is written nearly like it.
-        near: Option<String>,
+        /// What is known of it.
+        why: Box<Absence>,
     },
     /// A wildcard pattern cannot be read.
     #[error("invalid pattern {pattern:?}: syntax error in pattern")]
@@ -136,6 +130,33 @@ pub enum CopyError {
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// Why a source is not found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Absence {
+    /// Nothing has its name.
+    Unknown {
+        /// A path that is there and is written nearly like it.
+        near: Option<String>,
+    },
+    /// It is there, and this rule hides it; `None` when no single rule does.
+    Ignored(Option<IgnoredBy>),
+    /// It is a link to this, and nothing is there.
+    Dangling(String),
+}
+
+impl std::fmt::Display for Absence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unknown { near: Some(near) } => write!(f, " (did you mean {near:?}?)"),
+            Self::Ignored(Some(by)) => write!(f, ": it is there, but left out by {by}"),
+            Self::Dangling(target) => {
+                write!(f, ": it is a link to {target:?}, which leads nowhere")
+            }
+            Self::Unknown { near: None } | Self::Ignored(None) => Ok(()),
+        }
+    }
 }
 
 /// A rule of an ignore file that leaves a path out.

@@ -29,7 +29,7 @@ mod walk;
 
 pub use apply::{Applied, ArchiveOptions, Archives, Ownership, Target, apply};
 pub use digest::{Input, InputKind};
-pub use error::{CopyError, IgnoredBy};
+pub use error::{Absence, CopyError, IgnoredBy};
 pub(crate) use preview::literal;
 pub use preview::{Decided, Decisions, decisions, preview, shown_by_mount};
 pub use select::{Selection, select};

@@ -12,7 +12,7 @@ use rbuild_types::{CancelToken, Digest};
 
 use super::chmod::Chmod;
 use super::digest::{self, Input, Overrides};
-use super::error::{CopyError, IgnoredBy};
+use super::error::{Absence, CopyError, IgnoredBy};
 use super::pattern::{DoubleStar, Hit, has_wildcards, last_name, names, parents};
 use super::tree::{Dir, Entry, OwnerRule, SourceTree};
 use super::walk::{Contents, Filter, Start, Walker};
@@ -105,7 +105,7 @@ pub(super) fn find<'a>(
             }
             CopySource::Empty { path } => {
                 if !names(path).is_empty() && !has_wildcards(path) {
-                    return Err(not_found("scratch", path, None, None));
+                    return Err(not_found("scratch", path, UNKNOWN));
                 }
                 continue;
             }
@@ -149,31 +149,12 @@ fn inline(name: &str, content: &str) -> ItemKind {
     ItemKind::Inline { entry: Box::new(entry), content: content.to_owned() }
 }
 
-/// Why a source is not found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Why {
-    Absent,
-    /// The rule that hides it.
-    Ignored(Option<IgnoredBy>),
-}
+/// Until somebody has looked for a near name.
+const UNKNOWN: Absence = Absence::Unknown { near: None };
 
-impl Why {
-    fn rule(self) -> Option<IgnoredBy> {
-        match self {
-            Self::Absent => None,
-            Self::Ignored(rule) => rule,
-        }
-    }
-}
-
-fn not_found(
-    tree: &str,
-    path: &str,
-    ignored: Option<IgnoredBy>,
-    near: Option<String>,
-) -> CopyError {
+fn not_found(tree: &str, path: &str, why: Absence) -> CopyError {
     let path = format!("/{}", names(path).join("/"));
-    CopyError::NotFound { tree: tree.to_owned(), path, ignored: ignored.map(Box::new), near }
+    CopyError::NotFound { tree: tree.to_owned(), path, why: Box::new(why) }
 }
 
 /// One source of an instruction.
@@ -184,12 +165,14 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn not_found(&self, why: Why) -> CopyError {
-        let near = match why {
-            Why::Ignored(_) => None,
-            Why::Absent => self.walker.near(self.path),
+    fn not_found(&self, why: Absence) -> CopyError {
+        let why = match why {
+            Absence::Unknown { near: None } => {
+                Absence::Unknown { near: self.walker.near(self.path) }
+            }
+            known => known,
         };
-        not_found(&self.walker.tree.name, self.path, why.rule(), near)
+        not_found(&self.walker.tree.name, self.path, why)
     }
 
     /// Without `--parents`: each match is a file, or a directory whose contents are copied.
@@ -201,10 +184,9 @@ impl Search<'_> {
         }
         let hits = self.walker.expand(Path::new("/"), self.path, DoubleStar::LikeStar)?;
         if !wild {
-            let Some(hit) = hits.first() else { return Err(self.not_found(Why::Absent)) };
+            let Some(hit) = hits.first() else { return Err(self.not_found(UNKNOWN)) };
             return match self.take(hit)? {
                 Taken::Item(kind) => Ok(vec![kind]),
-                Taken::Excluded => Ok(Vec::new()),
                 Taken::Missing(why) | Taken::Broken(why) => Err(self.not_found(why)),
             };
         }
@@ -215,40 +197,43 @@ impl Search<'_> {
         for (hit, taken) in hits.iter().zip(taken) {
             match taken {
                 Taken::Item(kind) => kinds.push(kind),
-                Taken::Excluded | Taken::Missing(_) => {}
+                Taken::Missing(_) => {}
                 Taken::Broken(why) => {
                     let path = hit.path.to_string_lossy();
-                    return Err(not_found(&self.walker.tree.name, &path, why.rule(), None));
+                    return Err(not_found(&self.walker.tree.name, &path, why));
                 }
             }
         }
         Ok(kinds)
     }
 
-    /// The file or directory that a match is, after following it if it is a link.
+    /// The file or directory that a match is, after following it if it is a link. `--exclude` is
+    /// about what is in a directory, never about what the source names itself: so it is in BuildKit,
+    /// against its manual.
     fn take(&self, hit: &Hit) -> Result<Taken, CopyError> {
         let ignore = Filter { exclude: None, ..self.walker.filter };
-        let exclude = Filter { ignore: None, ..self.walker.filter };
         // The name as written and the place it leads to must both be in the context.
         let written = ignore.judge(&hit.path, Path::new(""));
         let name = last_name(&hit.path);
-        let wanted = exclude.judge(Path::new(""), Path::new(name));
         let missing = |why| match hit.kind {
-            FileKind::Symlink if !wanted.visible => Taken::Excluded,
             FileKind::Symlink if written.visible => Taken::Broken(why),
             _ => Taken::Missing(why),
         };
         let Some((source, kind)) = self.walker.follow(&hit.source)? else {
-            return Ok(missing(Why::Absent));
+            let target = match hit.kind {
+                FileKind::Symlink => self.walker.root.read_link(&hit.source).ok(),
+                _ => None,
+            };
+            return Ok(missing(match target {
+                Some(target) => Absence::Dangling(target.to_string_lossy().into_owned()),
+                None => UNKNOWN,
+            }));
         };
         let real = ignore.judge(&source, Path::new(""));
-        let hidden = || missing(Why::Ignored(self.walker.ignored_by(&[&hit.path, &source])));
+        let hidden = || missing(Absence::Ignored(self.walker.ignored_by(&[&hit.path, &source])));
         if kind == FileKind::Directory {
             if !(written.descend && real.descend) {
                 return Ok(hidden());
-            }
-            if has_wildcards(self.path) && !wanted.descend {
-                return Ok(Taken::Excluded);
             }
             let dirs = self.walk(source.clone())?;
             let empty = dirs.first().is_none_or(|top| top.entries.is_empty());
@@ -260,16 +245,13 @@ impl Search<'_> {
         if !(written.visible && real.visible) {
             return Ok(hidden());
         }
-        if !wanted.visible {
-            return Ok(Taken::Excluded);
-        }
         let directory = source.parent().unwrap_or(Path::new("/")).to_owned();
         match self.describe(&directory, &source)? {
             Some(entry) => {
                 let (entry, name) = (Box::new(entry), name.to_owned());
                 Ok(Taken::Item(ItemKind::File { dir: directory, entry, name }))
             }
-            None => Ok(Taken::Missing(Why::Absent)),
+            None => Ok(Taken::Missing(UNKNOWN)),
         }
     }
 
@@ -302,7 +284,7 @@ impl Search<'_> {
             tops
         };
         let mut kinds = Vec::new();
-        let (mut why, mut excluded) = (Why::Absent, false);
+        let (mut why, mut excluded) = (UNKNOWN, false);
         for top in tops {
             if names(rest).is_empty() {
                 kinds.push(ItemKind::Dir { dirs: self.walk(top)? });
@@ -312,7 +294,7 @@ impl Search<'_> {
             match self.kept(&top, &hits)? {
                 Kept::Dirs(dirs) => kinds.push(ItemKind::Dir { dirs }),
                 Kept::Excluded => excluded = true,
-                Kept::Ignored(rule) => why = Why::Ignored(rule),
+                Kept::Ignored(rule) => why = Absence::Ignored(rule),
                 Kept::Nothing => {}
             }
         }
@@ -437,12 +419,10 @@ fn add(dirs: &mut BTreeMap<PathBuf, Dir>, path: &Path, entry: Entry) {
 /// What became of one match.
 enum Taken {
     Item(ItemKind),
-    /// `--exclude` leaves it out.
-    Excluded,
-    Missing(Why),
+    Missing(Absence),
     /// It is a link, and there is nothing where it leads. Also among the matches of a pattern that
     /// is an error, as in BuildKit: what the pattern names would be missing without a word.
-    Broken(Why),
+    Broken(Absence),
 }
 
 /// What became of the matches below one pivot.

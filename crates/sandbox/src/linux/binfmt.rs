@@ -104,10 +104,17 @@ impl Emulators {
         if may_run || !self.is_visible { Support::Unknown } else { Support::Missing }
     }
 
-    /// The platforms that are emulated everywhere.
+    /// The platforms that are run besides the machine's own, whatever the root filesystem.
     pub fn platforms(&self) -> Vec<Platform> {
-        let known = MACHINES.iter().map(|machine| Platform::new("linux", machine.architecture));
-        known.filter(|platform| self.support(platform) == Support::Emulated).collect()
+        let host = Platform::host();
+        let runs = |platform: &Platform| {
+            matches!(self.support(platform), Support::Native | Support::Emulated)
+        };
+        MACHINES
+            .iter()
+            .map(|machine| Platform::new("linux", machine.architecture))
+            .filter(|platform| *platform != host && runs(platform))
+            .collect()
     }
 }
 
@@ -242,7 +249,8 @@ mod tests {
         assert_eq!(support(&emulators, "linux/s390x"), Support::NeedsInterpreter(at));
         assert_eq!(support(&emulators, "linux/arm/v7"), Support::Missing);
         assert_eq!(support(&emulators, "windows/amd64"), Support::Missing);
-        assert_eq!(emulators.platforms(), [Platform::new("linux", "arm64")]);
+        let besides = ["386", "arm64"].map(|architecture| Platform::new("linux", architecture));
+        assert_eq!(emulators.platforms(), besides);
     }
 
     #[test]

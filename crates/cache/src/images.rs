@@ -31,10 +31,11 @@ pub struct ImageRecord {
     pub manifest_size: u64,
     /// The image id: digest of the config; for an index, of the index.
     pub image_id: Digest,
-    /// Milliseconds since 1970 when it was made, as its config says; where that says nothing, when
-    /// it came into this store.
+    /// Milliseconds since 1970 when it was made, as its config says, or the newest of an index;
+    /// where that says nothing, when it came into this store.
     pub created: i64,
-    /// Bytes of config and layers as the manifest states them, which may be compressed.
+    /// Bytes of config and layers as the manifest states them, which may be compressed; of an
+    /// index, those of all its images.
     pub size: u64,
 }
 
@@ -98,13 +99,8 @@ impl<'a> Tags<'a> {
         let json = self.store.blobs().read_small(manifest, MAX_JSON)?;
         let parsed: Manifest = serde_json::from_slice(&json)
             .map_err(|source| CacheError::NotAnImage { digest: *manifest, source })?;
-        let config = match &parsed.config {
-            Some(config) => self.store.blobs().read_small(&config.digest, MAX_JSON).ok(),
-            None => None,
-        };
-        let created = config.as_deref().and_then(image_json::created);
-        let created = created.unwrap_or_else(file::now_ms);
-        let image = described(manifest, media_type, size, &parsed, created);
+        let read = |digest: &Digest| self.store.blobs().read_small(digest, MAX_JSON).ok();
+        let image = described(manifest, media_type, size, &parsed, &read, &file::now_ms);
         self.store.sync()?;
         recovery::sync_blob_names(self.store)?;
         self.change(|index| {
@@ -272,25 +268,46 @@ fn write_index_json(store: &Store, images: &[ImageRecord]) -> Result<(), CacheEr
     file::replace(&store.temporary("json")?, &path, &json)
 }
 
-/// What a manifest says about its image.
+/// What a manifest, or an index, says about its image.
 fn described(
     digest: &Digest,
     media_type: &str,
     manifest_size: u64,
     manifest: &Manifest,
-    created: i64,
+    read: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+    arrived: &dyn Fn() -> i64,
 ) -> ImageRecord {
-    let parts = manifest.config.iter().chain(&manifest.layers).chain(&manifest.manifests);
+    let (size, created) = contents(manifest, read);
     ImageRecord {
         reference: None,
         manifest_digest: *digest,
         media_type: media_type.to_owned(),
         manifest_size,
         image_id: manifest.config.as_ref().map_or(*digest, |config| config.digest),
-        created,
-        // Stated by strangers, so the sum is bounded.
-        size: parts.fold(0u64, |sum, part| sum.saturating_add(part.size)).min(i64::MAX as u64),
+        created: created.unwrap_or_else(arrived),
+        size,
     }
+}
+
+/// Bytes of an image's parts and when it was made; of an index, of all its images and of the
+/// newest. What `read` does not know counts nothing.
+fn contents(manifest: &Manifest, read: &dyn Fn(&Digest) -> Option<Vec<u8>>) -> (u64, Option<i64>) {
+    let of_one = |manifest: &Manifest| {
+        let parts = manifest.config.iter().chain(&manifest.layers);
+        // Stated by strangers, so the sum is bounded.
+        let size = parts.fold(0u64, |sum, part| sum.saturating_add(part.size));
+        let config = manifest.config.as_ref().and_then(|config| read(&config.digest));
+        (size, config.as_deref().and_then(image_json::created))
+    };
+    let (mut size, mut created) = of_one(manifest);
+    for child in &manifest.manifests {
+        let child = read(&child.digest).and_then(|json| serde_json::from_slice(&json).ok());
+        if let Some((bytes, time)) = child.as_ref().map(of_one) {
+            size = size.saturating_add(bytes);
+            created = created.max(time);
+        }
+    }
+    (size.min(i64::MAX as u64), created)
 }
 
 /// Reads a row of [`COLUMNS`] with the reference behind them.
@@ -353,14 +370,13 @@ pub(crate) fn refill(root: &Path, index: &Connection) -> rusqlite::Result<()> {
         let path = root.join("blobs/sha256").join(descriptor.digest.hex());
         let Some(manifest) = recovery::read_json(&path, Some(&descriptor.digest)) else { continue };
         let Ok(parsed) = serde_json::from_slice::<Manifest>(&manifest) else { continue };
-        let config = parsed.config.as_ref().and_then(|config| {
-            let path = root.join("blobs/sha256").join(config.digest.hex());
-            recovery::read_json(&path, Some(&config.digest))
-        });
+        let read = |digest: &Digest| {
+            recovery::read_json(&root.join("blobs/sha256").join(digest.hex()), Some(digest))
+        };
         let arrived = || rustix::fs::stat(&path).map_or(0, |stat| stat.st_mtime * 1000);
-        let created = config.as_deref().and_then(image_json::created).unwrap_or_else(arrived);
+        let (digest, media_type) = (&descriptor.digest, descriptor.media_type.as_str());
         let size = manifest.len() as u64;
-        let image = described(&descriptor.digest, &descriptor.media_type, size, &parsed, created);
+        let image = described(digest, media_type, size, &parsed, &read, &arrived);
         insert_image(index, &image)?;
         if let Some(reference) = descriptor.reference() {
             insert_tag(index, &reference, &descriptor.digest)?;

@@ -180,7 +180,11 @@ fn step(name: &str, source_text: &str, failure: &StepFailure) -> String {
             };
             let here = AnnotationKind::Primary.span(range).label(label);
             let snippet = Snippet::source(source_text).path(visible(name));
-            title.element(snippet.annotation(here).annotation(whole))
+            let group = title.element(snippet.annotation(here).annotation(whole));
+            match failure.source.help() {
+                Some(help) => group.element(Level::HELP.message(visible(&help))),
+                None => group,
+            }
         }
         None => Group::with_title(title),
     };

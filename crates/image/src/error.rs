@@ -46,6 +46,20 @@ pub enum ImageError {
         /// The file, from the tree's root.
         path: PathBuf,
     },
+    /// Root filesystems that are to be put into one directory have a file in common.
+    #[error(
+        "/{} is in the images for {first} and {second}: leave platform-split=false out, so that \
+         each gets a directory of its own",
+        path.display()
+    )]
+    Overlap {
+        /// The file, from the trees' root.
+        path: PathBuf,
+        /// The platform of the one image.
+        first: String,
+        /// The platform of the other image.
+        second: String,
+    },
     /// Compressed bytes are damaged or ask for more memory than allowed.
     #[error("{subject} is not a sound {format} stream")]
     Compression {

@@ -1,23 +1,78 @@
 //! Whole root filesystems as a tar or as files of the caller (`-o type=tar`, `-o type=local`).
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rbuild_rooted::{FileKind, Follow, Metadata, NewDirs, Root};
+use rbuild_rooted::{FileKind, Follow, Metadata, NewDirs, Root, Time};
 use rbuild_types::CancelToken;
 
 use crate::error::ImageError;
-use crate::layer::{FileTimes, PackOptions, Packed, TreeForm, pack};
+use crate::layer::{FileTimes, PackOptions, Packed, Part, TreeForm, pack_parts};
 
-/// Writes a merged tree as a tar, in the form of [`pack`]; every file is what it is.
+/// The root filesystem of one image among several that are written together.
+#[derive(Debug)]
+pub struct RootfsPart {
+    /// What it is in messages: a platform.
+    pub name: String,
+    /// The directory that it goes into; `None` where it shares one with all others.
+    pub directory: Option<String>,
+    /// Its files.
+    pub merged: Root,
+    /// The times that they get.
+    pub times: FileTimes,
+}
+
+/// Writes merged trees as one tar, in the form of [`pack`](crate::layer::pack); every file is what
+/// it is.
 pub fn export_tar(
-    merged: &Root,
-    times: FileTimes,
+    parts: &[RootfsPart],
     sink: &mut dyn Write,
     cancel: &CancelToken,
 ) -> Result<Packed, ImageError> {
-    pack(merged, &PackOptions { form: TreeForm::Plain, times }, sink, cancel)
+    refuse_overlap(parts, cancel)?;
+    let parts: Vec<_> = parts
+        .iter()
+        .map(|part| Part {
+            directory: part.directory.as_deref().unwrap_or_default(),
+            tree: &part.merged,
+            options: PackOptions { form: TreeForm::Plain, times: part.times },
+        })
+        .collect();
+    pack_parts(&parts, sink, cancel)
+}
+
+/// Trees that share a directory must not have a file in common: one of them would be lost.
+fn refuse_overlap(parts: &[RootfsPart], cancel: &CancelToken) -> Result<(), ImageError> {
+    let sharing = || parts.iter().filter(|part| part.directory.is_none());
+    if sharing().count() < 2 {
+        return Ok(());
+    }
+    let mut seen: HashMap<PathBuf, (bool, &str)> = HashMap::new();
+    for part in sharing() {
+        let mut waiting = vec![PathBuf::new()];
+        while let Some(directory) = waiting.pop() {
+            cancel.check()?;
+            for entry in part.merged.read_dir(&directory)? {
+                let path = directory.join(&entry.name);
+                let is_directory = entry.kind == FileKind::Directory;
+                match seen.get(&path) {
+                    Some((true, _)) if is_directory => {}
+                    Some((_, other)) => {
+                        let (first, second) = ((*other).to_owned(), part.name.clone());
+                        return Err(ImageError::Overlap { path, first, second });
+                    }
+                    None => drop(seen.insert(path.clone(), (is_directory, part.name.as_str()))),
+                }
+                if is_directory {
+                    waiting.push(path);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What [`export_dir`] did.
@@ -31,22 +86,58 @@ pub struct Exported {
     pub skipped: u64,
 }
 
-/// Copies a merged tree into the directory `dest`, which is made when missing and may hold files.
+/// Copies merged trees into the directory `dest`, which is made when missing and may hold files.
 ///
 /// Files belong to the caller; setuid and setgid are taken away, because they would now give the
 /// caller's rights. Directories merge, other names are replaced; a link in `dest` is replaced and
 /// never followed. A directory in the way of a file is an error: what a user has is not deleted.
 pub fn export_dir(
-    merged: &Root,
+    parts: &[RootfsPart],
     dest: &Path,
-    times: FileTimes,
     cancel: &CancelToken,
 ) -> Result<Exported, ImageError> {
+    refuse_overlap(parts, cancel)?;
     fs_err::create_dir_all(dest)
         .map_err(|source| ImageError::write(dest.display().to_string())(source))?;
+    let dest = Root::open(dest)?;
     let mut done = Exported::default();
+    for part in parts {
+        match &part.directory {
+            None => copy_tree(part, dest.try_clone()?, &mut done, cancel)?,
+            Some(directory) => {
+                make_directory(&dest, directory.as_ref(), 0o755)?;
+                copy_tree(part, dest.enter(directory)?, &mut done, cancel)?;
+                if let FileTimes::All(sec) = part.times {
+                    let time = Time { sec, nsec: 0 };
+                    dest.set_times(directory, time, time)?;
+                }
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// Makes a directory, in the place of whatever else has its name.
+fn make_directory(parent: &Root, name: &OsStr, mode: u32) -> Result<(), ImageError> {
+    let found = parent.stat(name, Follow::No)?;
+    if found.as_ref().is_some_and(Metadata::is_dir) {
+        return Ok(());
+    }
+    if found.is_some() {
+        parent.remove(name)?;
+    }
+    Ok(parent.create_dir(name, NewDirs { mode, owner: None })?)
+}
+
+fn copy_tree(
+    part: &RootfsPart,
+    dest: Root,
+    done: &mut Exported,
+    cancel: &CancelToken,
+) -> Result<(), ImageError> {
+    let times = part.times;
     // Directories are made writable first and get mode and time once they are full.
-    let mut levels = vec![Level::open(merged.try_clone()?, Root::open(dest)?, None)?];
+    let mut levels = vec![Level::open(part.merged.try_clone()?, dest, None)?];
     while let Some(level) = levels.last_mut() {
         cancel.check()?;
         let Some(entry) = level.rest.pop() else {
@@ -65,12 +156,7 @@ pub fn export_dir(
         let time = times.of(metadata.mtime);
         match metadata.kind {
             FileKind::Directory => {
-                if level.to.stat(name, Follow::No)?.is_none_or(|found| !found.is_dir()) {
-                    if level.to.stat(name, Follow::No)?.is_some() {
-                        level.to.remove(name)?;
-                    }
-                    level.to.create_dir(name, NewDirs { mode: 0o700, owner: None })?;
-                }
+                make_directory(&level.to, name, 0o700)?;
                 let (from, to) = (level.from.enter(name)?, level.to.enter(name)?);
                 levels.push(Level::open(from, to, Some(metadata))?);
                 if levels.len() > MAX_DEPTH {
@@ -97,7 +183,7 @@ pub fn export_dir(
         }
         done.entries += 1;
     }
-    Ok(done)
+    Ok(())
 }
 
 /// Two directories are held per level; Linux gives 1024 descriptors by default.

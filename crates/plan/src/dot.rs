@@ -6,11 +6,12 @@ use crate::op::Op;
 use crate::plan::Plan;
 
 /// Draws the plan: one node per vertex, labelled with its step name; an edge from each input to
-/// its user, dashed when the input is only read; the target drawn twice around.
+/// its user, dashed when the input is only read; targets drawn twice around.
 pub fn dot(plan: &Plan) -> String {
     let mut text = "digraph plan {\n  node [shape=box]\n".to_owned();
     for (id, vertex) in plan.graph.vertices() {
-        let border = if plan.target == Some(id) { " peripheries=2" } else { "" };
+        let is_target = plan.targets.iter().any(|target| target.vertex == Some(id));
+        let border = if is_target { " peripheries=2" } else { "" };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  v{} [label={}{border}]", id.0, quoted(&vertex.name));
         for (position, input) in vertex.inputs.iter().enumerate() {

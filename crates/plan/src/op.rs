@@ -116,6 +116,10 @@ pub struct Run {
     /// Bytes of `/dev/shm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shm_size: Option<u64>,
+    /// What the base image says its programs are for; upon scratch nobody says. The kernel looks
+    /// at the program alone, so this decides only whether it is worth a try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
 }
 
 /// How a process is restricted.

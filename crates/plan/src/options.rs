@@ -16,11 +16,13 @@ pub struct Options {
     pub target: Option<String>,
     /// `--build-arg` values.
     pub build_args: BTreeMap<String, String>,
-    /// `--platform`; `None` takes the build machine's, or a base image's own where the language
-    /// says so.
-    pub platform: Option<Platform>,
+    /// `--platform`, in the order of the images in the index; without any the image is for the
+    /// build machine, or for what a base image is for where the language says so.
+    pub platforms: Vec<Platform>,
     /// The machine that builds.
     pub build_platform: Platform,
+    /// What that machine runs besides. The engine fills it in.
+    pub emulated_platforms: Vec<Platform>,
     /// `--network` of steps that do not say.
     pub network: Network,
     /// `--label`: put on the target image only, over `LABEL`.
@@ -58,8 +60,9 @@ impl Default for Options {
         Self {
             target: None,
             build_args: BTreeMap::new(),
-            platform: None,
+            platforms: Vec::new(),
             build_platform: Platform::host(),
+            emulated_platforms: Vec::new(),
             network: Network::Default,
             labels: BTreeMap::new(),
             no_cache: NoCache::Off,

@@ -1,4 +1,4 @@
-//! The result of lowering: what to run, and what the image around it says.
+//! The result of lowering: what to run, and what the images around it say.
 
 use std::collections::BTreeSet;
 
@@ -7,16 +7,32 @@ use rbuild_types::{Diagnostic, ImageConfig, Platform, Reference};
 use crate::graph::{Graph, VertexId};
 
 /// One build, ready to be solved.
-///
-/// Invariant: following input 0 from [`Plan::target`] down to the vertex without root, every
-/// vertex but an image source is exactly one layer and has exactly one non-empty item in
-/// [`Plan::config`]'s history, in the same order, after the first [`Plan::base_history`] items.
 #[derive(Debug)]
 pub struct Plan {
-    /// The instruction DAG, pruned to what the target needs.
+    /// The instruction DAG, pruned to what the targets need. What several of them need is in it
+    /// once.
     pub graph: Graph,
+    /// The images, one for each platform, in the order asked for; one at least.
+    pub targets: Vec<Target>,
+    /// Whether the result is an index of the images, not the one image itself.
+    pub is_index: bool,
+    /// What is worth knowing and does not stop the build.
+    pub warnings: Vec<Diagnostic>,
+    /// `--build-arg` names that no `ARG` takes, sorted.
+    pub unused_build_args: Vec<String>,
+    /// `--build-context` names that nothing asked for, sorted; those of one platform left out.
+    pub unused_contexts: Vec<String>,
+}
+
+/// The image for one platform.
+///
+/// Invariant: following input 0 from [`Target::vertex`] down to the vertex without root, every
+/// vertex but an image source is exactly one layer and has exactly one non-empty item in
+/// [`Target::config`]'s history, in the same order, after the first [`Target::base_history`] items.
+#[derive(Debug)]
+pub struct Target {
     /// The vertex whose root filesystem is the image's; `None` for an image without layers.
-    pub target: Option<VertexId>,
+    pub vertex: Option<VertexId>,
     /// The final config. The diff ids are those of the base image, and new history items have no
     /// time: the exporter fills both in.
     pub config: ImageConfig,
@@ -28,12 +44,6 @@ pub struct Plan {
     pub platform: Platform,
     /// Name of the target stage, `stage-N` when it has none.
     pub stage_name: String,
-    /// What is worth knowing and does not stop the build.
-    pub warnings: Vec<Diagnostic>,
-    /// `--build-arg` names that no `ARG` takes, sorted.
-    pub unused_build_args: Vec<String>,
-    /// `--build-context` names that nothing asked for, sorted; those of one platform left out.
-    pub unused_contexts: Vec<String>,
     /// `SOURCE_DATE_EPOCH` in seconds.
     pub source_date_epoch: Option<i64>,
 }

@@ -8,7 +8,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use rbuild_plan::{Options, Plan};
+use rbuild_plan::{Options, Plan, Target};
 use rbuild_types::{Diagnostic, LineIndex, Platform};
 use serde_json::{Map, Value, json};
 
@@ -63,10 +63,7 @@ fn run(case: &Path) -> Outcome {
     }
     let mut options = support::options();
     if let Some(platforms) = args["platform"].as_str() {
-        if platforms.contains(',') {
-            return Outcome::Left("several platforms".into());
-        }
-        options.platform = Some(platforms.parse().unwrap());
+        options.platforms = platforms.split(',').map(|one| one.parse().unwrap()).collect();
     }
     options.target = args["target"].as_str().map(str::to_owned);
     fill(&mut options, &args);
@@ -157,17 +154,28 @@ fn line_of(text: &str, at: usize) -> &str {
 fn check_image(plan: &Plan, golden: &Value) -> Outcome {
     support::check(plan);
     let images = golden["images"].as_object().unwrap();
-    let Some((platform, image)) = images.iter().next().filter(|_| images.len() == 1) else {
-        return Outcome::Left("several images".into());
-    };
-    if plan.platform != platform.parse::<Platform>().unwrap() {
-        return Outcome::Differs(format!("platform {} instead of {platform}", plan.platform));
+    if images.len() != plan.targets.len() {
+        let (wanted, made) = (images.len(), plan.targets.len());
+        return Outcome::Differs(format!("{made} images instead of {wanted}"));
     }
-    let (ours, theirs) = (config(plan), image["config"].clone());
+    for (platform, image) in images {
+        let platform: Platform = platform.parse().unwrap();
+        let Some(target) = plan.targets.iter().find(|target| target.platform == platform) else {
+            return Outcome::Differs(format!("no image for {platform}"));
+        };
+        if let Some(difference) = difference(target, image) {
+            return Outcome::Differs(format!("{platform}: {difference}"));
+        }
+    }
+    Outcome::Fits
+}
+
+fn difference(target: &Target, image: &Value) -> Option<String> {
+    let (ours, theirs) = (config(target), image["config"].clone());
     if ours != theirs {
-        return Outcome::Differs(format!("config\n    {ours}\n    {theirs}"));
+        return Some(format!("config\n    {ours}\n    {theirs}"));
     }
-    let ours: Vec<Value> = plan
+    let ours: Vec<Value> = target
         .config
         .history
         .iter()
@@ -176,28 +184,26 @@ fn check_image(plan: &Plan, golden: &Value) -> Outcome {
     let theirs = image["history"].as_array().unwrap();
     for (ours, theirs) in ours.iter().zip(theirs) {
         if ours != theirs {
-            return Outcome::Differs(format!("history\n    {ours}\n    {theirs}"));
+            return Some(format!("history\n    {ours}\n    {theirs}"));
         }
     }
-    if ours.len() != theirs.len() {
-        return Outcome::Differs(format!("{} items instead of {}", ours.len(), theirs.len()));
-    }
-    Outcome::Fits
+    (ours.len() != theirs.len())
+        .then(|| format!("{} items instead of {}", ours.len(), theirs.len()))
 }
 
 /// The config in the form of the goldens: sets as lists, nothing empty.
-fn config(plan: &Plan) -> Value {
-    let Value::Object(inner) = serde_json::to_value(&plan.config.config).unwrap() else {
+fn config(target: &Target) -> Value {
+    let Value::Object(inner) = serde_json::to_value(&target.config.config).unwrap() else {
         panic!("a config is an object")
     };
     let mut shown = Map::new();
-    shown.insert(".architecture".into(), json!(plan.config.architecture));
-    shown.insert(".os".into(), json!(plan.config.os));
-    if let Some(variant) = &plan.config.variant {
+    shown.insert(".architecture".into(), json!(target.config.architecture));
+    shown.insert(".os".into(), json!(target.config.os));
+    if let Some(variant) = &target.config.variant {
         shown.insert(".variant".into(), json!(variant));
     }
-    if !plan.config.author.is_empty() {
-        shown.insert(".author".into(), json!(plan.config.author));
+    if !target.config.author.is_empty() {
+        shown.insert(".author".into(), json!(target.config.author));
     }
     for (key, value) in inner {
         let value = match key.as_str() {

@@ -32,7 +32,10 @@ fn copy(text: &str) -> Copy {
 }
 
 fn history(plan: &Plan) -> Vec<&str> {
-    plan.config.history[plan.base_history..].iter().map(|item| item.created_by.as_str()).collect()
+    plan.targets[0].config.history[plan.targets[0].base_history..]
+        .iter()
+        .map(|item| item.created_by.as_str())
+        .collect()
 }
 
 fn names(plan: &Plan) -> Vec<&str> {
@@ -123,7 +126,7 @@ fn build_args_come_first() {
 fn automatic_arguments() {
     let text = "FROM base AS b\nARG TARGETPLATFORM TARGETARCH TARGETVARIANT BUILDOS TARGETSTAGE";
     let options = Options {
-        platform: Some("linux/arm/v7".parse().unwrap()),
+        platforms: vec!["linux/arm/v7".parse().unwrap()],
         target: Some("B".to_owned()),
         ..options()
     };
@@ -134,7 +137,7 @@ fn automatic_arguments() {
           TARGETSTAGE=b"]
     );
     assert_eq!(plan.warnings[0].code, "InvalidBaseImagePlatform");
-    assert_eq!(plan.config.variant.as_deref(), Some("v7"));
+    assert_eq!(plan.targets[0].config.variant.as_deref(), Some("v7"));
     let unnamed = support::plan("FROM base\nARG TARGETSTAGE");
     assert_eq!(history(&unnamed), ["ARG TARGETSTAGE=default"]);
 }
@@ -256,7 +259,7 @@ fn configs() {
     let text = "FROM base\nLABEL a=1\nUSER u\nEXPOSE 9 80-81/UDP\nVOLUME /v [\nSTOPSIGNAL SIGINT\n\
                 HEALTHCHECK --interval=90s CMD x y\nONBUILD RUN later";
     let plan = plan(text);
-    let config = &plan.config.config;
+    let config = &plan.targets[0].config.config;
     assert_eq!(config.labels["a"], "1");
     let ports: Vec<_> = config.exposed_ports.keys().map(String::as_str).collect();
     assert_eq!(ports, ["80/udp", "81/udp", "9/tcp"]);
@@ -273,37 +276,42 @@ fn configs() {
              StartInterval:0s Retries:0}",
         ]
     );
-    assert!(plan.config.history[1..].iter().all(|item| item.comment == "buildkit.dockerfile.v0"));
-    assert!(plan.config.created.is_none());
+    assert!(
+        plan.targets[0].config.history[1..]
+            .iter()
+            .all(|item| item.comment == "buildkit.dockerfile.v0")
+    );
+    assert!(plan.targets[0].config.created.is_none());
 }
 
 #[test]
 fn entrypoint_drops_an_inherited_cmd() {
-    let cmd = |text: &str| plan(text).config.config.cmd.map(|words| words.join(" "));
+    let cmd =
+        |text: &str| plan(text).targets[0].config.config.cmd.clone().map(|words| words.join(" "));
     assert_eq!(cmd("FROM base\nENTRYPOINT x"), None);
     assert_eq!(cmd("FROM base\nCMD [\"a\"]\nENTRYPOINT x").as_deref(), Some("a"));
     assert_eq!(cmd("FROM base AS s\nCMD [\"a\"]\nFROM s\nENTRYPOINT x"), None);
     assert_eq!(cmd("FROM base\nENTRYPOINT x\nCMD [\"a\"]").as_deref(), Some("a"));
-    assert_eq!(plan("FROM base\nENTRYPOINT []").config.config.entrypoint, None);
+    assert_eq!(plan("FROM base\nENTRYPOINT []").targets[0].config.config.entrypoint, None);
 }
 
 #[test]
 fn scratch_and_bare_images_get_a_path() {
     let scratch = plan("FROM scratch");
-    assert_eq!(scratch.target, None);
-    assert_eq!(scratch.config.config.working_dir, "/");
-    assert_eq!(scratch.config.config.env, [support::PATH]);
-    assert_eq!(plan("FROM bare").config.config.env, [support::PATH]);
+    assert_eq!(scratch.targets[0].vertex, None);
+    assert_eq!(scratch.targets[0].config.config.working_dir, "/");
+    assert_eq!(scratch.targets[0].config.config.env, [support::PATH]);
+    assert_eq!(plan("FROM bare").targets[0].config.config.env, [support::PATH]);
     assert!(!run("FROM scratch\nRUN [\"/x\"]").has_root);
 }
 
 #[test]
 fn workdirs() {
-    let kept = |text: &str| plan(text).config.config.working_dir;
+    let kept = |text: &str| plan(text).targets[0].config.config.working_dir.clone();
     assert_eq!(kept("FROM base\nWORKDIR /a/../b/"), "/a/../b/");
     assert_eq!(kept("FROM base\nWORKDIR /a\nWORKDIR b/../c"), "/a/c");
     let root = plan("FROM base\nWORKDIR /");
-    assert!(root.config.history.last().unwrap().empty_layer);
+    assert!(root.targets[0].config.history.last().unwrap().empty_layer);
     assert_eq!(root.graph.len(), 1);
     assert_eq!(kept("FROM base\nARG x\nWORKDIR /a\nWORKDIR $x"), "/a");
     assert_eq!(plan("FROM base\nWORKDIR a").warnings[0].code, "WorkdirRelativePath");
@@ -322,7 +330,7 @@ fn triggers_fire_once() {
             "RUN |1 v=1 /bin/sh -c own # buildkit",
         ]
     );
-    assert!(plan.config.config.on_build.is_empty());
+    assert!(plan.targets[0].config.config.on_build.is_empty());
     let vertex = chain(&plan)[1];
     assert_eq!(vertex.name, "[b 1/2] ONBUILD RUN echo 1");
     assert!(vertex.span.unwrap().text(text).starts_with("ONBUILD RUN"));
@@ -380,8 +388,8 @@ fn wrong_graphs() {
 fn targets() {
     let text = "FROM base AS build\nRUN x\nFROM base\nRUN y";
     let target = |name: &str| Options { target: Some(name.to_owned()), ..options() };
-    assert_eq!(plan_with(text, &target("BUILD"), &small()).unwrap().stage_name, "build");
-    assert_eq!(plan(text).stage_name, "stage-1");
+    assert_eq!(plan_with(text, &target("BUILD"), &small()).unwrap().targets[0].stage_name, "build");
+    assert_eq!(plan(text).targets[0].stage_name, "stage-1");
     assert_eq!(
         error_with(text, &target("bulid")),
         "target stage \"bulid\" could not be found (did you mean build?)"
@@ -438,7 +446,7 @@ fn remote_sources_are_inputs() {
     assert_eq!((git.remote.as_str(), git.reference.as_str()), ("https://u:p@h/r.git", "v1"));
     assert_eq!((git.subdir.as_str(), git.keep_git_dir, git.submodules), ("b", true, false));
     assert_eq!(path(&copy(text)), "/");
-    let history = plan(text).config.history.last().unwrap().created_by.clone();
+    let history = plan(text).targets[0].config.history.last().unwrap().created_by.clone();
     assert!(history.starts_with("ADD https://u:xxxxx@h/r.git"), "{history}");
 }
 
@@ -529,12 +537,12 @@ fn mounts() {
 fn epochs() {
     let epoch = |value: &str| {
         let options = with_args(&[("SOURCE_DATE_EPOCH", value)]);
-        plan_with("FROM scratch", &options, &small()).unwrap().source_date_epoch
+        plan_with("FROM scratch", &options, &small()).unwrap().targets[0].source_date_epoch
     };
     assert_eq!(epoch("1700000000"), Some(1_700_000_000));
     assert_eq!(epoch(""), None);
     assert_eq!(epoch("context"), None);
-    assert_eq!(plan("ARG SOURCE_DATE_EPOCH=5\nFROM scratch").source_date_epoch, Some(5));
+    assert_eq!(plan("ARG SOURCE_DATE_EPOCH=5\nFROM scratch").targets[0].source_date_epoch, Some(5));
     assert_eq!(error("ARG SOURCE_DATE_EPOCH=x\nFROM scratch"), "invalid SOURCE_DATE_EPOCH: x");
     assert_eq!(
         error("ARG SOURCE_DATE_EPOCH=m\nFROM scratch AS m\nCOPY a b\nFROM scratch"),
@@ -557,19 +565,142 @@ fn caches_are_left_out_by_stage() {
 
 #[test]
 fn other_platforms_warn() {
-    let options = Options { platform: Some(Platform::new("linux", "arm64")), ..options() };
+    let options = Options { platforms: vec![Platform::new("linux", "arm64")], ..options() };
     let plan = plan_with("FROM base\nRUN x", &options, &small()).unwrap();
     assert_eq!(
         plan.warnings[0].message,
         "Base image base was pulled with platform \"linux/amd64\", expected \"linux/arm64\" for \
          current build"
     );
-    assert_eq!(plan.config.architecture, "arm64");
+    assert_eq!(plan.targets[0].config.architecture, "arm64");
     // Nobody asked: the image is what its base is.
-    let options =
-        Options { platform: None, build_platform: Platform::new("linux", "arm64"), ..options };
+    let options = Options {
+        platforms: Vec::new(),
+        build_platform: Platform::new("linux", "arm64"),
+        ..options
+    };
     let plan = plan_with("FROM base", &options, &small()).unwrap();
-    assert_eq!(plan.config.architecture, "amd64");
+    assert_eq!(plan.targets[0].config.architecture, "amd64");
+}
+
+/// The names of all steps of a build for several platforms.
+fn names_for(text: &str, platforms: &[&str]) -> (Plan, Vec<String>) {
+    let platforms = platforms.iter().map(|platform| platform.parse().unwrap()).collect();
+    let build_platform = Platform::new("linux", "amd64");
+    let options = Options { platforms, build_platform, ..options() };
+    let plan = plan_with(text, &options, &small()).unwrap();
+    let names = plan.graph.vertices().map(|(_, vertex)| vertex.name.clone()).collect();
+    (plan, names)
+}
+
+#[test]
+fn several_platforms_share_what_does_not_depend_on_them() {
+    let text = "FROM --platform=$BUILDPLATFORM base AS tools\nRUN make tools\n\
+        FROM tools AS build\nARG TARGETARCH\nRUN cross $TARGETARCH\n\
+        FROM scratch\nCOPY notes /\nCOPY --from=build /app /app";
+    let (plan, names) = names_for(text, &["linux/amd64", "linux/arm64", "linux/amd64"]);
+    assert_eq!(
+        names,
+        [
+            "[linux/amd64 tools 1/2] FROM docker.io/library/base:latest",
+            "[linux/amd64 tools 2/2] RUN make tools",
+            "[linux/amd64 build 1/1] RUN cross amd64",
+            "[linux/amd64 stage-2 1/2] COPY notes /",
+            "[linux/amd64 stage-2 2/2] COPY --from=build /app /app",
+            "[linux/amd64->arm64 build 1/1] RUN cross arm64",
+            "[linux/arm64 stage-2 2/2] COPY --from=build /app /app",
+        ]
+    );
+    assert!(plan.is_index);
+    let shown: Vec<_> = plan.targets.iter().map(|target| target.platform.to_string()).collect();
+    assert_eq!(shown, ["linux/amd64", "linux/arm64"]);
+    assert_ne!(plan.targets[0].vertex, plan.targets[1].vertex);
+    assert_eq!(plan.targets[1].config.architecture, "arm64");
+    support::check(&plan);
+}
+
+#[test]
+fn what_holds_for_all_platforms_is_said_once() {
+    let text = "FROM base AS a\nFROM --platform=$TARGETPLATFORM base\nENV a=$b\nRUN x";
+    let (plan, _) = names_for(text, &["linux/amd64", "linux/arm64", "linux/arm/v7"]);
+    let codes: Vec<_> = plan.warnings.iter().map(|warning| warning.code).collect();
+    assert_eq!(
+        codes,
+        [
+            "RedundantTargetPlatform",
+            "UndefinedVar",
+            "InvalidBaseImagePlatform",
+            "InvalidBaseImagePlatform",
+        ]
+    );
+}
+
+#[test]
+fn an_index_is_made_of_one_platform_when_it_is_asked_for() {
+    let with = |value: &str, platforms: &[&str]| {
+        let mut options = Options {
+            platforms: platforms.iter().map(|platform| platform.parse().unwrap()).collect(),
+            ..options()
+        };
+        options.build_args.insert("BUILDKIT_MULTI_PLATFORM".to_owned(), value.to_owned());
+        plan_with("FROM scratch", &options, &small())
+    };
+    assert!(with("1", &[]).unwrap().is_index);
+    assert!(with("TRUE", &["linux/arm64"]).unwrap().is_index);
+    assert!(!with("0", &["linux/arm64"]).unwrap().is_index);
+    assert!(!with("", &[]).unwrap().is_index);
+    assert!(with("", &["linux/arm64", "linux/amd64"]).unwrap().is_index);
+    let message =
+        |value: &str, platforms: &[&str]| with(value, platforms).unwrap_err()[0].message.clone();
+    assert_eq!(
+        message("0", &["linux/arm64", "linux/amd64"]),
+        "conflicting config: returning multiple target platforms is not allowed"
+    );
+    assert_eq!(message("yes", &[]), "invalid boolean value for multi-platform: yes");
+}
+
+#[test]
+fn a_stage_takes_the_platform_of_a_base_that_can_be_run() {
+    let build_platform = Platform::new("linux", "arm64");
+    let plain = Options { platforms: Vec::new(), build_platform, ..options() };
+    let emulated =
+        Options { emulated_platforms: vec![Platform::new("linux", "amd64")], ..plain.clone() };
+    let warnings =
+        |text: &str, options: &Options| plan_with(text, options, &small()).unwrap().warnings.len();
+    assert_eq!(warnings("FROM base", &plain), 1);
+    assert_eq!(warnings("FROM base", &emulated), 0);
+    // Who says what he wants is told when it is not that.
+    assert_eq!(warnings("FROM --platform=$TARGETPLATFORM base", &emulated), 2);
+    let platforms = vec![Platform::new("linux", "arm64")];
+    assert_eq!(warnings("FROM base", &Options { platforms, ..emulated }), 1);
+    let plan = plan_with("FROM base\nRUN x", &plain, &small()).unwrap();
+    let runs = plan.graph.vertices().find_map(|(_, vertex)| match &vertex.op {
+        Op::Run(run) => Some(run.platform.clone()),
+        _ => None,
+    });
+    assert_eq!(runs, Some(Some(Platform::new("linux", "amd64"))));
+}
+
+#[test]
+fn paths_of_windows() {
+    let options = Options { platforms: vec![Platform::new("windows", "amd64")], ..options() };
+    let windows = |text: &str| plan_with(&format!("# escape=`\n{text}"), &options, &small());
+    let plan = windows("FROM scratch\nWORKDIR C:\\app\nWORKDIR sub\nCOPY x .\nCOPY x c:\\y\\");
+    let plan = plan.unwrap();
+    assert_eq!(plan.targets[0].config.config.working_dir, "\\app\\sub");
+    assert!(plan.targets[0].config.config.env.is_empty());
+    let destinations: Vec<_> = plan
+        .graph
+        .vertices()
+        .filter_map(|(_, vertex)| match &vertex.op {
+            Op::Copy(copy) => Some((copy.destination.as_str(), copy.into_directory)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(destinations, [("/app/sub", true), ("/y", true)]);
+    assert_eq!(windows("FROM scratch").unwrap().targets[0].config.config.working_dir, "\\");
+    let errors = windows("FROM scratch\nCOPY x d:\\y").unwrap_err();
+    assert_eq!(errors[0].message, "\"d:\\\\y\" is not on the system drive (C:)");
 }
 
 #[test]

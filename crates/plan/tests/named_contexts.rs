@@ -21,7 +21,8 @@ fn image(name: &str) -> NamedContext {
 fn try_plan(text: &str, contexts: &[(&str, NamedContext)]) -> Result<Plan, Vec<Diagnostic>> {
     let named = json!({"Env": ["KIND=named"], "WorkingDir": "/named", "OnBuild": ["RUN fired"]});
     let images = support::small().with("named", 1, named);
-    let mut options = Options { platform: "linux/amd64".parse().ok(), ..Options::default() };
+    let mut options =
+        Options { platforms: vec!["linux/amd64".parse().unwrap()], ..Options::default() };
     for (name, context) in contexts {
         options.contexts.insert(name, context.clone()).unwrap();
     }
@@ -70,10 +71,11 @@ fn a_directory_is_no_vertex_unless_it_is_a_base() {
 fn a_directory_as_a_base_is_a_layer() {
     let plan = plan("FROM rootfs\nENV a=1", &[("rootfs", local())]);
     assert_eq!(steps(&plan), ["[1/1] FROM rootfs"]);
-    let history: Vec<_> = plan.config.history.iter().map(|item| item.created_by.as_str()).collect();
+    let history: Vec<_> =
+        plan.targets[0].config.history.iter().map(|item| item.created_by.as_str()).collect();
     assert_eq!(history, ["FROM rootfs", "ENV a=1"]);
-    assert!(!plan.config.history[0].empty_layer);
-    assert!(plan.config.config.env[0].starts_with("PATH="));
+    assert!(!plan.targets[0].config.history[0].empty_layer);
+    assert!(plan.targets[0].config.config.env[0].starts_with("PATH="));
 }
 
 #[test]
@@ -94,8 +96,8 @@ fn a_stage_of_that_name_is_not_looked_at() {
 fn an_image_brings_its_config_and_its_triggers_to_children() {
     let text = "FROM nowhere/x AS dep\nENV KIND=own\nFROM dep\nRUN a";
     let child = plan(text, &[("dep", image("named"))]);
-    assert!(child.config.config.env.contains(&"KIND=named".to_owned()));
-    assert_eq!(child.config.config.working_dir, "/named");
+    assert!(child.targets[0].config.config.env.contains(&"KIND=named".to_owned()));
+    assert_eq!(child.targets[0].config.config.working_dir, "/named");
     let steps = steps(&child);
     assert!(steps[1].ends_with("ONBUILD RUN fired"), "{steps:?}");
     // The stage itself does not fire them, and what it says is not there.

@@ -34,7 +34,8 @@ fn show(plan: &Plan) -> String {
         let op = serde_json::to_string_pretty(&vertex.op).unwrap();
         writeln!(shown, "\nv{} of {}: {op}", id.0, vertex.stage).unwrap();
     }
-    writeln!(shown, "\n{}", serde_json::to_string_pretty(&plan.config).unwrap()).unwrap();
+    writeln!(shown, "\n{}", serde_json::to_string_pretty(&plan.targets[0].config).unwrap())
+        .unwrap();
     for warning in &plan.warnings {
         writeln!(shown, "{}: {}", warning.code, warning.message).unwrap();
     }

@@ -1,23 +1,74 @@
-//! From a solved plan to the image in the store: config, history, manifest, names.
+//! From a solved plan to the images in the store: config, history, manifest, index, names.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use rbuild_cache::SnapshotId;
 use rbuild_image::config;
+use rbuild_image::index::Index;
 use rbuild_image::layer::FileTimes;
-use rbuild_image::manifest::{Descriptor, Manifest};
+use rbuild_image::manifest::{Descriptor, DescriptorPlatform, Manifest};
 use rbuild_image::media_type::{Family, OCI_CONFIG, OCI_LAYER, layer_compression};
 use rbuild_plan::op::{Op, Source};
-use rbuild_plan::{Plan, VertexId};
-use rbuild_solver::{Layer, Solution};
+use rbuild_plan::{Graph, Plan, Target, VertexId};
+use rbuild_solver::{Layer, Solution, Solved};
 use rbuild_types::{Ctx, Digest, Event, ImageConfig, Platform, Reference};
 
 use crate::sources::image::{ImageSource, Resolved};
 use crate::{BuildError, BuiltImage, Engine};
 
+/// What a build made, before it is written anywhere.
+pub(crate) struct Product {
+    /// In the order of the platforms that were asked for; one at least.
+    pub(crate) images: Vec<Assembled>,
+    /// Whether an index of the images is the result, not the one image itself.
+    pub(crate) is_index: bool,
+}
+
+/// Documents by digest.
+pub(crate) type Documents = BTreeMap<Digest, Vec<u8>>;
+
+impl Product {
+    /// The descriptor of the whole, given the `manifests` of the images in their order. All
+    /// documents are added to `documents`.
+    pub(crate) fn top(
+        &self,
+        manifests: Vec<Vec<u8>>,
+        documents: &mut Documents,
+    ) -> Result<Descriptor, BuildError> {
+        let mut descriptors = Vec::new();
+        for (image, manifest) in self.images.iter().zip(manifests) {
+            let mut descriptor = Descriptor::of(Family::Oci.manifest(), &manifest);
+            descriptor.platform = Some(DescriptorPlatform::from(&image.platform));
+            documents.insert(image.id(), image.config_bytes.clone());
+            documents.insert(descriptor.digest, manifest);
+            descriptors.push(descriptor);
+        }
+        match (self.is_index, descriptors.pop()) {
+            (false, Some(image)) => Ok(image),
+            (_, last) => {
+                descriptors.extend(last);
+                let index = Index::new(Family::Oci, descriptors).to_bytes()?;
+                let descriptor = Descriptor::of(Family::Oci.index(), &index);
+                documents.insert(descriptor.digest, index);
+                Ok(descriptor)
+            }
+        }
+    }
+
+    /// When the newest image was made.
+    pub(crate) fn created(&self) -> Option<String> {
+        let times = self.images.iter().filter_map(|image| image.created.as_ref());
+        times.max_by_key(|time| time.parse::<jiff::Timestamp>().ok()).cloned()
+    }
+}
+
 /// An image made of a base image's layers and our own.
 pub(crate) struct Assembled {
     pub(crate) base: Option<Arc<Resolved>>,
     pub(crate) layers: Vec<Layer>,
+    /// The snapshots of its root filesystem, bottom first, if an output needs them.
+    pub(crate) root: Vec<SnapshotId>,
     pub(crate) config_bytes: Vec<u8>,
     pub(crate) created: Option<String>,
     /// `SOURCE_DATE_EPOCH`, if there is one.
@@ -39,22 +90,36 @@ impl Assembled {
     }
 }
 
-/// Puts config and manifest together.
-pub(crate) fn image(
+/// Puts all images together.
+pub(crate) fn product(
     engine: &Engine,
     plan: &Plan,
-    solution: &Solution,
+    solution: Solution,
+    images: &ImageSource<'_>,
+) -> Result<Product, BuildError> {
+    let targets = plan.targets.iter().zip(solution.targets);
+    let assembled =
+        targets.map(|(target, solved)| image(engine, &plan.graph, target, solved, images));
+    Ok(Product { images: assembled.collect::<Result<_, _>>()?, is_index: plan.is_index })
+}
+
+/// Puts config and manifest of one image together.
+fn image(
+    engine: &Engine,
+    graph: &Graph,
+    target: &Target,
+    solved: Solved,
     images: &ImageSource<'_>,
 ) -> Result<Assembled, BuildError> {
-    let base = base_of(plan, images)?;
-    let layers = solution.layers.clone();
+    let base = base_of(graph, target, images)?;
+    let Solved { layers, root } = solved;
     let mut diff_ids =
         base.as_ref().map(|base| base.config.rootfs.diff_ids.clone()).unwrap_or_default();
     diff_ids.extend(layers.iter().map(|layer| layer.diff_id));
 
-    let mut config = plan.config.clone();
-    let created = date(engine, plan, &layers, &mut config)?;
-    let source_date_epoch = plan.source_date_epoch;
+    let mut config = target.config.clone();
+    let created = date(engine, target, &layers, &mut config)?;
+    let source_date_epoch = target.source_date_epoch;
     let config_bytes = config::assemble(&config, &diff_ids, created.as_deref())?;
 
     let mut descriptors = Vec::new();
@@ -67,10 +132,11 @@ pub(crate) fn image(
     let config_descriptor = Descriptor::of(OCI_CONFIG, &config_bytes);
     let manifest = Manifest::new(Family::Oci, config_descriptor, descriptors);
     let manifest_bytes = manifest.to_bytes()?;
-    let platform = plan.platform.clone();
+    let platform = target.platform.clone();
     Ok(Assembled {
         base,
         layers,
+        root,
         config_bytes,
         created,
         source_date_epoch,
@@ -89,10 +155,14 @@ pub(crate) fn as_oci(layer: &Descriptor) -> Result<Descriptor, BuildError> {
     }
 }
 
-fn base_of(plan: &Plan, images: &ImageSource<'_>) -> Result<Option<Arc<Resolved>>, BuildError> {
-    let mut at: Option<VertexId> = plan.target;
+fn base_of(
+    graph: &Graph,
+    target: &Target,
+    images: &ImageSource<'_>,
+) -> Result<Option<Arc<Resolved>>, BuildError> {
+    let mut at: Option<VertexId> = target.vertex;
     while let Some(id) = at {
-        let vertex = plan.graph.vertex(id);
+        let vertex = graph.vertex(id);
         let has_root = match &vertex.op {
             Op::Source(Source::Image { reference, platform }) => {
                 return Ok(Some(images.pinned(reference, platform)?));
@@ -114,11 +184,11 @@ fn base_of(plan: &Plan, images: &ImageSource<'_>) -> Result<Option<Arc<Resolved>
 /// `SOURCE_DATE_EPOCH` everything has that time.
 fn date(
     engine: &Engine,
-    plan: &Plan,
+    target: &Target,
     layers: &[Layer],
     config: &mut ImageConfig,
 ) -> Result<Option<String>, BuildError> {
-    let fixed = match plan.source_date_epoch {
+    let fixed = match target.source_date_epoch {
         Some(seconds) => Some(rfc3339(seconds.saturating_mul(1000))?),
         None => None,
     };
@@ -128,13 +198,13 @@ fn date(
         times.push(rfc3339(snapshot.map_or(0, |snapshot| snapshot.created))?);
     }
     let mut times = times.into_iter();
-    let base_time = config.history.iter().take(plan.base_history).next_back();
+    let base_time = config.history.iter().take(target.base_history).next_back();
     let mut now = match base_time.and_then(|item| item.created.clone()) {
         Some(time) => time,
         // Nothing to go by: a fixed time rather than one that differs with every build.
         None => times.as_slice().first().cloned().map_or_else(|| rfc3339(0), Ok)?,
     };
-    for item in config.history.iter_mut().skip(plan.base_history) {
+    for item in config.history.iter_mut().skip(target.base_history) {
         if !item.empty_layer
             && let Some(time) = times.next()
         {
@@ -152,36 +222,40 @@ fn rfc3339(milliseconds: i64) -> Result<String, BuildError> {
     Ok(time.to_string())
 }
 
-/// Records the image in the store and moves the names.
+/// Records the image, or the index, in the store and moves the names.
 pub(crate) fn publish(
     engine: &Engine,
-    image: &Assembled,
+    product: &Product,
     tags: &[Reference],
     ctx: Ctx<'_>,
 ) -> Result<BuiltImage, BuildError> {
+    let mut documents = Documents::new();
+    let manifests = product.images.iter().map(|image| image.manifest_bytes.clone()).collect();
+    let top = product.top(manifests, &mut documents)?;
     let blobs = engine.store.blobs();
-    for bytes in [&image.config_bytes, &image.manifest_bytes] {
-        if !blobs.contains(&Digest::of(bytes))? {
+    for (digest, bytes) in &documents {
+        if !blobs.contains(digest)? {
             blobs.put(bytes)?;
         }
     }
-    let manifest = Digest::of(&image.manifest_bytes);
-    let size = image.manifest_bytes.len() as u64;
-    let media_type = Family::Oci.manifest();
+    let (digest, size, media_type) = (top.digest, top.size, top.media_type.as_str());
     if tags.is_empty() {
-        engine.store.tags().add_image(&manifest, size, media_type)?;
+        engine.store.tags().add_image(&digest, size, media_type)?;
     }
     for tag in tags {
-        engine.store.tags().set(tag, &manifest, size, media_type)?;
+        engine.store.tags().set(tag, &digest, size, media_type)?;
     }
+    let config = product.images.first().filter(|_| !product.is_index).map(Assembled::id);
+    let id = config.unwrap_or(digest);
     let names = tags.iter().map(Reference::familiar).collect();
-    ctx.report(Event::Image { id: image.id(), names });
+    ctx.report(Event::Image { id, names });
     Ok(BuiltImage {
-        id: image.id(),
-        manifest_digest: manifest,
-        media_type: media_type.to_owned(),
+        id,
+        config_digest: config,
+        manifest_digest: digest,
+        media_type: top.media_type,
         manifest_size: size,
-        platform: image.platform.clone(),
+        platforms: product.images.iter().map(|image| image.platform.clone()).collect(),
         names: tags.iter().map(ToString::to_string).collect(),
     })
 }

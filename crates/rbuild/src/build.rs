@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rbuild_parser::ast::Dockerfile;
 use rbuild_parser::lint::check_file;
-use rbuild_plan::{Options, Plan, lower};
+use rbuild_plan::{Plan, lower};
 use rbuild_solver::{Policy, Solution, World, solve};
 use rbuild_types::{CancelToken, Ctx, Diagnostic, Event, Progress, Reference, StepId};
 
@@ -56,20 +56,17 @@ impl Engine {
         if let Some(violation) = lint.violation() {
             return Err(wrong(&text, vec![violation]));
         }
+        export::check(request, plan.is_index)?;
         let solution = self.solve(&text, &contexts, request, &plan, &images, ctx)?;
-        let image = assemble::image(self, &plan, &solution, &images)?;
+        let (cached, executed) = (solution.cached, solution.executed);
+        let product = assemble::product(self, &plan, solution, &images)?;
         for output in &request.outputs {
-            export::write(self, output, &image, &solution, &tags, &images, ctx)?;
+            export::write(self, output, request, &product, &tags, &images, ctx)?;
         }
-        let built = assemble::publish(self, &image, &tags, ctx)?;
+        let built = assemble::publish(self, &product, &tags, ctx)?;
         self.store.records().flush_used()?;
         self.store.sync()?;
-        Ok(Built {
-            image: Some(built),
-            cached: solution.cached,
-            executed: solution.executed,
-            steps: summary.finish(),
-        })
+        Ok(Built { image: Some(built), cached, executed, steps: summary.finish() })
     }
 
     /// The instruction graph of a build as Graphviz text.
@@ -119,6 +116,7 @@ impl Engine {
             secrets: &request.secrets,
             ssh: &request.ssh,
             resources: &request.resources,
+            emulators: &self.emulators(),
             log_directory: log_directory.get(..16).unwrap_or(&log_directory),
         };
         let policy = Policy {
@@ -126,7 +124,8 @@ impl Engine {
             layers: true,
             root: request.outputs.iter().any(export::needs_root),
         };
-        let solved = solve(&plan.graph, plan.target, world, &policy, ctx)
+        let targets: Vec<_> = plan.targets.iter().map(|target| target.vertex).collect();
+        let solved = solve(&plan.graph, &targets, world, &policy, ctx)
             .map_err(|error| BuildError::of_solve(error, &text.name, &text.text));
         // Also after a failure: what was hashed need not be hashed again.
         contexts.save()?;
@@ -197,7 +196,7 @@ fn plan(
     lint: &mut Lint,
     ctx: Ctx<'_>,
 ) -> Result<Plan, BuildError> {
-    let options = Options { contexts: named.names.clone(), ..request.options.clone() };
+    let options = named.options(request, &images.engine.emulators());
     let lowered = lower(&text.text, dockerfile, &options, images);
     ctx.cancel.check()?;
     let mut plan = lowered.map_err(|diagnostics| {

@@ -2,7 +2,8 @@
 
 use rbuild_parser::ast::Dockerfile;
 use rbuild_parser::lint::{Rule, check_file};
-use rbuild_plan::{ImageConfigs, ImageError, Options, ResolvedImage};
+use rbuild_plan::{ImageConfigs, ImageError, ResolvedImage};
+use rbuild_sandbox::linux::binfmt::Emulators;
 use rbuild_types::{CancelToken, Ctx, Diagnostic, LineIndex, Platform, Reference, Silent, Span};
 
 use crate::lint::{self, Lint};
@@ -94,7 +95,8 @@ pub fn check(
             lint.add(check_file(&dockerfile));
             if errors.is_empty() {
                 let images = Images::new(engine, request.pull, &mut named, ctx);
-                let options = options(request, &named);
+                let emulators = engine.map_or_else(Emulators::of_host, Engine::emulators);
+                let options = named.options(request, &emulators);
                 let checked = rbuild_plan::check(&text.text, &dockerfile, &options, &images);
                 cancel.check()?;
                 lint.add(checked.warnings);
@@ -144,11 +146,6 @@ impl Inputs {
         let text = read_dockerfile(request, main.as_ref())?;
         Ok(Self { main, text, named })
     }
-}
-
-/// The options of the plan.
-pub(crate) fn options(request: &BuildRequest, named: &Named) -> Options {
-    Options { contexts: named.names.clone(), ..request.options.clone() }
 }
 
 /// Finds the lines of instructions.

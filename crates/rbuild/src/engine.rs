@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use rbuild_cache::Store;
 use rbuild_registry::{Registry, RegistryOptions};
+use rbuild_sandbox::linux::binfmt::{self, Emulators};
 
 use crate::BuildError;
 
@@ -20,6 +21,8 @@ pub struct EngineOptions {
     pub registry: RegistryOptions,
     /// What steps and containers see as `/etc/resolv.conf`; `None` is the host's file.
     pub resolv_conf: Option<String>,
+    /// Where the kernel lists what runs the programs of other processors.
+    pub binfmt_misc: PathBuf,
 }
 
 impl EngineOptions {
@@ -30,6 +33,7 @@ impl EngineOptions {
             helper: None,
             registry: RegistryOptions::default(),
             resolv_conf: None,
+            binfmt_misc: binfmt::DIRECTORY.into(),
         }
     }
 }
@@ -110,6 +114,11 @@ impl Engine {
 
     pub(crate) fn helper(&self) -> PathBuf {
         self.options.helper.clone().unwrap_or_else(rbuild_solver::this_program)
+    }
+
+    /// What runs the programs of other processors now: it may be installed at any time.
+    pub(crate) fn emulators(&self) -> Emulators {
+        Emulators::read(&self.options.binfmt_misc)
     }
 
     /// What processes see as `/etc/resolv.conf`.

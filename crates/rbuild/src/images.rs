@@ -2,8 +2,9 @@
 
 use rbuild_cache::ImageRecord;
 use rbuild_image::config::parse_config;
-use rbuild_image::manifest::{Document, Manifest, chain_ids, parse_manifest};
-use rbuild_types::{Digest, ImageConfig, Reference};
+use rbuild_image::index::pick;
+use rbuild_image::manifest::{Descriptor, Document, Manifest, chain_ids, parse_manifest};
+use rbuild_types::{Digest, ImageConfig, Platform, Reference};
 
 use crate::{BuildError, Engine};
 
@@ -15,18 +16,35 @@ const MIN_PREFIX: usize = 2;
 /// What is known about an image.
 #[derive(Debug, Clone)]
 pub struct ImageDetails {
-    /// Digest of the config.
+    /// The image id: digest of the config, or of the index.
     pub id: Digest,
-    /// Digest of the manifest.
+    /// Digest of the manifest or index.
     pub manifest_digest: Digest,
+    /// Media type of the manifest or index.
+    pub media_type: String,
     /// Familiar names.
     pub names: Vec<String>,
-    /// The config.
+    /// The config; of an index, that of this machine's image, else of the first.
     pub config: ImageConfig,
+    /// What an index holds; an image by itself has none.
+    pub manifests: Vec<ImageManifest>,
     /// Milliseconds since 1970 when it came into this store.
     pub created_ms: i64,
     /// Bytes of the layers as the manifest states them.
     pub size: u64,
+}
+
+/// The image for one platform in an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageManifest {
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Media type of its manifest.
+    pub media_type: String,
+    /// Bytes of its manifest.
+    pub size: u64,
+    /// The platform.
+    pub platform: Option<Platform>,
 }
 
 /// One line of an image's history.
@@ -137,7 +155,7 @@ impl Engine {
     /// Names, config and sizes of an image.
     pub fn image_config(&self, name: &str) -> Result<ImageDetails, BuildError> {
         let image = self.find_image(name)?;
-        let (_, config) = self.documents(&image)?;
+        let Documents { config, manifests, .. } = self.documents(&image)?;
         let all = self.store.tags().list()?;
         let names = all
             .iter()
@@ -147,8 +165,10 @@ impl Engine {
         Ok(ImageDetails {
             id: image.image_id,
             manifest_digest: image.manifest_digest,
+            media_type: image.media_type,
             names,
             config,
+            manifests,
             created_ms: image.created,
             size: image.size,
         })
@@ -157,7 +177,7 @@ impl Engine {
     /// How an image came about, the newest instruction first.
     pub fn history(&self, name: &str) -> Result<Vec<HistoryLine>, BuildError> {
         let image = self.find_image(name)?;
-        let (manifest, config) = self.documents(&image)?;
+        let Documents { manifest, config, .. } = self.documents(&image)?;
         let chain = chain_ids(&config.rootfs.diff_ids);
         let mut sizes = Vec::new();
         for (chain_id, layer) in chain.iter().zip(&manifest.layers) {
@@ -184,15 +204,43 @@ impl Engine {
         Ok(lines)
     }
 
-    fn documents(&self, image: &ImageRecord) -> Result<(Manifest, ImageConfig), BuildError> {
-        let blobs = self.store.blobs();
-        let bytes = blobs.read_small(&image.manifest_digest, MAX_DOCUMENT)?;
-        let Document::Manifest(manifest) = parse_manifest(&bytes, Some(&image.media_type))? else {
-            return Err(BuildError::Request {
-                message: "the image is an index of several platforms".to_owned(),
-            });
-        };
-        let config = blobs.read_small(&manifest.config.digest, MAX_DOCUMENT)?;
-        Ok((manifest, parse_config(&config)?))
+    /// Of an index, the documents of this machine's image are meant, else those of the first.
+    fn documents(&self, image: &ImageRecord) -> Result<Documents, BuildError> {
+        let read = |digest: &Digest| self.store.blobs().read_small(digest, MAX_DOCUMENT);
+        let mut document = parse_manifest(&read(&image.manifest_digest)?, Some(&image.media_type))?;
+        let mut manifests = Vec::new();
+        if let Document::Index(index) = &document {
+            manifests = index.manifests.iter().map(ImageManifest::of).collect();
+            let own = pick(index, &Platform::host()).ok().or(index.manifests.first());
+            let own = own.ok_or_else(|| empty_index(image))?;
+            document = parse_manifest(&read(&own.digest)?, Some(&own.media_type))?;
+        }
+        let Document::Manifest(manifest) = document else { return Err(empty_index(image)) };
+        let config = parse_config(&read(&manifest.config.digest)?)?;
+        Ok(Documents { manifest, config, manifests })
     }
+}
+
+/// What an image is described by.
+struct Documents {
+    manifest: Manifest,
+    config: ImageConfig,
+    /// What else is in its index.
+    manifests: Vec<ImageManifest>,
+}
+
+impl ImageManifest {
+    fn of(descriptor: &Descriptor) -> Self {
+        Self {
+            digest: descriptor.digest,
+            media_type: descriptor.media_type.clone(),
+            size: descriptor.size,
+            platform: descriptor.platform.as_ref().map(Platform::from),
+        }
+    }
+}
+
+fn empty_index(image: &ImageRecord) -> BuildError {
+    let message = format!("the index {} holds no image", image.manifest_digest);
+    BuildError::Request { message }
 }

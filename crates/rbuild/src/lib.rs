@@ -60,7 +60,7 @@ pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signal
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
-pub use images::{HistoryLine, ImageDetails, RemovedImage};
+pub use images::{HistoryLine, ImageDetails, ImageManifest, RemovedImage};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
 pub use request::{

@@ -1,9 +1,10 @@
 //! What a Dockerfile offers and takes, without running anything: its stages and its parameters.
 
 use rbuild_parser::ast::{Dockerfile, Stage};
+use rbuild_sandbox::linux::binfmt::Emulators;
 use rbuild_types::{CancelToken, Ctx, Diagnostic, Silent, Span};
 
-use crate::check::{Images, Inputs, Lines, Places, options};
+use crate::check::{Images, Inputs, Lines, Places};
 use crate::sources::dockerfile::Text;
 use crate::{BuildError, BuildRequest, Engine};
 
@@ -77,7 +78,7 @@ pub fn outline(
     let Inputs { text, mut named, .. } = Inputs::read(request, engine, ctx)?;
     let dockerfile = parse(&text)?;
     let images = Images::new(engine, request.pull, &mut named, ctx);
-    let options = options(request, &named);
+    let options = named.options(request, &Emulators::default());
     let outlined = rbuild_plan::outline(&text.text, &dockerfile, &options, &images);
     cancel.check()?;
     let found = outlined.map_err(|diagnostics| wrong(&text, diagnostics))?;

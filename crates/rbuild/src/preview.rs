@@ -4,6 +4,7 @@ use rbuild_parser::ast::Dockerfile;
 use rbuild_plan::mount::{MountKind, MountRoot, MountSource};
 use rbuild_plan::op::{Copy, CopySource, Op};
 use rbuild_plan::{ImageConfigs, ImageError, Options, Plan, ResolvedImage, Vertex, lower};
+use rbuild_sandbox::linux::binfmt::Emulators;
 use rbuild_solver::Context;
 use rbuild_solver::copy::{
     CopyError, Decisions, Input, InputKind, decisions, preview, shown_by_mount,
@@ -97,7 +98,7 @@ pub fn preview_contexts(
     if diagnostics.iter().any(Diagnostic::is_error) {
         return Err(wrong(text, diagnostics));
     }
-    let options = Options { contexts: named.names.clone(), ..request.options.clone() };
+    let options = named.options(request, &Emulators::default());
     let mut plan = match plan(&text, &dockerfile, &options) {
         Ok(plan) => plan,
         Err(diagnostics) => return Err(wrong(text, diagnostics)),

@@ -39,6 +39,10 @@ pub struct BuildRequest {
     pub tags: Vec<String>,
     /// What is made besides. Without any, the image in the store is the output.
     pub outputs: Vec<Output>,
+    /// Whether [`Output::Tar`] and [`Output::Directory`] have a directory for each platform, such
+    /// as `linux_arm64`; `None` is where there may be several. Without them, no file may be in the
+    /// images of two platforms.
+    pub platform_split: Option<bool>,
     /// When base images are asked of their registry.
     pub pull: Pull,
 }
@@ -68,11 +72,12 @@ pub enum Output {
     OciArchive(Destination),
     /// A directory with an OCI image layout; other images in it stay.
     OciLayout(PathBuf),
-    /// What `docker load` reads.
+    /// What `docker load` reads: one image, not an index.
     DockerArchive(Destination),
-    /// The root filesystem as a tar.
+    /// The root filesystem as a tar; of several platforms, each in a directory of its own.
     Tar(Destination),
-    /// The root filesystem as files of the caller.
+    /// The root filesystem as files of the caller; of several platforms, each in a directory of
+    /// its own.
     Directory(PathBuf),
 }
 
@@ -118,6 +123,7 @@ impl BuildRequest {
             jobs: None,
             tags: Vec::new(),
             outputs: Vec::new(),
+            platform_split: None,
             pull: Pull::default(),
         }
     }
@@ -159,9 +165,9 @@ impl BuildRequest {
         self
     }
 
-    /// Builds for this platform.
+    /// Builds for this platform; said several times, for all of them, as an index of images.
     pub fn platform(mut self, platform: Platform) -> Self {
-        self.options.platform = Some(platform);
+        self.options.platforms.push(platform);
         self
     }
 
@@ -197,19 +203,21 @@ pub struct Built {
     pub steps: Vec<StepSummary>,
 }
 
-/// An image that was built.
+/// An image that was built, or an index of several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltImage {
-    /// Digest of the config: the image id.
+    /// The image id: digest of the config, or of the index.
     pub id: rbuild_types::Digest,
-    /// Digest of the manifest in the store.
+    /// Digest of the config; an index has none.
+    pub config_digest: Option<rbuild_types::Digest>,
+    /// Digest of the manifest, or of the index, in the store.
     pub manifest_digest: rbuild_types::Digest,
-    /// Media type of the manifest.
+    /// Media type of the manifest or index.
     pub media_type: String,
-    /// Bytes of the manifest.
+    /// Bytes of the manifest or index.
     pub manifest_size: u64,
-    /// Platform.
-    pub platform: Platform,
+    /// The platform, or those of the images in the index, in their order.
+    pub platforms: Vec<Platform>,
     /// Full names.
     pub names: Vec<String>,
 }

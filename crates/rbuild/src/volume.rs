@@ -9,7 +9,7 @@ use std::io::Seek as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rbuild_image::layer::FileTimes;
+use rbuild_image::layer::{FileTimes, PackOptions, TreeForm, pack};
 use rbuild_rooted::Root;
 use rbuild_sandbox::{Mount, MountSource, Spec};
 use rbuild_types::{CancelToken, ImageConfig};
@@ -135,7 +135,8 @@ impl Engine {
             .open(by_way_of)
             .map_err(io)?;
         let cancel = CancelToken::default();
-        rbuild_image::rootfs::export_tar(from, FileTimes::Kept, &mut packed, &cancel)?;
+        let options = PackOptions { form: TreeForm::Plain, times: FileTimes::Kept };
+        pack(from, &options, &mut packed, &cancel)?;
         packed.rewind().map_err(io)?;
         let options = rbuild_image::layer::UnpackOptions::default();
         let mut packed = std::io::BufReader::new(packed);

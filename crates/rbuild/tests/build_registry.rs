@@ -25,6 +25,7 @@ tests![
     a_moved_tag_is_noticed_when_asked_for,
     never_pulling_asks_nothing,
     an_index_gives_the_image_of_the_platform,
+    a_name_in_the_store_is_asked_for_again_for_another_platform,
     a_digest_names_one_image,
     an_unknown_tag_is_named,
     a_wrong_manifest_is_refused,
@@ -193,12 +194,18 @@ impl Client {
 
 /// An image with a shell, made in a store of its own; `content` is in `/content`.
 fn image(content: &str) -> Exported {
+    image_for(content, &rbuild::Platform::host().architecture)
+}
+
+/// One that says that it is for this processor.
+fn image_for(content: &str, architecture: &str) -> Exported {
     let place = Place::new();
     let path = place.path().join("image.tar");
     let text = format!(
         "FROM base\nRUN echo {content} > /content\nENV MADE={content}\nCMD [\"cat\", \"/content\"]\n"
     );
-    build(&place.engine(), &place.request(&text).output(Output::OciArchive(path.clone().into())));
+    let request = place.request(&text).output(Output::OciArchive(path.clone().into()));
+    build(&place.engine(), &request.platform(rbuild::Platform::new("linux", architecture)));
     Exported::from_tar(&path)
 }
 
@@ -333,12 +340,9 @@ fn never_pulling_asks_nothing() {
     assert_eq!(registry.asked(), Vec::<String>::new());
 }
 
-fn an_index_gives_the_image_of_the_platform() {
-    let (registry, client) = (Registry::start(), Client::new());
-    let (mine, other) = (image("mine"), image("other"));
-    let (mine_digest, other_digest) = (registry.push(&mine, "x"), registry.push(&other, "y"));
-    let host = rbuild::Platform::host();
-    let entry = |digest: &Digest, image: &Exported, architecture: &str| {
+/// An index of images for Linux.
+fn index(images: &[(&Digest, &Exported, &str)]) -> String {
+    let entry = |(digest, image, architecture): &(&Digest, &Exported, &str)| {
         serde_json::json!({
             "mediaType": OCI_MANIFEST,
             "digest": digest.to_string(),
@@ -346,31 +350,65 @@ fn an_index_gives_the_image_of_the_platform() {
             "platform": {"os": "linux", "architecture": architecture},
         })
     };
+    let manifests: Vec<_> = images.iter().map(entry).collect();
     let index = serde_json::json!({
         "schemaVersion": 2,
         "mediaType": OCI_INDEX,
-        "manifests": [
-            entry(&other_digest, &other, "s390x"),
-            entry(&mine_digest, &mine, &host.architecture),
-        ],
+        "manifests": manifests,
     });
-    registry.put("team/app/manifests/all", OCI_INDEX, index.to_string());
+    index.to_string()
+}
+
+fn an_index_gives_the_image_of_the_platform() {
+    let (registry, client) = (Registry::start(), Client::new());
+    let (mine, other) = (image("mine"), image("other"));
+    let (mine_digest, other_digest) = (registry.push(&mine, "x"), registry.push(&other, "y"));
+    let host = rbuild::Platform::host();
+    let foreign = (&other_digest, &other, "s390x");
+    let own = (&mine_digest, &mine, host.architecture.as_str());
+    registry.put("team/app/manifests/all", OCI_INDEX, index(&[foreign, own]));
     let engine = client.engine();
     let name = registry.name("team/app:all");
     build(&engine, &client.request(&format!("FROM {name}\nRUN test $MADE = mine\n")));
     let asked = registry.asked();
     assert_eq!(kinds(&asked).0, 2, "{asked:?}");
     assert!(!asked.iter().any(|path| path.contains(&other_digest.to_string())), "{asked:?}");
-    let only_other = serde_json::json!({
-        "schemaVersion": 2,
-        "mediaType": OCI_INDEX,
-        "manifests": [entry(&other_digest, &other, "s390x")],
-    });
-    registry.put("team/app/manifests/foreign", OCI_INDEX, only_other.to_string());
+    registry.put("team/app/manifests/foreign", OCI_INDEX, index(&[foreign]));
     let name = registry.name("team/app:foreign");
     let error = build_error(&engine, &client.request(&format!("FROM {name}\nRUN true\n")));
     let told = format!("{error} {error:?}");
     assert!(told.contains("linux/s390x"), "{told}");
+}
+
+fn a_name_in_the_store_is_asked_for_again_for_another_platform() {
+    let (registry, client) = (Registry::start(), Client::new());
+    let (mine, other) = (image("mine"), image_for("other", "s390x"));
+    let (mine_digest, other_digest) = (registry.push(&mine, "x"), registry.push(&other, "y"));
+    let host = rbuild::Platform::host();
+    let own = (&mine_digest, &mine, host.architecture.as_str());
+    let all = index(&[own, (&other_digest, &other, "s390x")]);
+    registry.put("team/app/manifests/all", OCI_INDEX, all);
+    let engine = client.engine();
+    let name = registry.name("team/app:all");
+    // To run it gives it a name in the store.
+    drop(engine.create("test", &name, Process::default()).unwrap());
+    registry.asked();
+    let text = format!("FROM {name}\nCOPY busybox /new\n");
+    let mut request = client.request(&text).platform("linux/s390x".parse().unwrap()).tag("built");
+    request.pull = Pull::Missing;
+    build(&engine, &request);
+    let asked = registry.asked();
+    assert!(asked.iter().any(|path| path.contains(&other_digest.to_string())), "{asked:?}");
+    assert_eq!(
+        engine.image_config("built").unwrap().config.config.env.last().unwrap(),
+        "MADE=other"
+    );
+    build(&engine, &request);
+    assert_eq!(registry.asked(), Vec::<String>::new());
+    // What was built here is all there is of it: nobody is asked.
+    let own = client.request("FROM built\n").platform(host.clone());
+    assert!(!build(&engine, &own).image.unwrap().platforms.is_empty());
+    assert_eq!(registry.asked(), Vec::<String>::new());
 }
 
 fn a_digest_names_one_image() {

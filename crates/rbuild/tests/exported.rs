@@ -88,7 +88,13 @@ impl Exported {
 
     /// The tars of the first image's layers, bottom first.
     pub fn layers(&self) -> Vec<Vec<u8>> {
-        self.manifest()["layers"].as_array().unwrap().iter().map(|it| self.layer(it)).collect()
+        self.layers_of(&self.manifest_digest())
+    }
+
+    /// The tars of the layers of the image with this manifest, bottom first.
+    pub fn layers_of(&self, manifest: &str) -> Vec<Vec<u8>> {
+        let manifest = self.json_blob(manifest);
+        manifest["layers"].as_array().unwrap().iter().map(|it| self.layer(it)).collect()
     }
 
     fn layer(&self, descriptor: &Value) -> Vec<u8> {
@@ -119,9 +125,20 @@ impl Exported {
         assert_eq!(index["schemaVersion"], 2);
         assert_eq!(index["mediaType"], OCI_INDEX);
         let mut used: BTreeSet<String> = BTreeSet::new();
-        let manifests = index["manifests"].as_array().unwrap();
+        let mut manifests = index["manifests"].as_array().unwrap().clone();
         assert!(!manifests.is_empty());
-        for descriptor in manifests {
+        while let Some(descriptor) = manifests.pop() {
+            if descriptor["mediaType"] == OCI_INDEX {
+                let index = self.described(&descriptor, &mut used);
+                fits("image-index-schema.json", &index);
+                assert_eq!(
+                    (&index["schemaVersion"], &index["mediaType"]),
+                    (&2.into(), &OCI_INDEX.into())
+                );
+                manifests.extend(index["manifests"].as_array().unwrap().iter().cloned());
+                continue;
+            }
+            let descriptor = &descriptor;
             assert_eq!(descriptor["mediaType"], OCI_MANIFEST);
             let manifest = self.described(descriptor, &mut used);
             fits("image-manifest-schema.json", &manifest);
@@ -132,6 +149,7 @@ impl Exported {
             fits("config-schema.json", &config);
             assert_eq!(config["os"], descriptor["platform"]["os"]);
             assert_eq!(config["architecture"], descriptor["platform"]["architecture"]);
+            assert_eq!(config["variant"], descriptor["platform"]["variant"]);
             assert_ne!(text(&config["architecture"]), "");
             assert_eq!(config["rootfs"]["type"], "layers");
             let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();

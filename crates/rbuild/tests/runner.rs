@@ -18,6 +18,7 @@ mod build_git;
 mod build_http;
 mod build_images;
 mod build_mounts;
+mod build_platforms;
 mod build_registry;
 mod build_resources;
 mod build_steps;
@@ -59,6 +60,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_http", build_http::TESTS),
     ("build_images", build_images::TESTS),
     ("build_mounts", build_mounts::TESTS),
+    ("build_platforms", build_platforms::TESTS),
     ("build_registry", build_registry::TESTS),
     ("build_resources", build_resources::TESTS),
     ("build_steps", build_steps::TESTS),

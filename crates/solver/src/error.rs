@@ -4,7 +4,7 @@ use rbuild_cache::CacheError;
 use rbuild_plan::VertexId;
 use rbuild_sandbox::SandboxError;
 use rbuild_snapshot::SnapshotError;
-use rbuild_types::{Cancelled, Span};
+use rbuild_types::{Cancelled, Platform, Span};
 
 use crate::copy::CopyError;
 
@@ -76,6 +76,14 @@ pub enum StepError {
         /// The limit in bytes.
         memory: u64,
     },
+    /// The process was not run, because nothing runs programs of its platform.
+    #[error("programs of {platform} do not run on this machine: {problem}")]
+    Platform {
+        /// What the base image is for.
+        platform: Platform,
+        /// What is missing.
+        problem: String,
+    },
     /// The process could not be run.
     #[error(transparent)]
     Sandbox(SandboxError),
@@ -109,6 +117,26 @@ pub enum StepError {
     /// The call was cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+impl StepError {
+    /// The way out, where one is known.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Platform { platform, .. } if platform.os != "linux" => Some(
+                "only Linux programs can be run: do it in a stage `FROM --platform=$BUILDPLATFORM` \
+                 and copy what it makes"
+                    .to_owned(),
+            ),
+            Self::Platform { platform, .. } => Some(format!(
+                "install an emulator (Debian's qemu-user-static, or `docker run --privileged --rm \
+                 tonistiigi/binfmt --install {}`), or compile for it in a stage \
+                 `FROM --platform=$BUILDPLATFORM`",
+                platform.architecture
+            )),
+            _ => None,
+        }
+    }
 }
 
 impl From<CacheError> for StepError {

@@ -98,6 +98,7 @@ pub(crate) fn copy(op: &Copy, root: Option<Digest>, content: Digest) -> Key {
 mod tests {
     use rbuild_plan::ExtraHost;
     use rbuild_plan::op::{Mkdir, Network, Security};
+    use rbuild_types::Platform;
 
     use super::*;
 
@@ -117,6 +118,7 @@ mod tests {
             extra_hosts: Vec::new(),
             ulimits: Vec::new(),
             shm_size: None,
+            platform: None,
         }
     }
 
@@ -153,6 +155,7 @@ mod tests {
             Run { security: Security::Insecure, ..plain.clone() },
             Run { ulimits: vec!["nofile=9".parse().unwrap()], ..plain.clone() },
             Run { shm_size: Some(9), ..plain.clone() },
+            Run { platform: Some(Platform::new("linux", "arm64")), ..plain.clone() },
         ] {
             assert_ne!(key(&plain, None), key(&changed, None), "{changed:?}");
         }

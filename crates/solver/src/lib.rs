@@ -1,6 +1,6 @@
 //! Walks the DAG in parallel: key, look up, execute, record.
 //!
-//! [`solve`] takes a graph and a [`World`] and brings the target about. How it goes about it is
+//! [`solve`] takes a graph and a [`World`] and brings its targets about. How it goes about it is
 //! told in `schedule.rs`; what makes two steps the same in `key.rs`; what each op does in the
 //! file of its name below `steps/`.
 
@@ -17,7 +17,7 @@ mod world;
 
 pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
 pub use layer::Layer;
-pub use schedule::{Policy, Solution, solve, this_program};
+pub use schedule::{Policy, Solution, Solved, solve, this_program};
 pub use ssh_agent::{InvalidSshKey, SshAgents};
 pub use steps::nothing;
 pub use world::{Context, Images, RememberedDigests, Remotes, Secrets, World};

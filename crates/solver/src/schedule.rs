@@ -16,7 +16,7 @@
 //!
 //! Every vertex goes through [`State`] from top to bottom. A vertex gets its key as soon as its
 //! inputs have theirs, and is looked up at once; only a vertex whose result is *wanted* runs.
-//! The target is wanted; a vertex that must run, or whose key depends on the files of stages,
+//! The targets are wanted; a vertex that must run, or whose key depends on the files of stages,
 //! wants those inputs; a result from the cache wants the result that it is layered on. So a
 //! stage whose files are already copied is not run again, and an image is unpacked only when a
 //! step needs its files.
@@ -67,48 +67,53 @@ const CHANNEL: usize = 256;
 pub struct Policy {
     /// Steps that run at once.
     pub jobs: usize,
-    /// Whether the target's layers get their digests: an image is made of them.
+    /// Whether the targets' layers get their digests: images are made of them.
     pub layers: bool,
-    /// Whether the target's whole root filesystem is needed as snapshots.
+    /// Whether the targets' whole root filesystems are needed as snapshots.
     pub root: bool,
 }
 
 /// What a solve made.
 #[derive(Debug)]
 pub struct Solution {
-    /// The target's own layers, those of the base image left out; empty unless
-    /// [`Policy::layers`] asked for them.
-    pub layers: Vec<Layer>,
-    /// All snapshots of the target, bottom first; empty unless [`Policy::root`] asked for them.
-    pub root: Vec<SnapshotId>,
+    /// What became of each target, in the order asked for.
+    pub targets: Vec<Solved>,
     /// Steps whose result was in the cache.
     pub cached: usize,
     /// Steps that ran.
     pub executed: usize,
 }
 
-/// Solves `graph` for `target`; without a target there is nothing to do.
+/// What one target is made of.
+#[derive(Debug, Default)]
+pub struct Solved {
+    /// Its own layers, those of the base image left out; empty unless [`Policy::layers`] asked
+    /// for them.
+    pub layers: Vec<Layer>,
+    /// All its snapshots, bottom first; empty unless [`Policy::root`] asked for them.
+    pub root: Vec<SnapshotId>,
+}
+
+/// Solves `graph` for all `targets`. One without a vertex has nothing to be done, and several may
+/// have the same.
 ///
 /// # Errors
 ///
 /// The first step that failed, after all others have been stopped.
 pub fn solve(
     graph: &Graph,
-    target: Option<VertexId>,
+    targets: &[Option<VertexId>],
     world: World<'_>,
     policy: &Policy,
     ctx: Ctx<'_>,
 ) -> Result<Solution, SolveError> {
-    let Some(target) = target else {
-        return Ok(Solution { layers: Vec::new(), root: Vec::new(), cached: 0, executed: 0 });
-    };
     let cancel = CancelToken::default();
     let (sender, receiver) = sync_channel(CHANNEL);
     std::thread::scope(|scope| {
         let nodes: Vec<Node> = graph.vertices().map(|_| Node::new()).collect();
         let mut coordinator = Coordinator {
             graph,
-            target,
+            targets,
             world,
             policy,
             ctx,
@@ -116,7 +121,7 @@ pub fn solve(
             scope,
             sender,
             nodes,
-            layers_of_target: vec![false; graph.len()],
+            layers_of_targets: vec![false; graph.len()],
             pending: VecDeque::new(),
             ready: BTreeSet::new(),
             running: 0,
@@ -133,7 +138,7 @@ pub fn solve(
 
 struct Coordinator<'scope, 'env> {
     graph: &'env Graph,
-    target: VertexId,
+    targets: &'env [Option<VertexId>],
     world: World<'env>,
     policy: &'env Policy,
     ctx: Ctx<'env>,
@@ -142,8 +147,8 @@ struct Coordinator<'scope, 'env> {
     scope: &'scope std::thread::Scope<'scope, 'env>,
     sender: SyncSender<Message>,
     nodes: Vec<Node>,
-    /// Whether each vertex makes a layer of the target.
-    layers_of_target: Vec<bool>,
+    /// Whether each vertex makes a layer of a target.
+    layers_of_targets: Vec<bool>,
     /// Vertices that may get further.
     pending: VecDeque<VertexId>,
     /// Missed, wanted, and with all inputs there.
@@ -197,13 +202,21 @@ impl<'env> Coordinator<'_, 'env> {
                 };
             self.pending.push_back(id);
         }
-        let mut at = Some(self.target);
-        while let Some(id) = at {
-            self.layers_of_target[id.0] = !matches!(self.op(id), Op::Source(_));
-            at = self.root_of(id);
+        for target in self.targets.iter().flatten() {
+            let mut at = Some(*target);
+            while let Some(id) = at {
+                let is_layer = !matches!(self.op(id), Op::Source(_));
+                if std::mem::replace(&mut self.layers_of_targets[id.0], is_layer) {
+                    // Another target is made upon the same layers.
+                    break;
+                }
+                at = self.root_of(id);
+            }
         }
         self.settle()?;
-        self.want(self.target)?;
+        for target in self.targets.iter().flatten() {
+            self.want(*target)?;
+        }
         self.settle()?;
         self.start_ready()
     }
@@ -254,8 +267,10 @@ impl<'env> Coordinator<'_, 'env> {
 
     fn start_ready(&mut self) -> Result<(), SolveError> {
         if self.policy.root && !self.failed() {
-            // Asked after every step forward: the target may be done only now.
-            self.need_files(self.target)?;
+            // Asked after every step forward: a target may be done only now.
+            for target in self.targets.iter().flatten() {
+                self.need_files(*target)?;
+            }
             self.settle()?;
         }
         while self.running < self.policy.jobs.max(1) && !self.failed() {
@@ -373,20 +388,31 @@ impl<'env> Coordinator<'_, 'env> {
     }
 
     fn finish(&mut self) -> Result<Solution, SolveError> {
-        let files_are_there = !self.policy.root || self.need_files(self.target)?;
-        if self.node(self.target).state != State::Done || !files_are_there {
-            return Err(SolveError::Stuck);
-        }
         for (id, vertex) in self.graph.vertices() {
             if matches!(vertex.op, Op::Source(_)) && self.node(id).unpacked.is_none() {
                 self.ctx.report(Event::StepCached { step: StepId(id.0) });
             }
         }
+        let mut targets = Vec::new();
+        for target in self.targets {
+            targets.push(match target {
+                Some(target) => self.solved(*target)?,
+                None => Solved::default(),
+            });
+        }
+        Ok(Solution { targets, cached: self.cached, executed: self.executed })
+    }
+
+    fn solved(&mut self, target: VertexId) -> Result<Solved, SolveError> {
+        let files_are_there = !self.policy.root || self.need_files(target)?;
+        if self.node(target).state != State::Done || !files_are_there {
+            return Err(SolveError::Stuck);
+        }
         let mut layers = Vec::new();
         let mut below = Vec::new();
-        let mut at = Some(self.target);
+        let mut at = Some(target);
         while let Some(id) = at {
-            layers.extend(self.packed[id.0].take());
+            layers.extend(self.packed[id.0].clone());
             if let Op::Source(Source::Image { reference, platform }) = self.op(id)
                 && self.policy.layers
             {
@@ -400,9 +426,9 @@ impl<'env> Coordinator<'_, 'env> {
         }
         layers.reverse();
         layer::remember(&self.world, &below, &layers)
-            .map_err(|error| self.failure_of(self.target, error, Vec::new()))?;
-        let root = if self.policy.root { self.chain(self.target) } else { Vec::new() };
-        Ok(Solution { layers, root, cached: self.cached, executed: self.executed })
+            .map_err(|error| self.failure_of(target, error, Vec::new()))?;
+        let root = if self.policy.root { self.chain(target) } else { Vec::new() };
+        Ok(Solved { layers, root })
     }
 }
 

@@ -10,6 +10,7 @@ use rbuild_parser::ignore_file::Patterns;
 use rbuild_plan::op::Source;
 use rbuild_rooted::Root;
 use rbuild_sandbox::Resources;
+use rbuild_sandbox::linux::binfmt::Emulators;
 use rbuild_types::{Ctx, Digest, Platform, Reference};
 
 use crate::copy::{DigestCache, OwnerRule, SourceTree};
@@ -41,6 +42,8 @@ pub struct World<'a> {
     pub ssh: &'a SshAgents,
     /// What one step may use.
     pub resources: &'a Resources,
+    /// What runs the programs of other processors.
+    pub emulators: &'a Emulators,
     /// Directory below the store's `logs/` for the output of this build's steps.
     pub log_directory: &'a str,
 }

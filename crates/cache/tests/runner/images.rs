@@ -1,4 +1,4 @@
-use rbuild_cache::{CacheError, Store};
+use rbuild_cache::{CacheError, ImageRecord, Store};
 use rbuild_types::{Digest, Platform, Reference};
 use serde_json::json;
 
@@ -145,4 +145,28 @@ fn processes_that_tag_at_once_lose_no_tag() {
     assert_eq!(store.tags().list().unwrap().len(), 8);
     let text = fs_err::read_to_string(store.root().join("index.json")).unwrap();
     assert_eq!(text.matches("ref.name").count(), 8);
+}
+
+#[test]
+fn an_index_is_as_large_as_its_images_and_as_old_as_the_newest() {
+    let (_directory, store) = store();
+    let config = |created: &str| json!({"created": created, "rootfs": {"diff_ids": []}});
+    let (one, one_size) = image_of(&store, &config("2020-01-01T00:00:00Z"), &[Digest::of("1")]);
+    let (two, two_size) = image_of(&store, &config("2021-01-01T00:00:00Z"), &[Digest::of("2")]);
+    let alone = |digest: &Digest, size: u64| {
+        store.tags().add_image(digest, size, MANIFEST).unwrap();
+        let all = store.tags().list().unwrap();
+        all.into_iter().find(|image| image.manifest_digest == *digest).unwrap()
+    };
+    let (one, two) = (alone(&one, one_size), alone(&two, two_size));
+    let entry = |image: &ImageRecord| json!({"digest": image.manifest_digest, "size": 1});
+    let missing = json!({"digest": Digest::of("missing"), "size": 1});
+    let index = json!({"schemaVersion": 2, "manifests": [entry(&two), entry(&one), missing]});
+    let digest = store.blobs().put(index.to_string().as_bytes()).unwrap();
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let name = reference("app");
+    store.tags().set(&name, &digest, index.to_string().len() as u64, kind).unwrap();
+    let record = store.tags().get(&name).unwrap().unwrap();
+    assert_eq!((record.image_id, record.created), (digest, two.created));
+    assert_eq!(record.size, one.size + two.size);
 }

@@ -58,9 +58,9 @@ pub struct BuildArgs {
     /// Label of the image; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,
-    /// Platform to build for, such as linux/arm64
-    #[arg(long, value_name = "PLATFORM")]
-    pub platform: Option<String>,
+    /// Platform to build for, such as linux/arm64; several make an index of images
+    #[arg(long, value_name = "PLATFORM,…", value_delimiter = ',')]
+    pub platform: Vec<String>,
     /// Network of RUN: `default` is the host's for now
     #[arg(long, alias = "net", value_name = "default|none|host", default_value = "default")]
     pub network: String,
@@ -168,7 +168,8 @@ impl BuildArgs {
         request.ignore_file.clone_from(&self.ignorefile);
         let options = &mut request.options;
         options.target.clone_from(&self.target);
-        options.platform = self.platform.as_deref().map(platform).transpose()?;
+        options.platforms =
+            self.platform.iter().map(|text| platform(text)).collect::<Result<_, _>>()?;
         options.network = network(&self.network)?;
         options.no_cache = match (self.no_cache, self.no_cache_filter.is_empty()) {
             (true, _) => NoCache::All,
@@ -200,6 +201,13 @@ impl BuildArgs {
             let wanted = output::parse(text)?;
             request.outputs.extend(wanted.output);
             request.tags.extend(wanted.names);
+            if let Some(split) = wanted.platform_split {
+                let before = request.platform_split.replace(split);
+                if before.is_some_and(|before| before != split) {
+                    let message = "--output: platform-split has to be the same for all outputs";
+                    return Err(Failure::usage(message));
+                }
+            }
         }
         one_reader_of_stdout(&request.outputs, self.quiet)?;
         Ok(request)
@@ -326,11 +334,7 @@ fn dockerfile_of(bytes: Vec<u8>) -> Result<DockerfileInput, Failure> {
 }
 
 fn platform(text: &str) -> Result<Platform, Failure> {
-    if text.contains(',') {
-        let message = format!("--platform {text}: several platforms are not supported yet");
-        return Err(Failure::usage_hint(message, "build one after the other"));
-    }
-    text.parse().map_err(|error| Failure::usage(format!("--platform: {error}")))
+    text.trim().parse().map_err(|error| Failure::usage(format!("--platform: {error}")))
 }
 
 fn network(text: &str) -> Result<Network, Failure> {
@@ -443,6 +447,16 @@ mod tests {
     }
 
     #[test]
+    fn platforms_come_in_lists() {
+        let line = "--platform linux/amd64,linux/arm --platform linux/s390x \
+                    -o type=local,dest=d,platform-split=false .";
+        let request = request(line, &[]).unwrap();
+        let shown: Vec<_> = request.options.platforms.iter().map(Platform::to_string).collect();
+        assert_eq!(shown, ["linux/amd64", "linux/arm/v7", "linux/s390x"]);
+        assert_eq!(request.platform_split, Some(false));
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         let refused = |line: &str| match request(line, &[]) {
             Err(Failure::Usage { message, .. }) => message,
@@ -453,7 +467,6 @@ mod tests {
             refused("--provenance=mode=max ."),
             "--provenance=mode=max is not supported yet"
         );
-        assert!(refused("--platform linux/amd64,linux/arm64 .").contains("several platforms"));
         assert!(refused("--network mynet .").contains("named networks"));
         assert!(refused("-o type=oci -q .").contains("standard output"));
         assert!(request("--provenance=false --sbom=false --load --rm --force-rm .", &[]).is_ok());

@@ -13,6 +13,8 @@ pub struct Wanted {
     pub output: Option<Output>,
     /// Further names of the image in the store.
     pub names: Vec<String>,
+    /// Whether files are in a directory for each platform, if that was said.
+    pub platform_split: Option<bool>,
 }
 
 /// Reads the value of one `--output`.
@@ -31,6 +33,7 @@ pub fn parse(text: &str) -> Result<Wanted, Failure> {
         )
     };
     let (mut kind, mut dest, mut tar, mut names) = (None, None, true, Vec::new());
+    let mut platform_split = None;
     for field in fields(text) {
         let (key, value) =
             field.split_once('=').ok_or_else(|| refuse(format!("`{field}` has no value")))?;
@@ -38,6 +41,10 @@ pub fn parse(text: &str) -> Result<Wanted, Failure> {
             "type" => kind = Some(value.to_owned()),
             "dest" | "destination" => dest = Some(value.to_owned()),
             "tar" => tar = switch(value).ok_or_else(|| refuse(format!("tar={value}")))?,
+            "platform-split" => {
+                let split = switch(value).ok_or_else(|| refuse(format!("{key}={value}")))?;
+                platform_split = Some(split);
+            }
             "name" => names = value.split(',').map(str::to_owned).collect(),
             "push" if switch(value) == Some(false) => {}
             "oci-mediatypes" | "unpack" | "store" if switch(value) == Some(true) => {}
@@ -66,11 +73,15 @@ pub fn parse(text: &str) -> Result<Wanted, Failure> {
         "registry" => return Err(refuse("pushing is not supported yet".to_owned())),
         other => return Err(refuse(format!("no type `{other}`"))),
     };
-    Ok(Wanted { output, names })
+    let has_files = matches!(output, Some(Output::Tar(_) | Output::Directory(_)));
+    if platform_split.is_some() && !has_files {
+        return Err(refuse(format!("platform-split is for type=local and type=tar, not {kind}")));
+    }
+    Ok(Wanted { output, names, platform_split })
 }
 
 fn only(output: Output) -> Wanted {
-    Wanted { output: Some(output), names: Vec::new() }
+    Wanted { output: Some(output), names: Vec::new(), platform_split: None }
 }
 
 fn switch(value: &str) -> Option<bool> {
@@ -116,6 +127,8 @@ mod tests {
         assert_eq!(output("type=tar,dest=r.tar"), Some(Output::Tar(file("r.tar"))));
         assert_eq!(output("type=local,dest=d"), Some(Output::Directory("d".into())));
         assert_eq!(output("type=cacheonly"), None);
+        let split = parse("type=local,dest=d,platform-split=false").unwrap().platform_split;
+        assert_eq!(split, Some(false));
         assert_eq!(parse(r#"type=image,"name=a,b""#).unwrap().names, ["a", "b"]);
     }
 
@@ -131,6 +144,8 @@ mod tests {
             "type=registry",
             "type=oci,tar=maybe",
             "type=oci,x",
+            "type=oci,platform-split=true",
+            "type=local,dest=d,platform-split=maybe",
         ];
         for bad in bad {
             assert!(parse(bad).is_err(), "{bad}");

@@ -83,13 +83,16 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 fn metadata(built: &Built) -> Value {
     let mut document = Map::new();
     if let Some(image) = &built.image {
-        let descriptor = json!({
+        let mut descriptor = json!({
             "mediaType": image.media_type,
             "digest": image.manifest_digest,
             "size": image.manifest_size,
-            "platform": image.platform,
         });
-        document.insert("containerimage.config.digest".to_owned(), json!(image.id));
+        // An index has neither a config nor a platform.
+        if let (Some(config), [platform]) = (image.config_digest, image.platforms.as_slice()) {
+            descriptor["platform"] = json!(platform);
+            document.insert("containerimage.config.digest".to_owned(), json!(config));
+        }
         document.insert("containerimage.descriptor".to_owned(), descriptor);
         document.insert("containerimage.digest".to_owned(), json!(image.manifest_digest));
         if !image.names.is_empty() {

@@ -1,6 +1,6 @@
 //! `rbuild inspect`.
 
-use rbuild::{ImageDetails, Reference};
+use rbuild::{ImageDetails, ImageManifest, Reference};
 use serde_json::{Value, json};
 
 use crate::args::images::InspectArgs;
@@ -45,7 +45,7 @@ fn document(details: &ImageDetails) -> Value {
         .collect();
     digests.dedup();
     let created = config.created.clone().unwrap_or_else(|| human::rfc3339(details.created_ms));
-    json!({
+    let mut document = json!({
         "Id": details.id,
         "RepoTags": tags,
         "RepoDigests": digests,
@@ -59,6 +59,25 @@ fn document(details: &ImageDetails) -> Value {
         "Config": config.config,
         "RootFS": { "Type": config.rootfs.kind, "Layers": config.rootfs.diff_ids },
         "Metadata": { "LastTagTime": human::rfc3339(details.created_ms) },
-        "Descriptor": { "digest": details.manifest_digest },
+        "Descriptor": { "mediaType": details.media_type, "digest": details.manifest_digest },
+    });
+    if !details.manifests.is_empty() {
+        document["Manifests"] = details.manifests.iter().map(manifest).collect();
+    }
+    document
+}
+
+/// One image of an index.
+fn manifest(manifest: &ImageManifest) -> Value {
+    json!({
+        "ID": manifest.digest,
+        "Descriptor": {
+            "mediaType": manifest.media_type,
+            "digest": manifest.digest,
+            "size": manifest.size,
+            "platform": manifest.platform,
+        },
+        "Kind": "image",
+        "ImageData": { "Platform": manifest.platform },
     })
 }

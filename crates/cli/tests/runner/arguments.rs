@@ -30,7 +30,10 @@ fn mistakes_are_named() {
     program.run("-m 1k .").refused(1, "too small");
     program.run("--annotation a=b .").refused(1, "--annotation is not supported yet");
     program.run("--call=convertllb .").refused(1, "--call=convertllb is not supported yet");
-    program.run("--platform a,b .").refused(1, "several platforms");
+    program.run("--platform linux/arm64,b .").refused(1, "--platform: \"b\" is not a platform");
+    let outputs =
+        "-o type=tar,dest=t,platform-split=true -o type=local,dest=d,platform-split=false";
+    program.run(&format!("{outputs} .")).refused(1, "platform-split has to be the same");
     program.run("-o type=registry .").refused(1, "pushing is not supported yet");
     program.run("--registry-mirror x .").refused(1, "HOST=LOCATION");
     program.run("images --format {{range}}").refused(1, "--format");

@@ -128,3 +128,33 @@ fn outputs_go_where_they_are_sent() {
         assert!(fs_err::metadata(program.context().join(file)).unwrap().len() > 512);
     }
 }
+
+#[test]
+fn several_platforms_are_one_image_of_the_store() {
+    if !can_build() {
+        return;
+    }
+    let program = program();
+    let line =
+        "--platform linux/arm64,linux/arm -t app --progress=plain --iidfile id --metadata-file m";
+    let first = program.run(&format!("{line} -o out .")).good();
+    // What is the same for both is one step.
+    assert!(first.stderr.contains("#1 [linux/arm64 1/1] COPY a /a\n#1 DONE "), "{first:#?}");
+    assert!(first.stderr.contains("1 step, 0 cached"), "{first:#?}");
+    let id = fs_err::read_to_string(program.context().join("id")).unwrap();
+    let read = |name: &str| fs_err::read_to_string(program.context().join(name)).unwrap();
+    for platform in ["linux_arm64", "linux_arm_v7"] {
+        assert_eq!(read(&format!("out/{platform}/a")), "hello");
+    }
+    let metadata = read("m");
+    assert!(metadata.contains(&format!("\"containerimage.digest\": \"{id}\"")), "{metadata}");
+    assert!(metadata.contains("application/vnd.oci.image.index.v1+json"), "{metadata}");
+    assert!(!metadata.contains("containerimage.config.digest"), "{metadata}");
+    let listed = program.run("images --no-trunc --format {{.Repository}}={{.ID}}").good();
+    assert_eq!(listed.stdout, format!("app={id}\n"));
+    let range = "{{range .Manifests}}{{println .Descriptor.platform.architecture}}{{end}}{{.Id}}";
+    let inspected = program.run_words(&["inspect", "-f", range, "app"]).good().stdout;
+    assert_eq!(inspected, format!("arm64\narm\n{id}\n"));
+    let refused = program.run("--platform linux/arm64,linux/arm -o type=docker,dest=d.tar .");
+    refused.refused(1, "does not support manifest lists");
+}

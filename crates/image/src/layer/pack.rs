@@ -77,6 +77,17 @@ impl FileTimes {
     }
 }
 
+/// A tree, and where it goes in a tar of several.
+#[derive(Debug)]
+pub struct Part<'t> {
+    /// The directory of the tar that it goes into; empty for the root.
+    pub directory: &'t str,
+    /// The tree.
+    pub tree: &'t Root,
+    /// How it is written.
+    pub options: PackOptions,
+}
+
 /// What [`pack`] wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packed {
@@ -98,14 +109,35 @@ pub fn pack(
     sink: &mut dyn Write,
     cancel: &CancelToken,
 ) -> Result<Packed, ImageError> {
+    pack_parts(&[Part { directory: "", tree, options: options.clone() }], sink, cancel)
+}
+
+/// [`pack`] for several trees, one behind the other. The directories that they go into come with
+/// mode 0755 and from 1970.
+pub fn pack_parts(
+    parts: &[Part<'_>],
+    sink: &mut dyn Write,
+    cancel: &CancelToken,
+) -> Result<Packed, ImageError> {
     let mut packer = Packer {
-        options,
+        options: PackOptions::default(),
         stream: Stream::new(sink, cancel),
         links: HashMap::new(),
         path: Vec::new(),
         entries: 0,
     };
-    packer.walk(tree)?;
+    for part in parts {
+        packer.options = part.options.clone();
+        packer.path = part.directory.as_bytes().to_vec();
+        // Nothing is shared between trees, whatever numbers their files have.
+        packer.links.clear();
+        if !packer.path.is_empty() {
+            let mut entry = Entry::new(packer.path.clone(), EntryKind::Directory, 0o755);
+            entry.mtime = part.options.times.of(entry.mtime);
+            packer.write_header(&entry)?;
+        }
+        packer.walk(part.tree)?;
+    }
     packer.stream.push(&END_OF_ARCHIVE)?;
     let entries = packer.entries;
     let (diff_id, size) = packer.stream.finish()?;
@@ -113,7 +145,7 @@ pub fn pack(
 }
 
 struct Packer<'a> {
-    options: &'a PackOptions,
+    options: PackOptions,
     stream: Stream<'a>,
     /// First name of files with several, and how many names are still to come.
     links: HashMap<(u64, u64), (Vec<u8>, u64)>,

@@ -3,11 +3,25 @@
 use std::io::Write;
 
 use rbuild_image::layer::FileTimes;
-use rbuild_image::rootfs::{export_dir, export_tar};
+use rbuild_image::rootfs::{RootfsPart, export_dir, export_tar};
 use rbuild_rooted::{FileKind, Follow, Root};
 use rbuild_types::CancelToken;
 
-use crate::support::{DIR, listing, temp, text};
+use crate::support::{DIR, Temp, listing, temp, text};
+
+fn part(tree: &Temp, name: &str, directory: Option<&str>) -> RootfsPart {
+    RootfsPart {
+        name: name.to_owned(),
+        directory: directory.map(str::to_owned),
+        merged: tree.root.try_clone().unwrap(),
+        times: FileTimes::Kept,
+    }
+}
+
+/// The one tree that goes where it is told.
+fn alone(tree: &Temp) -> [RootfsPart; 1] {
+    [part(tree, "linux/amd64", None)]
+}
 
 fn fill(root: &Root) {
     root.create_dir_all("a/b", DIR).unwrap();
@@ -28,8 +42,7 @@ fn a_directory_is_merged_and_never_left_through_links() {
     dest.root.create_file("a/kept", 0o600).unwrap();
     dest.root.symlink(victim.dir.path(), "a/b").unwrap();
     dest.root.symlink(victim.dir.path().join("c"), "link").unwrap();
-    let done =
-        export_dir(&tree.root, dest.dir.path(), FileTimes::Kept, &CancelToken::default()).unwrap();
+    let done = export_dir(&alone(&tree), dest.dir.path(), &CancelToken::default()).unwrap();
     assert_eq!((done.entries, done.bytes, done.skipped), (5, 3, 1));
     assert_eq!(text(&victim.root, "c"), "secret");
     assert_eq!(text(&dest.root, "a/b/c"), "new");
@@ -39,7 +52,7 @@ fn a_directory_is_merged_and_never_left_through_links() {
     assert_eq!(dest.root.read_link("link").unwrap(), "/etc/passwd");
     // Twice is the same; so is a place that does not exist yet.
     let deeper = dest.dir.path().join("new/place");
-    export_dir(&tree.root, &deeper, FileTimes::Kept, &CancelToken::default()).unwrap();
+    export_dir(&alone(&tree), &deeper, &CancelToken::default()).unwrap();
     assert!(deeper.join("a/b/c").exists());
 }
 
@@ -48,9 +61,7 @@ fn a_directory_in_the_way_of_a_file_is_kept() {
     let (tree, dest) = (temp(), temp());
     tree.root.create_file("x", 0o644).unwrap();
     dest.root.create_dir_all("x/precious", DIR).unwrap();
-    assert!(
-        export_dir(&tree.root, dest.dir.path(), FileTimes::Kept, &CancelToken::default()).is_err()
-    );
+    assert!(export_dir(&alone(&tree), dest.dir.path(), &CancelToken::default()).is_err());
     assert!(dest.root.stat("x/precious", Follow::No).unwrap().is_some());
 }
 
@@ -60,7 +71,51 @@ fn a_tar_holds_every_file_as_it_is() {
     fill(&tree.root);
     tree.root.mknod("zero", FileKind::CharDevice, 0o600, 0).unwrap();
     let mut tar = Vec::new();
-    export_tar(&tree.root, FileTimes::Kept, &mut tar, &CancelToken::default()).unwrap();
+    export_tar(&alone(&tree), &mut tar, &CancelToken::default()).unwrap();
     let names: Vec<_> = listing(&tar).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["a/", "a/.wh.x", "a/b/", "a/b/c", "link", "pipe", "zero"]);
+}
+
+#[test]
+fn several_trees_get_directories_of_their_own() {
+    let (one, two, dest, victim) = (temp(), temp(), temp(), temp());
+    for (tree, content) in [(&one, "1"), (&two, "2")] {
+        tree.root.create_file("x", 0o644).unwrap().write_all(content.as_bytes()).unwrap();
+        tree.root.hard_link("x", "y").unwrap();
+    }
+    let parts = [part(&one, "linux/a", Some("linux_a")), part(&two, "linux/b", Some("linux_b"))];
+    let mut tar = Vec::new();
+    export_tar(&parts, &mut tar, &CancelToken::default()).unwrap();
+    let names: Vec<_> = listing(&tar).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["linux_a/", "linux_a/x", "linux_a/y", "linux_b/", "linux_b/x", "linux_b/y"]);
+    dest.root.symlink(victim.dir.path(), "linux_a").unwrap();
+    export_dir(&parts, dest.dir.path(), &CancelToken::default()).unwrap();
+    assert_eq!(
+        (text(&dest.root, "linux_a/y"), text(&dest.root, "linux_b/y")),
+        ("1".into(), "2".into())
+    );
+    assert!(victim.root.read_dir("").unwrap().is_empty());
+}
+
+#[test]
+fn trees_in_one_directory_may_not_have_a_file_in_common() {
+    let (one, two, dest) = (temp(), temp(), temp());
+    one.root.create_dir_all("bin", DIR).unwrap();
+    two.root.create_dir_all("bin", DIR).unwrap();
+    one.root.create_file("bin/app-a", 0o755).unwrap();
+    two.root.create_file("bin/app-b", 0o755).unwrap();
+    let parts = [part(&one, "linux/a", None), part(&two, "linux/b", None)];
+    export_dir(&parts, dest.dir.path(), &CancelToken::default()).unwrap();
+    assert!(["bin/app-a", "bin/app-b"].iter().all(|name| dest.dir.path().join(name).exists()));
+    export_tar(&parts, &mut std::io::sink(), &CancelToken::default()).unwrap();
+    // A directory here and a file there is as bad.
+    two.root.create_dir_all("bin/app-a", DIR).unwrap();
+    for result in [
+        export_dir(&parts, dest.dir.path(), &CancelToken::default()).map(drop),
+        export_tar(&parts, &mut std::io::sink(), &CancelToken::default()).map(drop),
+    ] {
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains("bin/app-a"), "{message}");
+        assert!(message.contains("linux/a and linux/b"), "{message}");
+    }
 }

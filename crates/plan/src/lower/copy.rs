@@ -46,7 +46,10 @@ impl StageLowering<'_, '_> {
         let mut sources = Vec::new();
         for ((word, remote), text) in words.iter().zip(&remotes).zip(&copy.sources) {
             sources.push(match remote {
-                None => source(&root, source_path(word, parents), &mut inputs),
+                None => {
+                    let word = self.with_slashes(word.clone(), text.span)?;
+                    source(&root, source_path(&word, parents), &mut inputs)
+                }
                 Some(remote) => {
                     let span = self.place(text.span);
                     let fetched = remote::source(remote, checksum.as_deref(), flags)
@@ -67,6 +70,7 @@ impl StageLowering<'_, '_> {
             &destination,
         );
         self.charge(words.iter().map(String::len).sum())?;
+        let destination = self.with_slashes(destination, copy.destination.span)?;
         let op = Op::Copy(Copy {
             has_root: inputs.has_root,
             sources,

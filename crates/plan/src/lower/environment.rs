@@ -204,6 +204,7 @@ fn wrong(text: &Text, error: &ExpandError, place: &dyn Fn(Span) -> Span) -> Diag
 }
 
 /// What `FROM` sees, and what `ARG` imports: `ARG`s before the first `FROM`, platforms, target.
+#[derive(Default)]
 pub(super) struct Globals {
     pub(super) variables: Variables,
     /// Global arguments that have no value.

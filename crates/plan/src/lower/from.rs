@@ -53,10 +53,11 @@ impl<'b, 'a> StageLowering<'b, 'a> {
     pub(super) fn begin(plan: &'b mut Lowering<'a>, index: usize) -> Result<Self, Stop> {
         let stage = &plan.dockerfile.stages[index];
         let asked = plan.stages.platform(index).cloned();
-        let platform = asked.unwrap_or_else(|| plan.platform.clone());
+        let platform = asked.clone().unwrap_or_else(|| plan.platform.clone());
         let mut first = None;
         let state = match plan.start_of(index, &platform) {
-            Start::Scratch => State::scratch(platform),
+            // Nothing is there that could be for another platform, whatever `--platform` says.
+            Start::Scratch => State::scratch(plan.platform.clone()),
             Start::Stage(earlier) => {
                 let state = plan.lowered[earlier].as_ref().ok_or(Stop::Needs(earlier))?;
                 State::clone(state)
@@ -67,6 +68,10 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             }
             Start::Image(name) => {
                 let image = plan.image(&name, &platform, stage.base.span, index)?;
+                let platform = match asked {
+                    Some(asked) => asked,
+                    None => plan.platform_upon(&image),
+                };
                 plan.warn_platform(&name, &image.platform, &platform, stage.base.span);
                 first = Some(First::of_image(&image, None));
                 plan.state_of(&image, platform)
@@ -110,7 +115,11 @@ impl<'b, 'a> StageLowering<'b, 'a> {
 
     /// `ENV` of the base counts again over its `ARG`s, and there is always a `PATH`.
     fn begin_environment(&mut self) {
+        let directory = self.state.directory();
         let config = &mut self.state.config.config;
+        if self.state.platform.os == "windows" && !config.working_dir.is_empty() {
+            config.working_dir = path::for_system(directory, "windows");
+        }
         let has_path = config.env.iter().any(|entry| entry.starts_with("PATH="));
         if !has_path && self.state.platform.os != "windows" {
             config.env.push(DEFAULT_PATH.to_owned());
@@ -182,6 +191,8 @@ impl State {
         config.other.retain(|field, _| !STALE.contains(&field.as_str()));
         let triggers = std::mem::take(&mut config.config.on_build);
         let mut state = Self::new(config, platform);
+        let is_stated = !image.config.os.is_empty() && !image.config.architecture.is_empty();
+        state.base_platform = is_stated.then(|| image.config.platform());
         state.triggers = triggers.into_iter().map(|text| Trigger { text, span: None }).collect();
         state
     }
@@ -195,6 +206,7 @@ impl State {
             variables: Variables::default(),
             args: Vec::new(),
             platform,
+            base_platform: None,
             knows_base: true,
             workdir_set: false,
             triggers: Vec::new(),
@@ -203,7 +215,8 @@ impl State {
 
     /// Where relative paths start.
     pub(super) fn directory(&self) -> String {
-        path::clean(&self.config.config.working_dir)
+        let directory = &self.config.config.working_dir;
+        path::clean(&path::with_slashes(directory, &self.platform.os).unwrap_or_default())
     }
 }
 

@@ -15,6 +15,17 @@ impl Lowering<'_> {
         State { knows_base, ..State::of_image(image, platform) }
     }
 
+    /// The platform of a stage that asks for none. When nobody else asks for one either, a base
+    /// that this machine can run decides.
+    pub(super) fn platform_upon(&self, image: &ResolvedImage) -> Platform {
+        let same = |platform: &&Platform| {
+            platform.os == image.platform.os && platform.architecture == image.platform.architecture
+        };
+        let implicit = self.options.platforms.is_empty() && !same(&&self.platform);
+        let emulated = self.options.emulated_platforms.iter().find(same).filter(|_| implicit);
+        emulated.unwrap_or(&self.platform).clone()
+    }
+
     /// The image `name`.
     pub(super) fn image(
         &mut self,

@@ -11,6 +11,7 @@ mod expose;
 mod from;
 mod go_text;
 mod images;
+mod index;
 mod lint;
 mod mounts;
 mod onbuild;
@@ -39,9 +40,9 @@ use self::stages::StageTable;
 use crate::graph::Graph;
 use crate::image_configs::{ImageConfigs, ResolvedImage};
 use crate::options::Options;
-use crate::plan::{Checked, Plan};
+use crate::plan::{Checked, Plan, Target};
 
-/// Lowers the target of `dockerfile`, which was parsed from `source`.
+/// Lowers the target of `dockerfile`, which was parsed from `source`, for every platform.
 ///
 /// On failure the diagnostics are errors, the one to fix first in front, and behind them the
 /// warnings up to there.
@@ -51,16 +52,15 @@ pub fn lower(
     options: &Options,
     images: &dyn ImageConfigs,
 ) -> Result<Plan, Vec<Diagnostic>> {
-    let mut warnings = Vec::new();
-    let started = start(source, dockerfile, options, images, &mut warnings);
-    let Started { mut lowering, target } = match started {
-        Ok(started) => started,
-        Err(errors) => return Err([errors, warnings].concat()),
-    };
-    match lowering.run(target) {
-        Ok(state) => Ok(lowering.finish(target, &state)),
-        Err(errors) => Err([errors, lowering.warnings].concat()),
+    let mut lowering = start(source, dockerfile, options, images)?;
+    let mut targets = Vec::new();
+    for platform in platforms(options) {
+        match lowering.lower(platform) {
+            Ok(target) => targets.push(target),
+            Err(errors) => return Err([errors, lowering.warnings].concat()),
+        }
     }
+    Ok(lowering.finish(targets))
 }
 
 /// Lowers the target, or every stage when none is asked for, for what there is to say about them.
@@ -71,71 +71,60 @@ pub fn check(
     images: &dyn ImageConfigs,
 ) -> Checked {
     let mut checked = Checked::default();
-    let started = start(source, dockerfile, options, images, &mut checked.warnings);
-    let Started { mut lowering, target } = match started {
-        Ok(started) => started,
+    let mut lowering = match start(source, dockerfile, options, images) {
+        Ok(lowering) => lowering,
         Err(errors) => return Checked { errors, ..checked },
     };
-    let stages = match options.target {
-        Some(_) => target..target + 1,
-        None => 0..dockerfile.stages.len(),
-    };
-    let mut failed = 0;
-    for stage in stages {
-        let errors = lowering.run(stage).err().unwrap_or_default();
-        failed += usize::from(!errors.is_empty());
-        for error in errors {
-            // Stages that are built upon a broken one are broken in the same way.
-            if !checked.errors.contains(&error) {
-                checked.errors.push(error);
-            }
-        }
-        if failed == MAX_FAILED {
-            break;
-        }
+    for platform in platforms(options) {
+        let told = lowering.warnings.len();
+        lowering.check(platform, &mut checked.errors);
+        lowering.drop_repeated(told);
     }
     let Lowering { graph, warnings, unknown_images, .. } = lowering;
     Checked { graph, warnings, unknown_images, ..checked }
 }
 
-/// A lowering about to begin.
-struct Started<'a> {
-    lowering: Lowering<'a>,
-    target: usize,
+/// The platforms to lower for, each once.
+fn platforms(options: &Options) -> Vec<Platform> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for platform in &options.platforms {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
+    }
+    if platforms.is_empty() {
+        platforms.push(options.build_platform.clone());
+    }
+    platforms
 }
 
-/// Settles what all stages share. On failure the warnings so far are left in `warnings`.
+/// Settles what does not depend on a platform.
 fn start<'a>(
     source: &str,
     dockerfile: &'a Dockerfile,
     options: &'a Options,
     images: &'a dyn ImageConfigs,
-    warnings: &mut Vec<Diagnostic>,
-) -> Result<Started<'a>, Vec<Diagnostic>> {
+) -> Result<Lowering<'a>, Vec<Diagnostic>> {
     if dockerfile.stages.is_empty() {
         let span = Span::new(0, source.len());
         let message = "dockerfile contains no stages to build";
         return Err(vec![Diagnostic::error("no-stages", span, message)]);
     }
-    let platform = options.platform.clone().unwrap_or_else(|| options.build_platform.clone());
     let target = stages::target(dockerfile, options).map_err(|error| vec![error])?;
-    warnings.extend(lint::defaults(dockerfile, options, &platform, target));
-    let globals =
-        Globals::new(dockerfile, options, &platform, target).map_err(|error| vec![error])?;
-    let stages = StageTable::new(dockerfile, options, &platform, &globals, warnings)?;
-    let source_date_epoch =
-        epoch::source_date_epoch(dockerfile, options, &globals).map_err(|error| vec![error])?;
-    let lowering = Lowering {
-        source_date_epoch,
+    let is_index = index::is_index(options).map_err(|error| vec![error])?;
+    Ok(Lowering {
+        source_date_epoch: None,
         dockerfile,
         options,
         images,
-        platform,
-        globals,
-        lowered: vec![None; dockerfile.stages.len()],
-        stages,
+        target,
+        is_index,
+        platform: options.build_platform.clone(),
+        globals: Globals::default(),
+        lowered: Vec::new(),
+        stages: StageTable::default(),
         graph: Graph::default(),
-        warnings: std::mem::take(warnings),
+        warnings: Vec::new(),
         known_images: HashMap::new(),
         unknown_images: BTreeSet::new(),
         declared: BTreeSet::new(),
@@ -143,8 +132,7 @@ fn start<'a>(
         arg_names: OnceCell::new(),
         taken: None,
         room: MAX_PLAN,
-    };
-    Ok(Started { lowering, target })
+    })
 }
 
 /// Most bytes of environments and history texts that one plan may hold. Both repeat what came
@@ -169,11 +157,16 @@ impl From<Diagnostic> for Stop {
     }
 }
 
-/// What all stages of one lowering share.
+/// What all stages of one lowering share. What comes before `graph` is of one platform
+/// ([`Lowering::enter`]), the rest of all.
 struct Lowering<'a> {
     dockerfile: &'a Dockerfile,
     options: &'a Options,
     images: &'a dyn ImageConfigs,
+    /// The stage that is the image.
+    target: usize,
+    /// Whether the images go into an index, so that steps have to say which they are for.
+    is_index: bool,
     /// The platform of the target.
     platform: Platform,
     /// In seconds since 1970.
@@ -200,6 +193,69 @@ struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
+    /// Lowers the target for one platform.
+    fn lower(&mut self, platform: Platform) -> Result<Target, Vec<Diagnostic>> {
+        let told = self.warnings.len();
+        self.enter(platform)?;
+        let state = self.run(self.target)?;
+        self.drop_repeated(told);
+        Ok(self.target_of(&state))
+    }
+
+    /// Lowers what is to be checked for one platform, and adds what is wrong to `errors`.
+    fn check(&mut self, platform: Platform, errors: &mut Vec<Diagnostic>) {
+        let mut add = |found: Vec<Diagnostic>| {
+            for error in found {
+                // Stages that are built upon a broken one are broken in the same way.
+                if !errors.contains(&error) {
+                    errors.push(error);
+                }
+            }
+        };
+        if let Err(found) = self.enter(platform) {
+            return add(found);
+        }
+        let stages = match self.options.target {
+            Some(_) => self.target..self.target + 1,
+            None => 0..self.dockerfile.stages.len(),
+        };
+        let mut failed = 0;
+        for stage in stages {
+            if let Err(found) = self.run(stage) {
+                add(found);
+                failed += 1;
+            }
+            if failed == MAX_FAILED {
+                break;
+            }
+        }
+    }
+
+    /// Begins anew for a platform: what its values can change is settled again.
+    fn enter(&mut self, platform: Platform) -> Result<(), Vec<Diagnostic>> {
+        let (dockerfile, options) = (self.dockerfile, self.options);
+        self.warnings.extend(lint::defaults(dockerfile, options, &platform, self.target));
+        self.globals = Globals::new(dockerfile, options, &platform, self.target)
+            .map_err(|error| vec![error])?;
+        let warnings = &mut self.warnings;
+        self.stages = StageTable::new(dockerfile, options, &platform, &self.globals, warnings)?;
+        self.source_date_epoch = epoch::source_date_epoch(dockerfile, options, &self.globals)
+            .map_err(|error| vec![error])?;
+        self.lowered = vec![None; dockerfile.stages.len()];
+        self.platform = platform;
+        Ok(())
+    }
+
+    /// Most of what is to be said holds for every platform: once is enough. The first `told`
+    /// warnings are those of the platforms before.
+    fn drop_repeated(&mut self, told: usize) {
+        let new = self.warnings.split_off(told);
+        let known: HashSet<_> = self.warnings.iter().map(identity).collect();
+        let fresh: Vec<_> =
+            new.into_iter().filter(|warning| !known.contains(&identity(warning))).collect();
+        self.warnings.extend(fresh);
+    }
+
     /// Lowers stage `target` and all that it needs.
     fn run(&mut self, target: usize) -> Result<Rc<State>, Vec<Diagnostic>> {
         let mut stack = vec![target];
@@ -229,33 +285,51 @@ impl Lowering<'_> {
         Ok(self.lowered[target].clone().expect("the stack is empty once the target is lowered"))
     }
 
-    fn finish(self, target: usize, state: &State) -> Plan {
+    fn target_of(&self, state: &State) -> Target {
         let mut config = state.config.clone();
         let labels = self.options.labels.iter().map(|(key, value)| (key.clone(), value.clone()));
         config.config.labels.extend(labels);
         config.created = None;
-        // With no platform asked for, the image stays what its base says it is.
+        // With no platform asked for, the image stays what its base says it is; else that fills in
+        // what was not asked for.
+        let own = config.platform();
         let states = !config.os.is_empty() && !config.architecture.is_empty();
-        let platform = match &self.options.platform {
-            None if states => config.platform(),
-            _ => self.platform.clone(),
+        let asked = self.platform.clone();
+        let platform = if self.options.platforms.is_empty() && states {
+            own
+        } else if (&asked.os, &asked.architecture) == (&own.os, &own.architecture) {
+            let (variant, os_version) = (own.variant, own.os_version);
+            Platform {
+                variant: asked.variant.or(variant),
+                os_version: asked.os_version.or(os_version),
+                ..asked
+            }
+        } else {
+            asked
         };
         config.os = platform.os.clone();
         config.architecture = platform.architecture.clone();
         config.variant = platform.variant.clone();
         config.os_version = platform.os_version.clone();
-        Plan {
-            target: state.root,
+        Target {
+            vertex: state.root,
             config,
             base_history: state.base_history,
             base_layers: state.base_layers,
             platform,
-            stage_name: self.stages.name(target).to_owned(),
+            stage_name: self.stages.name(self.target).to_owned(),
+            source_date_epoch: self.source_date_epoch,
+        }
+    }
+
+    fn finish(self, targets: Vec<Target>) -> Plan {
+        Plan {
+            targets,
+            is_index: self.is_index,
             unused_build_args: self.unused_build_args(),
             unused_contexts: self.unused_contexts(),
             graph: self.graph,
             warnings: self.warnings,
-            source_date_epoch: self.source_date_epoch,
         }
     }
 
@@ -282,6 +356,11 @@ impl Lowering<'_> {
             .cloned()
             .collect()
     }
+}
+
+/// What makes two warnings the same one.
+fn identity(warning: &Diagnostic) -> (&'static str, Option<Span>, &str) {
+    (warning.code, warning.span(), &warning.message)
 }
 
 fn arg_names(dockerfile: &Dockerfile) -> HashSet<&str> {

@@ -7,7 +7,7 @@ use rbuild_types::{Diagnostic, Span};
 
 use super::stage::StageLowering;
 use super::stages::Base;
-use super::{Lowering, Started, environment, start};
+use super::{Lowering, environment, platforms, start};
 use crate::image_configs::ImageConfigs;
 use crate::mount::{Mount, MountKind};
 use crate::options::Options;
@@ -31,9 +31,13 @@ pub fn outline(
     options: &Options,
     images: &dyn ImageConfigs,
 ) -> Result<Outline, Vec<Diagnostic>> {
-    let started = start(source, dockerfile, options, images, &mut Vec::new())?;
-    let Started { mut lowering, target } = started;
+    let mut lowering = start(source, dockerfile, options, images)?;
     lowering.taken = Some(vec![Taken::default(); dockerfile.stages.len()]);
+    // One platform stands for all: what a target takes hardly differs between them.
+    if let Some(platform) = platforms(options).into_iter().next() {
+        lowering.enter(platform)?;
+    }
+    let target = lowering.target;
     lowering.run(target)?;
     Ok(lowering.outline(target))
 }

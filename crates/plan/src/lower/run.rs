@@ -50,6 +50,7 @@ impl StageLowering<'_, '_> {
             extra_hosts: options.extra_hosts.clone(),
             ulimits: options.ulimits.clone(),
             shm_size: options.shm_size,
+            platform: self.state.base_platform.clone(),
         });
         self.change_root(instruction, op, inputs);
         Ok(self.history(text, Layer::Filled)?)

@@ -7,7 +7,7 @@ use rbuild_parser::suggest;
 use rbuild_types::{Diagnostic, History, ImageConfig, Platform, Span};
 
 use super::environment::Variables;
-use super::{Lowering, Stop};
+use super::{Lowering, Stop, index, path};
 use crate::graph::{Vertex, VertexId};
 use crate::mount::MountKind;
 use crate::op::{Op, Source};
@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) args: Vec<(String, Option<String>)>,
     /// The platform of the stage.
     pub(super) platform: Platform,
+    /// What the base image is for, which need not be what was asked for.
+    pub(super) base_platform: Option<Platform>,
     /// Whether the base image's config is known, which it need not be for checks.
     pub(super) knows_base: bool,
     /// History items that came with the base image.
@@ -152,6 +154,17 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         }
     }
 
+    /// A path of the stage's system with slashes.
+    pub(super) fn with_slashes(&self, path: String, span: Span) -> Result<String, Diagnostic> {
+        match path::with_slashes(&path, &self.state.platform.os) {
+            Some(slashed) => Ok(slashed.into_owned()),
+            None => {
+                let message = format!("{path:?} is not on the system drive (C:)");
+                Err(Diagnostic::error("drive", self.place(span), message))
+            }
+        }
+    }
+
     /// Expands a text into words.
     pub(super) fn expand_words(&mut self, text: &Text) -> Result<Vec<String>, Diagnostic> {
         let origin = self.origin;
@@ -264,7 +277,11 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         self.step += 1;
         let width = self.steps.to_string().len();
         let label = self.plan.stages.label(self.index);
-        let name = format!("[{label}{:width$}/{}] {text}", self.step, self.steps);
+        let platform = match self.plan.is_index {
+            true => index::prefix(&self.state.platform, &self.state.variables),
+            false => String::new(),
+        };
+        let name = format!("[{platform}{label}{:width$}/{}] {text}", self.step, self.steps);
         let stage = self.plan.stages.name(self.index).to_owned();
         let no_cache = match &self.plan.options.no_cache {
             NoCache::Off => false,

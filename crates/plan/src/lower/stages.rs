@@ -44,6 +44,7 @@ pub(super) enum Found {
 }
 
 /// All stages with their `FROM`s expanded.
+#[derive(Default)]
 pub(super) struct StageTable {
     stages: Vec<Resolved>,
     /// Lower-cased names; a name may be taken several times.
@@ -68,7 +69,7 @@ impl StageTable {
         globals: &Globals,
         warnings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Vec<Diagnostic>> {
-        let mut table = Self { stages: Vec::new(), by_name: HashMap::new() };
+        let mut table = Self::default();
         let mut errors = Vec::new();
         let alone = dockerfile.stages.len() == 1;
         for (index, stage) in dockerfile.stages.iter().enumerate() {

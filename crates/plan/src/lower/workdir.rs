@@ -18,6 +18,7 @@ impl StageLowering<'_, '_> {
         text: &Text,
     ) -> Result<(), Diagnostic> {
         let wanted = self.expand(text)?;
+        let wanted = self.with_slashes(wanted, text.span)?;
         let is_absolute = wanted.starts_with('/');
         if !is_absolute && !wanted.is_empty() && !self.state.workdir_set {
             let message = format!(
@@ -32,7 +33,8 @@ impl StageLowering<'_, '_> {
             true => wanted,
             false => path::join(&self.state.directory(), &wanted),
         };
-        self.state.config.config.working_dir = kept.clone();
+        let system = &self.state.platform.os;
+        self.state.config.config.working_dir = path::for_system(kept.clone(), system);
         // The root is always there: the one WORKDIR without a layer.
         let layer = if kept == "/" { Layer::Empty } else { Layer::Filled };
         if layer == Layer::Filled {

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use rbuild_plan::{ImageConfigs, ImageError, Options, Plan, ResolvedImage, lower};
+use rbuild_plan::{ImageConfigs, ImageError, Options, Plan, ResolvedImage, Target, lower};
 use rbuild_types::{Diagnostic, Digest, ImageConfig, Platform, Reference};
 use serde_json::{Value, json};
 
@@ -165,11 +165,15 @@ pub fn error_with(text: &str, options: &Options) -> String {
     }
 }
 
-/// The chain of vertices from the bottom up.
+/// The chain of vertices of the first target from the bottom up.
 pub fn chain(plan: &Plan) -> Vec<&rbuild_plan::Vertex> {
+    chain_of(plan, &plan.targets[0])
+}
+
+fn chain_of<'p>(plan: &'p Plan, target: &Target) -> Vec<&'p rbuild_plan::Vertex> {
     use rbuild_plan::op::Op;
     let mut chain = Vec::new();
-    let mut next = plan.target;
+    let mut next = target.vertex;
     while let Some(id) = next {
         let vertex = plan.graph.vertex(id);
         chain.push(vertex);
@@ -185,13 +189,16 @@ pub fn chain(plan: &Plan) -> Vec<&rbuild_plan::Vertex> {
     chain
 }
 
-/// The invariant that [`Plan`] states.
+/// The invariant that [`Target`] states.
 pub fn check(plan: &Plan) {
     use rbuild_plan::op::Op;
-    let layers = chain(plan).iter().filter(|vertex| !matches!(vertex.op, Op::Source(_))).count();
-    let new = &plan.config.history[plan.base_history..];
-    let filled = new.iter().filter(|item| !item.empty_layer).count();
-    assert_eq!(layers, filled, "{:#?}", plan.config.history);
+    for target in &plan.targets {
+        let chain = chain_of(plan, target);
+        let layers = chain.iter().filter(|vertex| !matches!(vertex.op, Op::Source(_))).count();
+        let new = &target.config.history[target.base_history..];
+        let filled = new.iter().filter(|item| !item.empty_layer).count();
+        assert_eq!(layers, filled, "{:#?}", target.config.history);
+    }
     for (id, vertex) in plan.graph.vertices() {
         assert!(vertex.inputs.iter().all(|input| *input < id), "{}", vertex.name);
     }

@@ -1,18 +1,17 @@
 //! Images as OCI layouts, OCI archives and `docker load` archives.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 
 use rbuild_cache::Store;
 use rbuild_image::blob::BlobSource;
 use rbuild_image::layout::{Export, Layout};
-use rbuild_image::manifest::{Descriptor, DescriptorPlatform, Manifest};
+use rbuild_image::manifest::{Descriptor, Manifest};
 use rbuild_image::media_type::{Family, OCI_CONFIG};
 use rbuild_image::{ImageError, write_docker_archive, write_oci_archive};
 use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Digest, Reference};
 
-use crate::assemble::Assembled;
+use crate::assemble::{Documents, Product};
 use crate::export::{layers, to};
 use crate::sources::image::ImageSource;
 use crate::{BuildError, Engine, Output};
@@ -20,21 +19,20 @@ use crate::{BuildError, Engine, Output};
 pub(crate) fn write(
     engine: &Engine,
     output: &Output,
-    image: &Assembled,
+    product: &Product,
     tags: &[Reference],
     images: &ImageSource<'_>,
     ctx: Ctx<'_>,
 ) -> Result<(), BuildError> {
-    let descriptors = layers::descriptors(engine, image, images, ctx)?;
-    let config = Descriptor::of(OCI_CONFIG, &image.config_bytes);
-    let manifest = Manifest::new(Family::Oci, config, descriptors).to_bytes()?;
-    let mut descriptor = Descriptor::of(Family::Oci.manifest(), &manifest);
-    descriptor.platform = Some(DescriptorPlatform::from(&image.platform));
-    let export = Export { descriptor, names: tags.to_vec(), created: image.created.clone() };
-    let mut documents = BTreeMap::new();
-    for bytes in [&image.config_bytes, &manifest] {
-        documents.insert(Digest::of(bytes), bytes.clone());
+    let mut manifests = Vec::new();
+    for image in &product.images {
+        let descriptors = layers::descriptors(engine, image, images, ctx)?;
+        let config = Descriptor::of(OCI_CONFIG, &image.config_bytes);
+        manifests.push(Manifest::new(Family::Oci, config, descriptors).to_bytes()?);
     }
+    let mut documents = Documents::new();
+    let descriptor = product.top(manifests, &mut documents)?;
+    let export = Export { descriptor, names: tags.to_vec(), created: product.created() };
     let blobs = Blobs { documents, store: &engine.store };
     let exports = [export];
     match output {
@@ -57,7 +55,7 @@ pub(crate) fn write(
 
 /// Documents that were just made, and blobs of the store.
 struct Blobs<'a> {
-    documents: BTreeMap<Digest, Vec<u8>>,
+    documents: Documents,
     store: &'a Store,
 }
 

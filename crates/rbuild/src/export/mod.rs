@@ -6,54 +6,77 @@ mod layers;
 use std::io::Write;
 use std::path::Path;
 
-use rbuild_image::rootfs::{export_dir, export_tar};
+use rbuild_image::rootfs::{RootfsPart, export_dir, export_tar};
 use rbuild_rooted::Root;
-use rbuild_solver::Solution;
 use rbuild_types::{Ctx, Reference};
 
-use crate::assemble::Assembled;
+use crate::assemble::{Assembled, Product};
 use crate::sources::image::ImageSource;
-use crate::{BuildError, Destination, Engine, Output};
+use crate::{BuildError, BuildRequest, Destination, Engine, Output};
 
 /// Whether an output is made of files, not of layers.
 pub(crate) fn needs_root(output: &Output) -> bool {
     matches!(output, Output::Tar(_) | Output::Directory(_))
 }
 
+/// Refuses before the first step what could not be written after the last.
+pub(crate) fn check(request: &BuildRequest, is_index: bool) -> Result<(), BuildError> {
+    let is_docker = |output: &Output| matches!(output, Output::DockerArchive(_));
+    if is_index && request.outputs.iter().any(is_docker) {
+        let message = "the docker exporter does not support manifest lists: an archive for \
+                       `docker load` holds the image of one platform (build that one alone, or \
+                       take type=oci)";
+        return Err(BuildError::Request { message: message.to_owned() });
+    }
+    Ok(())
+}
+
 /// Writes one output.
 pub(crate) fn write(
     engine: &Engine,
     output: &Output,
-    image: &Assembled,
-    solution: &Solution,
+    request: &BuildRequest,
+    product: &Product,
     tags: &[Reference],
     images: &ImageSource<'_>,
     ctx: Ctx<'_>,
 ) -> Result<(), BuildError> {
+    let split = request.platform_split.unwrap_or(product.is_index);
     match output {
         Output::OciArchive(_) | Output::OciLayout(_) | Output::DockerArchive(_) => {
-            archive::write(engine, output, image, tags, images, ctx)
+            archive::write(engine, output, product, tags, images, ctx)
         }
         Output::Tar(destination) => {
-            let merged = merged(engine, solution)?;
+            let parts = parts(engine, product, split)?;
             to(destination, &mut |sink| {
-                export_tar(&merged, image.times(), sink, ctx.cancel)?;
+                export_tar(&parts, sink, ctx.cancel)?;
                 Ok(())
             })
         }
         Output::Directory(path) => {
-            export_dir(&merged(engine, solution)?, path, image.times(), ctx.cancel)?;
+            export_dir(&parts(engine, product, split)?, path, ctx.cancel)?;
             Ok(())
         }
     }
 }
 
-/// The target's root filesystem.
-fn merged(engine: &Engine, solution: &Solution) -> Result<Root, BuildError> {
+/// The root filesystems of the images, each in a directory of its platform's name if they are
+/// `split`.
+fn parts(engine: &Engine, product: &Product, split: bool) -> Result<Vec<RootfsPart>, BuildError> {
+    let part = |image: &Assembled| {
+        let name = image.platform.to_string();
+        let directory = split.then(|| name.replace('/', "_"));
+        Ok(RootfsPart { name, directory, merged: merged(engine, image)?, times: image.times() })
+    };
+    product.images.iter().map(part).collect()
+}
+
+/// The root filesystem of an image.
+fn merged(engine: &Engine, image: &Assembled) -> Result<Root, BuildError> {
     let empty = engine.empty_directory()?;
     let snapshots = engine.store.snapshots();
     let mut layers = vec![empty];
-    layers.extend(solution.root.iter().map(|id| snapshots.path(id).join("fs")));
+    layers.extend(image.root.iter().map(|id| snapshots.path(id).join("fs")));
     Ok(Root::from_fd(rbuild_snapshot::view(&layers)?))
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Resolved {
 
 /// Looks images up for one build or one container.
 pub(crate) struct ImageSource<'a> {
-    pub(super) engine: &'a Engine,
+    pub(crate) engine: &'a Engine,
     pub(super) pull: Pull,
     ctx: Ctx<'a>,
     /// Layouts by the repository that stands for them.
@@ -93,20 +93,55 @@ impl<'a> ImageSource<'a> {
             return Ok(None);
         }
         let tags = self.store().tags();
-        let digest = if let Some(digest) = reference.digest() {
-            match tags.recall(reference, platform)? {
-                Some((manifest, _)) => Some(manifest),
-                None => Some(digest),
+        let recalled = || Ok::<_, BuildError>(tags.recall(reference, platform)?.map(|it| it.0));
+        if let Some(digest) = reference.digest() {
+            return self.usable(recalled()?.unwrap_or(digest), platform);
+        }
+        if let Some(image) = tags.get(reference)? {
+            let found = self.usable(image.manifest_digest, platform)?;
+            if let Some(digest) = found
+                && !self.is_elsewhere(reference, digest, platform)?
+            {
+                return Ok(found);
             }
-        } else if let Some(image) = tags.get(reference)? {
-            Some(image.manifest_digest)
-        } else {
-            tags.recall(reference, platform)?.map(|(digest, _)| digest)
-        };
-        let Some(digest) = digest else { return Ok(None) };
+        }
+        match recalled()? {
+            Some(digest) => self.usable(digest, platform),
+            None => Ok(None),
+        }
+    }
+
+    /// The image that a digest of the store leads to, if its documents are there.
+    fn usable(&self, digest: Digest, platform: &Platform) -> Result<Option<Digest>, BuildError> {
         let Some(bytes) = self.document(digest)? else { return Ok(None) };
-        let Document::Manifest(manifest) = parse_manifest(&bytes, None)? else { return Ok(None) };
+        let (digest, manifest) = match parse_manifest(&bytes, None)? {
+            Document::Manifest(manifest) => (digest, manifest),
+            Document::Index(index) => {
+                let digest = pick(&index, platform)?.digest;
+                let Some(bytes) = self.document(digest)? else { return Ok(None) };
+                let Document::Manifest(manifest) = parse_manifest(&bytes, None)? else {
+                    return Ok(None);
+                };
+                (digest, manifest)
+            }
+        };
         Ok(self.store().blobs().contains(&manifest.config.digest)?.then_some(digest))
+    }
+
+    /// Whether a name in the store is that of an image which came from a registry for another
+    /// platform: the registry may have it for this one too. What was built here is all there is.
+    fn is_elsewhere(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        platform: &Platform,
+    ) -> Result<bool, BuildError> {
+        let found = &self.load(reference, digest)?.platform;
+        if self.pull == Pull::Never || found.satisfies(platform) {
+            return Ok(false);
+        }
+        let came_from_there = self.store().tags().recall(reference, found)?;
+        Ok(came_from_there.is_some_and(|(remembered, _)| remembered == digest))
     }
 
     fn document(&self, digest: Digest) -> Result<Option<Vec<u8>>, BuildError> {

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use rbuild_plan::{NamedContext, NamedContexts};
+use rbuild_plan::{NamedContext, NamedContexts, Options};
+use rbuild_sandbox::linux::binfmt::Emulators;
 use rbuild_types::Reference;
 
 use super::context::not_yet;
@@ -20,6 +21,17 @@ pub(crate) struct Named {
     pub(crate) directories: BTreeMap<String, PathBuf>,
     /// Images of layouts by the repository that stands for them.
     pub(crate) layouts: HashMap<String, LayoutImage>,
+}
+
+impl Named {
+    /// The options of the plan: those of the request, and what only this machine knows.
+    pub(crate) fn options(&self, request: &BuildRequest, emulators: &Emulators) -> Options {
+        Options {
+            contexts: self.names.clone(),
+            emulated_platforms: emulators.platforms(),
+            ..request.options.clone()
+        }
+    }
 }
 
 /// A host that no registry can have (RFC 2606): it stands for a layout where a reference is asked

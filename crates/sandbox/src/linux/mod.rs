@@ -1,5 +1,6 @@
 //! The Linux side: what happens in the helper and in the child.
 
+pub mod binfmt;
 pub mod capabilities;
 mod cgroup;
 mod child;

@@ -1,10 +1,11 @@
 //! Finding and executing the program.
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Read as _};
 
 use rustix::fs::{Access, CWD, FileType, accessat, statat};
 
+use crate::linux::binfmt;
 use crate::linux::child::During as _;
 use crate::linux::user::Identity;
 use crate::{Spec, StartFailure, sys};
@@ -51,14 +52,22 @@ impl Prepared {
                 }
                 continue;
             }
-            let Ok(program) = CString::new(candidate) else { continue };
+            let Ok(program) = CString::new(candidate.as_str()) else { continue };
             let argv: Vec<_> = self.argv.iter().map(CString::as_c_str).collect();
             let env: Vec<_> = self.env.iter().map(CString::as_c_str).collect();
             let error = sys::exec(&program, &argv, &env);
             // A script whose interpreter is missing is "not found" as well.
             let code =
                 if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-            return self.failure(error.to_string(), code);
+            let reason = match (error.raw_os_error(), architecture(&candidate)) {
+                (Some(libc::ENOEXEC), Some(architecture)) => format!(
+                    "exec format error: it is a program for {architecture}, and no emulator that \
+                     the kernel holds open (flag F) is registered in {}",
+                    binfmt::DIRECTORY
+                ),
+                _ => error.to_string(),
+            };
+            return self.failure(reason, code);
         }
         match denied {
             Some(error) => self.failure(error.to_string(), NOT_EXECUTABLE),
@@ -86,6 +95,13 @@ impl Prepared {
     fn failure(&self, reason: String, code: i32) -> StartFailure {
         StartFailure { action: format!("execute {:?}", self.name), reason, code }
     }
+}
+
+/// What the program at `path` is for, as far as that can be read.
+fn architecture(path: &str) -> Option<&'static str> {
+    let mut head = [0; binfmt::IDENTIFIED];
+    fs_err::File::open(path).ok()?.read_exact(&mut head).ok()?;
+    binfmt::architecture(&head)
 }
 
 /// Whether `path` is a file with an execute bit for this process.

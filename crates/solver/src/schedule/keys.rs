@@ -13,7 +13,7 @@ use super::threads::Message;
 use crate::error::{SolveError, StepError};
 use crate::key::{self, Key};
 use crate::steps::copy::Trees;
-use crate::steps::mounts;
+use crate::steps::{mounts, run};
 
 impl Coordinator<'_, '_> {
     /// All inputs have keys: makes the vertex' own, or finds out what that takes.
@@ -137,6 +137,11 @@ impl Coordinator<'_, '_> {
     pub(super) fn run_when_possible(&mut self, id: VertexId) -> Result<(), SolveError> {
         if !self.node(id).wanted {
             return Ok(());
+        }
+        if let Op::Run(run) = self.op(id) {
+            // Said before what it needs is made, which may take its time.
+            run::check_platform(&self.world, run)
+                .map_err(|error| self.failure_of(id, error, Vec::new()))?;
         }
         let mut needed = self.files_of(id);
         needed.extend(self.root_of(id));

@@ -22,7 +22,7 @@ impl Coordinator<'_, '_> {
     pub(super) fn want_below(&mut self, id: VertexId) -> Result<(), SolveError> {
         let mut at = id;
         loop {
-            if self.policy.layers && self.layers_of_target[at.0] {
+            if self.policy.layers && self.layers_of_targets[at.0] {
                 self.pack(at)?;
             }
             let Some(root) = self.root_of(at) else { return Ok(()) };

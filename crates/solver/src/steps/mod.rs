@@ -7,7 +7,7 @@ mod active;
 pub(crate) mod copy;
 mod mkdir;
 pub(crate) mod mounts;
-mod run;
+pub(crate) mod run;
 
 pub use active::nothing;
 

@@ -6,6 +6,7 @@ use rbuild_cache::SnapshotId;
 use rbuild_plan::op::{Network, Run, Security};
 use rbuild_plan::{ExtraHost, HOST_GATEWAY, Ulimit};
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
+use rbuild_sandbox::linux::binfmt::{self, Support};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{Exit, InjectedFile, Launch, Rlimit, Spec, Stdio};
 
@@ -13,15 +14,46 @@ use crate::error::StepError;
 use crate::steps::active::{Writing, stubs};
 use crate::steps::mounts::Mounts;
 use crate::steps::{Executed, Failed, Job, Log};
+use crate::world::World;
 
 /// Names that a sandbox lays files of its own over.
 const INJECTED: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+
+/// Whether it makes sense to run anything of the step's base image.
+pub(crate) fn check_platform(world: &World<'_>, op: &Run) -> Result<(), StepError> {
+    let Some(platform) = &op.platform else { return Ok(()) };
+    match world.emulators.support(platform) {
+        Support::Missing => {
+            let problem = match platform.os.as_str() {
+                "linux" => {
+                    let (architecture, directory) = (&platform.architecture, binfmt::DIRECTORY);
+                    format!("no emulator for {architecture} is registered in {directory}")
+                }
+                other => format!("it has no kernel of {other}"),
+            };
+            Err(StepError::Platform { platform: platform.clone(), problem })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An emulator that the kernel does not hold open must be in the root filesystem.
+fn check_interpreter(world: &World<'_>, op: &Run, root: &Root) -> Result<(), StepError> {
+    let Some(platform) = &op.platform else { return Ok(()) };
+    let Support::NeedsInterpreter(path) = world.emulators.support(platform) else { return Ok(()) };
+    if root.resolve(&path, Follow::Yes)?.found.is_some() {
+        return Ok(());
+    }
+    let problem = format!("{path} is registered without the flag F, and is not in the image");
+    Err(StepError::Platform { platform: platform.clone(), problem })
+}
 
 pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<Executed, Failed> {
     let world = &job.world;
     let writing =
         Writing::start(world, "run", chain, stubs(world.store).map_err(StepError::from)?)?;
     let root = writing.mount()?;
+    check_interpreter(world, op, &root)?;
     // These stay in the image when it lacked them, as with every other builder.
     for directory in ["/proc", "/sys", "/dev"] {
         if root.stat(directory, Follow::No).map_err(StepError::from)?.is_none() {

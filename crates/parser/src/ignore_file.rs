@@ -3,10 +3,11 @@
 //! Patterns are anchored at the root, unlike git's: `a` does not match `b/a`. A rule matches a
 //! path when it matches the path or a directory above it, and the last rule that matches decides.
 //!
-//! There are two ways to ask. [`Patterns::matches`] takes a path alone. A walker that comes down
-//! from the root uses [`Patterns::matches_below`] and hands on what matched above, which saves
-//! matching each parent again. Both give the same answer; in BuildKit they do not (a rule that
-//! was skipped at a directory is forgotten below it), and the path alone is right.
+//! The walk down to a path counts, as in BuildKit: at each directory only those rules are asked
+//! that could change what holds there, and one that was not asked does not count below it either.
+//! So `**/*.log` and `!src` leave out `src/x.log`: at `src` nothing was excluded that `!src` could
+//! have brought back. [`Patterns::matches`] makes the whole walk, [`Patterns::matches_below`] one
+//! step of it.
 
 mod glob;
 mod pattern;
@@ -51,7 +52,7 @@ pub struct Verdict {
     pub rule: Option<usize>,
 }
 
-/// Which rules match a directory or one above it. The default is the root's.
+/// Which rules were found to match a directory or one above it. The default is the root's.
 #[derive(Debug, Clone, Default)]
 pub struct MatchedAbove {
     rules: Vec<bool>,
@@ -110,25 +111,34 @@ impl Patterns {
         self.rules.iter().any(|rule| rule.exception)
     }
 
-    /// Judges a path given without a leading slash, parents included: `a/b` is excluded when `a`
-    /// is and no later rule brings it back.
+    /// Judges a path given without a leading slash, its directories included: `a/b` is excluded
+    /// when `a` is and no later rule brings it back.
     pub fn matches(&self, path: &str) -> Verdict {
         let path = path.trim_end_matches('/');
-        let below = |at: usize| path.get(..at).unwrap_or(path);
-        self.judge(path, |_, rule| {
-            let mut parents = path.match_indices('/').map(|(at, _)| below(at));
-            rule.pattern.matches(path) || parents.any(|parent| rule.pattern.matches(parent))
-        })
+        let mut above = MatchedAbove::default();
+        for (end, _) in path.match_indices('/') {
+            above = self.matches_below(path.get(..end).unwrap_or(path), &above).1;
+        }
+        self.matches_below(path, &above).0
     }
 
     /// Judges a path whose directory gave `above`, and says what to hand to what lies in it.
     pub fn matches_below(&self, path: &str, above: &MatchedAbove) -> (Verdict, MatchedAbove) {
         let path = path.trim_end_matches('/');
-        let rules = self.rules.iter().enumerate().map(|(index, rule)| {
-            above.rules.get(index) == Some(&true) || rule.pattern.matches(path)
-        });
-        let matched = MatchedAbove { rules: rules.collect() };
-        let verdict = self.judge(path, |index, _| matched.rules.get(index) == Some(&true));
+        let mut verdict = Verdict { excluded: false, rule: None };
+        let mut matched = MatchedAbove { rules: vec![false; self.rules.len()] };
+        if path == "." {
+            return (verdict, matched);
+        }
+        for (index, (rule, matches)) in self.rules.iter().zip(&mut matched.rules).enumerate() {
+            // A rule that says what holds already is not the one that decides.
+            let could_decide = verdict.excluded == rule.exception;
+            *matches =
+                above.rules.get(index) == Some(&true) || could_decide && rule.pattern.matches(path);
+            if *matches && could_decide {
+                verdict = Verdict { excluded: !rule.exception, rule: Some(index) };
+            }
+        }
         (verdict, matched)
     }
 
@@ -140,21 +150,6 @@ impl Patterns {
     /// All rules in file order.
     pub fn rules(&self) -> impl Iterator<Item = RuleText<'_>> {
         self.rules.iter().map(|rule| RuleText { text: &rule.text, line: rule.line })
-    }
-
-    /// The last rule that matches decides.
-    fn judge(&self, path: &str, matches: impl Fn(usize, &Rule) -> bool) -> Verdict {
-        let mut verdict = Verdict { excluded: false, rule: None };
-        if path == "." {
-            return verdict;
-        }
-        for (index, rule) in self.rules.iter().enumerate() {
-            // A rule that says what holds already is not the one that decided.
-            if verdict.excluded == rule.exception && matches(index, rule) {
-                verdict = Verdict { excluded: !rule.exception, rule: Some(index) };
-            }
-        }
-        verdict
     }
 }
 
@@ -224,17 +219,7 @@ mod tests {
     use super::*;
 
     fn excluded(rules: &[&str], path: &str) -> bool {
-        let patterns = Patterns::from_list(rules).unwrap();
-        let verdict = patterns.matches(path);
-        let mut above = MatchedAbove::default();
-        let mut last = None;
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-        for end in ends {
-            let (verdict, matched) = patterns.matches_below(path.get(..end).unwrap(), &above);
-            (above, last) = (matched, Some(verdict));
-        }
-        assert_eq!(last, Some(verdict), "{rules:?} {path}");
-        verdict.excluded
+        Patterns::from_list(rules).unwrap().matches(path).excluded
     }
 
     #[test]
@@ -249,10 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_skipped_at_a_directory_still_counts_below_it() {
+    fn a_rule_that_could_decide_nothing_at_a_directory_is_not_handed_down() {
+        let rules = ["**/*.log", "!src"];
+        assert!(!excluded(&rules, "src"));
+        assert!(excluded(&rules, "src/x.log"));
+        assert!(!excluded(&["*", "!src"], "src/x.log"));
         let rules = ["**", "!**/*.txt", "x/y"];
-        assert!(excluded(&rules, "x/y/z/a.txt"));
-        assert!(!excluded(&rules, "x/z/a.txt"));
+        assert!(!excluded(&rules, "x/y/z/a.txt"));
+        assert!(excluded(&rules, "x/y"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub fn run(args: &ContextArgs, context: &Context<'_>) -> Result<i32, Failure> {
         output::note("images are not looked at: a variable that an image sets is not known here");
     }
     for rule in &preview.ignored.idle {
-        output::note(&visible(&format!("this rule matches nothing: {rule}")));
+        output::note(&visible(&format!("this rule changes nothing: {rule}")));
     }
     for directory in &preview.ignored.unread {
         let directory = if directory.is_empty() { "the context" } else { directory };

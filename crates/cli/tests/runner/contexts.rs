@@ -35,7 +35,7 @@ fn a_context_is_shown_the_biggest_first() {
 ";
     assert!(outcome.stdout.starts_with(expected), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("left out by the ignore file: 3 files"), "{outcome:#?}");
-    let note = "this rule matches nothing: .dockerignore line 4: not-there";
+    let note = "this rule changes nothing: .dockerignore line 4: not-there";
     assert!(outcome.stderr.contains(note), "{outcome:#?}");
 }
 

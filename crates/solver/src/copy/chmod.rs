@@ -62,6 +62,15 @@ impl Chmod {
         Ok(Some(Self::Symbolic(changes)))
     }
 
+    /// The mode of directories that are made for the destination, `usual` without the flag. As in
+    /// BuildKit: only a number counts for them, without its special bits.
+    pub(crate) fn for_new_dirs(&self, usual: u32) -> u32 {
+        match self {
+            Self::Octal(bits) => bits & 0o777,
+            Self::Symbolic(_) => usual,
+        }
+    }
+
     /// The mode that a file or directory with `mode` gets.
     pub(crate) fn apply(&self, mode: u32, is_directory: bool) -> u32 {
         match self {

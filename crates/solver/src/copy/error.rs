@@ -142,6 +142,8 @@ pub enum Absence {
     },
     /// It is there, and this rule hides it; `None` when no single rule does.
     Ignored(Option<IgnoredBy>),
+    /// It is there, and `--exclude` leaves out all of it.
+    Excluded,
     /// It is a link to this, and nothing is there.
     Dangling(String),
 }
@@ -151,6 +153,7 @@ impl std::fmt::Display for Absence {
         match self {
             Self::Unknown { near: Some(near) } => write!(f, " (did you mean {near:?}?)"),
             Self::Ignored(Some(by)) => write!(f, ": it is there, but left out by {by}"),
+            Self::Excluded => f.write_str(": it is there, but --exclude leaves it out"),
             Self::Dangling(target) => {
                 write!(f, ": it is a link to {target:?}, which leads nowhere")
             }

@@ -29,7 +29,7 @@ pub(super) struct Attributes<'a> {
 
 impl Attributes<'_> {
     pub(super) fn for_new_dirs(&self) -> NewDirs {
-        let mode = self.chmod.map_or(DIRECTORY_MODE, |chmod| chmod.apply(DIRECTORY_MODE, true));
+        let mode = self.chmod.map_or(DIRECTORY_MODE, |chmod| chmod.for_new_dirs(DIRECTORY_MODE));
         let owner = match self.ownership {
             Ownership::Set => Some(self.chown.unwrap_or((0, 0))),
             Ownership::Leave => None,

@@ -79,7 +79,7 @@ pub struct Decided {
 pub struct Decisions {
     /// Every path that is left out or was brought back, in the order of names.
     pub paths: Vec<Decided>,
-    /// Rules that match nothing.
+    /// Rules that change nothing.
     pub idle: Vec<IgnoredBy>,
     /// Directories that could not be read; nothing is known of what is in them.
     pub unread: Vec<String>,

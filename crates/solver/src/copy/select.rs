@@ -284,7 +284,7 @@ impl Search<'_> {
             tops
         };
         let mut kinds = Vec::new();
-        let (mut why, mut excluded) = (UNKNOWN, false);
+        let mut why = UNKNOWN;
         for top in tops {
             if names(rest).is_empty() {
                 kinds.push(ItemKind::Dir { dirs: self.walk(top)? });
@@ -293,12 +293,12 @@ impl Search<'_> {
             let hits = self.walker.expand(&top, rest, DoubleStar::AnyDepth)?;
             match self.kept(&top, &hits)? {
                 Kept::Dirs(dirs) => kinds.push(ItemKind::Dir { dirs }),
-                Kept::Excluded => excluded = true,
+                Kept::Excluded => why = Absence::Excluded,
                 Kept::Ignored(rule) => why = Absence::Ignored(rule),
                 Kept::Nothing => {}
             }
         }
-        if kinds.is_empty() && !excluded && !has_wildcards(self.path) {
+        if kinds.is_empty() && !has_wildcards(self.path) {
             return Err(self.not_found(why));
         }
         Ok(kinds)

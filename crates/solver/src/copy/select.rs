@@ -283,6 +283,7 @@ impl Search<'_> {
             }
             tops
         };
+        let wild = has_wildcards(self.path);
         let mut kinds = Vec::new();
         let mut why = UNKNOWN;
         for top in tops {
@@ -293,12 +294,14 @@ impl Search<'_> {
             let hits = self.walker.expand(&top, rest, DoubleStar::AnyDepth)?;
             match self.kept(&top, &hits)? {
                 Kept::Dirs(dirs) => kinds.push(ItemKind::Dir { dirs }),
+                // The destination is made all the same, as in BuildKit.
+                _ if wild => kinds.push(ItemKind::Dir { dirs: vec![Dir::first(&top)] }),
                 Kept::Excluded => why = Absence::Excluded,
                 Kept::Ignored(rule) => why = Absence::Ignored(rule),
                 Kept::Nothing => {}
             }
         }
-        if kinds.is_empty() && !has_wildcards(self.path) {
+        if kinds.is_empty() && !wild {
             return Err(self.not_found(why));
         }
         Ok(kinds)
@@ -361,11 +364,7 @@ impl Search<'_> {
                 add(&mut dirs, path, entry);
             }
         }
-        dirs.entry(PathBuf::new()).or_insert_with(|| Dir {
-            path: PathBuf::new(),
-            source: top.to_owned(),
-            entries: Vec::new(),
-        });
+        dirs.entry(PathBuf::new()).or_insert_with(|| Dir::first(top));
         let mut dirs: Vec<Dir> = dirs.into_values().collect();
         for dir in &mut dirs {
             dir.entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -380,11 +379,7 @@ impl Search<'_> {
         path: &Path,
         dirs: &mut BTreeMap<PathBuf, Dir>,
     ) -> Result<(), CopyError> {
-        dirs.entry(PathBuf::new()).or_insert_with(|| Dir {
-            path: PathBuf::new(),
-            source: top.to_owned(),
-            entries: Vec::new(),
-        });
+        dirs.entry(PathBuf::new()).or_insert_with(|| Dir::first(top));
         for parent in parents(path) {
             if dirs.contains_key(&parent) {
                 continue;

@@ -124,6 +124,13 @@ pub(crate) struct Dir {
     pub(crate) entries: Vec<Entry>,
 }
 
+impl Dir {
+    /// The first directory of an item, still empty.
+    pub(crate) fn first(source: &Path) -> Self {
+        Self { path: PathBuf::new(), source: source.to_owned(), entries: Vec::new() }
+    }
+}
+
 /// A path as messages show it.
 pub(crate) fn shown(path: &Path) -> String {
     path.to_string_lossy().into_owned()

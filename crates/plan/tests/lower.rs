@@ -351,6 +351,15 @@ fn triggers_of_images_may_need_stages() {
 }
 
 #[test]
+fn what_is_wrong_with_a_trigger_is_told_at_the_stage_that_fires_it() {
+    let text = "FROM base AS a\nONBUILD ENV v=${w:?m}\nFROM a AS b\n";
+    let wrong = plan_with(text, &options(), &small()).unwrap_err().remove(0);
+    let places: Vec<_> = wrong.labels.iter().map(|label| label.span.text(text)).collect();
+    assert!(places[0].starts_with("FROM a AS b"), "{places:?}");
+    assert!(places[1].starts_with("ONBUILD ENV"), "{places:?}");
+}
+
+#[test]
 fn wrong_graphs() {
     let table = [
         ("FROM base AS a\nCOPY --from=a x y", "circular dependency detected on stage: a"),

@@ -2,7 +2,7 @@
 
 use rbuild_parser::ast::{Instruction, InstructionKind, Text};
 use rbuild_parser::parse_trigger;
-use rbuild_types::{Diagnostic, Span};
+use rbuild_types::{Diagnostic, Label, Span};
 
 use super::Stop;
 use super::stage::{Origin, StageLowering, Trigger, is_step};
@@ -28,9 +28,10 @@ impl StageLowering<'_, '_> {
         let from = self.here;
         for trigger in std::mem::take(&mut self.state.triggers) {
             let place = trigger.span.unwrap_or(from);
-            let instruction = parse(&trigger, place)?;
+            let fired = |stop| from_trigger(stop, &trigger, from);
+            let instruction = parse(&trigger, place).map_err(|error| fired(error.into()))?;
             self.origin = Origin::Trigger { place };
-            self.instruction(&instruction).map_err(|stop| from_trigger(stop, &trigger, from))?;
+            self.instruction(&instruction).map_err(fired)?;
         }
         self.origin = Origin::File;
         Ok(())
@@ -57,17 +58,18 @@ fn parse(trigger: &Trigger, place: Span) -> Result<Instruction, Diagnostic> {
     }
 }
 
-/// Says whose instruction it was, which the place alone does not show.
+/// Says whose instruction it was, which the place alone does not show. What is wrong is told at the
+/// `FROM`, as in BuildKit: the trigger may be right for other stages.
 fn from_trigger(stop: Stop, trigger: &Trigger, from: Span) -> Stop {
     match stop {
         Stop::Needs(stage) => Stop::Needs(stage),
-        Stop::Wrong(error) => {
+        Stop::Wrong(mut error) => {
+            if trigger.span.is_some() {
+                error.labels.insert(0, Label { span: from, text: "fires the trigger".to_owned() });
+                return Stop::Wrong(error);
+            }
             let shown: String = trigger.text.chars().take(100).collect();
-            let note = match trigger.span {
-                Some(_) => "fired by this FROM".to_owned(),
-                None => format!("the base image's trigger: {shown}"),
-            };
-            Stop::Wrong(Box::new(error.label(from, note)))
+            Stop::Wrong(Box::new(error.label(from, format!("the base image's trigger: {shown}"))))
         }
     }
 }

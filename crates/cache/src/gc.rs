@@ -2,7 +2,8 @@
 //!
 //! A snapshot is in use when an image (tagged or dangling), a container or a live lease reaches
 //! it: images by the chain ids of their configs, containers by `containers/<id>/pins` (one
-//! snapshot id per line), leases by name; parents are in use with their children. A blob is in use
+//! snapshot id per line), leases by name; what a snapshot needs (its parent, and the
+//! layer whose files it shows) is in use with it. A blob is in use
 //! when an image's manifest reaches it, a lease names it, or it is the manifest or config of a
 //! remembered remote name (a rebuild without network needs those two).
 
@@ -18,7 +19,7 @@ use crate::lease::Protected;
 use crate::records::{self, StepRecord};
 use crate::recovery::read_json;
 use crate::remove::DiskUsage;
-use crate::snapshots::{Snapshot, SnapshotId};
+use crate::snapshots::{Snapshot, SnapshotId, SnapshotMeta};
 use crate::store::Store;
 
 /// Indexes within indexes are followed this far.
@@ -171,15 +172,15 @@ impl Reach {
         for image in store.tags().list()? {
             follow(store, &image.manifest_digest, 0, &mut reach.image_blobs, &mut chains);
         }
-        let parents: HashMap<_, _> =
-            snapshots.iter().map(|snapshot| (&snapshot.id, &snapshot.meta.parent)).collect();
+        let known: HashMap<_, _> =
+            snapshots.iter().map(|snapshot| (&snapshot.id, &snapshot.meta)).collect();
         let of_images = snapshots
             .iter()
             .filter(|snapshot| snapshot.meta.chain_id.is_some_and(|chain| chains.contains(&chain)))
             .map(|snapshot| &snapshot.id);
-        reach.image_snapshots = with_parents(of_images, &parents);
-        reach.leased = with_parents(protected.snapshots.iter(), &parents);
-        reach.snapshots = with_parents(store.pins()?.iter(), &parents);
+        reach.image_snapshots = with_needs(of_images, &known);
+        reach.leased = with_needs(protected.snapshots.iter(), &known);
+        reach.snapshots = with_needs(store.pins()?.iter(), &known);
         reach.snapshots.extend(reach.image_snapshots.iter().chain(&reach.leased).cloned());
         reach.blobs = reach.image_blobs.union(&protected.blobs).copied().collect();
         // Layers of a base image are in its snapshots; what names them stays.
@@ -190,18 +191,15 @@ impl Reach {
     }
 }
 
-fn with_parents<'a>(
+fn with_needs<'a>(
     roots: impl Iterator<Item = &'a SnapshotId>,
-    parents: &HashMap<&SnapshotId, &Option<SnapshotId>>,
+    known: &HashMap<&'a SnapshotId, &'a SnapshotMeta>,
 ) -> HashSet<SnapshotId> {
     let mut found = HashSet::new();
-    for root in roots {
-        let mut next = Some(root);
-        while let Some(id) = next {
-            if !found.insert(id.clone()) {
-                break;
-            }
-            next = parents.get(id).and_then(|parent| parent.as_ref());
+    let mut pending: Vec<_> = roots.collect();
+    while let Some(id) = pending.pop() {
+        if found.insert(id.clone()) {
+            pending.extend(known.get(id).into_iter().flat_map(|meta| meta.needs()));
         }
     }
     found

@@ -5,8 +5,9 @@
 //! disturbs nobody. A tree is moved *before* its row goes: a row without a tree is no snapshot,
 //! while a tree without a row would be a leak.
 //!
-//! Unit of removal is a snapshot with its records. It can go when nobody uses it and no child of
-//! it stays. Victims go oldest use first, so that `keep_bytes` keeps what was used last.
+//! Unit of removal is a snapshot with its records. It can go when nobody uses it and none that needs
+//! it stays: no child, and none that shows its files. Victims go oldest use first, so that
+//! `keep_bytes` keeps what was used last.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -128,14 +129,14 @@ fn decide(inventory: &Inventory, reach: &Reach, options: &PruneOptions) -> Plan 
             records_of.entry(snapshot.as_str()).or_default().push(record.key);
         }
     }
-    let parents: HashMap<&str, &str> = inventory
+    let needs: HashMap<&str, Vec<&str>> = inventory
         .snapshots
         .iter()
-        .filter_map(|it| Some((it.id.as_str(), it.meta.parent.as_ref()?.as_str())))
+        .map(|it| (it.id.as_str(), it.meta.needs().map(SnapshotId::as_str).collect()))
         .collect();
-    let mut children: HashMap<&str, usize> = HashMap::new();
-    for parent in parents.values() {
-        *children.entry(parent).or_default() += 1;
+    let mut users: HashMap<&str, usize> = HashMap::new();
+    for needed in needs.values().flatten() {
+        *users.entry(needed).or_default() += 1;
     }
     let mut plan = Plan::default();
     let mut gone = HashSet::new();
@@ -150,7 +151,7 @@ fn decide(inventory: &Inventory, reach: &Reach, options: &PruneOptions) -> Plan 
             }
             match row.class {
                 Class::Record if !options.all => continue,
-                Class::Snapshot if children.get(row.id.as_str()).is_some_and(|it| *it > 0) => {
+                Class::Snapshot if users.get(row.id.as_str()).is_some_and(|it| *it > 0) => {
                     continue;
                 }
                 Class::Record => plan.records.extend(row.id.parse::<Digest>()),
@@ -158,10 +159,10 @@ fn decide(inventory: &Inventory, reach: &Reach, options: &PruneOptions) -> Plan 
                 Class::Snapshot => {
                     plan.snapshots.extend(row.id.parse::<SnapshotId>());
                     plan.records.extend(records_of.get(row.id.as_str()).into_iter().flatten());
-                    if let Some(parent) = parents.get(row.id.as_str())
-                        && let Some(count) = children.get_mut(parent)
-                    {
-                        *count -= 1;
+                    for needed in needs.get(row.id.as_str()).into_iter().flatten() {
+                        if let Some(count) = users.get_mut(needed) {
+                            *count -= 1;
+                        }
                     }
                 }
             }
@@ -248,8 +249,8 @@ pub(crate) fn remove_snapshot(store: &Store, id: &SnapshotId) -> Result<(), Cach
     let Some(_) = inventory.snapshots.iter().find(|snapshot| snapshot.id == *id) else {
         return Ok(());
     };
-    let is_parent = |it: &crate::Snapshot| it.meta.parent.as_ref() == Some(id);
-    if reach.snapshots.contains(id) || inventory.snapshots.iter().any(is_parent) {
+    let needs_it = |it: &crate::Snapshot| it.meta.needs().any(|needed| needed == id);
+    if reach.snapshots.contains(id) || inventory.snapshots.iter().any(needs_it) {
         return Err(CacheError::InUse { id: id.to_string() });
     }
     let ours = inventory.records.iter().filter(|record| record.snapshot.as_ref() == Some(id));

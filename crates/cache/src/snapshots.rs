@@ -1,5 +1,9 @@
 //! Trees: `snapshots/<id>/`, each a layer over its parent or a whole tree of its own.
 //!
+//! A layer that was made upon nothing may stand on any number of others: [`Snapshots::stack`]
+//! publishes it once more with another parent. Such a snapshot has everything that a snapshot has
+//! but files: its `fs` is a symbolic link to that of the layer, which stays as long as it does.
+//!
 //! This crate makes, names and removes the directories; what is in them, and how they are mounted,
 //! is the business of `snapshot`. A snapshot is made below `tmp/` and published by renaming, row
 //! first: a row whose directory is missing is no snapshot, so neither order of a crash and a
@@ -84,6 +88,9 @@ pub struct SnapshotMeta {
     /// The snapshot that this one is a layer on; `None` for a bottom or a whole tree.
     #[serde(default)]
     pub parent: Option<SnapshotId>,
+    /// The snapshot whose files these are, where it has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<SnapshotId>,
     /// OCI chain id: names the content of this layer with all below it.
     #[serde(default)]
     pub chain_id: Option<Digest>,
@@ -96,6 +103,13 @@ pub struct SnapshotMeta {
     /// Bytes on disk, as [`DiskUsage`](crate::DiskUsage) counts them.
     #[serde(default)]
     pub bytes: u64,
+}
+
+impl SnapshotMeta {
+    /// The snapshots that this one is nothing without.
+    pub(crate) fn needs(&self) -> impl Iterator<Item = &SnapshotId> {
+        self.parent.iter().chain(&self.tree)
+    }
 }
 
 /// A published snapshot.
@@ -218,6 +232,29 @@ impl<'a> Snapshots<'a> {
         Ok(snapshot.id)
     }
 
+    /// Publishes `layer`, which was made upon nothing, as a layer upon `parent`. No file of it is
+    /// touched, and what is known of its tar stays known.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::NoSnapshot`] when one of the two is not there.
+    pub fn stack(
+        &self,
+        layer: &SnapshotId,
+        parent: Option<SnapshotId>,
+        kind: &str,
+    ) -> Result<SnapshotId, CacheError> {
+        let missing = || CacheError::NoSnapshot { id: layer.to_string() };
+        let known = self.meta(layer)?.ok_or_else(missing)?.meta;
+        let tree = known.tree.unwrap_or_else(|| layer.clone());
+        let new = self.allocate(kind)?;
+        let link = new.path().join("fs");
+        std::os::unix::fs::symlink(format!("../{tree}/fs"), &link).at("link", &link)?;
+        let (diff_id, tar_size) = (known.diff_id, known.tar_size);
+        let tree = Some(tree);
+        self.publish(new, SnapshotMeta { parent, tree, diff_id, tar_size, ..Default::default() })
+    }
+
     /// Whether the snapshot is there and whole; a lease of this handle then keeps it.
     ///
     /// # Errors
@@ -240,7 +277,7 @@ impl<'a> Snapshots<'a> {
             statement.query_row((id.as_str(), boot), decode).optional()
         })?;
         match found.flatten() {
-            Some(snapshot) if snapshot.id == *id && self.keep(id)? => Ok(Some(snapshot)),
+            Some(snapshot) if snapshot.id == *id && self.keep(&snapshot)? => Ok(Some(snapshot)),
             _ => Ok(None),
         }
     }
@@ -258,7 +295,7 @@ impl<'a> Snapshots<'a> {
             statement.query_map((chain_id.as_bytes(), boot), decode)?.collect()
         })?;
         for snapshot in found.into_iter().flatten() {
-            if snapshot.meta.chain_id == Some(*chain_id) && self.keep(&snapshot.id)? {
+            if snapshot.meta.chain_id == Some(*chain_id) && self.keep(&snapshot)? {
                 return Ok(Some(snapshot.id));
             }
         }
@@ -344,10 +381,11 @@ impl<'a> Snapshots<'a> {
         crate::prune::remove_snapshot(self.store, id)
     }
 
-    /// Protects the snapshot and says whether its directory is there.
-    pub(crate) fn keep(&self, id: &SnapshotId) -> Result<bool, CacheError> {
-        let _guard = self.store.protect(&Object::Snapshot(id.clone()))?;
-        Ok(file::exists(&self.path(id)))
+    /// Protects the snapshot, and with it all that it needs, and says whether its files are there.
+    fn keep(&self, snapshot: &Snapshot) -> Result<bool, CacheError> {
+        let _guard = self.store.protect(&Object::Snapshot(snapshot.id.clone()))?;
+        let tree = snapshot.meta.tree.iter();
+        Ok(tree.chain([&snapshot.id]).all(|id| file::exists(&self.path(id))))
     }
 
     /// Writes the content of `<id>.json` to a temporary file, which the caller syncs and renames.

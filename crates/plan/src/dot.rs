@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use crate::op::Op;
 use crate::plan::Plan;
 
 /// Draws the plan: one node per vertex, labelled with its step name; an edge from each input to
@@ -15,21 +14,12 @@ pub fn dot(plan: &Plan) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "  v{} [label={}{border}]", id.0, quoted(&vertex.name));
         for (position, input) in vertex.inputs.iter().enumerate() {
-            let style = if position == 0 && has_root(&vertex.op) { "" } else { " [style=dashed]" };
+            let style = if position == 0 && vertex.op.has_root() { "" } else { " [style=dashed]" };
             let _ = writeln!(text, "  v{} -> v{}{style}", input.0, id.0);
         }
     }
     text.push_str("}\n");
     text
-}
-
-fn has_root(op: &Op) -> bool {
-    match op {
-        Op::Source(_) => false,
-        Op::Run(run) => run.has_root,
-        Op::Copy(copy) => copy.has_root,
-        Op::Mkdir(mkdir) => mkdir.has_root,
-    }
 }
 
 fn quoted(text: &str) -> String {

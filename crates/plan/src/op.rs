@@ -23,6 +23,22 @@ pub enum Op {
     Copy(Copy),
     /// Makes one directory in input 0 if it is not there (`WORKDIR`).
     Mkdir(Mkdir),
+    /// Lays the layer that input 1 is, made upon nothing, upon the root filesystem of input 0
+    /// (`--link`).
+    Merge,
+}
+
+impl Op {
+    /// Whether input 0 is a root filesystem that the op changes.
+    pub fn has_root(&self) -> bool {
+        match self {
+            Op::Source(_) => false,
+            Op::Run(run) => run.has_root,
+            Op::Copy(copy) => copy.has_root,
+            Op::Mkdir(mkdir) => mkdir.has_root,
+            Op::Merge => true,
+        }
+    }
 }
 
 /// Where a tree comes from.
@@ -174,7 +190,8 @@ pub struct Copy {
     /// Without it a directory that exists is still gone into; where none exists, several files
     /// (several sources, or a pattern with several matches) have no place to go: an error.
     pub into_directory: bool,
-    /// `--chown` as written after expansion, looked up in the root filesystem.
+    /// `--chown` as written after expansion; names are looked up in the root filesystem, or in
+    /// `accounts`.
     pub chown: Option<String>,
     /// `--chmod` as written after expansion: octal or symbolic.
     pub chmod: Option<String>,
@@ -182,8 +199,12 @@ pub struct Copy {
     pub exclude: Vec<String>,
     /// Which archives are unpacked.
     pub unpack: Unpack,
-    /// `--link`: an independent layer.
+    /// `--link`: a layer that is made upon nothing, so that it may be laid upon anything.
     pub link: bool,
+    /// With `link`, the input whose users and groups names in `chown` mean; nothing else of it is
+    /// looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accounts: Option<InputIndex>,
     /// `--parents`: keep the source's directories. The paths of the sources then may hold one
     /// `/./`: only what follows it is kept.
     pub parents: bool,

@@ -284,6 +284,37 @@ fn configs() {
     assert!(plan.targets[0].config.created.is_none());
 }
 
+/// The copy knows nothing of what it will be laid upon, unless it has to look an owner up there.
+#[test]
+fn a_linked_copy_is_made_upon_nothing_and_merged() {
+    let parts = |text: &str| {
+        let plan = plan(text);
+        let merge = plan.graph.vertex(plan.targets[0].vertex.unwrap());
+        assert!(matches!(merge.op, Op::Merge), "{merge:?}");
+        let [below, layer] = merge.inputs[..] else { panic!("{merge:?}") };
+        let copied = plan.graph.vertex(layer);
+        let Op::Copy(copy) = &copied.op else { panic!("{copied:?}") };
+        assert!(copy.link && !copy.has_root);
+        (below, copied.inputs.clone(), copy.accounts)
+    };
+    assert_eq!(parts("FROM base\nCOPY --link a /").1, []);
+    assert_eq!(parts("FROM base\nCOPY --link --chown=1:2 a /").1, []);
+    assert_eq!(parts("FROM base\nCOPY --link --chown=root:root a /").1, []);
+    let (below, inputs, accounts) = parts("FROM base\nCOPY --link --chown=app a /");
+    assert_eq!((inputs, accounts), (vec![below], Some(0)));
+    let named = "FROM base AS s\nRUN x\nFROM base\nADD --link --chown=1:app a /";
+    assert_eq!(parts(named).2, Some(0));
+    let from = "FROM base AS s\nRUN x\nFROM base\nCOPY --link --from=s --chown=app a /";
+    let (below, inputs, accounts) = parts(from);
+    assert_eq!((inputs[1], inputs.len(), accounts), (below, 2, Some(1)));
+    // Two stages with one layer.
+    let two = "FROM base AS s\nCOPY --link a /\nFROM s\nRUN x\nCOPY --link a /";
+    let plan = plan(two);
+    let copies = plan.graph.vertices().filter(|(_, vertex)| matches!(vertex.op, Op::Copy(_)));
+    assert_eq!(copies.count(), 1);
+    support::check(&plan);
+}
+
 #[test]
 fn entrypoint_drops_an_inherited_cmd() {
     let cmd =

@@ -163,16 +163,10 @@ fn base_of(
     let mut at: Option<VertexId> = target.vertex;
     while let Some(id) = at {
         let vertex = graph.vertex(id);
-        let has_root = match &vertex.op {
-            Op::Source(Source::Image { reference, platform }) => {
-                return Ok(Some(images.pinned(reference, platform)?));
-            }
-            Op::Source(Source::Http(_) | Source::Git(_)) => false,
-            Op::Run(run) => run.has_root,
-            Op::Copy(copy) => copy.has_root,
-            Op::Mkdir(mkdir) => mkdir.has_root,
-        };
-        at = vertex.inputs.first().copied().filter(|_| has_root);
+        if let Op::Source(Source::Image { reference, platform }) = &vertex.op {
+            return Ok(Some(images.pinned(reference, platform)?));
+        }
+        at = vertex.inputs.first().copied().filter(|_| vertex.op.has_root());
     }
     Ok(None)
 }

@@ -165,7 +165,7 @@ fn parts(op: &Op) -> Vec<Part> {
                 _ => None,
             })
             .collect(),
-        Op::Mkdir(_) | Op::Source(_) => Vec::new(),
+        Op::Mkdir(_) | Op::Source(_) | Op::Merge => Vec::new(),
     }
 }
 

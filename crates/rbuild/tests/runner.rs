@@ -17,6 +17,7 @@ mod build_failure;
 mod build_git;
 mod build_http;
 mod build_images;
+mod build_link;
 mod build_mounts;
 mod build_platforms;
 mod build_registry;
@@ -59,6 +60,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_git", build_git::TESTS),
     ("build_http", build_http::TESTS),
     ("build_images", build_images::TESTS),
+    ("build_link", build_link::TESTS),
     ("build_mounts", build_mounts::TESTS),
     ("build_platforms", build_platforms::TESTS),
     ("build_registry", build_registry::TESTS),

@@ -5,6 +5,7 @@
 //! records a result syncs the store once. `lowerdir+` (Linux 6.7) takes one layer at a time and
 //! knows no length limit.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -66,7 +67,7 @@ impl Active {
 
     /// Mounts it, detached.
     pub fn mount(&self) -> Result<OwnedFd, SnapshotError> {
-        overlay(&self.lowers, Some((&self.upper, &self.work)))
+        overlay(&distinct(&self.lowers), Some((&self.upper, &self.work)))
     }
 
     /// Ends the writing: the kernel's own directory goes, the changes stay.
@@ -90,11 +91,29 @@ fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> SnapshotError {
 
 /// Mounts `layers` (bottom first) read-only, detached. At least one is needed.
 pub fn view(layers: &[PathBuf]) -> Result<OwnedFd, SnapshotError> {
-    match layers {
+    match distinct(layers).as_slice() {
         // An overlay wants two layers; a directory stands for itself.
         [only] => bind(only),
-        _ => overlay(layers, None),
+        layers => overlay(layers, None),
     }
+}
+
+/// The layers without those that come again further up: the kernel refuses a directory that is
+/// twice in a stack, and the upper one hides all that the lower one shows.
+fn distinct(layers: &[PathBuf]) -> Vec<&Path> {
+    let mut seen = HashSet::new();
+    let mut distinct: Vec<_> = layers
+        .iter()
+        .rev()
+        .filter(|layer| match fs_err::metadata(layer) {
+            Ok(metadata) => seen.insert((metadata.dev(), metadata.ino())),
+            // The mount will tell.
+            Err(_) => true,
+        })
+        .map(PathBuf::as_path)
+        .collect();
+    distinct.reverse();
+    distinct
 }
 
 /// Opens a detached copy of the mounts below `path`, which shows `path` as its root.
@@ -109,7 +128,7 @@ pub fn bind(path: &Path) -> Result<OwnedFd, SnapshotError> {
     })
 }
 
-fn overlay(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, SnapshotError> {
+fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, SnapshotError> {
     if lowers.len() > MAX_LAYERS {
         return Err(SnapshotError::TooManyLayers { count: lowers.len() });
     }
@@ -124,7 +143,7 @@ fn overlay(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd,
     let context = context.as_fd();
     // The topmost layer comes first.
     for layer in lowers.iter().rev() {
-        fsconfig_set_string(context, "lowerdir+", layer).map_err(failed("lowerdir"))?;
+        fsconfig_set_string(context, "lowerdir+", *layer).map_err(failed("lowerdir"))?;
     }
     let mut attributes = MountAttrFlags::empty();
     match upper {
@@ -193,6 +212,26 @@ mod tests {
         assert_eq!(read(root.as_fd(), "gone"), None);
         let denied = openat(&root, "x", OFlags::WRONLY | OFlags::CREATE, Mode::RUSR);
         assert_eq!(denied.unwrap_err(), rustix::io::Errno::ROFS);
+    }
+
+    #[test]
+    fn of_a_layer_that_comes_twice_the_upper_one_shows() {
+        if !root_or_say() {
+            return;
+        }
+        let store = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| {
+            let path = store.path().join(name);
+            fs_err::create_dir_all(&path).unwrap();
+            fs_err::write(path.join("file"), name).unwrap();
+            path
+        });
+        let other_name = store.path().join("link");
+        std::os::unix::fs::symlink(&one, &other_name).unwrap();
+        let root = view(&[one.clone(), two, other_name.clone()]).unwrap();
+        assert_eq!(read(root.as_fd(), "file").as_deref(), Some("one"));
+        let root = view(&[one, other_name]).unwrap();
+        assert_eq!(read(root.as_fd(), "file").as_deref(), Some("one"));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(crate) fn remote(identity: &Value) -> Key {
 }
 
 /// The key of a step that reads nothing but its root filesystem (and, for RUN, bind mounts with
-/// the given content digests).
+/// the given content digests), and of a layer upon a root filesystem.
 pub(crate) fn step(op: &Op, root: Option<Digest>, content: &[Digest]) -> Key {
     let op = match op {
         Op::Run(run) => {
@@ -63,8 +63,14 @@ pub(crate) fn definition(op: &Op, inputs: &[Digest], context: Option<Digest>) ->
     Key::of(json!({ "definition": op, "inputs": inputs, "context": context })).digest
 }
 
-/// The content key of a copy.
-pub(crate) fn copy(op: &Copy, root: Option<Digest>, content: Digest) -> Key {
+/// The content key of a copy. Of a linked one that names an owner, `owner` is who that is: all
+/// that it takes from what it will be laid upon.
+pub(crate) fn copy(
+    op: &Copy,
+    root: Option<Digest>,
+    owner: Option<(u32, u32)>,
+    content: Digest,
+) -> Key {
     // Where a source comes from does not matter once its content is known, nor how its path is
     // written: the selection holds the names that result.
     let sources: Vec<Value> = op
@@ -77,13 +83,14 @@ pub(crate) fn copy(op: &Copy, root: Option<Digest>, content: Digest) -> Key {
             | CopySource::Empty { path } => json!({ "path": path }),
         })
         .collect();
+    let chown = owner.map(|(uid, gid)| format!("{uid}:{gid}")).or_else(|| op.chown.clone());
     Key::of(json!({
         "step": {
             "op": "copy",
             "sources": sources,
             "destination": op.destination,
             "into_directory": op.into_directory,
-            "chown": op.chown,
+            "chown": chown,
             "chmod": op.chmod,
             "unpack": op.unpack,
             "link": op.link,
@@ -131,6 +138,28 @@ mod tests {
         assert_eq!(key("a", "1.2.3.4"), key("a", "::1"));
         assert_ne!(key("a", "1.2.3.4"), key("b", "1.2.3.4"));
         assert_ne!(key("a", "1.2.3.4"), step(&Op::Run(run(&["x"])), None, &[]).digest);
+    }
+
+    #[test]
+    fn of_a_named_owner_the_numbers_count() {
+        let copy_of = |chown: &str| Copy {
+            has_root: false,
+            sources: Vec::new(),
+            destination: "/".to_owned(),
+            into_directory: true,
+            chown: Some(chown.to_owned()),
+            chmod: None,
+            exclude: Vec::new(),
+            unpack: rbuild_plan::op::Unpack::None,
+            link: true,
+            accounts: None,
+            parents: false,
+            created: None,
+        };
+        let key = |text: &str, owner| copy(&copy_of(text), None, owner, Digest::of("files")).digest;
+        assert_eq!(key("app", Some((1, 2))), key("other", Some((1, 2))));
+        assert_eq!(key("app", Some((1, 2))), key("1:2", None));
+        assert_ne!(key("app", Some((1, 2))), key("app", Some((1, 3))));
     }
 
     #[test]

@@ -53,12 +53,17 @@ pub(crate) fn remember(
         below.iter().copied().chain(layers.iter().map(|layer| layer.diff_id)).collect();
     let chain_ids = chain_ids(&diff_ids);
     let snapshots = world.store.snapshots();
+    let set = |id: &SnapshotId, layer: &Layer, chain_id| {
+        let meta = snapshots.meta(id)?.map(|snapshot| snapshot.meta).unwrap_or_default();
+        if meta.chain_id.is_none() {
+            snapshots.set_diff(id, layer.diff_id, layer.tar_size, chain_id)?;
+        }
+        Ok::<_, StepError>(meta.tree)
+    };
     for (layer, chain_id) in layers.iter().zip(chain_ids.into_iter().skip(below.len())) {
-        let unknown = snapshots
-            .meta(&layer.snapshot)?
-            .is_some_and(|snapshot| snapshot.meta.chain_id.is_none());
-        if unknown {
-            snapshots.set_diff(&layer.snapshot, layer.diff_id, layer.tar_size, chain_id)?;
+        // A linked layer is one upon nothing too: there its chain is the layer alone.
+        if let Some(tree) = set(&layer.snapshot, layer, chain_id)? {
+            set(&tree, layer, layer.diff_id)?;
         }
     }
     Ok(())

@@ -26,6 +26,10 @@
 //! never seen will not be found either. So stages that are copied one after the other run side by
 //! side.
 //!
+//! A linked copy is two vertices: the copy, which has no root and so waits for none, and the merge,
+//! which lays the copy's layer upon the root when both are there. The merge is no step: nobody is
+//! told of it, and it costs one row in the store.
+//!
 //! Nothing here calls itself along the graph, which a Dockerfile may make as deep as it likes:
 //! who may go on is put on a list ([`Coordinator::settle`]).
 //!
@@ -45,9 +49,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use rbuild_cache::{SnapshotId, StepRecord};
+use rbuild_cache::SnapshotId;
 use rbuild_plan::op::{Op, Source};
-use rbuild_plan::{Graph, VertexId};
+use rbuild_plan::{Graph, Vertex, VertexId};
 use rbuild_types::{CancelToken, Ctx, Event, StepId};
 
 use self::node::{Node, State};
@@ -165,7 +169,8 @@ struct Coordinator<'scope, 'env> {
 
 impl<'env> Coordinator<'_, 'env> {
     fn run(&mut self, receiver: &Receiver<Message>) -> Result<Solution, SolveError> {
-        for (id, vertex) in self.graph.vertices() {
+        let steps = |(_, vertex): &(VertexId, &Vertex)| !matches!(vertex.op, Op::Merge);
+        for (id, vertex) in self.graph.vertices().filter(steps) {
             let (name, span) = (vertex.name.clone(), vertex.span);
             self.ctx.report(Event::StepQueued { step: StepId(id.0), name, span });
         }
@@ -197,7 +202,7 @@ impl<'env> Coordinator<'_, 'env> {
             let fresh = |input: &VertexId| self.node(*input).fresh;
             self.node_mut(id).fresh = vertex.no_cache
                 || match vertex.op {
-                    Op::Run(_) => vertex.inputs.iter().any(fresh),
+                    Op::Run(_) | Op::Merge => vertex.inputs.iter().any(fresh),
                     _ => self.root_of(id).is_some_and(|root| fresh(&root)),
                 };
             self.pending.push_back(id);
@@ -209,6 +214,9 @@ impl<'env> Coordinator<'_, 'env> {
                 if std::mem::replace(&mut self.layers_of_targets[id.0], is_layer) {
                     // Another target is made upon the same layers.
                     break;
+                }
+                if let Some(layer) = self.layer_of(id) {
+                    self.layers_of_targets[layer.0] = true;
                 }
                 at = self.root_of(id);
             }
@@ -289,17 +297,18 @@ impl<'env> Coordinator<'_, 'env> {
                 self.ctx.report(Event::StepOutput { step: StepId(vertex.0), stream, bytes });
             }
             Message::Selected { vertex, result } => {
-                let selection =
+                let (selection, owner) =
                     result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
                 if let Op::Copy(copy) = self.op(vertex) {
                     let root = self.key_of(self.root_of(vertex));
-                    let mut key = key::copy(copy, root, selection.digest());
+                    let mut key = key::copy(copy, root, owner, selection.digest());
                     if let serde_json::Value::Object(document) = &mut key.inputs {
                         // Not part of the digest; it is what the content digest is made of.
                         let files = serde_json::to_value(selection.inputs()).unwrap_or_default();
                         document.insert("files".to_owned(), files);
                     }
-                    self.node_mut(vertex).selection = Some(selection);
+                    let node = self.node_mut(vertex);
+                    (node.selection, node.owner) = (Some(selection), owner);
                     self.look_up(vertex, key)?;
                 }
             }
@@ -355,24 +364,17 @@ impl<'env> Coordinator<'_, 'env> {
         if let Some(read) = executed.changed {
             self.read_something_else(id, read)?;
         }
-        let vertex = self.graph.vertex(id);
-        if let Some(key) = &self.node(id).key {
-            let op = match vertex.op {
-                Op::Run(_) => "run",
-                Op::Copy(_) => "copy",
-                Op::Mkdir(_) => "mkdir",
-                Op::Source(_) => "source",
-            };
-            let mut record = StepRecord::new(key.digest, op, &vertex.name, key.inputs.clone());
-            record.snapshot = Some(executed.snapshot.clone());
-            record.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-            record.log = executed.log;
-            self.world.store.records().put(&record)?;
-            if let Some(definition) = self.node(id).definition {
-                self.world.store.records().alias(&definition, &key.digest)?;
-            }
-        }
+        self.record(id, executed.snapshot.clone(), duration, executed.log)?;
         self.done(id, Some(executed.snapshot))
+    }
+
+    /// The layer that `id` makes. That of a linked copy was perhaps packed before it was laid upon
+    /// anything.
+    fn packed_layer(&self, id: VertexId) -> Option<Layer> {
+        self.packed[id.0].clone().or_else(|| {
+            let packed = self.packed[self.layer_of(id)?.0].clone()?;
+            Some(Layer { snapshot: self.node(id).snapshot.clone()?, ..packed })
+        })
     }
 
     fn failure_of(&self, id: VertexId, source: StepError, log_tail: Vec<u8>) -> SolveError {
@@ -412,7 +414,7 @@ impl<'env> Coordinator<'_, 'env> {
         let mut below = Vec::new();
         let mut at = Some(target);
         while let Some(id) = at {
-            layers.extend(self.packed[id.0].clone());
+            layers.extend(self.packed_layer(id));
             if let Op::Source(Source::Image { reference, platform }) = self.op(id)
                 && self.policy.layers
             {

@@ -189,6 +189,7 @@ fn copy(words: &[&str]) -> Copy {
         exclude: Vec::new(),
         unpack: Unpack::None,
         link: false,
+        accounts: None,
         parents: false,
         created: None,
     }

@@ -29,6 +29,7 @@ fn op(sources: Vec<String>, destination: &str) -> Copy {
         exclude: Vec::new(),
         unpack: Unpack::None,
         link: false,
+        accounts: None,
         parents: false,
         created: None,
     }

@@ -1,4 +1,4 @@
-use rbuild_cache::{Class, PruneOptions, Pruned, Row, Store};
+use rbuild_cache::{CacheError, Class, PruneOptions, Pruned, Row, SnapshotId, Store};
 use rbuild_types::{CancelToken, Ctx, Digest, Silent};
 
 use crate::images::{MANIFEST, image, reference};
@@ -93,6 +93,35 @@ fn a_running_build_of_another_process_loses_nothing() {
     prune(&store, &all());
     assert_eq!((snapshots(&store), store.blobs().list().unwrap().len()), (0, 0));
     assert_eq!(names(&store, "locks"), ["gc.lock"]);
+}
+
+/// A layer that stands on two others is gone only after both.
+#[test]
+fn a_stacked_layer_stays_as_long_as_one_shows_its_files() {
+    let (_directory, store) = store();
+    let bottoms = [snapshot(&store, None, None), snapshot(&store, None, None)];
+    let layer = snapshot(&store, None, None);
+    let snapshots = store.snapshots();
+    let stack = |parent: &SnapshotId| snapshots.stack(&layer, Some(parent.clone()), "merge");
+    let [one, two] = [stack(&bottoms[0]).unwrap(), stack(&bottoms[1]).unwrap()];
+    let refused = snapshots.remove(&layer).unwrap_err();
+    assert!(matches!(refused, CacheError::InUse { .. }), "{refused}");
+    snapshots.remove(&one).unwrap();
+    assert!(snapshots.remove(&layer).is_err());
+    let pins = store.root().join("containers/c/pins");
+    fs_err::create_dir_all(pins.parent().unwrap()).unwrap();
+    fs_err::write(&pins, format!("{two}\n")).unwrap();
+    prune(&store, &all());
+    let left: Vec<_> = snapshots.list().unwrap().into_iter().map(|it| it.id).collect();
+    assert_eq!(left, [bottoms[1].clone(), layer.clone(), two.clone()]);
+    // Without its files it is no snapshot, whatever its row says.
+    fs_err::rename(snapshots.path(&layer), store.root().join("tmp/aside")).unwrap();
+    assert!(!snapshots.contains(&two).unwrap());
+    fs_err::rename(store.root().join("tmp/aside"), snapshots.path(&layer)).unwrap();
+    assert!(snapshots.contains(&two).unwrap());
+    fs_err::remove_file(&pins).unwrap();
+    prune(&store, &PruneOptions::default());
+    assert!(names(&store, "snapshots").is_empty());
 }
 
 #[test]

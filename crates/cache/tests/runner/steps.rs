@@ -73,6 +73,30 @@ fn snapshots_form_chains() {
 }
 
 #[test]
+fn a_layer_stands_on_others_without_files_of_its_own() {
+    let (_directory, store) = store();
+    let snapshots = store.snapshots();
+    let new = snapshots.allocate("copy").unwrap();
+    fs_err::create_dir(new.path().join("fs")).unwrap();
+    fs_err::write(new.path().join("fs/file"), "content").unwrap();
+    let layer = snapshots.publish(new, SnapshotMeta::default()).unwrap();
+    snapshots.set_diff(&layer, Digest::of("tar"), 512, Digest::of("tar")).unwrap();
+    let bottom = snapshot(&store, None, None);
+    let stacked = snapshots.stack(&layer, Some(bottom.clone()), "merge").unwrap();
+    let meta = snapshots.meta(&stacked).unwrap().unwrap().meta;
+    assert_eq!((&meta.tree, meta.diff_id), (&Some(layer.clone()), Some(Digest::of("tar"))));
+    assert_eq!((meta.tar_size, meta.chain_id, meta.bytes), (Some(512), None, 0));
+    assert_eq!(snapshots.chain(&stacked).unwrap(), [bottom.clone(), stacked.clone()]);
+    let file = snapshots.path(&stacked).join("fs/file");
+    assert_eq!(fs_err::read_to_string(&file).unwrap(), "content");
+    // A second time the layer itself is meant, not what stands somewhere.
+    let again = snapshots.stack(&stacked, Some(bottom), "merge").unwrap();
+    assert_eq!(snapshots.meta(&again).unwrap().unwrap().meta.tree, Some(layer));
+    let nowhere = snapshots.stack(&"nowhere".parse().unwrap(), None, "merge");
+    assert!(matches!(nowhere, Err(CacheError::NoSnapshot { .. })));
+}
+
+#[test]
 fn one_content_is_published_once_and_nothing_without_its_parent() {
     let (_directory, store) = store();
     let first = snapshot(&store, None, Some(Digest::of("chain")));

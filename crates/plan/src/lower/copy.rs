@@ -42,7 +42,8 @@ impl StageLowering<'_, '_> {
             check_mode(mode, self.place(flag.span))?;
         }
         let parents = flags.parents.as_ref().is_some_and(|flag| flag.value);
-        let mut inputs = self.inputs();
+        let link = flags.link.as_ref().is_some_and(|flag| flag.value);
+        let mut inputs = if link { Inputs::default() } else { self.inputs() };
         let mut sources = Vec::new();
         for ((word, remote), text) in words.iter().zip(&remotes).zip(&copy.sources) {
             sources.push(match remote {
@@ -71,6 +72,9 @@ impl StageLowering<'_, '_> {
         );
         self.charge(words.iter().map(String::len).sum())?;
         let destination = self.with_slashes(destination, copy.destination.span)?;
+        let chown = chown.map(|owner| if link { numbered_root(&owner) } else { owner });
+        let named_owner = chown.as_deref().is_some_and(has_name);
+        let accounts = self.state.root.filter(|_| link && named_owner);
         let op = Op::Copy(Copy {
             has_root: inputs.has_root,
             sources,
@@ -84,7 +88,8 @@ impl StageLowering<'_, '_> {
                 None if is_add => Unpack::Local,
                 _ => Unpack::None,
             },
-            link: flags.link.as_ref().is_some_and(|flag| flag.value),
+            link,
+            accounts: accounts.map(|root| inputs.number(root)),
             parents,
             created: self.plan.source_date_epoch,
         });
@@ -150,6 +155,17 @@ fn source(root: &Root, path: String, inputs: &mut Inputs) -> CopySource {
         Root::Vertex(vertex) => CopySource::Input { input: inputs.number(*vertex), path },
         Root::Empty => CopySource::Empty { path },
     }
+}
+
+/// An owner with the number in the place of `root`, which need not be looked up to be known.
+fn numbered_root(owner: &str) -> String {
+    let parts = owner.split(':').map(|part| if part == "root" { "0" } else { part });
+    parts.collect::<Vec<_>>().join(":")
+}
+
+/// Whether an owner takes a look at users and groups: numbers stand for themselves.
+fn has_name(owner: &str) -> bool {
+    owner.split(':').any(|part| !part.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Absolute and cleaned. With `--parents` the first `/./` stays where something is before it.
@@ -231,6 +247,19 @@ mod tests {
         }
         for bad in ["64a", "10000", "99x", "888", "-1", "u", "rwx", "u+q", ",", "u=rw,,g=r"] {
             assert!(!fits(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn owners_with_names() {
+        assert_eq!(numbered_root("root:root"), "0:0");
+        assert_eq!(numbered_root("1:root"), "1:0");
+        assert_eq!(numbered_root("rooty:x"), "rooty:x");
+        for named in ["app", "app:", ":app", "1:app", "app:1", "1x"] {
+            assert!(has_name(named), "{named}");
+        }
+        for numbers in ["0", "1000:1000", "7:", ":7"] {
+            assert!(!has_name(numbers), "{numbers}");
         }
     }
 

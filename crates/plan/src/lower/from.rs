@@ -161,6 +161,7 @@ impl First {
             exclude: Vec::new(),
             unpack: Unpack::None,
             link: false,
+            accounts: None,
             parents: false,
             created: None,
         });

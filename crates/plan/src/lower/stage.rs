@@ -266,7 +266,8 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         self.plan.graph.add(vertex)
     }
 
-    /// Adds a vertex and makes it the stage's root filesystem.
+    /// Adds a vertex and makes it the stage's root filesystem. A linked layer is made upon
+    /// nothing, and a second vertex lays it upon what is there.
     pub(super) fn add_vertex(
         &mut self,
         op: Op,
@@ -288,7 +289,13 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             NoCache::All => true,
             NoCache::Stages(names) => names.iter().any(|name| name.eq_ignore_ascii_case(&stage)),
         };
-        let vertex = Vertex { op, inputs, name, span, stage, no_cache };
+        let below = self.state.root.filter(|_| matches!(&op, Op::Copy(copy) if copy.link));
+        let mut vertex = Vertex { op, inputs, name, span, stage, no_cache };
+        if let Some(below) = below {
+            let layer = self.plan.graph.add(vertex.clone());
+            let name = format!("{} (merge)", vertex.name);
+            vertex = Vertex { op: Op::Merge, inputs: vec![below, layer], name, ..vertex };
+        }
         self.state.root = Some(self.plan.graph.add(vertex));
     }
 }
@@ -303,6 +310,7 @@ impl Origin {
 }
 
 /// The inputs of a vertex as they are collected.
+#[derive(Default)]
 pub(super) struct Inputs {
     pub(super) has_root: bool,
     list: Vec<VertexId>,

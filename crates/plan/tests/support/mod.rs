@@ -171,19 +171,12 @@ pub fn chain(plan: &Plan) -> Vec<&rbuild_plan::Vertex> {
 }
 
 fn chain_of<'p>(plan: &'p Plan, target: &Target) -> Vec<&'p rbuild_plan::Vertex> {
-    use rbuild_plan::op::Op;
     let mut chain = Vec::new();
     let mut next = target.vertex;
     while let Some(id) = next {
         let vertex = plan.graph.vertex(id);
         chain.push(vertex);
-        let has_root = match &vertex.op {
-            Op::Source(_) => false,
-            Op::Run(run) => run.has_root,
-            Op::Copy(copy) => copy.has_root,
-            Op::Mkdir(mkdir) => mkdir.has_root,
-        };
-        next = if has_root { vertex.inputs.first().copied() } else { None };
+        next = vertex.inputs.first().copied().filter(|_| vertex.op.has_root());
     }
     chain.reverse();
     chain

@@ -168,6 +168,7 @@ impl ImageSource<'_> {
             chain_id: Some(chain_id),
             diff_id: Some(diff_id),
             tar_size: Some(tar_size),
+            tree: None,
             bytes: usage.bytes(),
         };
         Ok(snapshots.publish(new, meta)?)

@@ -39,6 +39,7 @@ pub fn shown_by_mount(context: &ContextName, path: &str) -> Copy {
         exclude: Vec::new(),
         unpack: Unpack::None,
         link: false,
+        accounts: None,
         parents: false,
         created: None,
     }

@@ -1,6 +1,7 @@
 //! From a vertex to its key, and from a key to a result.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use rbuild_cache::{SnapshotId, StepRecord};
 use rbuild_plan::VertexId;
@@ -47,7 +48,7 @@ impl Coordinator<'_, '_> {
                     Message::Digested { vertex: id, result }
                 })
             }
-            Op::Run(_) | Op::Mkdir(_) => {
+            Op::Run(_) | Op::Mkdir(_) | Op::Merge => {
                 let key = key::step(self.op(id), root, &self.input_keys(id));
                 self.look_up(id, key)
             }
@@ -93,9 +94,16 @@ impl Coordinator<'_, '_> {
     }
 
     pub(super) fn hit(&mut self, id: VertexId, record: StepRecord) -> Result<(), SolveError> {
-        self.cached += 1;
-        self.ctx.report(Event::StepCached { step: StepId(id.0) });
+        self.count_cached(id);
         self.done(id, record.snapshot)
+    }
+
+    /// The result of `id` is one of an earlier build. To lay a layer upon another is no step.
+    pub(super) fn count_cached(&mut self, id: VertexId) {
+        if !matches!(self.op(id), Op::Merge) {
+            self.cached += 1;
+            self.ctx.report(Event::StepCached { step: StepId(id.0) });
+        }
     }
 
     pub(super) fn done(
@@ -129,7 +137,10 @@ impl Coordinator<'_, '_> {
         self.node_mut(id).state = State::Selecting;
         let (world, cancel, chains) = (self.world, self.cancel, self.chains(id));
         self.spawn(move || {
-            let select = || Trees::mount(world, copy, &chains)?.select(copy, cancel);
+            let select = || {
+                let trees = Trees::mount(world, copy, &chains)?;
+                Ok((trees.select(copy, cancel)?, trees.owner(copy)?))
+            };
             Message::Selected { vertex: id, result: select() }
         })
     }
@@ -137,6 +148,9 @@ impl Coordinator<'_, '_> {
     pub(super) fn run_when_possible(&mut self, id: VertexId) -> Result<(), SolveError> {
         if !self.node(id).wanted {
             return Ok(());
+        }
+        if let Some(layer) = self.layer_of(id) {
+            return self.merge_when_possible(id, layer);
         }
         if let Op::Run(run) = self.op(id) {
             // Said before what it needs is made, which may take its time.
@@ -155,6 +169,49 @@ impl Coordinator<'_, '_> {
         Ok(())
     }
 
+    /// Lays a linked layer upon its root as soon as both are there.
+    fn merge_when_possible(&mut self, id: VertexId, layer: VertexId) -> Result<(), SolveError> {
+        let Some(root) = self.root_of(id) else { return Ok(()) };
+        self.want(layer)?;
+        let below = self.need_files(root)?;
+        let Some(files) = &self.node(layer).snapshot else { return Ok(()) };
+        if !below || self.node(id).state != State::Missed {
+            return Ok(());
+        }
+        let parent = self.chain(root).pop();
+        let snapshot = self.world.store.snapshots().stack(files, parent, "merge")?;
+        self.record(id, snapshot.clone(), Duration::ZERO, None)?;
+        self.done(id, Some(snapshot))
+    }
+
+    /// Writes down what the key of `id` led to.
+    pub(super) fn record(
+        &self,
+        id: VertexId,
+        snapshot: SnapshotId,
+        duration: Duration,
+        log: Option<String>,
+    ) -> Result<(), SolveError> {
+        let Some(key) = &self.node(id).key else { return Ok(()) };
+        let vertex = self.graph.vertex(id);
+        let op = match vertex.op {
+            Op::Run(_) => "run",
+            Op::Copy(_) => "copy",
+            Op::Mkdir(_) => "mkdir",
+            Op::Source(_) => "source",
+            Op::Merge => "merge",
+        };
+        let mut record = StepRecord::new(key.digest, op, &vertex.name, key.inputs.clone());
+        record.snapshot = Some(snapshot);
+        record.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        record.log = log;
+        self.world.store.records().put(&record)?;
+        if let Some(definition) = self.node(id).definition {
+            self.world.store.records().alias(&definition, &key.digest)?;
+        }
+        Ok(())
+    }
+
     /// Files of the context changed after they were selected: the step's result belongs to what
     /// it really read, and so do the keys of all that depend on it.
     pub(super) fn read_something_else(
@@ -164,7 +221,7 @@ impl Coordinator<'_, '_> {
     ) -> Result<(), SolveError> {
         let root = self.key_of(self.root_of(id));
         let key = match (self.op(id), read.as_slice()) {
-            (Op::Copy(copy), [content]) => key::copy(copy, root, *content),
+            (Op::Copy(copy), [content]) => key::copy(copy, root, self.node(id).owner, *content),
             (op, read) => {
                 let mut content = self.input_keys(id);
                 content.extend(read);

@@ -45,6 +45,8 @@ pub(super) struct Node {
     pub(super) unpacked: Option<Vec<SnapshotId>>,
     pub(super) unpacking: bool,
     pub(super) selection: Option<Selection>,
+    /// Who the named owner of a linked copy is, once it was looked up.
+    pub(super) owner: Option<(u32, u32)>,
     pub(super) started: Option<Instant>,
 }
 
@@ -61,6 +63,7 @@ impl Node {
             unpacked: None,
             unpacking: false,
             selection: None,
+            owner: None,
             started: None,
         }
     }
@@ -69,13 +72,12 @@ impl Node {
 impl<'env> Coordinator<'_, 'env> {
     /// The vertex whose filesystem `id` changes.
     pub(super) fn root_of(&self, id: VertexId) -> Option<VertexId> {
-        let has_root = match self.op(id) {
-            Op::Run(run) => run.has_root,
-            Op::Copy(copy) => copy.has_root,
-            Op::Mkdir(mkdir) => mkdir.has_root,
-            Op::Source(_) => false,
-        };
-        self.inputs(id).first().copied().filter(|_| has_root)
+        self.inputs(id).first().copied().filter(|_| self.op(id).has_root())
+    }
+
+    /// The linked layer that `id` lays upon its root.
+    pub(super) fn layer_of(&self, id: VertexId) -> Option<VertexId> {
+        self.inputs(id).get(1).copied().filter(|_| matches!(self.op(id), Op::Merge))
     }
 
     /// The inputs whose files `id` reads besides its root.
@@ -88,6 +90,7 @@ impl<'env> Coordinator<'_, 'env> {
                     CopySource::Input { input, .. } => Some(*input),
                     _ => None,
                 })
+                .chain(copy.accounts)
                 .collect(),
             Op::Run(run) => run
                 .mounts
@@ -102,7 +105,7 @@ impl<'env> Coordinator<'_, 'env> {
                     MountRoot::Context { .. } | MountRoot::Empty => None,
                 })
                 .collect(),
-            Op::Mkdir(_) | Op::Source(_) => Vec::new(),
+            Op::Mkdir(_) | Op::Source(_) | Op::Merge => Vec::new(),
         };
         numbers.into_iter().filter_map(|number| self.inputs(id).get(number).copied()).collect()
     }

@@ -18,7 +18,8 @@ use crate::steps::{Executed, Failed, Job};
 pub(super) enum Message {
     Selected {
         vertex: VertexId,
-        result: Result<Selection, StepError>,
+        /// With the owner that a linked copy names.
+        result: Result<(Selection, Option<(u32, u32)>), StepError>,
     },
     /// The content that a run's bind mounts show of the context.
     Digested {
@@ -135,7 +136,9 @@ impl<'env> Coordinator<'_, 'env> {
     /// Makes the digests of a layer on the pool.
     pub(super) fn pack(&mut self, id: VertexId) -> Result<(), SolveError> {
         let Some(snapshot) = self.node(id).snapshot.clone() else { return Ok(()) };
-        if !self.packing.insert(id) {
+        // A linked layer may be packed before it is laid upon anything.
+        let packed = self.layer_of(id).is_some_and(|layer| self.packing.contains(&layer));
+        if packed || !self.packing.insert(id) {
             return Ok(());
         }
         let (world, cancel) = (self.world, self.cancel);

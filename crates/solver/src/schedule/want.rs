@@ -2,7 +2,6 @@
 
 use rbuild_plan::VertexId;
 use rbuild_plan::op::Op;
-use rbuild_types::{Event, StepId};
 
 use super::Coordinator;
 use super::node::State;
@@ -51,8 +50,7 @@ impl Coordinator<'_, '_> {
         let parent = snapshots.meta(snapshot)?.and_then(|snapshot| snapshot.meta.parent);
         match parent {
             Some(parent) if snapshots.contains(&parent)? => {
-                self.cached += 1;
-                self.ctx.report(Event::StepCached { step: StepId(root.0) });
+                self.count_cached(root);
                 self.done(root, Some(parent))
             }
             _ => Ok(()),

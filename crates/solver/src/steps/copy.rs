@@ -20,10 +20,10 @@ use crate::steps::mkdir::accounts;
 use crate::steps::{Executed, Job};
 use crate::world::{Context, World};
 
-/// The root filesystems that a copy reads, mounted.
+/// The root filesystems that a copy looks at besides its own, mounted.
 pub(crate) struct Trees<'a> {
     world: World<'a>,
-    /// By input number; `None` where the copy takes nothing from an input.
+    /// By input number; `None` where the copy does not look at an input.
     inputs: Vec<Option<Root>>,
 }
 
@@ -35,11 +35,12 @@ impl<'a> Trees<'a> {
         chains: &[Vec<SnapshotId>],
     ) -> Result<Self, StepError> {
         let mut inputs: Vec<Option<Root>> = chains.iter().map(|_| None).collect();
-        for source in &op.sources {
-            if let CopySource::Input { input, .. } = source
-                && let (Some(slot @ None), Some(chain)) =
-                    (inputs.get_mut(*input), chains.get(*input))
-            {
+        let sources = op.sources.iter().filter_map(|source| match source {
+            CopySource::Input { input, .. } => Some(*input),
+            _ => None,
+        });
+        for input in sources.chain(op.accounts) {
+            if let (Some(slot @ None), Some(chain)) = (inputs.get_mut(input), chains.get(input)) {
                 let mut layers = vec![nothing(world.store)?];
                 layers.extend(world.layer_paths(chain));
                 *slot = Some(Root::from_fd(rbuild_snapshot::view(&layers)?));
@@ -48,7 +49,7 @@ impl<'a> Trees<'a> {
         Ok(Self { world, inputs })
     }
 
-    /// The root filesystem of an input, if the copy takes something from it.
+    /// The root filesystem of an input, if the copy looks at it.
     pub(crate) fn root(&self, input: usize) -> Option<&Root> {
         self.inputs.get(input)?.as_ref()
     }
@@ -76,6 +77,14 @@ impl<'a> Trees<'a> {
     pub(crate) fn select(&self, op: &Copy, cancel: &CancelToken) -> Result<Selection, StepError> {
         let tree_of = |source: &CopySource| self.tree_of(source);
         select(op, &tree_of, self.world.pool, cancel).map_err(StepError::from)
+    }
+
+    /// Who the named owner of a linked copy is.
+    pub(crate) fn owner(&self, op: &Copy) -> Result<Option<(u32, u32)>, StepError> {
+        let root = op.accounts.and_then(|input| self.root(input));
+        let Some((root, text)) = root.zip(op.chown.as_deref()) else { return Ok(None) };
+        let bad = |message| CopyError::BadChown { text: text.to_owned(), message };
+        Ok(Some(owner_in(root, text).map_err(bad)?))
     }
 
     /// Writes a selection of the context into a tree that is no root filesystem; says what it
@@ -125,24 +134,29 @@ pub(crate) fn execute(
     };
     let writing = Writing::start(&world, "copy", chain, nothing(world.store)?)?;
     let applied = {
-        let merged = writing.mount()?;
-        let upper = writing.upper()?;
-        // A linked layer does not look at what is below it; whose a file becomes is still said
-        // by the names of the stage.
-        let root = if op.link { &upper } else { &merged };
-        let lookup_owner = |text: &str| {
-            let (passwd, group) = accounts(&merged).map_err(|error| error.to_string())?;
-            user::lookup_owner(text, &passwd, &group).map_err(|error| error.to_string())
-        };
+        // Written through a mount, directories would be marked as hiding what is below them.
+        let root = if op.link { writing.upper()? } else { writing.mount()? };
+        let accounts = op.accounts.and_then(|input| trees.root(input)).unwrap_or(&root);
+        let lookup_owner = |text: &str| owner_in(accounts, text);
         let tars = Tars(job.cancel);
         let archives: Option<&dyn Archives> = (op.unpack != Unpack::None).then_some(&tars as _);
-        let target =
-            Target { root, lookup_owner: &lookup_owner, archives, ownership: Ownership::Set };
+        let target = Target {
+            root: &root,
+            lookup_owner: &lookup_owner,
+            archives,
+            ownership: Ownership::Set,
+        };
         let tree_of = |source: &CopySource| trees.tree_of(source);
         apply(op, selection, &tree_of, &target, world.pool, job.cancel)?
     };
     let changed = applied.changed.then(|| vec![applied.digest]);
     Ok(Executed { snapshot: writing.publish(&world)?, log: None, changed })
+}
+
+/// Whom the text of `--chown` means in a root filesystem.
+fn owner_in(root: &Root, text: &str) -> Result<(u32, u32), String> {
+    let (passwd, group) = accounts(root).map_err(|error| error.to_string())?;
+    user::lookup_owner(text, &passwd, &group).map_err(|error| error.to_string())
 }
 
 /// ADD's archives, read by the image crate.

@@ -65,19 +65,14 @@ impl From<StepError> for Failed {
 impl Job<'_> {
     /// Does the work.
     pub(crate) fn execute(&self) -> Result<Executed, Failed> {
-        let has_root = match self.op {
-            Op::Run(run) => run.has_root,
-            Op::Copy(copy) => copy.has_root,
-            Op::Mkdir(mkdir) => mkdir.has_root,
-            Op::Source(_) => false,
-        };
-        let root = if has_root { self.inputs.first().cloned() } else { None }.unwrap_or_default();
+        let root = self.inputs.first().filter(|_| self.op.has_root()).cloned().unwrap_or_default();
         match self.op {
             Op::Run(run) => run::execute(self, run, &root),
             Op::Copy(copy) => Ok(copy::execute(self, copy, &root)?),
             Op::Mkdir(mkdir) => Ok(mkdir::execute(self, mkdir, &root)?),
-            Op::Source(_) => {
-                Err(StepError::Missing("a source is unpacked, not executed".to_owned()).into())
+            Op::Source(_) | Op::Merge => {
+                let message = "a source is unpacked and a merge recorded: neither is executed";
+                Err(StepError::Missing(message.to_owned()).into())
             }
         }
     }

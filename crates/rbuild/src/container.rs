@@ -175,6 +175,8 @@ impl Engine {
                 target: target.clone(),
                 source: MountSource::Tmpfs { size: None, mode: 0o1777 },
                 read_only: false,
+                no_suid: false,
+                no_exec: false,
             });
         }
         for directory in ["/proc", "/sys", "/dev"] {
@@ -342,6 +344,8 @@ fn spec(
         terminal: process.terminal,
         capabilities: CapabilitySet::docker_default(),
         seccomp: true,
+        groups: Vec::new(),
+        devices: Vec::new(),
         mounts: Vec::new(),
         read_only: process.read_only,
         privileged: false,

@@ -89,6 +89,8 @@ impl Engine {
                 target: volume.target.clone(),
                 source: MountSource::whole(descriptors.len()),
                 read_only: volume.read_only,
+                no_suid: false,
+                no_exec: false,
             });
             descriptors.push(rbuild_snapshot::bind(&path)?);
         }

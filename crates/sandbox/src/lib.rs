@@ -36,4 +36,7 @@ pub use error::SandboxError;
 pub use launch::{HELPER_NAME, Launch, Running, Signaller, Stdio};
 pub use linux::helper::sandbox_main;
 pub use resources::Resources;
-pub use spec::{Exit, InjectedFile, Mount, MountSource, Network, Rlimit, Spec, StartFailure};
+pub use spec::{
+    DeviceNode, Exit, InjectedFile, Mount, MountSource, Network, NodeKind, Rlimit, Spec,
+    StartFailure,
+};

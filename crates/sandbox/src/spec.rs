@@ -29,6 +29,11 @@ pub struct Spec {
     pub capabilities: CapabilitySet,
     /// Whether system calls are filtered by Docker's profile.
     pub seccomp: bool,
+    /// Supplementary groups besides those of the user.
+    pub groups: Vec<u32>,
+    /// Devices besides those that every process has. Nothing but their permissions restricts what
+    /// the process does with them.
+    pub devices: Vec<DeviceNode>,
     /// What is mounted besides `/proc`, `/dev` and `/sys`. What lies in another mount comes after
     /// it, whatever the order here.
     pub mounts: Vec<Mount>,
@@ -68,6 +73,36 @@ pub enum Network {
     None,
 }
 
+/// A device of the host, or a named pipe, made inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Absolute path inside. Outside of `/dev` a file must be there.
+    pub path: String,
+    /// What it is.
+    pub kind: NodeKind,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permissions.
+    pub mode: u32,
+    /// Its user; `None` is that of the process.
+    pub uid: Option<u32>,
+    /// Its group; `None` is that of the process.
+    pub gid: Option<u32>,
+}
+
+/// What a [`DeviceNode`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeKind {
+    /// A character device.
+    Character,
+    /// A block device.
+    Block,
+    /// A named pipe; its numbers mean nothing.
+    Fifo,
+}
+
 /// Something mounted inside.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Mount {
@@ -77,6 +112,10 @@ pub struct Mount {
     pub source: MountSource,
     /// Whether it may not be written.
     pub read_only: bool,
+    /// Whether setuid and setgid programs in it are programs like others.
+    pub no_suid: bool,
+    /// Whether no program in it can be executed.
+    pub no_exec: bool,
 }
 
 /// What a [`Mount`] shows.

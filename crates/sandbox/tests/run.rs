@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Failed, Trial};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{
-    Exit, InjectedFile, Launch, Mount, MountSource, Network, Resources, Rlimit, SandboxError, Spec,
-    Stdio,
+    DeviceNode, Exit, InjectedFile, Launch, Mount, MountSource, Network, NodeKind, Resources,
+    Rlimit, SandboxError, Spec, Stdio,
 };
 use rbuild_snapshot::Active;
 use rbuild_types::{CancelToken, Stream};
@@ -24,7 +24,7 @@ fn main() {
     if !able {
         eprintln!("skipped: sandbox tests need root and /bin/busybox (Debian's busybox-static)");
     }
-    let tests: [(&str, Test); 20] = [
+    let tests: [(&str, Test); 21] = [
         ("output_and_exit_code_come_back", output_and_exit_code_come_back),
         (
             "programs_that_cannot_start_have_dockers_codes",
@@ -46,6 +46,7 @@ fn main() {
         ("a_terminal_is_a_terminal", a_terminal_is_a_terminal),
         ("a_part_of_a_mount_is_all_that_shows", a_part_of_a_mount_is_all_that_shows),
         ("a_link_in_a_mount_is_not_followed", a_link_in_a_mount_is_not_followed),
+        ("devices_that_were_asked_for_are_given", devices_that_were_asked_for_are_given),
         ("limits_of_a_process_are_set", limits_of_a_process_are_set),
         ("nothing_keeps_a_privileged_process_in", nothing_keeps_a_privileged_process_in),
         ("memory_that_is_used_up_is_named", memory_that_is_used_up_is_named),
@@ -107,6 +108,8 @@ fn spec(argv: &[&str]) -> Spec {
         terminal: false,
         capabilities: CapabilitySet::docker_default(),
         seccomp: true,
+        groups: Vec::new(),
+        devices: Vec::new(),
         mounts: Vec::new(),
         files: Vec::new(),
         read_only: false,
@@ -334,7 +337,13 @@ fn with_parts(directory: &Path, paths: &[(&str, &str)], script: &str) -> (Spec, 
     for (path, target) in paths {
         let source = MountSource::Detached { number: mounts.len(), path: (*path).to_owned() };
         mounts.push(rbuild_snapshot::bind(directory).unwrap());
-        spec.mounts.push(Mount { target: (*target).to_owned(), source, read_only: false });
+        spec.mounts.push(Mount {
+            target: (*target).to_owned(),
+            source,
+            read_only: false,
+            no_suid: false,
+            no_exec: false,
+        });
     }
     (spec, mounts)
 }
@@ -393,6 +402,48 @@ fn a_link_in_a_mount_is_not_followed() -> Result<(), Failed> {
         let error = run_with(&base, spec, mounts).0.unwrap_err().to_string();
         assert!(error.starts_with("cannot mount /tmp: "), "{path}: {error}");
     }
+    Ok(())
+}
+
+fn devices_that_were_asked_for_are_given() -> Result<(), Failed> {
+    let base = Base::new();
+    fs_err::create_dir(base.layer.join("opt"))?;
+    fs_err::write(base.layer.join("opt/device"), "")?;
+    let node = |path: &str, kind, minor, mode, owner: Option<u32>| DeviceNode {
+        path: path.to_owned(),
+        kind,
+        major: 1,
+        minor,
+        mode,
+        uid: owner,
+        gid: owner,
+    };
+    let shown = tempfile::tempdir()?;
+    fs_err::copy("/bin/busybox", shown.path().join("program"))?;
+    let script = "stat -c '%n %F %a %u:%g %t:%T' /dev/second /dev/deep/zero /dev/pipe /opt/device \
+                  /dev/null; echo x > /dev/second; head -c 2 /dev/deep/zero | wc -c; id -G; \
+                  /tmp/program true || echo not executed; ls -A /dev";
+    let (mut spec, mounts) = with_parts(shown.path(), &[("/", "/tmp")], script);
+    spec.mounts[0].no_exec = true;
+    spec.user = "7:8".to_owned();
+    spec.groups = vec![77];
+    spec.devices = vec![
+        node("/dev/second", NodeKind::Character, 3, 0o660, None),
+        node("/dev/deep/zero", NodeKind::Character, 5, 0o604, Some(9)),
+        node("/dev/pipe", NodeKind::Fifo, 0, 0o600, Some(0)),
+        node("/opt/device", NodeKind::Block, 7, 0o400, None),
+        // In the place of the usual one.
+        node("/dev/null", NodeKind::Character, 5, 0o6644, Some(0)),
+    ];
+    let (exit, written) = run_with(&base, spec, mounts);
+    assert_eq!(exit.unwrap(), Exit::Code(0), "{written}");
+    let expected = "/dev/second character special file 660 7:8 1:3\n\
+        /dev/deep/zero character special file 604 9:9 1:5\n\
+        /dev/pipe fifo 600 0:0 0:0\n\
+        /opt/device block special file 400 7:8 1:7\n\
+        /dev/null character special file 644 0:0 1:5\n2\n8 77\n";
+    assert!(written.starts_with(expected), "{written}");
+    assert!(written.contains("not executed") && !written.contains("rbuild"), "{written}");
     Ok(())
 }
 

@@ -79,14 +79,14 @@ fn become_program(
     let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .during("open the root filesystem")?;
     mounts::system(root.as_fd(), spec.privileged)?;
-    dev::populate(root.as_fd(), spec)?;
+    let devices = dev::populate(root.as_fd(), spec)?;
     let files = mounts::make_files(root.as_fd(), &spec.files)?;
     // A mount of strangers may lie over /dev or /proc: what is ours is finished before.
     if !spec.privileged {
         mounts::mask(root.as_fd())?;
     }
     let terminal = if spec.terminal { Some(dev::open_terminal(root.as_fd())?) } else { None };
-    mounts::attach_all(root.as_fd(), files, spec, descriptors.collect())?;
+    mounts::attach_all(root.as_fd(), files, spec, descriptors.collect(), &devices)?;
     if spec.read_only {
         mounts::make_read_only(root.as_fd())?;
     }
@@ -99,6 +99,8 @@ fn become_program(
     }
 
     let identity = find_identity(root.as_fd(), &spec.user)?;
+    dev::give_away(&spec.devices, &devices, &identity)?;
+    drop(devices);
     enter_directory(root.as_fd(), &spec.cwd, &identity)?;
     drop(root);
     let program = program::Prepared::new(spec, &identity)?;
@@ -160,7 +162,8 @@ fn drop_privileges(spec: &Spec, identity: &Identity) -> Result<(), StartFailure>
             let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(identity.uid)), None);
         }
     }
-    let groups: Vec<_> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let groups = identity.groups.iter().chain(&spec.groups);
+    let groups: Vec<_> = groups.map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_thread_groups(&groups).during("set supplementary groups")?;
     let gid = Gid::from_raw(identity.gid);
     rustix::thread::set_thread_res_gid(gid, gid, gid).during("set the group")?;

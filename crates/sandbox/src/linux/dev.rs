@@ -2,13 +2,15 @@
 //!
 //! Docker lets processes make device nodes and forbids their use with a control group; here no
 //! process has one. Instead every file system that can be written is mounted `nodev`, `/dev` too:
-//! its devices are mounted one by one from a file system that has no name inside.
+//! its devices, and those that a process is given besides, are mounted one by one from a file
+//! system that has no name inside.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat, unlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, makedev, mkdirat, mknodat, openat,
+    symlinkat, unlinkat,
 };
 use rustix::mount::{
     MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
@@ -16,7 +18,8 @@ use rustix::mount::{
 
 use crate::linux::child::During as _;
 use crate::linux::mounts::filesystem;
-use crate::{Spec, StartFailure};
+use crate::linux::user::Identity;
+use crate::{DeviceNode, NodeKind, Spec, StartFailure};
 
 /// Name, major and minor number of each device; all have mode 0666.
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -54,11 +57,12 @@ const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Fills the empty tmpfs at `/dev`.
-pub(crate) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<(), StartFailure> {
+/// Fills the empty tmpfs at `/dev`. Returns the devices that the spec asks for besides, as detached
+/// mounts: what is mounted over `/dev` comes before them.
+pub(crate) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<Vec<OwnedFd>, StartFailure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dev = openat(root, "dev", flags, Mode::empty()).during("open /dev")?;
-    devices(&dev)?;
+    let asked = devices(&dev, &spec.devices)?;
     if spec.privileged {
         more_devices(&dev)?;
     }
@@ -80,17 +84,18 @@ pub(crate) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<(), StartFai
         mount_in(&dev, "shm", filesystem("tmpfs", &shared, without_devices)?)?;
     }
     mount_in(&dev, "mqueue", filesystem("mqueue", &[], without_devices)?)?;
-
-    Ok(())
+    Ok(asked)
 }
 
-/// Makes the devices where nobody can make others, and mounts each over an empty file.
-fn devices(dev: &OwnedFd) -> Result<(), StartFailure> {
+/// Makes the devices where nobody can make others, and mounts each over an empty file; `asked` are
+/// left to be mounted.
+fn devices(dev: &OwnedFd, asked: &[DeviceNode]) -> Result<Vec<OwnedFd>, StartFailure> {
     let hidden = ".rbuild-devices";
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     mount_in(dev, hidden, filesystem("tmpfs", &[("mode", "700"), ("size", "4k")], attributes)?)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let nodes = openat(dev, hidden, flags, Mode::empty()).during("open the devices")?;
+    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mode = Mode::from_raw_mode(0o666);
     for (name, major, minor) in DEVICES {
         let action = format!("make /dev/{name}");
@@ -98,13 +103,41 @@ fn devices(dev: &OwnedFd) -> Result<(), StartFailure> {
             .during(&action)?;
         let empty = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         openat(dev, name, empty, mode).during(&action)?;
-        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let device = open_tree(&nodes, name, clone).during(&action)?;
         move_mount(&device, "", dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .during(&action)?;
     }
+    let mut ready = Vec::new();
+    for (number, node) in asked.iter().enumerate() {
+        let action = format!("make {}", node.path);
+        let name = format!("asked-{number}");
+        let (kind, number) = match node.kind {
+            NodeKind::Character => (FileType::CharacterDevice, makedev(node.major, node.minor)),
+            NodeKind::Block => (FileType::BlockDevice, makedev(node.major, node.minor)),
+            NodeKind::Fifo => (FileType::Fifo, 0),
+        };
+        let mode = Mode::from_raw_mode(node.mode & 0o777);
+        mknodat(&nodes, &name, kind, mode, number).during(&action)?;
+        ready.push(open_tree(&nodes, &name, clone).during(&action)?);
+    }
     unmount(format!("/dev/{hidden}"), UnmountFlags::DETACH).during("hide the devices")?;
-    unlinkat(dev, hidden, AtFlags::REMOVEDIR).during("hide the devices")
+    unlinkat(dev, hidden, AtFlags::REMOVEDIR).during("hide the devices")?;
+    Ok(ready)
+}
+
+/// Gives the devices that were asked for to their owners, or to the process.
+pub(crate) fn give_away(
+    asked: &[DeviceNode],
+    ready: &[OwnedFd],
+    identity: &Identity,
+) -> Result<(), StartFailure> {
+    for (node, device) in asked.iter().zip(ready) {
+        let uid = Uid::from_raw(node.uid.unwrap_or(identity.uid));
+        let gid = Gid::from_raw(node.gid.unwrap_or(identity.gid));
+        chownat(device, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            .during(format_args!("set the owner of {}", node.path))?;
+    }
+    Ok(())
 }
 
 /// The devices of a process without restrictions. Its `/dev` is not `nodev`, so they are made in

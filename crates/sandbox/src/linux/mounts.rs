@@ -152,12 +152,13 @@ struct Ready<'a> {
 }
 
 /// Attaches what the spec asks for: outer mounts before those that lie in them, and the caller's
-/// mounts over our own files.
+/// mounts over our own files. `devices` are those of the spec, made.
 pub(crate) fn attach_all(
     root: BorrowedFd<'_>,
     files: Files<'_>,
     spec: &Spec,
     detached: Vec<OwnedFd>,
+    devices: &[OwnedFd],
 ) -> Result<(), StartFailure> {
     let mut ready = Vec::new();
     let number_of_files = files.detached.len();
@@ -171,9 +172,9 @@ pub(crate) fn attach_all(
     let mut detached: Vec<_> = detached.into_iter().map(Some).collect();
     for mount in &spec.mounts {
         let mut attributes = without_devices(spec.privileged);
-        if mount.read_only {
-            attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
-        }
+        attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, mount.read_only);
+        attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, mount.no_suid);
+        attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, mount.no_exec);
         let source = match &mount.source {
             MountSource::Detached { number, path } => {
                 let action = format!("mount {}", mount.target);
@@ -194,6 +195,11 @@ pub(crate) fn attach_all(
             }
         };
         ready.push(Ready { target: &mount.target, source, attributes, required: true });
+    }
+    for (node, device) in spec.devices.iter().zip(devices) {
+        let source = device.try_clone().during(format_args!("mount {}", node.path))?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        ready.push(Ready { target: &node.path, source, attributes, required: true });
     }
     ready.sort_by_key(|mount| mount.target);
     ready.iter().try_for_each(|mount| attach_one(root, mount))?;

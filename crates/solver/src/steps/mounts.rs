@@ -136,7 +136,13 @@ impl Mounts {
         kind: FileKind,
     ) {
         let Some(target) = target else { return };
-        self.mounts.push(rbuild_sandbox::Mount { target: target.to_owned(), source, read_only });
+        self.mounts.push(rbuild_sandbox::Mount {
+            target: target.to_owned(),
+            source,
+            read_only,
+            no_suid: false,
+            no_exec: false,
+        });
         self.directories.push(kind == FileKind::Directory);
     }
 

@@ -144,6 +144,8 @@ fn spec(job: &Job<'_>, op: &Run) -> Spec {
             false => CapabilitySet::docker_default(),
         },
         seccomp: !insecure,
+        groups: Vec::new(),
+        devices: Vec::new(),
         mounts: Vec::new(),
         files,
         read_only: false,

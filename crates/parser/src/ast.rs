@@ -228,7 +228,7 @@ pub struct Run {
     /// `--security=`: `sandbox` or `insecure`.
     pub security: Option<Text>,
     /// `--device=…` in order.
-    pub devices: Vec<Text>,
+    pub devices: Vec<Device>,
     /// The documents that follow, in order.
     pub heredocs: Vec<Heredoc>,
 }
@@ -241,6 +241,17 @@ pub struct Mount {
     pub text: Text,
     /// The fields in order: key in lower case, value if there was a `=`.
     pub fields: Vec<(String, Option<String>)>,
+}
+
+/// One `--device`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// The whole flag value.
+    pub text: Text,
+    /// What is asked for, in the words of the Container Device Interface.
+    pub name: String,
+    /// Whether the step cannot do without.
+    pub required: bool,
 }
 
 /// `COPY` or `ADD`.

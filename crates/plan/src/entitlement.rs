@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use rbuild_types::{Diagnostic, Span};
+
 /// One permission, `--allow`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Entitlement {
@@ -19,6 +21,14 @@ pub enum Entitlement {
 #[error("unknown entitlement {text:?}: there are network.host, security.insecure and device")]
 pub struct UnknownEntitlement {
     text: String,
+}
+
+impl Entitlement {
+    /// Says that what is at `span` needs this permission, and how it is given.
+    pub fn refused(&self, span: Span) -> Diagnostic {
+        Diagnostic::error("entitlement", span, format!("{self} is not allowed"))
+            .help(format!("if you trust this Dockerfile, build with --allow {self}"))
+    }
 }
 
 impl FromStr for Entitlement {

@@ -32,7 +32,7 @@ pub use lower::{check, lower, outline};
 pub use named_context::{ContextNameError, NamedContext, NamedContexts};
 pub use options::{NoCache, Options};
 pub use outline::{Outline, OutlineArg, OutlineMount};
-pub use plan::{Checked, Plan, Target};
+pub use plan::{AskedDevice, Checked, Plan, Target};
 pub use size::ram_in_bytes;
 pub use ulimit::{InvalidUlimit, Ulimit};
 pub use url::without_passwords;

@@ -136,6 +136,18 @@ pub struct Run {
     /// at the program alone, so this decides only whether it is worth a try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
+    /// `--device`, as asked for: what stands behind a name is the machine's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
+}
+
+/// A device that a process is given.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name in the words of the Container Device Interface, as written.
+    pub name: String,
+    /// Whether the process cannot do without.
+    pub required: bool,
 }
 
 /// How a process is restricted.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use rbuild_types::{Diagnostic, ImageConfig, Platform, Reference};
+use rbuild_types::{Diagnostic, ImageConfig, Platform, Reference, Span};
 
 use crate::graph::{Graph, VertexId};
+use crate::op::Device;
 
 /// One build, ready to be solved.
 #[derive(Debug)]
@@ -22,6 +23,9 @@ pub struct Plan {
     pub unused_build_args: Vec<String>,
     /// `--build-context` names that nothing asked for, sorted; those of one platform left out.
     pub unused_contexts: Vec<String>,
+    /// The devices that steps ask for, each once. Whether they may have them, and what they are, is
+    /// for the engine to find out.
+    pub devices: Vec<AskedDevice>,
 }
 
 /// The image for one platform.
@@ -46,6 +50,15 @@ pub struct Target {
     pub stage_name: String,
     /// `SOURCE_DATE_EPOCH` in seconds.
     pub source_date_epoch: Option<i64>,
+}
+
+/// One `RUN --device`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AskedDevice {
+    /// What is asked for.
+    pub device: Device,
+    /// The flag's value in the Dockerfile.
+    pub span: Span,
 }
 
 /// What there is to say about the stages of a file, without one of them being built.

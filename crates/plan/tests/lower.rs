@@ -316,6 +316,24 @@ fn a_linked_copy_is_made_upon_nothing_and_merged() {
 }
 
 #[test]
+fn devices_are_asked_for_where_they_are_written() {
+    let text = "FROM base AS unused\nRUN --device=no/no x\nFROM base\nRUN --device=a.b/c=d \\\n \
+        --device=required,name=e x\nRUN x";
+    let plan = plan(text);
+    let asked: Vec<_> = plan
+        .devices
+        .iter()
+        .map(|it| (it.device.name.as_str(), it.device.required, it.span.text(text)))
+        .collect();
+    let second = "required,name=e";
+    assert_eq!(asked, [("a.b/c=d", false, "a.b/c=d"), ("e", true, second)]);
+    let Op::Run(with) = &support::chain(&plan)[1].op else { panic!() };
+    let names: Vec<_> = with.devices.iter().map(|device| device.name.as_str()).collect();
+    assert_eq!(names, ["a.b/c=d", "e"]);
+    assert_eq!(run("FROM base\nRUN x").devices, []);
+}
+
+#[test]
 fn entrypoint_drops_an_inherited_cmd() {
     let cmd =
         |text: &str| plan(text).targets[0].config.config.cmd.clone().map(|words| words.join(" "));
@@ -517,7 +535,6 @@ fn wrong_values() {
         ("EXPOSE 80/foo", "invalid port: \"80/foo\": invalid proto: foo"),
         ("ARG e=\"\"\nVOLUME $e", "VOLUME specified can not be an empty string"),
         ("RUN --security=insecure x", "security.insecure is not allowed"),
-        ("RUN --device=a.b/c=d x", "device=a.b/c=d is not allowed"),
         ("WORKDIR /${N:?must}", "failed to process \"/${N:?must}\": N: must"),
         ("RUN --mount=target=/ x", "invalid mount target \"/\""),
         (

@@ -10,6 +10,7 @@ use rbuild_plan::{Plan, lower};
 use rbuild_solver::{Policy, Solution, World, solve};
 use rbuild_types::{CancelToken, Ctx, Diagnostic, Event, Progress, Reference, StepId};
 
+use crate::devices::CdiDevices;
 use crate::engine::random_id;
 use crate::lint::{Lint, ignored_copies};
 use crate::sources::context::{self, Contexts};
@@ -47,6 +48,7 @@ impl Engine {
         let layouts = std::mem::take(&mut named.layouts);
         let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
         let plan = plan(&text, &dockerfile, request, &named, &images, &mut lint, ctx)?;
+        let devices = self.devices(&text, request, &plan, &mut lint, ctx)?;
         let directories = &named.directories;
         let contexts =
             context::open(Some(&self.store), request, main.as_ref(), directories, &text, ctx)?;
@@ -57,7 +59,8 @@ impl Engine {
             return Err(wrong(&text, vec![violation]));
         }
         export::check(request, plan.is_index)?;
-        let solution = self.solve(&text, &contexts, request, &plan, &images, ctx)?;
+        let outside = Outside { contexts: &contexts, images: &images, devices: &devices };
+        let solution = self.solve(&text, &outside, request, &plan, ctx)?;
         let (cached, executed) = (solution.cached, solution.executed);
         let product = assemble::product(self, &plan, solution, &images)?;
         for output in &request.outputs {
@@ -92,15 +95,31 @@ impl Engine {
         Ok(rbuild_plan::dot(&plan))
     }
 
+    /// The devices that steps ask for, all of them allowed.
+    fn devices(
+        &self,
+        text: &Text,
+        request: &BuildRequest,
+        plan: &Plan,
+        lint: &mut Lint,
+        ctx: Ctx<'_>,
+    ) -> Result<CdiDevices, BuildError> {
+        let directories = &self.options.cdi_directories;
+        let settled = CdiDevices::settle(&plan.devices, directories, &request.options.allow);
+        let (devices, warnings) = settled.map_err(|errors| wrong(text, errors))?;
+        report(lint, warnings, ctx);
+        Ok(devices)
+    }
+
     fn solve(
         &self,
         text: &Text,
-        contexts: &Contexts,
+        outside: &Outside<'_>,
         request: &BuildRequest,
         plan: &Plan,
-        images: &ImageSource<'_>,
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
+        let Outside { contexts, images, devices } = *outside;
         let log_directory = random_id()?;
         let helper = self.helper();
         let resolv_conf = self.resolv_conf();
@@ -109,6 +128,7 @@ impl Engine {
             pool: self.pool()?,
             images,
             remotes: &RemoteSources::new(self, &request.secrets),
+            devices,
             context: contexts.main.as_ref(),
             named: &contexts.named,
             helper: &helper,
@@ -134,6 +154,13 @@ impl Engine {
         }
         solved
     }
+}
+
+/// What steps take from outside of their plan.
+struct Outside<'a> {
+    contexts: &'a Contexts,
+    images: &'a ImageSource<'a>,
+    devices: &'a CdiDevices,
 }
 
 /// Steps mostly wait, for the network or a compiler's own threads, so twice the processors; and

@@ -9,6 +9,10 @@ use rbuild_sandbox::linux::binfmt::{self, Emulators};
 
 use crate::BuildError;
 
+/// Where the Container Device Interface has its files: those of the administrator, then those
+/// that programs make anew after each start of the machine.
+const CDI_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
 /// How an engine is set up.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
@@ -23,6 +27,9 @@ pub struct EngineOptions {
     pub resolv_conf: Option<String>,
     /// Where the kernel lists what runs the programs of other processors.
     pub binfmt_misc: PathBuf,
+    /// Directories with files of the Container Device Interface, for `RUN --device`; later ones
+    /// count more.
+    pub cdi_directories: Vec<PathBuf>,
 }
 
 impl EngineOptions {
@@ -34,6 +41,7 @@ impl EngineOptions {
             registry: RegistryOptions::default(),
             resolv_conf: None,
             binfmt_misc: binfmt::DIRECTORY.into(),
+            cdi_directories: CDI_DIRECTORIES.map(PathBuf::from).into(),
         }
     }
 }

@@ -42,6 +42,7 @@ mod build;
 mod check;
 mod container;
 mod context_input;
+mod devices;
 mod engine;
 mod error;
 mod export;

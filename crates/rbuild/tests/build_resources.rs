@@ -23,7 +23,6 @@ tests![
     a_group_that_was_left_is_swept,
     an_insecure_step_needs_permission,
     an_insecure_step_may_do_anything,
-    devices_are_refused_in_words,
 ];
 
 /// Where this machine has a hierarchy of control groups that can limit memory.
@@ -292,22 +291,4 @@ fn an_insecure_step_may_do_anything() {
     let error = build_error(&engine, &request);
     assert!(matches!(error, BuildError::Step { .. }), "{error}");
     assert_eq!(place.leftovers(), Vec::<String>::new());
-}
-
-fn devices_are_refused_in_words() {
-    let place = Place::new();
-    let engine = place.engine();
-    let text = "FROM base\nRUN --device=vendor.com/gpu=0,required true\n";
-    let refused = |allow: &str| {
-        let mut request = place.request(text);
-        request.options.allow.insert(allow.parse().unwrap());
-        build_error(&engine, &request).to_string()
-    };
-    let not_allowed = "device=vendor.com/gpu=0 is not allowed";
-    assert!(refused("network.host").contains(not_allowed), "{}", refused("network.host"));
-    assert!(refused("device=vendor.com/gpu=1").contains(not_allowed));
-    for allow in ["device", "device=vendor.com/gpu=0"] {
-        let told = refused(allow);
-        assert!(told.contains("RUN --device") && told.contains("not supported"), "{told}");
-    }
 }

@@ -104,7 +104,7 @@ pub(crate) fn copy(
 #[cfg(test)]
 mod tests {
     use rbuild_plan::ExtraHost;
-    use rbuild_plan::op::{Mkdir, Network, Security};
+    use rbuild_plan::op::{Device, Mkdir, Network, Security};
     use rbuild_types::Platform;
 
     use super::*;
@@ -126,6 +126,7 @@ mod tests {
             ulimits: Vec::new(),
             shm_size: None,
             platform: None,
+            devices: Vec::new(),
         }
     }
 
@@ -172,6 +173,7 @@ mod tests {
     #[test]
     fn proxies_are_in_no_key_and_everything_else_is() {
         let plain = run(&["x"]);
+        let device = |required| Device { name: "a/b".to_owned(), required };
         let key = |run: &Run, root| step(&Op::Run(run.clone()), root, &[]).digest;
         let proxied = Run { proxy_env: vec!["HTTP_PROXY=p".to_owned()], ..plain.clone() };
         assert_eq!(key(&plain, None), key(&proxied, None));
@@ -185,6 +187,8 @@ mod tests {
             Run { ulimits: vec!["nofile=9".parse().unwrap()], ..plain.clone() },
             Run { shm_size: Some(9), ..plain.clone() },
             Run { platform: Some(Platform::new("linux", "arm64")), ..plain.clone() },
+            Run { devices: vec![device(false)], ..plain.clone() },
+            Run { devices: vec![device(true)], ..plain.clone() },
         ] {
             assert_ne!(key(&plain, None), key(&changed, None), "{changed:?}");
         }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod copy;
+mod device;
 mod error;
 mod key;
 mod layer;
@@ -15,6 +16,7 @@ mod ssh_agent;
 mod steps;
 mod world;
 
+pub use device::{DeviceEdits, Devices, HostMount};
 pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
 pub use layer::Layer;
 pub use schedule::{Policy, Solution, Solved, solve, this_program};

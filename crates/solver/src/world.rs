@@ -14,6 +14,7 @@ use rbuild_sandbox::linux::binfmt::Emulators;
 use rbuild_types::{Ctx, Digest, Platform, Reference};
 
 use crate::copy::{DigestCache, OwnerRule, SourceTree};
+use crate::device::Devices;
 use crate::error::StepError;
 use crate::ssh_agent::SshAgents;
 
@@ -28,6 +29,8 @@ pub struct World<'a> {
     pub images: &'a dyn Images,
     /// URLs and git repositories.
     pub remotes: &'a dyn Remotes,
+    /// Devices of the machine.
+    pub devices: &'a dyn Devices,
     /// The build context, if there is one.
     pub context: Option<&'a Context>,
     /// Directories that go by a name: `--build-context`.

@@ -4,7 +4,7 @@
 //! what BuildKit finds when it reaches the stage and has expanded the values. Here a value with a
 //! `$` in it is taken as good, and what depends on it is left to the plan.
 
-use crate::ast::{Mount, Text};
+use crate::ast::{Device, Mount, Text};
 use crate::expand::{NoVariables, expand_word};
 use crate::suggest::{did_you_mean, suggest};
 
@@ -251,26 +251,27 @@ fn is_size(text: &str) -> bool {
         && unit != "ib"
 }
 
-/// Checks the value of `--device`.
-pub(super) fn check_device(text: &str) -> Result<(), String> {
+/// Reads the value of `--device`.
+pub(super) fn device(text: Text) -> Result<Device, String> {
     let fields =
-        fields(text).map_err(|problem| format!("failed to parse csv devices: {problem}"))?;
-    let mut name: Option<String> = None;
+        fields(&text.value).map_err(|problem| format!("failed to parse csv devices: {problem}"))?;
+    let mut device = Device { text, name: String::new(), required: false };
     for field in fields {
         match key_and_value(&field) {
-            (key, None) if key == "required" => {}
+            (key, None) if key == "required" => device.required = true,
             (key, Some(value)) if key == "required" => {
                 if !is_boolean(&value) {
                     return Err(format!("invalid value for {key}: {value}"));
                 }
+                device.required = value.starts_with(['1', 't', 'T']);
             }
             (key, Some(value)) if key == "name" => {
-                if let Some(name) = name.filter(|name| !name.is_empty()) {
-                    return Err(format!("device name already set to {name}"));
+                if !device.name.is_empty() {
+                    return Err(format!("device name already set to {}", device.name));
                 }
-                name = Some(value);
+                device.name = value;
             }
-            _ if name.as_ref().is_none_or(String::is_empty) => name = Some(field),
+            _ if device.name.is_empty() => device.name = field,
             (_, None) => {
                 return Err(format!("invalid field '{field}' must be a key=value pair"));
             }
@@ -280,7 +281,7 @@ pub(super) fn check_device(text: &str) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    Ok(device)
 }
 
 /// One line of comma-separated values; a field in quotes may hold commas, and `""` for a quote.
@@ -407,10 +408,20 @@ mod tests {
 
     #[test]
     fn devices_have_one_name() {
-        let problem = |text| check_device(text).err().unwrap_or_default();
-        for text in ["vendor/class=dev", "vendor/class=*,required", "name=a,required=false"] {
-            assert_eq!(problem(text), "", "{text}");
+        let read = |text: &str| device(Text::new(text.to_owned(), Span::default()));
+        for (text, name, required) in [
+            ("vendor/class=dev", "vendor/class=dev", false),
+            ("vendor/class=*,required", "vendor/class=*", true),
+            ("required,\"v/c=a,b\"", "v/c=a,b", true),
+            ("name=a,required=false", "a", false),
+            ("NAME=a,required=True", "a", true),
+            ("required", "", true),
+        ] {
+            let device = read(text).unwrap();
+            assert_eq!((device.name.as_str(), device.required), (name, required), "{text}");
         }
+        let problem = |text| read(text).err().unwrap_or_default();
+        assert_eq!(problem("a,required=x"), "invalid value for required: x");
         assert_eq!(problem("a,b"), "invalid field 'b' must be a key=value pair");
         assert_eq!(problem("a,name=b"), "device name already set to a");
         assert_eq!(problem("a,nam=b"), "unexpected key 'nam' in 'nam=b' (did you mean name?)");

@@ -22,9 +22,8 @@ pub(super) fn parse_run(
 ) -> Result<InstructionKind, Fault> {
     let flags = Flags::read(line, &node.flags, &RUN_FLAGS)?;
     let mut devices = Vec::new();
-    for (device, word) in flags.each("device") {
-        mount::check_device(&device.value).map_err(|message| fault("device", message).at(word))?;
-        devices.push(device);
+    for (text, word) in flags.each("device") {
+        devices.push(mount::device(text).map_err(|message| fault("device", message).at(word))?);
     }
     let mut mounts = Vec::new();
     for (text, word) in flags.each("mount") {

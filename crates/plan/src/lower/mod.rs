@@ -37,6 +37,7 @@ use self::environment::Globals;
 use self::outline::Taken;
 use self::stage::{StageLowering, State};
 use self::stages::StageTable;
+use crate::AskedDevice;
 use crate::graph::Graph;
 use crate::image_configs::{ImageConfigs, ResolvedImage};
 use crate::options::Options;
@@ -114,6 +115,7 @@ fn start<'a>(
     let is_index = index::is_index(options).map_err(|error| vec![error])?;
     Ok(Lowering {
         source_date_epoch: None,
+        devices: Vec::new(),
         dockerfile,
         options,
         images,
@@ -171,6 +173,8 @@ struct Lowering<'a> {
     platform: Platform,
     /// In seconds since 1970.
     source_date_epoch: Option<i64>,
+    /// What `RUN --device` asks for.
+    devices: Vec<AskedDevice>,
     globals: Globals,
     stages: StageTable,
     /// The final state of each stage that was lowered.
@@ -330,6 +334,7 @@ impl Lowering<'_> {
             unused_contexts: self.unused_contexts(),
             graph: self.graph,
             warnings: self.warnings,
+            devices: self.devices,
         }
     }
 

@@ -1,12 +1,12 @@
 //! `RUN`.
 
 use rbuild_parser::ast::{self, CommandLine, Heredoc, Instruction};
-use rbuild_types::{Diagnostic, Span};
+use rbuild_types::Diagnostic;
 
 use super::stage::{Layer, StageLowering};
-use super::{Stop, environment, unsupported};
-use crate::Entitlement;
-use crate::op::{Network, Op, Run, Script, Security};
+use super::{Stop, environment};
+use crate::op::{Device, Network, Op, Run, Script, Security};
+use crate::{AskedDevice, Entitlement};
 
 /// Where scripts with `#!` are put; BuildKit's place.
 const SCRIPTS: &str = "/dev/pipes";
@@ -15,7 +15,6 @@ impl StageLowering<'_, '_> {
     /// Lowers `RUN`.
     pub(super) fn run(&mut self, instruction: &Instruction, run: &ast::Run) -> Result<(), Stop> {
         let security = self.security(run)?;
-        self.refuse_devices(run)?;
         let network = self.network(run)?;
         let (argv, scripts) = self.command(run);
         if argv.is_empty() {
@@ -51,6 +50,7 @@ impl StageLowering<'_, '_> {
             ulimits: options.ulimits.clone(),
             shm_size: options.shm_size,
             platform: self.state.base_platform.clone(),
+            devices: self.devices(run),
         });
         self.change_root(instruction, op, inputs);
         Ok(self.history(text, Layer::Filled)?)
@@ -63,7 +63,7 @@ impl StageLowering<'_, '_> {
             "insecure" if self.plan.options.allow.contains(&Entitlement::SecurityInsecure) => {
                 Ok(Security::Insecure)
             }
-            "insecure" => Err(not_allowed(self.place(mode.span), &Entitlement::SecurityInsecure)),
+            "insecure" => Err(Entitlement::SecurityInsecure.refused(self.place(mode.span))),
             other => {
                 let message = format!("invalid security mode {other:?}");
                 Err(Diagnostic::error("security", self.place(mode.span), message))
@@ -71,18 +71,21 @@ impl StageLowering<'_, '_> {
         }
     }
 
-    /// No device can be given yet; whether one would be allowed is said first.
-    fn refuse_devices(&self, run: &ast::Run) -> Result<(), Diagnostic> {
-        let Some(device) = run.devices.first() else { return Ok(()) };
-        let span = self.place(device.span);
-        let name = device.value.split(',').next().unwrap_or_default();
-        let name = name.strip_prefix("name=").unwrap_or(name);
-        let asked = Entitlement::Device(Some(name.to_owned()));
-        let allow = &self.plan.options.allow;
-        if !allow.contains(&Entitlement::Device(None)) && !allow.contains(&asked) {
-            return Err(not_allowed(span, &asked));
+    fn devices(&mut self, run: &ast::Run) -> Vec<Device> {
+        let origin = self.origin;
+        let asked = run.devices.iter().map(|asked| AskedDevice {
+            device: Device { name: asked.name.clone(), required: asked.required },
+            span: origin.place(asked.text.span),
+        });
+        let asked: Vec<_> = asked.collect();
+        let devices = asked.iter().map(|asked| asked.device.clone()).collect();
+        for asked in asked {
+            // Another platform may have asked before.
+            if !self.plan.devices.contains(&asked) {
+                self.plan.devices.push(asked);
+            }
         }
-        Err(unsupported(span, "RUN --device (devices described by CDI)"))
+        devices
     }
 
     fn network(&self, run: &ast::Run) -> Result<Network, Diagnostic> {
@@ -149,9 +152,4 @@ impl StageLowering<'_, '_> {
         }
         prefix
     }
-}
-
-fn not_allowed(span: Span, entitlement: &Entitlement) -> Diagnostic {
-    Diagnostic::error("entitlement", span, format!("{entitlement} is not allowed"))
-        .help(format!("if you trust this Dockerfile, build with --allow {entitlement}"))
 }

@@ -17,6 +17,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::copy::{literal, shown_by_mount};
+use crate::device::HostMount;
 use crate::error::StepError;
 use crate::ssh_agent::Forwarding;
 use crate::steps::Job;
@@ -41,7 +42,8 @@ pub(crate) struct Mounts {
 }
 
 impl Mounts {
-    pub(crate) fn prepare(job: &Job<'_>, op: &Run) -> Result<Self, StepError> {
+    /// Makes what `op` asks for ready, and after it `host`, which its devices bring.
+    pub(crate) fn prepare(job: &Job<'_>, op: &Run, host: &[HostMount]) -> Result<Self, StepError> {
         let held = Held::lock(job, op)?;
         let mut all = Self {
             mounts: Vec::new(),
@@ -101,7 +103,21 @@ impl Mounts {
                 }
             }
         }
+        for mount in host {
+            all.host(mount)?;
+        }
         Ok(all)
+    }
+
+    fn host(&mut self, mount: &HostMount) -> Result<(), StepError> {
+        let is_directory = fs_err::metadata(&mount.source)?.is_dir();
+        let kind = if is_directory { FileKind::Directory } else { FileKind::Regular };
+        let shown = Shown::of(rbuild_snapshot::bind(&mount.source)?, Path::new("/"), kind)?;
+        self.detach(Some(&mount.target), shown, mount.read_only);
+        if let Some(added) = self.mounts.last_mut() {
+            (added.no_suid, added.no_exec) = (mount.no_suid, mount.no_exec);
+        }
+        Ok(())
     }
 
     /// Ends the mounts: what was read of the context, if anything.

@@ -61,7 +61,8 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
             root.create_dir_all(directory, new).map_err(StepError::from)?;
         }
     }
-    let mounts = Mounts::prepare(job, op)?;
+    let devices = world.devices.edits(&op.devices)?;
+    let mounts = Mounts::prepare(job, op, &devices.mounts)?;
     let mut placeholders = Placeholders::new(&root)?;
     for path in INJECTED {
         placeholders.file(path)?;
@@ -69,8 +70,15 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
     for (path, is_directory) in mounts.targets() {
         if is_directory { placeholders.directory(path)? } else { placeholders.file(path)? }
     }
+    // `/dev` is not that of the root filesystem.
+    for node in devices.nodes.iter().filter(|node| !node.path.starts_with("/dev/")) {
+        placeholders.file(&node.path)?;
+    }
     let mut spec = spec(job, op);
     spec.env.extend(mounts.env.iter().cloned());
+    set_variables(&mut spec.env, devices.env);
+    spec.groups = devices.groups;
+    spec.devices = devices.nodes;
     spec.files.extend(mounts.files.iter().cloned());
     spec.mounts = mounts.mounts.clone();
 
@@ -153,6 +161,16 @@ fn spec(job: &Job<'_>, op: &Run) -> Spec {
         shm_size: op.shm_size,
         rlimits: op.ulimits.iter().map(rlimit).collect(),
         resources: job.world.resources.clone(),
+    }
+}
+
+/// Puts variables in the place of those that have their names.
+fn set_variables(env: &mut Vec<String>, new: Vec<String>) {
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    for variable in new {
+        let set = name(&variable);
+        env.retain(|old| name(old) != set);
+        env.push(variable);
     }
 }
 

@@ -7,6 +7,8 @@
 //! parent removes it. To tell it from a group that is in use, its name holds the helper's number,
 //! start, and PID namespace.
 
+mod hierarchies;
+mod name;
 mod settings;
 
 use std::io;
@@ -15,14 +17,14 @@ use std::time::Duration;
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
+use self::hierarchies::Hierarchies;
+use self::name::Name;
 use self::settings::{Controller, Version, is_wanted, settings};
 use crate::linux::child::During as _;
 use crate::{Resources, StartFailure, sys};
 
 /// The parent of groups when none is named.
 const PARENT: &str = "rbuild";
-/// Front of a group's name.
-const PREFIX: &str = "rbuild-";
 /// Marks parents that some helper made: the last to leave removes them. Those of the user stay.
 const MADE: &str = "trusted.rbuild";
 /// How deep groups in a group are looked for.
@@ -268,158 +270,14 @@ fn oom_kills(text: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Where hierarchies are mounted.
-#[derive(Debug, Default, PartialEq)]
-struct Hierarchies {
-    unified: Option<PathBuf>,
-    /// What the unified one can limit.
-    controllers: Vec<String>,
-    /// Those of the old kind, with their options.
-    old: Vec<(String, PathBuf)>,
-}
-
-impl Hierarchies {
-    fn of(mountinfo: &str) -> Self {
-        let mut found = Self::parse(mountinfo);
-        if let Some(root) = &found.unified {
-            let text = fs_err::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-            found.controllers = text.split_whitespace().map(str::to_owned).collect();
-        }
-        found
-    }
-
-    /// Reads `/proc/self/mountinfo` (proc(5)).
-    fn parse(mountinfo: &str) -> Self {
-        let mut found = Self::default();
-        for line in mountinfo.lines() {
-            let Some((front, back)) = line.split_once(" - ") else { continue };
-            let mut back = back.split(' ');
-            let (kind, options) = (back.next(), back.nth(1));
-            let Some(place) = front.split(' ').nth(4).map(PathBuf::from) else { continue };
-            match (kind, options) {
-                (Some("cgroup2"), _) => {
-                    found.unified.get_or_insert(place);
-                }
-                (Some("cgroup"), Some(options)) => found.old.push((options.to_owned(), place)),
-                _ => {}
-            }
-        }
-        found
-    }
-
-    fn of_controller(&self, controller: Controller) -> Option<(Version, &Path)> {
-        let name = controller.name();
-        match &self.unified {
-            Some(root) if self.controllers.iter().any(|it| it == name) => {
-                Some((Version::Two, root))
-            }
-            _ => self
-                .old
-                .iter()
-                .find(|(options, _)| options.split(',').any(|option| option == name))
-                .map(|(_, place)| (Version::One, place.as_path())),
-        }
-    }
-}
-
-/// What a group is called: whose it is.
-struct Name {
-    namespace: String,
-    pid: u32,
-    start: u64,
-}
-
-impl Name {
-    fn of_this_process() -> io::Result<Self> {
-        let namespace = fs_err::read_link("/proc/self/ns/pid")?;
-        let digits = |letter: &char| letter.is_ascii_digit();
-        let namespace = namespace.to_string_lossy().chars().filter(digits).collect();
-        let pid = std::process::id();
-        let start = start_of(pid).ok_or_else(|| io::Error::other("/proc does not show it"))?;
-        Ok(Self { namespace, pid, start })
-    }
-
-    fn text(&self) -> String {
-        format!("{PREFIX}{}-{}-{}", self.namespace, self.pid, self.start)
-    }
-
-    /// Whether a group of that name belongs to a helper that is gone.
-    fn is_dead(&self, name: &str) -> bool {
-        let Some(rest) = name.strip_prefix(PREFIX) else { return false };
-        let mut parts = rest.split('-');
-        let (namespace, pid, start) = (parts.next(), parts.next(), parts.next());
-        // Numbers of another namespace say nothing here.
-        if namespace != Some(self.namespace.as_str()) {
-            return false;
-        }
-        match (pid.and_then(|pid| pid.parse().ok()), start.and_then(|start| start.parse().ok())) {
-            (Some(pid), Some(start)) => start_of(pid) != Some(start),
-            _ => false,
-        }
-    }
-
-    /// Removes what dead helpers left below `parent`.
-    fn sweep(&self, parent: &Path) {
-        let Ok(entries) = fs_err::read_dir(parent) else { return };
-        for entry in entries.flatten() {
-            if entry.file_name().to_str().is_some_and(|name| self.is_dead(name)) {
-                // Fails while somebody is still in it; then the next sweep gets it.
-                let _ = rustix::fs::rmdir(entry.path());
-            }
-        }
-    }
-}
-
-/// When a process started, in ticks since the machine did.
-fn start_of(pid: u32) -> Option<u64> {
-    let stat = fs_err::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything.
-    let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hierarchies_are_found() {
-        let hybrid = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
-                      33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
-                      35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
-                      41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let mut found = Hierarchies::parse(hybrid);
-        let memory = Path::new("/sys/fs/cgroup/memory");
-        assert_eq!(found.of_controller(Controller::Memory), Some((Version::One, memory)));
-        let cpu = Path::new("/sys/fs/cgroup/cpu,cpuacct");
-        assert_eq!(found.of_controller(Controller::Cpu), Some((Version::One, cpu)));
-        assert_eq!(found.of_controller(Controller::Cpuset), None);
-        // A controller is in one hierarchy only.
-        found.controllers = vec!["memory".to_owned(), "cpuset".to_owned()];
-        let unified = Path::new("/sys/fs/cgroup/unified");
-        assert_eq!(found.of_controller(Controller::Memory), Some((Version::Two, unified)));
-        assert_eq!(found.of_controller(Controller::Cpu), Some((Version::One, cpu)));
-        assert_eq!(Hierarchies::parse("nonsense\n - \n1 2 - cgroup"), Hierarchies::default());
-    }
 
     #[test]
     fn kills_are_counted_in_both_versions() {
         let one = "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n";
         let two = "low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\noom_group_kill 0\n";
         assert_eq!((oom_kills(one), oom_kills(two), oom_kills("")), (2, 1, 0));
-    }
-
-    #[test]
-    fn only_groups_of_the_dead_are_taken() {
-        let name = Name::of_this_process().unwrap();
-        assert!(!name.is_dead(&name.text()));
-        // The number is in use again by somebody else.
-        let earlier = Name { namespace: name.namespace.clone(), pid: name.pid, start: 1 };
-        assert!(name.is_dead(&earlier.text()));
-        let elsewhere = Name { namespace: "7".to_owned(), pid: name.pid, start: 1 };
-        assert!(!name.is_dead(&elsewhere.text()));
-        for other in ["", "rbuild-", "mine", "rbuild-x-y-z"] {
-            assert!(!name.is_dead(other), "{other}");
-        }
     }
 }

@@ -1,0 +1,84 @@
+//! Where the kernel's hierarchies of control groups are.
+
+use std::path::{Path, PathBuf};
+
+use super::settings::{Controller, Version};
+
+/// Where hierarchies are mounted.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Hierarchies {
+    unified: Option<PathBuf>,
+    /// What the unified one can limit.
+    controllers: Vec<String>,
+    /// Those of the old kind, with their options.
+    old: Vec<(String, PathBuf)>,
+}
+
+impl Hierarchies {
+    pub(super) fn of(mountinfo: &str) -> Self {
+        let mut found = Self::parse(mountinfo);
+        if let Some(root) = &found.unified {
+            let text = fs_err::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+            found.controllers = text.split_whitespace().map(str::to_owned).collect();
+        }
+        found
+    }
+
+    /// Reads `/proc/self/mountinfo` (proc(5)).
+    fn parse(mountinfo: &str) -> Self {
+        let mut found = Self::default();
+        for line in mountinfo.lines() {
+            let Some((front, back)) = line.split_once(" - ") else { continue };
+            let mut back = back.split(' ');
+            let (kind, options) = (back.next(), back.nth(1));
+            let Some(place) = front.split(' ').nth(4).map(PathBuf::from) else { continue };
+            match (kind, options) {
+                (Some("cgroup2"), _) => {
+                    found.unified.get_or_insert(place);
+                }
+                (Some("cgroup"), Some(options)) => found.old.push((options.to_owned(), place)),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    pub(super) fn of_controller(&self, controller: Controller) -> Option<(Version, &Path)> {
+        let name = controller.name();
+        match &self.unified {
+            Some(root) if self.controllers.iter().any(|it| it == name) => {
+                Some((Version::Two, root))
+            }
+            _ => self
+                .old
+                .iter()
+                .find(|(options, _)| options.split(',').any(|option| option == name))
+                .map(|(_, place)| (Version::One, place.as_path())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_found() {
+        let hybrid = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+                      33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+                      35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                      41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let mut found = Hierarchies::parse(hybrid);
+        let memory = Path::new("/sys/fs/cgroup/memory");
+        assert_eq!(found.of_controller(Controller::Memory), Some((Version::One, memory)));
+        let cpu = Path::new("/sys/fs/cgroup/cpu,cpuacct");
+        assert_eq!(found.of_controller(Controller::Cpu), Some((Version::One, cpu)));
+        assert_eq!(found.of_controller(Controller::Cpuset), None);
+        // A controller is in one hierarchy only.
+        found.controllers = vec!["memory".to_owned(), "cpuset".to_owned()];
+        let unified = Path::new("/sys/fs/cgroup/unified");
+        assert_eq!(found.of_controller(Controller::Memory), Some((Version::Two, unified)));
+        assert_eq!(found.of_controller(Controller::Cpu), Some((Version::One, cpu)));
+        assert_eq!(Hierarchies::parse("nonsense\n - \n1 2 - cgroup"), Hierarchies::default());
+    }
+}

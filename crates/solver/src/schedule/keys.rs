@@ -14,7 +14,8 @@ use super::threads::Message;
 use crate::error::{SolveError, StepError};
 use crate::key::{self, Key};
 use crate::steps::copy::Trees;
-use crate::steps::{mounts, run};
+use crate::steps::mounts::context;
+use crate::steps::run;
 
 impl Coordinator<'_, '_> {
     /// All inputs have keys: makes the vertex' own, or finds out what that takes.
@@ -40,11 +41,11 @@ impl Coordinator<'_, '_> {
                     Message::Identified { vertex: id, result: remotes.identify(source, ctx) }
                 })
             }
-            Op::Run(run) if mounts::shows_context(run) => {
+            Op::Run(run) if context::shows_context(run) => {
                 self.node_mut(id).state = State::Selecting;
                 let (world, cancel) = (self.world, self.cancel);
                 self.spawn(move || {
-                    let result = mounts::context_digests(&world, run, cancel);
+                    let result = context::context_digests(&world, run, cancel);
                     Message::Digested { vertex: id, result }
                 })
             }

@@ -1,29 +1,28 @@
 //! What `RUN --mount` asks for, made ready as detached mounts.
 
-use std::collections::btree_map::Entry;
+mod cache;
+pub(crate) mod context;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use rbuild_cache::{Scratch, StepLock};
-use rbuild_plan::mount::{CacheMount, MountKind, MountRoot, MountSource, Sharing, SshMount};
-use rbuild_plan::op::{ContextName, Copy, CopySource, Run};
-use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
+use rbuild_plan::mount::{MountKind, MountRoot, MountSource, Sharing, SshMount};
+use rbuild_plan::op::Run;
+use rbuild_rooted::{FileKind, Follow, Root};
 use rbuild_sandbox::InjectedFile;
 use rbuild_snapshot::Active;
-use rbuild_types::{CancelToken, Digest, Hasher};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
+use rbuild_types::Digest;
 
-use crate::copy::{literal, shown_by_mount};
+use self::cache::{cache_directory, cache_id};
+use self::context::copy_of_context;
 use crate::device::HostMount;
 use crate::error::StepError;
 use crate::ssh_agent::Forwarding;
 use crate::steps::Job;
 use crate::steps::active::nothing;
-use crate::steps::copy::Trees;
-use crate::world::World;
 
 /// The mounts of one process.
 pub(crate) struct Mounts {
@@ -36,7 +35,7 @@ pub(crate) struct Mounts {
     descriptors: Vec<OwnedFd>,
     /// Whether each of `mounts` is a directory.
     directories: Vec<bool>,
-    /// What was really read of the context, in the order of [`context_digests`].
+    /// What was really read of the context, in the order of [`context::context_digests`].
     context: Vec<Digest>,
     held: Held,
 }
@@ -232,85 +231,6 @@ impl Shown {
     }
 }
 
-/// Whether a process is shown files of the context.
-pub(crate) fn shows_context(op: &Run) -> bool {
-    context_paths(op).next().is_some()
-}
-
-fn context_paths(op: &Run) -> impl Iterator<Item = (&ContextName, &str)> {
-    op.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Bind(MountSource { root: MountRoot::Context { context }, path }) => {
-            Some((context, path.as_str()))
-        }
-        _ => None,
-    })
-}
-
-/// The digests of what each bind mount of the context shows.
-pub(crate) fn context_digests(
-    world: &World<'_>,
-    op: &Run,
-    cancel: &CancelToken,
-) -> Result<Vec<Digest>, StepError> {
-    let trees = Trees::mount(*world, &shown_by_mount(&None, ""), &[])?;
-    let digest =
-        |(context, path)| Ok(trees.select(&shown_by_mount(context, path), cancel)?.digest());
-    context_paths(op).map(digest).collect()
-}
-
-/// Copies what the ignore rules leave of `path` to the same path in an empty tree.
-fn copy_of_context(
-    world: &World<'_>,
-    context: &ContextName,
-    path: &str,
-    into: &Root,
-    cancel: &CancelToken,
-) -> Result<Digest, StepError> {
-    let op = shown_by_mount(context, path);
-    let trees = Trees::mount(*world, &op, &[])?;
-    let selection = trees.select(&op, cancel)?;
-    trees.apply(&op, &selection, into, cancel)
-}
-
-/// The directory of a cache mount; made with its first use.
-///
-/// `locked` waits for the other user, `private` takes an empty directory of its own while there
-/// is one. With `--no-cache` the directory starts anew and stays the one that is used.
-fn cache_directory(job: &Job<'_>, cache: &CacheMount, held: &mut Held) -> Result<Shown, StepError> {
-    let store = job.world.store;
-    // The id is a stranger's text and never becomes a path.
-    let id = cache_id(job, cache);
-    let mut directory = store.root().join("volumes").join(format!("cache-{}", id.hex()));
-    match cache.sharing {
-        Sharing::Shared | Sharing::Locked => {}
-        Sharing::Private => {
-            if let Entry::Vacant(lock) = held.locks.entry(id) {
-                if let Some(taken) = store.try_step_lock(&id)? {
-                    lock.insert(taken);
-                } else {
-                    let scratch = store.scratch("cache")?;
-                    directory = scratch.path().join("fs");
-                    held.scratch.push(scratch);
-                }
-            }
-        }
-    }
-    if job.no_cache && directory.exists() {
-        let old = store.scratch("cache")?;
-        fs_err::rename(&directory, old.path().join("fs"))?;
-    }
-    if !directory.exists() {
-        new_cache_directory(job, cache, &directory)?;
-    }
-    let root = Root::open(&directory)?;
-    let inside = root.resolve(&cache.path, Follow::Yes)?;
-    if inside.found.is_none() {
-        let new = NewDirs { mode: cache.mode, owner: Some((cache.uid, cache.gid)) };
-        root.create_dir_all(&inside.path, new)?;
-    }
-    Shown::of(rbuild_snapshot::bind(&directory)?, &inside.path, FileKind::Directory)
-}
-
 /// A socket of our own that leads to the caller's agent; `None` when there is none and the step
 /// can do without.
 fn agent_socket(
@@ -333,70 +253,6 @@ fn agent_socket(
     root.set_mode("agent", ssh.mode)?;
     held.scratch.push(scratch);
     Shown::of(rbuild_snapshot::bind(&path)?, Path::new("/"), FileKind::Regular).map(Some)
-}
-
-/// Makes the directory of a cache mount. It appears whole: a step that shares it may be about to
-/// mount it, and a seed that was copied by half would stay so.
-fn new_cache_directory(
-    job: &Job<'_>,
-    cache: &CacheMount,
-    directory: &Path,
-) -> Result<(), StepError> {
-    let scratch = job.world.store.scratch("cache")?;
-    let new = scratch.path().join("fs");
-    fs_err::create_dir(&new)?;
-    let root = Root::open(&new)?;
-    root.set_owner("", cache.uid, cache.gid)?;
-    root.set_mode("", cache.mode)?;
-    if let Some(MountRoot::Input { input }) = &cache.seed {
-        seed(job, *input, &cache.path, &root)?;
-    }
-    if let Some(parent) = directory.parent() {
-        fs_err::create_dir_all(parent)?;
-    }
-    match renameat_with(CWD, &new, CWD, directory, RenameFlags::NOREPLACE) {
-        // Somebody else was faster.
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(errno) => Err(std::io::Error::from(errno).into()),
-    }
-}
-
-/// Copies what an input has at `path` to the same path in a new cache directory. An input that
-/// has nothing there gives an empty directory, as without a seed.
-fn seed(job: &Job<'_>, input: usize, path: &str, into: &Root) -> Result<(), StepError> {
-    let op = Copy {
-        sources: vec![CopySource::Input { input, path: literal(path) }],
-        ..shown_by_mount(&None, path)
-    };
-    let trees = Trees::mount(job.world, &op, &job.inputs)?;
-    let Some(root) = trees.root(input) else { return Ok(()) };
-    let Some(found) = root.resolve(path, Follow::Yes)?.found else { return Ok(()) };
-    if !found.is_dir() {
-        let message = format!("a cache mount cannot start from {path:?}: it is not a directory");
-        return Err(StepError::Missing(message));
-    }
-    let selection = trees.select(&op, job.cancel)?;
-    trees.apply(&op, &selection, into, job.cancel)?;
-    // A copy gives the directory that was named a mode of its own.
-    into.set_owner(path, found.uid, found.gid)?;
-    Ok(into.set_mode(path, found.mode)?)
-}
-
-/// Names a cache mount's directory and lock. Mode and owner belong to it: a step that asks for
-/// others must not get this one's directory. So does what it starts from, as in BuildKit: with
-/// another seed it is another directory.
-fn cache_id(job: &Job<'_>, cache: &CacheMount) -> Digest {
-    let CacheMount { id, mode, uid, gid, path, .. } = cache;
-    match &cache.seed {
-        Some(MountRoot::Input { input }) => {
-            let from = job.input_keys.get(*input).map(ToString::to_string).unwrap_or_default();
-            let mut hasher = Hasher::new();
-            hasher.field(format!("seeded cache mount {mode:o} {uid} {gid}"));
-            hasher.field(from).field(path).field(id);
-            hasher.finish()
-        }
-        _ => Digest::of(format!("cache mount {mode:o} {uid} {gid} {id}")),
-    }
 }
 
 /// What lives as long as the process runs.

@@ -24,7 +24,7 @@ fn main() {
     if !able {
         eprintln!("skipped: sandbox tests need root and /bin/busybox (Debian's busybox-static)");
     }
-    let tests: [(&str, Test); 21] = [
+    let tests: [(&str, Test); 22] = [
         ("output_and_exit_code_come_back", output_and_exit_code_come_back),
         (
             "programs_that_cannot_start_have_dockers_codes",
@@ -51,6 +51,7 @@ fn main() {
         ("nothing_keeps_a_privileged_process_in", nothing_keeps_a_privileged_process_in),
         ("memory_that_is_used_up_is_named", memory_that_is_used_up_is_named),
         ("groups_go_with_their_process", groups_go_with_their_process),
+        ("who_leaves_a_group_takes_it_from_nobody", who_leaves_a_group_takes_it_from_nobody),
         ("a_thousand_starts_from_a_threaded_host", a_thousand_starts_from_a_threaded_host),
     ];
     let trials = tests
@@ -584,6 +585,28 @@ fn groups_go_with_their_process() -> Result<(), Failed> {
     drop(running);
     assert_eq!(groups(KILLED), Vec::<PathBuf>::new());
     active.finish()?;
+    Ok(())
+}
+
+/// The last to leave removes the parents, just when another may be about to make its group there.
+fn who_leaves_a_group_takes_it_from_nobody() -> Result<(), Failed> {
+    if !can_limit() {
+        return Ok(());
+    }
+    const SHARED: &str = "rbuild-test-shared";
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let base = Base::new();
+                for _ in 0..60 {
+                    let mut spec = limited(&format!("{SHARED}/inner"), "true");
+                    spec.resources.cpuset_cpus = Some("0".to_owned());
+                    assert_eq!(run(&base, spec).0.unwrap(), Exit::Code(0));
+                }
+            });
+        }
+    });
+    assert_eq!(groups(SHARED), Vec::<PathBuf>::new());
     Ok(())
 }
 

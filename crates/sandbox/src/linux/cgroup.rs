@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::fs::{Mode, OFlags, XattrFlags, getxattr, open, setxattr};
 
 use self::hierarchies::Hierarchies;
 use self::name::Name;
@@ -29,7 +29,8 @@ const PARENT: &str = "rbuild";
 const MADE: &str = "trusted.rbuild";
 /// How deep groups in a group are looked for.
 const MAX_DEPTH: u32 = 32;
-/// How often removing is tried: a group is busy for a moment after its last process.
+/// How often a group is made and removed again: others may take its parents away, and it is busy for
+/// a moment after its last process.
 const ATTEMPTS: u32 = 100;
 
 /// The group of one process: a directory in the unified hierarchy, or one for each controller.
@@ -105,7 +106,29 @@ impl Group {
     }
 
     /// The group's directory in one hierarchy, made with the first controller that is there.
+    ///
+    /// A helper that leaves may remove the parents at any moment until there is something in them,
+    /// which fails in several ways. Then all of them are looked at once more: a new one has none of
+    /// the settings of the old.
     fn directory(
+        &mut self,
+        version: Version,
+        root: &Path,
+        controller: Controller,
+        parent: &str,
+        name: &Name,
+    ) -> io::Result<PathBuf> {
+        let mut attempt = 1;
+        loop {
+            let made = self.try_directory(version, root, controller, parent, name);
+            if made.is_ok() || attempt == ATTEMPTS {
+                return made;
+            }
+            attempt += 1;
+        }
+    }
+
+    fn try_directory(
         &mut self,
         version: Version,
         root: &Path,
@@ -119,11 +142,11 @@ impl Group {
                 enable(&at, controller)?;
             }
             at.push(part);
-            if self.make(&at)? {
+            if make(&at)? {
                 // Where that fails, the parent stays: nothing worse.
                 let _ = setxattr(&at, MADE, b"1", XattrFlags::empty());
             }
-            if is_ours(&at) {
+            if is_ours(&at) && !self.parents.contains(&at) {
                 self.parents.push(at.clone());
             }
             if version == Version::One && controller == Controller::Cpuset {
@@ -136,36 +159,13 @@ impl Group {
         name.sweep(&at);
         let directory = at.join(name.text());
         if !self.directories.contains(&directory) {
-            self.make(&directory)?;
+            make(&directory)?;
             self.directories.push(directory.clone());
         }
         if version == Version::One && controller == Controller::Cpuset {
             inherit_cpuset(&directory)?;
         }
         Ok(directory)
-    }
-
-    /// Makes one directory; whether it was not there. Its parent may be removed by another helper
-    /// at any moment, until there is something in it.
-    fn make(&self, path: &Path) -> io::Result<bool> {
-        for _ in 0..ATTEMPTS {
-            match fs_err::create_dir(path) {
-                Ok(()) => return Ok(true),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let Some(parent) = path.parent() else { return Err(error) };
-                    if self.parents.iter().any(|made| made == parent) {
-                        // Ours, and gone: once more.
-                        let _ = fs_err::create_dir(parent);
-                        let _ = setxattr(parent, MADE, b"1", XattrFlags::empty());
-                    } else {
-                        return Err(error);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::Error::other("other processes keep removing its parent"))
     }
 
     /// Moves the calling process into the group and makes the group all that it sees of groups.
@@ -203,6 +203,15 @@ impl Group {
     }
 }
 
+/// Makes one directory; whether it was not there.
+fn make(path: &Path) -> io::Result<bool> {
+    match fs_err::create_dir(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn is_ours(parent: &Path) -> bool {
     getxattr(parent, MADE, &mut [0_u8; 1]).is_ok()
 }
@@ -221,10 +230,12 @@ fn remove_groups(directory: &Path, depth: u32) -> rustix::io::Result<()> {
     rustix::fs::rmdir(directory)
 }
 
-/// Control files are written in one call and never made.
+/// Control files are written in one call and never made. An error keeps the kernel's number, by
+/// which hints are given, and so has no path.
 fn put(path: &Path, value: &str) -> io::Result<()> {
-    let mut file = fs_err::OpenOptions::new().write(true).open(path)?;
-    io::Write::write_all(&mut file, value.as_bytes())
+    let file = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, value.as_bytes())?;
+    Ok(())
 }
 
 fn explain_join(error: io::Error) -> io::Error {
@@ -246,7 +257,7 @@ fn enable(directory: &Path, controller: Controller) -> io::Result<()> {
         Some(libc::EBUSY) => io::Error::other(format!(
             "{error} (there are processes in that group itself; name a --cgroup-parent without any)"
         )),
-        _ => error,
+        _ => io::Error::other(format!("{}: {error}", file.display())),
     })
 }
 
@@ -273,6 +284,14 @@ fn oom_kills(text: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Hints are given by it.
+    #[test]
+    fn failures_of_control_files_keep_their_number() {
+        let error = put(Path::new("/proc/self/oom_score_adj"), "nonsense").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        assert!(explain_join(error).to_string().contains("real-time"));
+    }
 
     #[test]
     fn kills_are_counted_in_both_versions() {

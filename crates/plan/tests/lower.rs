@@ -677,6 +677,17 @@ fn several_platforms_share_what_does_not_depend_on_them() {
 }
 
 #[test]
+fn a_linked_copy_is_one_for_all_platforms() {
+    let text = "FROM base\nARG TARGETARCH\nRUN x\nCOPY --link a /\nRUN --device=v/c y";
+    let (plan, names) = names_for(text, &["linux/amd64", "linux/arm64"]);
+    let count = |end: &str| names.iter().filter(|name| name.ends_with(end)).count();
+    assert_eq!((count("COPY --link a /"), count("(merge)"), count("RUN x")), (1, 2, 2));
+    // Nor is a device asked for twice.
+    assert_eq!(plan.devices.len(), 1);
+    support::check(&plan);
+}
+
+#[test]
 fn what_holds_for_all_platforms_is_said_once() {
     let text = "FROM base AS a\nFROM --platform=$TARGETPLATFORM base\nENV a=$b\nRUN x";
     let (plan, _) = names_for(text, &["linux/amd64", "linux/arm64", "linux/arm/v7"]);

@@ -130,9 +130,15 @@ impl<'a> Unpacker<'a> {
         }
         archive.drain()?;
         for (path, time) in &self.times {
-            // Another entry may have removed the directory since.
-            if self.tree.into.stat(path, Follow::No)?.is_some_and(|found| found.is_dir()) {
-                self.tree.into.set_times(path, *time, *time)?;
+            match self.tree.into.open_real_dir(path) {
+                Ok(dir) => dir.set_times("", *time, *time)?,
+                // Another entry has removed the directory since, or put a link there.
+                Err(error)
+                    if matches!(
+                        error.errno(),
+                        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+                    ) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(self.done)

@@ -296,6 +296,24 @@ fn add_gives_every_entry_to_the_owner_asked_for() {
 }
 
 #[test]
+fn times_are_not_set_through_links_that_came_later() {
+    let tree = temp();
+    let mut other = Entry::new("other", EntryKind::Directory, 0o755);
+    other.mtime = Time { sec: 77, nsec: 0 };
+    let tar = Tar::default()
+        .entry(&other, b"")
+        .file("d/f", b"f")
+        .file("loop/sub/f", b"f")
+        .file("was/f", b"f")
+        .symlink("d", "other")
+        .symlink("loop", "loop")
+        .file("was", b"")
+        .end();
+    unpack(&tar, &tree.root, None).unwrap();
+    assert_eq!(tree.root.stat("other", Follow::No).unwrap().unwrap().mtime, other.mtime);
+}
+
+#[test]
 fn the_entry_of_a_hard_link_counts_for_the_file() {
     let tree = temp();
     let mut link = Entry::new("g", EntryKind::HardLink, 0o751);

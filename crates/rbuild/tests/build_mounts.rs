@@ -327,10 +327,12 @@ fn without_cache_a_cache_mount_starts_anew() {
 fn a_tmpfs_is_empty_and_in_no_layer() {
     let place = Place::new();
     let engine = place.engine();
-    let text = "FROM base\nRUN mkdir /full && echo 1 > /full/file\n\
+    // A directory that is there gives its mode.
+    let text = "FROM base\nRUN mkdir -m 750 /full && echo 1 > /full/file\n\
                 RUN --mount=type=tmpfs,target=/full --mount=type=tmpfs,target=/new,size=1m \
                     test -z \"$(ls -A /full /new | grep -v :)\" && touch /full/a /new/b && \
                     grep -q ' /full tmpfs ' /proc/mounts && \
+                    test \"$(stat -c %a /full /new | xargs)\" = '750 1777' && \
                     ! head -c 2000000 /dev/zero 2> /dev/null > /new/large && \
                     chmod 777 /full && echo 1 > /mark\n";
     assert_eq!(top_names(&place, &engine, text), ["mark"]);
@@ -518,6 +520,8 @@ fn mounts_lie_in_mounts() {
          RUN --mount=type=tmpfs,target=/t --mount=target=/t/file,source=file cat /t/file\n\
          RUN --mount=type=tmpfs,target=/t/sub --mount=type=tmpfs,target=/t touch /t/x && \
              test \"$(grep -c ' /t' /proc/mounts)$(ls /t)\" = \"2$(printf 'sub\\nx')\"\n\
+         RUN --mount=type=tmpfs,target=/t --mount=target=/t,source=file test -f /t && \
+             test \"$(grep -c ' /t' /proc/mounts)\" = 1\n\
          RUN test ! -e /t -a ! -e /c\n",
     );
     // Nothing is made in what may not be written.

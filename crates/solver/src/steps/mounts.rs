@@ -41,8 +41,13 @@ pub(crate) struct Mounts {
 }
 
 impl Mounts {
-    /// Makes what `op` asks for ready, and after it `host`, which its devices bring.
-    pub(crate) fn prepare(job: &Job<'_>, op: &Run, host: &[HostMount]) -> Result<Self, StepError> {
+    /// Makes what `op` asks for upon `root` ready, and after it `host`, which its devices bring.
+    pub(crate) fn prepare(
+        job: &Job<'_>,
+        op: &Run,
+        root: &Root,
+        host: &[HostMount],
+    ) -> Result<Self, StepError> {
         let held = Held::lock(job, op)?;
         let mut all = Self {
             mounts: Vec::new(),
@@ -57,7 +62,8 @@ impl Mounts {
             let target = mount.target.as_deref();
             match &mount.kind {
                 MountKind::Tmpfs { size } => {
-                    let source = rbuild_sandbox::MountSource::Tmpfs { size: *size, mode: 0o1777 };
+                    let mode = tmpfs_mode(root, target)?;
+                    let source = rbuild_sandbox::MountSource::Tmpfs { size: *size, mode };
                     all.add(target, source, mount.read_only, FileKind::Directory);
                 }
                 MountKind::Bind(source) => {
@@ -84,6 +90,7 @@ impl Mounts {
                         all.env.push(format!("{name}={value}"));
                     }
                     if let Some(target) = target {
+                        all.make_room(target);
                         all.files.push(InjectedFile {
                             owner: (secret.uid, secret.gid),
                             read_only: true,
@@ -136,6 +143,15 @@ impl Mounts {
         self.descriptors.iter().map(|fd| fd.as_fd().try_clone_to_owned()).collect()
     }
 
+    /// A later mount takes the place of an earlier one at the same path, as in BuildKit.
+    fn make_room(&mut self, target: &str) {
+        if let Some(at) = self.mounts.iter().position(|mount| mount.target == target) {
+            self.mounts.remove(at);
+            self.directories.remove(at);
+        }
+        self.files.retain(|file| file.path != target);
+    }
+
     fn detach(&mut self, target: Option<&str>, shown: Shown, read_only: bool) {
         let number = self.descriptors.len();
         self.descriptors.push(shown.mount);
@@ -151,6 +167,7 @@ impl Mounts {
         kind: FileKind,
     ) {
         let Some(target) = target else { return };
+        self.make_room(target);
         self.mounts.push(rbuild_sandbox::Mount {
             target: target.to_owned(),
             source,
@@ -232,6 +249,15 @@ impl Shown {
 }
 
 /// A socket of our own that leads to the caller's agent; `None` when there is none and the step
+/// A directory that is there keeps its mode under a tmpfs, as with runc; a new one is everybody's.
+fn tmpfs_mode(root: &Root, target: Option<&str>) -> Result<u32, StepError> {
+    let found = match target {
+        Some(target) => root.stat(target, Follow::Yes)?,
+        None => None,
+    };
+    Ok(found.filter(|found| found.is_dir()).map_or(0o1777, |found| found.mode))
+}
+
 /// can do without.
 fn agent_socket(
     job: &Job<'_>,

@@ -62,7 +62,7 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
         }
     }
     let devices = world.devices.edits(&op.devices)?;
-    let mounts = Mounts::prepare(job, op, &devices.mounts)?;
+    let mounts = Mounts::prepare(job, op, &root, &devices.mounts)?;
     let mut placeholders = Placeholders::new(&root)?;
     for path in INJECTED {
         placeholders.file(path)?;

@@ -142,7 +142,7 @@ impl Engine {
         let policy = Policy {
             jobs: request.jobs.unwrap_or_else(default_jobs),
             layers: true,
-            root: request.outputs.iter().any(export::needs_root),
+            root: is_kept(request) || request.outputs.iter().any(export::needs_root),
         };
         let targets: Vec<_> = plan.targets.iter().map(|target| target.vertex).collect();
         let solved = solve(&plan.graph, &targets, world, &policy, ctx)
@@ -161,6 +161,12 @@ struct Outside<'a> {
     contexts: &'a Contexts,
     images: &'a ImageSource<'a>,
     devices: &'a CdiDevices,
+}
+
+/// Whether the image is for the store, where it must be whole: whoever runs or exports it by its name
+/// or id may do so without any network.
+fn is_kept(request: &BuildRequest) -> bool {
+    request.outputs.is_empty() || !request.tags.is_empty()
 }
 
 /// Steps mostly wait, for the network or a compiler's own threads, so twice the processors; and

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use rbuild_cache::{SnapshotId, StepRecord};
+use rbuild_image::manifest::chain_ids;
 use rbuild_plan::VertexId;
 use rbuild_plan::op::{CopySource, Op, Source};
 use rbuild_types::{Ctx, Digest, Event, StepId};
@@ -29,6 +30,7 @@ impl Coordinator<'_, '_> {
                     .diff_ids(reference, platform)
                     .map_err(|error| self.failure_of(id, error, Vec::new()))?;
                 self.node_mut(id).key = Some(key::source(&diff_ids));
+                self.take_unpacked(id, &diff_ids)?;
                 self.done(id, None)
             }
             Op::Source(source @ (Source::Http(_) | Source::Git(_))) => {
@@ -92,6 +94,20 @@ impl Coordinator<'_, '_> {
                 self.run_when_possible(id)
             }
         }
+    }
+
+    /// An image whose layers are all in the store needs nobody to unpack it.
+    fn take_unpacked(&mut self, id: VertexId, diff_ids: &[Digest]) -> Result<(), SolveError> {
+        let mut layers = Vec::new();
+        for chain_id in chain_ids(diff_ids) {
+            match self.world.store.snapshots().by_chain_id(&chain_id)? {
+                Some(snapshot) => layers.push(snapshot),
+                None => return Ok(()),
+            }
+        }
+        self.node_mut(id).unpacked = Some(layers);
+        self.ctx.report(Event::StepCached { step: StepId(id.0) });
+        Ok(())
     }
 
     pub(super) fn hit(&mut self, id: VertexId, record: StepRecord) -> Result<(), SolveError> {

@@ -41,17 +41,17 @@ impl Engine {
         }
         let _lease = self.store.lease()?;
         let mut named = named::settle(request)?;
-        let main = context::open_main(&self.store, request, ctx)?;
-        let text = read_dockerfile(request, main.as_ref())?;
+        let remotes = RemoteSources::new(self, &request.secrets);
+        let mut opened = context::open_main(&remotes, request, ctx)?;
+        let text = read_dockerfile(request, &mut opened)?;
         ctx.report(Event::Dockerfile { name: text.name.clone(), text: text.text.clone() });
         let (dockerfile, mut lint) = parse(&text, request, ctx)?;
         let layouts = std::mem::take(&mut named.layouts);
         let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
         let plan = plan(&text, &dockerfile, request, &named, &images, &mut lint, ctx)?;
         let devices = self.devices(&text, request, &plan, &mut lint, ctx)?;
-        let directories = &named.directories;
-        let contexts =
-            context::open(Some(&self.store), request, main.as_ref(), directories, &text, ctx)?;
+        let (directories, main) = (&named.directories, opened.main.as_ref());
+        let contexts = context::open(Some(&self.store), request, main, directories, &text, ctx)?;
         if let Some(context) = &contexts.main {
             report(&mut lint, ignored_copies(&text.text, &plan.graph, &context.ignore), ctx);
         }
@@ -59,7 +59,8 @@ impl Engine {
             return Err(wrong(&text, vec![violation]));
         }
         export::check(request, plan.is_index)?;
-        let outside = Outside { contexts: &contexts, images: &images, devices: &devices };
+        let outside =
+            Outside { contexts: &contexts, images: &images, remotes: &remotes, devices: &devices };
         let solution = self.solve(&text, &outside, request, &plan, ctx)?;
         let (cached, executed) = (solution.cached, solution.executed);
         let product = assemble::product(self, &plan, solution, &images)?;
@@ -86,8 +87,9 @@ impl Engine {
         let ctx = Ctx::new(progress, cancel);
         let _lease = self.store.lease()?;
         let mut named = named::settle(request)?;
-        let main = context::open_main(&self.store, request, ctx)?;
-        let text = read_dockerfile(request, main.as_ref())?;
+        let remotes = RemoteSources::new(self, &request.secrets);
+        let mut opened = context::open_main(&remotes, request, ctx)?;
+        let text = read_dockerfile(request, &mut opened)?;
         let (dockerfile, mut lint) = parse(&text, request, ctx)?;
         let layouts = std::mem::take(&mut named.layouts);
         let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
@@ -119,7 +121,7 @@ impl Engine {
         plan: &Plan,
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
-        let Outside { contexts, images, devices } = *outside;
+        let Outside { contexts, images, remotes, devices } = *outside;
         let log_directory = random_id()?;
         let helper = self.helper();
         let resolv_conf = self.resolv_conf();
@@ -127,7 +129,7 @@ impl Engine {
             store: &self.store,
             pool: self.pool()?,
             images,
-            remotes: &RemoteSources::new(self, &request.secrets),
+            remotes,
             devices,
             context: contexts.main.as_ref(),
             named: &contexts.named,
@@ -160,6 +162,7 @@ impl Engine {
 struct Outside<'a> {
     contexts: &'a Contexts,
     images: &'a ImageSource<'a>,
+    remotes: &'a RemoteSources<'a>,
     devices: &'a CdiDevices,
 }
 

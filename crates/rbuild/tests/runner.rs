@@ -22,12 +22,14 @@ mod build_link;
 mod build_mounts;
 mod build_platforms;
 mod build_registry;
+mod build_remote;
 mod build_resources;
 mod build_steps;
 mod check;
 mod child;
 mod container_run;
 mod exported;
+mod git_server;
 mod support;
 mod web;
 
@@ -46,6 +48,9 @@ macro_rules! tests {
     };
 }
 use tests;
+
+/// Files without tests.
+const SHARED: [&str; 6] = ["runner", "support", "child", "exported", "git_server", "web"];
 
 /// Modules whose tests run as anybody.
 const ANYWHERE: [&str; 1] = ["check"];
@@ -66,6 +71,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_mounts", build_mounts::TESTS),
     ("build_platforms", build_platforms::TESTS),
     ("build_registry", build_registry::TESTS),
+    ("build_remote", build_remote::TESTS),
     ("build_resources", build_resources::TESTS),
     ("build_steps", build_steps::TESTS),
     ("check", check::TESTS),
@@ -103,7 +109,7 @@ fn every_file_is_a_module() {
     let names = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
     let files: BTreeSet<String> = names
         .filter_map(|name| name.to_str()?.strip_suffix(".rs").map(str::to_owned))
-        .filter(|name| !["runner", "support", "child", "exported", "web"].contains(&name.as_str()))
+        .filter(|name| !SHARED.contains(&name.as_str()))
         .collect();
     let listed = MODULES.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(files, listed);

@@ -23,10 +23,14 @@ const MAX_DOCKERFILE: u64 = 16 << 20;
 
 /// Build an image from a Dockerfile.
 #[derive(Debug, Args)]
-#[command(override_usage = "rbuild [build] [OPTIONS] PATH\n       rbuild [build] [OPTIONS] -")]
+#[command(
+    override_usage = "rbuild [build] [OPTIONS] PATH\n       rbuild [build] [OPTIONS] URL\n       \
+                      rbuild [build] [OPTIONS] -"
+)]
 pub struct BuildArgs {
-    /// Directory that COPY and ADD take files from; `-` reads from standard input: a tar to take
-    /// files from, or a Dockerfile that needs none
+    /// Directory that COPY and ADD take files from, a git repository (URL.git#REF:DIRECTORY) or
+    /// the URL of a tar; `-` reads from standard input: a tar to take files from, or a Dockerfile
+    /// that needs none
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// Name of the image, `name[:tag]`; may be repeated
@@ -35,7 +39,7 @@ pub struct BuildArgs {
     /// The Dockerfile; `-` reads it from standard input [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "PATH")]
     pub file: Option<PathBuf>,
-    /// What a stage, an image or a name of --from stands for: NAME=DIR,
+    /// What a stage, an image or a name of --from stands for: NAME=DIR, NAME=URL,
     /// NAME=docker-image://IMAGE or NAME=oci-layout://DIR; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub build_context: Vec<String>,
@@ -219,7 +223,7 @@ impl BuildArgs {
         if is_stdin(&self.path) {
             return self.inputs_on_stdin();
         }
-        let context = ContextInput::of(&self.path.to_string_lossy());
+        let context = context_of(&self.path);
         if !matches!(context, ContextInput::Directory(_)) {
             return Ok((context, self.dockerfile()?));
         }
@@ -235,7 +239,7 @@ impl BuildArgs {
                 format!("to build that Dockerfile: `rbuild -f {path} DIR`"),
             ));
         }
-        Ok((ContextInput::Directory(self.path.clone()), self.dockerfile()?))
+        Ok((context, self.dockerfile()?))
     }
 
     fn dockerfile(&self) -> Result<DockerfileInput, Failure> {
@@ -269,6 +273,14 @@ impl BuildArgs {
             )),
             (Sniffed::Bytes(bytes), None) => Ok((ContextInput::None, dockerfile_of(bytes)?)),
         }
+    }
+}
+
+/// What PATH means; a directory is one whatever its name.
+pub(super) fn context_of(path: &Path) -> ContextInput {
+    match path.is_dir() {
+        true => ContextInput::Directory(path.to_owned()),
+        false => ContextInput::of(&path.to_string_lossy()),
     }
 }
 
@@ -441,9 +453,10 @@ mod tests {
                 other => panic!("{line}: {other:?}"),
             }
         }
-        let git = "https://example.com/x.git#main";
-        let context = request(git, &[]).unwrap().context;
-        assert_eq!(context, ContextInput::Git(git.to_owned()));
+        for git in ["https://example.com/x.git#main", "github.com/o/r"] {
+            let context = request(git, &[]).unwrap().context;
+            assert_eq!(context, ContextInput::Git(git.to_owned()));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where builds take things from: a file per kind of source.
 
+mod archive;
 pub(crate) mod context;
 pub(crate) mod dockerfile;
 mod git;

@@ -1,10 +1,11 @@
-//! Sources of `ADD` that lie elsewhere: what they have in common.
+//! Sources of `ADD` and contexts that lie elsewhere: what they have in common.
 //!
 //! A source is identified first, which makes its key; its tree is fetched only when a step needs
 //! the files, or when there is no other way to know the content. Trees are snapshots with a
 //! record, so that `du` shows them and `prune` takes them like any other result.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
@@ -25,6 +26,14 @@ pub(crate) struct RemoteSources<'a> {
     trees: Mutex<HashMap<Source, SnapshotId>>,
     /// What references of git repositories stand for in this build.
     references: Mutex<HashMap<Source, Resolved>>,
+}
+
+/// The files of a source.
+pub(super) struct FetchedTree {
+    /// What decides over them.
+    pub(super) identity: serde_json::Value,
+    /// Their directory in the store.
+    pub(super) path: PathBuf,
 }
 
 impl<'a> RemoteSources<'a> {
@@ -55,6 +64,19 @@ impl<'a> RemoteSources<'a> {
 
     pub(super) fn known_reference(&self, source: &Source) -> Option<Resolved> {
         self.references.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned()
+    }
+
+    /// The files of a source as they are now; `subject` is what errors call it.
+    pub(super) fn tree(
+        &self,
+        source: &Source,
+        subject: &str,
+        ctx: Ctx<'_>,
+    ) -> Result<FetchedTree, BuildError> {
+        let failed = |error| BuildError::of_fetch(subject.to_owned(), error);
+        let identity = self.identify(source, ctx).map_err(failed)?;
+        let tree = self.fetch(source, ctx).map_err(failed)?;
+        Ok(FetchedTree { identity, path: self.store().snapshots().path(&tree).join("fs") })
     }
 
     /// A secret as one line of text.

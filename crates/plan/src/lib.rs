@@ -29,7 +29,7 @@ pub use entitlement::{Entitlement, UnknownEntitlement};
 pub use extra_host::{ExtraHost, HOST_GATEWAY, InvalidExtraHost};
 pub use graph::{Graph, Vertex, VertexId};
 pub use image_configs::{ImageConfigs, ImageError, ResolvedImage};
-pub use lower::{check, lower, outline};
+pub use lower::{EpochSource, SOURCE_DATE_EPOCH, check, epoch_source, lower, outline};
 pub use named_context::{ContextNameError, NamedContext, NamedContexts};
 pub use options::{NoCache, Options};
 pub use outline::{Outline, OutlineArg, OutlineMount};

@@ -1,14 +1,17 @@
 //! Contexts that lie elsewhere: git repositories and URLs, from servers on the loopback device.
 
-use rbuild::{BuildError, BuildRequest, CancelToken, ContextInput, DockerfileInput, Engine};
-use rbuild::{NamedContextInput, Silent};
+use rbuild::{
+    BuildError, BuildRequest, CancelToken, ContextArchive, ContextInput, DockerfileInput, Engine,
+    Event, NamedContextInput, Output, PruneOptions, Silent,
+};
 
 use crate::build_context::{piped, tar};
 use crate::build_http::engine;
+use crate::exported::Exported;
 use crate::git_server::{Protocol, Server};
-use crate::support::{Place, build, build_error, explain, id, ran};
+use crate::support::{Events, Place, build, build_error, explain, id, ran};
 use crate::tests;
-use crate::web::{Web, answer};
+use crate::web::{Asked, Web, answer};
 
 tests![
     a_repository_is_a_context,
@@ -22,6 +25,11 @@ tests![
     a_context_elsewhere_is_checked,
     a_repository_goes_by_a_name,
     a_url_goes_by_a_name,
+    the_time_of_a_repository_is_its_commit_s,
+    the_time_of_a_url_is_what_its_server_says,
+    the_time_of_a_tar_is_that_of_its_newest_file,
+    a_name_gives_the_time_of_the_build,
+    a_push_does_not_part_the_time_from_the_files,
 ];
 
 const DOCKERFILE: &str = "\
@@ -263,4 +271,139 @@ fn a_url_goes_by_a_name() {
     web.change(|_| answer(404, ""));
     let told = explain(&build_error(&engine, &request));
     assert!(told.contains("404") && told.contains("/some.txt"), "{told}");
+}
+
+/// When the image of a build was made, as its config says; without fractions.
+fn created(engine: &Engine, place: &Place, request: &BuildRequest, epoch: &str) -> String {
+    let out = place.path().join("out.tar");
+    let request = request.clone().arg("SOURCE_DATE_EPOCH", epoch);
+    build(engine, &request.output(Output::OciArchive(out.clone().into())));
+    let config = Exported::from_tar(&out).config();
+    let created = config["created"].as_str().unwrap();
+    for item in config["history"].as_array().unwrap() {
+        assert_eq!(item["created"], created);
+    }
+    created.to_owned()
+}
+
+/// The commits of the tests.
+const COMMITTED: &str = "2017-07-14T02:40:00Z";
+
+fn the_time_of_a_repository_is_its_commit_s() {
+    let server = served();
+    let (place, engine) = (&server.place, engine(&server.place));
+    let by_branch = request(&server.url("r.git"));
+    assert_eq!(created(&engine, place, &by_branch, "context"), COMMITTED);
+    let times = "stat -c %Y /c /c/f /c/sub /c/sub/f | sort -u";
+    assert_eq!(place.sh(&engine, "app", times), "1500000000\n");
+    // Also where the tree is there and its record is not.
+    let options = PruneOptions { all: true, ..PruneOptions::default() };
+    engine.prune(&options, &Silent, &CancelToken::default()).unwrap();
+    assert_eq!(created(&engine, place, &by_branch, "context"), COMMITTED);
+    // A stage sees seconds.
+    let mut plain = request(&server.url("r.git"));
+    plain.dockerfile = DockerfileInput::Text {
+        name: "x".to_owned(),
+        text: format!(
+            "ARG SOURCE_DATE_EPOCH=context\n{DOCKERFILE}ARG SOURCE_DATE_EPOCH\n\
+                       RUN test $SOURCE_DATE_EPOCH = 1500000000\n"
+        ),
+    };
+    build(&engine, &plain);
+}
+
+const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+/// A tar with one file of each time, and one directory that is newer.
+fn timed_tar(times: &[u64]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, kind: tar::EntryType, time: u64, content: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_mtime(time);
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, name, content.as_bytes()).unwrap();
+    };
+    add("Dockerfile", tar::EntryType::Regular, 1, "FROM scratch\nWORKDIR /x\n");
+    for (number, time) in times.iter().enumerate() {
+        add(&number.to_string(), tar::EntryType::Regular, *time, "");
+    }
+    add("newer", tar::EntryType::Directory, 2_000_000_000, "");
+    builder.into_inner().unwrap()
+}
+
+fn the_time_of_a_url_is_what_its_server_says() {
+    let place = Place::new();
+    let engine = engine(&place);
+    let bytes = timed_tar(&[5, 60, 10]);
+    let other = bytes.clone();
+    let web = Web::start(move |_| answer(200, bytes.clone()).with("Last-Modified", MODIFIED));
+    let request = request(&web.url("/x"));
+    assert_eq!(created(&engine, &place, &request, "context"), "1994-11-06T08:49:37Z");
+    web.change(move |_| answer(200, other.clone()));
+    assert_eq!(created(&engine, &place, &request, "context"), "1970-01-01T00:01:00Z");
+    let lone = |_: &Asked| answer(200, "FROM scratch\nWORKDIR /x\n");
+    web.change(move |asked| lone(asked).with("Last-Modified", MODIFIED));
+    assert_eq!(created(&engine, &place, &request, "context"), "1994-11-06T08:49:37Z");
+    web.change(lone);
+    assert!(created(&engine, &place, &request, "context").starts_with("20"));
+}
+
+fn the_time_of_a_tar_is_that_of_its_newest_file() {
+    let place = Place::new();
+    let engine = engine(&place);
+    let mut request = BuildRequest::new(place.context());
+    let bytes = std::io::Cursor::new(timed_tar(&[5, 60, 10]));
+    request.context = ContextInput::Archive(ContextArchive::new(bytes));
+    assert_eq!(created(&engine, &place, &request, "context"), "1970-01-01T00:01:00Z");
+    // A directory of the host has none.
+    place.write("Dockerfile", "FROM scratch\nWORKDIR /y\n");
+    let request = BuildRequest::new(place.context());
+    assert!(created(&engine, &place, &request, "context").starts_with("20"));
+}
+
+fn a_name_gives_the_time_of_the_build() {
+    let server = served();
+    let (place, engine) = (&server.place, engine(&server.place));
+    let web = Web::start(|_| answer(200, "x").with("Last-Modified", MODIFIED));
+    let (url, file) = (server.url("r.git"), web.url("/f"));
+    let text = format!(
+        "FROM scratch AS src\nARG V=v1\nADD {url}#$V /\n\
+         FROM scratch AS file\nADD {file} /\nFROM scratch\nWORKDIR /x\n"
+    );
+    let request = BuildRequest::new(place.context())
+        .dockerfile_text(text)
+        .build_context("far", named(&file))
+        .build_context("local", NamedContextInput::Directory(place.context()));
+    for (name, time) in
+        [("SRC", COMMITTED), ("file", "1994-11-06T08:49:37Z"), ("far", "1994-11-06T08:49:37Z")]
+    {
+        assert_eq!(created(&engine, place, &request, name), time, "{name}");
+    }
+    assert!(created(&engine, place, &request, "local").starts_with("20"));
+    let events = Events::default();
+    let timed = request.clone().arg("SOURCE_DATE_EPOCH", "far");
+    engine.build(&timed, &events, &CancelToken::default()).unwrap();
+    let warned = events.take().into_iter().find_map(|event| match event {
+        Event::Warning(warning) => Some(warning.message),
+        _ => None,
+    });
+    assert_eq!(warned.unwrap(), "nothing was taken from the build context `local`");
+    let error = build_error(&engine, &request.clone().arg("SOURCE_DATE_EPOCH", "nope"));
+    assert!(matches!(error, BuildError::Dockerfile { .. }), "{error:?}");
+    assert!(explain(&error).contains("invalid SOURCE_DATE_EPOCH: nope"));
+    web.change(|_| answer(404, ""));
+    let told = explain(&build_error(&engine, &request.arg("SOURCE_DATE_EPOCH", "far")));
+    assert!(told.contains("cannot load the time that SOURCE_DATE_EPOCH names"), "{told}");
+}
+
+fn a_push_does_not_part_the_time_from_the_files() {
+    let server = served();
+    let engine = engine(&server.place);
+    let text = format!("FROM scratch AS src\nADD {} /\nFROM src\n", server.url("r.git"));
+    let request = BuildRequest::new(server.place.context()).dockerfile_text(text);
+    created(&engine, &server.place, &request, "src");
+    let (packs, others) = server.asked();
+    assert_eq!((packs, others), (1, 3), "the reference is looked up once");
 }

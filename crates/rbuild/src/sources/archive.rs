@@ -19,6 +19,8 @@ pub(super) struct Unpacked {
     pub(super) root: Root,
     /// Holds the files for as long as they are needed.
     pub(super) scratch: Scratch,
+    /// The time of the newest file, seconds since 1970.
+    pub(super) newest: Option<i64>,
 }
 
 /// Unpacks a stream into a directory that goes with the build.
@@ -35,8 +37,8 @@ pub(super) fn unpack_stream(
     let files = scratch.path().join("fs");
     fs_err::create_dir(&files).map_err(failed)?;
     let root = Root::open(&files)?;
-    unpack_archive(&mut reader, &root, &UnpackOptions::default(), ctx.cancel)?;
-    Ok(Unpacked { root, scratch })
+    let unpacked = unpack_archive(&mut reader, &root, &UnpackOptions::default(), ctx.cancel)?;
+    Ok(Unpacked { root, scratch, newest: unpacked.newest })
 }
 
 impl RemoteSources<'_> {

@@ -29,6 +29,10 @@ pub(crate) struct Opened {
     pub(crate) main: Option<Main>,
     /// The Dockerfile that a URL gave in the place of files.
     pub(super) lone: Option<Text>,
+    /// Where it lies, if elsewhere.
+    pub(super) source: Option<Source>,
+    /// The time of the newest file of an archive, seconds since 1970.
+    pub(super) newest: Option<i64>,
 }
 
 /// The build context, opened.
@@ -69,15 +73,12 @@ pub(crate) fn open_main(
     request: &BuildRequest,
     ctx: Ctx<'_>,
 ) -> Result<Opened, BuildError> {
-    let main = match &request.context {
-        ContextInput::None => return Ok(Opened::default()),
-        ContextInput::Directory(directory) => Main::of_directory(directory)?,
-        ContextInput::Archive(archive) => Main::of_archive(remotes.store(), archive, ctx)?,
-        ContextInput::Git(url) | ContextInput::Http(url) => {
-            return open_remote(remotes, url, request, ctx);
-        }
-    };
-    Ok(Opened { main: Some(main), lone: None })
+    match &request.context {
+        ContextInput::None => Ok(Opened::default()),
+        ContextInput::Directory(directory) => Opened::of_directory(directory),
+        ContextInput::Archive(archive) => Opened::of_archive(remotes.store(), archive, ctx),
+        ContextInput::Git(url) | ContextInput::Http(url) => open_remote(remotes, url, request, ctx),
+    }
 }
 
 /// Fetches a context from elsewhere. A URL gives a tar with the files, or a Dockerfile that needs
@@ -94,6 +95,7 @@ fn open_remote(
         return Err(bad(format!("{url} is neither a git repository nor a URL")));
     };
     let fetched = remotes.tree(&source, &format!("the build context {shown}"), ctx)?;
+    let opened = Opened { source: Some(source.clone()), ..Opened::default() };
     let path = match source {
         Source::Git(_) | Source::Image { .. } => fetched.path,
         Source::Http(_) => {
@@ -105,8 +107,7 @@ fn open_remote(
                     remotes.unpacked(&archive, &fetched.identity, &shown, ctx)?
                 }
                 Sniffed::Bytes(bytes) => {
-                    let lone = Some(Text::alone(shown, &bytes)?);
-                    return Ok(Opened { main: None, lone });
+                    return Ok(Opened { lone: Some(Text::alone(shown, &bytes)?), ..opened });
                 }
             }
         }
@@ -118,7 +119,7 @@ fn open_remote(
         shown,
         _scratch: None,
     };
-    Ok(Opened { main: Some(main), lone: None })
+    Ok(Opened { main: Some(main), ..opened })
 }
 
 /// What build arguments say about a context that is a repository.
@@ -137,19 +138,14 @@ fn options(request: &BuildRequest) -> ContextOptions {
 impl Opened {
     /// A directory of the host, which takes no store.
     pub(crate) fn of_directory(directory: &Path) -> Result<Self, BuildError> {
-        Ok(Self { main: Some(Main::of_directory(directory)?), lone: None })
-    }
-}
-
-impl Main {
-    fn of_directory(directory: &Path) -> Result<Self, BuildError> {
-        Ok(Self {
+        let main = Main {
             root: open_directory(directory)?,
             origin: Origin::Directory,
             path: Some(directory.to_owned()),
             shown: directory.display().to_string(),
             _scratch: None,
-        })
+        };
+        Ok(Self { main: Some(main), ..Self::default() })
     }
 
     fn of_archive(
@@ -157,16 +153,19 @@ impl Main {
         archive: &ContextArchive,
         ctx: Ctx<'_>,
     ) -> Result<Self, BuildError> {
-        let archive::Unpacked { root, scratch } = unpack_stream(store, archive, ctx)?;
-        Ok(Self {
+        let archive::Unpacked { root, scratch, newest } = unpack_stream(store, archive, ctx)?;
+        let main = Main {
             root,
             origin: Origin::Archive,
             path: None,
             shown: "the archive that is the context".to_owned(),
             _scratch: Some(scratch),
-        })
+        };
+        Ok(Self { main: Some(main), newest, ..Self::default() })
     }
+}
 
+impl Main {
     /// Whether a path on the command line means a file in it. An absolute one is the host's, but
     /// for an archive, which has always been all that there is: docker's rules.
     pub(super) fn holds(&self, path: &Path) -> bool {

@@ -3,6 +3,7 @@
 mod archive;
 pub(crate) mod context;
 pub(crate) mod dockerfile;
+pub(crate) mod epoch;
 mod git;
 mod http;
 pub(crate) mod ignore_file;

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use rbuild_cache::{CacheError, SnapshotId, Store};
+use rbuild_image::ImageError;
 use rbuild_plan::op::Source;
 use rbuild_registry::{Registry, RegistryError};
 use rbuild_solver::{Remotes, Secrets, StepError};
@@ -79,6 +80,28 @@ impl<'a> RemoteSources<'a> {
         Ok(FetchedTree { identity, path: self.store().snapshots().path(&tree).join("fs") })
     }
 
+    /// The time of a source in seconds since 1970: that of a commit, or of a file as its server
+    /// says it, or of the newest file of an archive whose server says nothing. `subject` is what
+    /// errors call it.
+    pub(super) fn time(
+        &self,
+        source: &Source,
+        subject: &str,
+        ctx: Ctx<'_>,
+    ) -> Result<Option<i64>, BuildError> {
+        let failed = |error| BuildError::of_fetch(subject.to_owned(), error);
+        match source {
+            Source::Http(http) => {
+                self.time_of_http(http, ctx).map_err(|error| failed(error.into()))
+            }
+            Source::Git(git) => {
+                let time = self.time_of_commit(source, git, ctx);
+                time.map(Some).map_err(|error| failed(error.into()))
+            }
+            Source::Image { .. } => Err(failed(misplaced())),
+        }
+    }
+
     /// A secret as one line of text.
     pub(super) fn secret(&self, name: &str) -> Option<String> {
         let value = String::from_utf8_lossy(self.secrets.get(name)?).into_owned();
@@ -139,6 +162,8 @@ pub(crate) enum RemoteError {
     Store(#[from] CacheError),
     #[error(transparent)]
     Rooted(#[from] rbuild_rooted::RootedError),
+    #[error("cannot read what {url} gave: {source}")]
+    Archive { url: String, source: Box<ImageError> },
     #[error("cannot write a file of {url}: {source}")]
     Write { url: String, source: std::io::Error },
 }

@@ -41,6 +41,16 @@ pub(super) struct Resolved {
     peeled: Option<ObjectId>,
 }
 
+/// A commit's tree.
+struct CheckedOut {
+    tree: SnapshotId,
+    /// The committer's time, seconds since 1970.
+    committed: i64,
+}
+
+/// Where a tree's record has the time of its commit.
+const COMMITTED: &str = "committed";
+
 /// One repository on its way into a tree.
 struct Job<'a> {
     sources: &'a RemoteSources<'a>,
@@ -55,9 +65,7 @@ impl RemoteSources<'_> {
         git: &Git,
         ctx: Ctx<'_>,
     ) -> Result<Value, GitError> {
-        let resolved = self.resolve(git, ctx)?;
-        let identity = identity(git, &resolved);
-        self.remember_reference(source, resolved);
+        let identity = identity(git, &self.resolved(source, git, ctx)?);
         if let Some(tree) = self.store().snapshots().by_chain_id(&tree_id(&identity))? {
             self.remember(source, tree);
         }
@@ -70,17 +78,54 @@ impl RemoteSources<'_> {
         git: &Git,
         ctx: Ctx<'_>,
     ) -> Result<SnapshotId, GitError> {
-        let resolved = match self.known_reference(source) {
-            Some(resolved) => resolved,
-            None => self.resolve(git, ctx)?,
-        };
+        let resolved = self.resolved(source, git, ctx)?;
         let identity = identity(git, &resolved);
         let tree_id = tree_id(&identity);
         // Two builds that need the same commit fetch it once.
         let _lock = self.store().step_lock(&tree_id, ctx.cancel)?;
-        if let Some(tree) = self.store().snapshots().by_chain_id(&tree_id)? {
-            return Ok(tree);
+        match self.store().snapshots().by_chain_id(&tree_id)? {
+            Some(tree) => Ok(tree),
+            None => Ok(self.check_out(git, &resolved, ctx)?.tree),
         }
+    }
+
+    /// The committer's time, seconds since 1970.
+    pub(super) fn time_of_commit(
+        &self,
+        source: &Source,
+        git: &Git,
+        ctx: Ctx<'_>,
+    ) -> Result<i64, GitError> {
+        let resolved = self.resolved(source, git, ctx)?;
+        let tree_id = tree_id(&identity(git, &resolved));
+        let _lock = self.store().step_lock(&tree_id, ctx.cancel)?;
+        // A tree may have lost its record with the index.
+        let record = self.store().records().get(&tree_id)?;
+        match record.and_then(|record| record.inputs.get(COMMITTED)?.as_i64()) {
+            Some(time) => Ok(time),
+            None => Ok(self.check_out(git, &resolved, ctx)?.committed),
+        }
+    }
+
+    /// What the source's reference stands for in this build.
+    fn resolved(&self, source: &Source, git: &Git, ctx: Ctx<'_>) -> Result<Resolved, GitError> {
+        if let Some(resolved) = self.known_reference(source) {
+            return Ok(resolved);
+        }
+        let resolved = self.resolve(git, ctx)?;
+        self.remember_reference(source, resolved.clone());
+        Ok(resolved)
+    }
+
+    /// Makes the tree of a commit, and its record.
+    fn check_out(
+        &self,
+        git: &Git,
+        resolved: &Resolved,
+        ctx: Ctx<'_>,
+    ) -> Result<CheckedOut, GitError> {
+        let mut identity = identity(git, resolved);
+        let tree_id = tree_id(&identity);
         let new = self.store().snapshots().allocate("git")?;
         let path = new.path().join("fs");
         // The umask is not asked.
@@ -88,7 +133,7 @@ impl RemoteSources<'_> {
         fs_err::create_dir(&path).and_then(|()| fs_err::set_permissions(&path, mode))?;
         let scratch = self.store().scratch("git")?;
         let job = Job { sources: self, scratch: &scratch, ctx };
-        job.check_out(git, &resolved, &Root::open(&path)?)?;
+        let committed = job.check_out(git, resolved, &Root::open(&path)?)?;
         let mut usage = DiskUsage::new();
         usage.add(&path)?;
         let meta = SnapshotMeta {
@@ -98,10 +143,12 @@ impl RemoteSources<'_> {
         };
         let tree = self.store().snapshots().publish(new, meta)?;
         let name = format!("{}#{}", rbuild_plan::without_passwords(&git.remote), resolved.commit());
+        // No part of the key: the commit decides over it.
+        identity[COMMITTED] = json!(committed);
         let mut record = StepRecord::new(tree_id, "git", &name, identity);
         record.snapshot = Some(tree.clone());
         self.store().records().put(&record)?;
-        Ok(tree)
+        Ok(CheckedOut { tree, committed })
     }
 
     /// Finds the commit, asking the server only when its hash was not given.
@@ -166,7 +213,8 @@ impl Resolved {
 }
 
 impl Job<'_> {
-    fn check_out(&self, git: &Git, resolved: &Resolved, root: &Root) -> Result<(), GitError> {
+    /// Writes what the Dockerfile asks for; gives the commit's time.
+    fn check_out(&self, git: &Git, resolved: &Resolved, root: &Root) -> Result<i64, GitError> {
         let remote = self.sources.greet(&git.remote, self.ctx)?;
         let keeps = git.keep_git_dir && git.subdir.is_empty();
         let (name, peeled) = (resolved.name.as_str(), resolved.peeled);
@@ -175,7 +223,7 @@ impl Job<'_> {
         self.write(git, &remote, &resolved.id, &place, root, 0)
     }
 
-    /// Writes one commit, and the submodules in it.
+    /// Writes one commit, and the submodules in it; gives its time.
     fn write(
         &self,
         git: &Git,
@@ -184,7 +232,7 @@ impl Job<'_> {
         place: &Place<'_>,
         root: &Root,
         depth: usize,
-    ) -> Result<(), GitError> {
+    ) -> Result<i64, GitError> {
         let database = Database::new(remote, self.scratch, self.ctx);
         database.fetch(wanted)?;
         let (id, commit) = database.commit(wanted)?;
@@ -227,10 +275,10 @@ impl Job<'_> {
                 self.write(git, &remote, id, &place, &inner, depth + 1)?;
             }
         }
-        match git.mtime {
-            CheckoutTime::Commit => written.set_times(root, commit.time),
-            CheckoutTime::Checkout => Ok(()),
+        if git.mtime == CheckoutTime::Commit {
+            written.set_times(root, commit.time)?;
         }
+        Ok(commit.time)
     }
 
     fn submodules(

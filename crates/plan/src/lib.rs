@@ -9,6 +9,7 @@
 mod dot;
 mod entitlement;
 mod extra_host;
+mod git_address;
 pub mod git_ref;
 pub mod graph;
 mod image_configs;
@@ -27,6 +28,7 @@ mod url;
 pub use dot::dot;
 pub use entitlement::{Entitlement, UnknownEntitlement};
 pub use extra_host::{ExtraHost, HOST_GATEWAY, InvalidExtraHost};
+pub use git_address::{GitAddress, GitWay};
 pub use graph::{Graph, Vertex, VertexId};
 pub use image_configs::{ImageConfigs, ImageError, ResolvedImage};
 pub use lower::{EpochSource, SOURCE_DATE_EPOCH, check, epoch_source, lower, outline};

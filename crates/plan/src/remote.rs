@@ -2,6 +2,7 @@
 
 use rbuild_types::Digest;
 
+use crate::git_address::{GitAddress, GitWay};
 use crate::git_ref::{CheckoutTime, GitRef};
 use crate::op::{Git, Http, Source};
 use crate::url::{Url, without_passwords};
@@ -156,11 +157,12 @@ fn checkout(git: &GitRef, flags: &Flags<'_>) -> Result<Git, String> {
             Some(_) => {}
         }
     }
-    if !git.remote.starts_with("http://") && !git.remote.starts_with("https://") {
-        let scheme = git.remote.split_once("://").map_or("ssh", |(scheme, _)| scheme);
-        return Err(format!(
-            "a git repository over {scheme}:// is not supported yet; use its https:// URL"
-        ));
+    let wrong =
+        |problem| format!("invalid git URL {:?}: {problem}", without_passwords(&git.remote));
+    let address = GitAddress::parse(&git.remote).map_err(wrong)?;
+    if let Some(GitAddress { way: GitWay::Ssh { .. }, .. }) = address {
+        let message = "a git repository over ssh is not supported yet; use its https:// URL";
+        return Err(message.to_owned());
     }
     Ok(Git {
         remote: git.remote.clone(),

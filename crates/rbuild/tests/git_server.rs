@@ -1,9 +1,11 @@
 //! Git repositories and a server for them on the loopback device. Git itself makes the
 //! repositories and the packs.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use crate::build_http::engine;
 use crate::support::{Place, build, build_error, explain};
@@ -174,4 +176,65 @@ pub fn served(protocol: Protocol) -> (Server, String, String) {
     server.write("r", "f", "two\n");
     let second = server.commit("r");
     (server, first, second)
+}
+
+/// One of git's own servers, of the repositories below a directory.
+pub struct Daemon {
+    pub address: SocketAddr,
+    /// What clients said first.
+    pub asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Daemon {
+    /// `speaks` is whether it knows protocol 2.
+    pub fn start(root: &Path, speaks: Protocol) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (root, heard) = (root.to_owned(), asked.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (root, heard) = (root.clone(), heard.clone());
+                // Clients hang up as they like.
+                std::thread::spawn(move || converse(stream.unwrap(), &root, speaks, &heard).ok());
+            }
+        });
+        Self { address, asked }
+    }
+
+    pub fn url(&self, rest: &str) -> String {
+        format!("git://{}/{rest}", self.address)
+    }
+}
+
+fn converse(
+    mut stream: TcpStream,
+    root: &Path,
+    speaks: Protocol,
+    heard: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let mut digits = [0; 4];
+    stream.read_exact(&mut digits)?;
+    let length = usize::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap();
+    let mut line = vec![0; length - 4];
+    stream.read_exact(&mut line)?;
+    let line = String::from_utf8(line).unwrap();
+    heard.lock().unwrap().push(line.clone());
+    let parts: Vec<_> = line.split('\0').collect();
+    let path = parts[0].strip_prefix("git-upload-pack /").unwrap();
+    if !root.join(path).exists() {
+        return stream.write_all(b"0021ERR access denied: /nope.git\n\0");
+    }
+    let version = if speaks == Protocol::Two { parts[3] } else { "" };
+    let output = Stdio::from(std::os::fd::OwnedFd::from(stream.try_clone()?));
+    let status = Command::new("git")
+        .args(["-c", "safe.directory=*", "upload-pack"])
+        .arg(root.join(path))
+        .env("GIT_PROTOCOL", version)
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(stream.try_clone()?)))
+        .stdout(output)
+        .stderr(Stdio::null())
+        .status()?;
+    assert!(status.success() || speaks == Protocol::Zero, "{line:?}");
+    stream.shutdown(std::net::Shutdown::Both)
 }

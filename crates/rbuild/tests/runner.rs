@@ -16,6 +16,7 @@ mod build_devices;
 mod build_export;
 mod build_failure;
 mod build_git;
+mod build_git_wire;
 mod build_http;
 mod build_images;
 mod build_link;
@@ -65,6 +66,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
     ("build_git", build_git::TESTS),
+    ("build_git_wire", build_git_wire::TESTS),
     ("build_http", build_http::TESTS),
     ("build_images", build_images::TESTS),
     ("build_link", build_link::TESTS),

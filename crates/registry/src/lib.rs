@@ -4,8 +4,8 @@
 //! Docker's schema 2. It is blocking, `Send + Sync` and cheap to clone; the async machinery lives
 //! on a thread of its own (`runtime.rs`), so the handle may be used inside an async host.
 //!
-//! [`Registry::fetch`] downloads a plain URL by the same rules: this is the only crate that opens
-//! connections.
+//! [`Registry::fetch`] downloads a plain URL by the same rules, and [`Registry::connect`] is for
+//! protocols that are not HTTP: this is the only crate that opens connections.
 //!
 //! Invariants, in the order of the files that hold them:
 //!
@@ -26,6 +26,7 @@
 mod auth;
 mod blob;
 mod body;
+mod conversation;
 mod error;
 mod exchange;
 mod fetch;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 use rbuild_types::{CancelToken, Reference};
 
 pub use blob::BlobSink;
+pub use conversation::Conversation;
 pub use error::{Answer, PlaceFailure, RegistryError};
 pub use fetch::{Fetch, Fetched};
 pub use manifest::{MAX_DOCUMENT, ManifestBytes};

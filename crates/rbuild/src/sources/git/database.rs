@@ -9,9 +9,10 @@ use rbuild_registry::BlobSink;
 use rbuild_types::Ctx;
 
 use super::error::GitError;
+use super::memory::Memory;
 use super::object::{Commit, Kind, Naming, ObjectId, tagged};
 use super::pack::{Pack, inflate_loose};
-use super::remote::{Memory, Remote};
+use super::remote::Remote;
 
 /// Tags of tags that are followed.
 const MAX_TAGS: usize = 8;

@@ -8,11 +8,14 @@ mod checkout;
 mod database;
 mod error;
 mod git_dir;
+mod memory;
 mod object;
 mod pack;
 mod packet;
 mod remote;
 mod submodule;
+mod web;
+mod wire;
 
 use rbuild_cache::{DiskUsage, Scratch, SnapshotId, SnapshotMeta, StepRecord};
 use rbuild_plan::git_ref::CheckoutTime;

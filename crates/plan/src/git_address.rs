@@ -23,8 +23,8 @@ pub enum GitWay {
     Git,
     /// By SSH.
     Ssh {
-        /// Who logs in; `None` is whoever builds.
-        user: Option<String>,
+        /// Who logs in.
+        user: String,
     },
 }
 
@@ -77,6 +77,8 @@ fn of_url(remote: &str) -> Result<GitAddress, &'static str> {
         // As git: `/~user` is a home.
         "ssh" => {
             let path = path.strip_prefix('/').filter(|path| path.starts_with('~')).unwrap_or(&path);
+            // Whoever builds is seldom known there.
+            let user = user.ok_or("it names no user: ssh://git@HOST/PATH")?;
             (GitWay::Ssh { user }, path.to_owned())
         }
         _ => return Err("its scheme is none of git, ssh, http and https"),
@@ -87,7 +89,7 @@ fn of_url(remote: &str) -> Result<GitAddress, &'static str> {
 fn of_scp(remote: &str) -> Option<GitAddress> {
     let (user, rest) = remote.split_once('@')?;
     let (host, path) = rest.split_once(':')?;
-    let way = GitWay::Ssh { user: Some(user.to_owned()) };
+    let way = GitWay::Ssh { user: user.to_owned() };
     Some(GitAddress { way, host: host.to_owned(), port: None, path: path.to_owned() })
 }
 
@@ -103,7 +105,7 @@ mod tests {
             let address = GitAddress::parse(remote).unwrap().unwrap();
             let user = match address.way {
                 GitWay::Git => "-".to_owned(),
-                GitWay::Ssh { user } => user.unwrap_or_default(),
+                GitWay::Ssh { user } => user,
             };
             let port = address.port.map(|port| port.to_string()).unwrap_or_default();
             format!("{user} {} {port} {}", address.host, address.path)
@@ -112,11 +114,18 @@ mod tests {
         assert_eq!(parsed("git://[::1]:1234/x"), "- [::1] 1234 /x");
         assert_eq!(parsed("git@h.example:team/r.git"), "git h.example  team/r.git");
         assert_eq!(parsed("ssh://me:pass@h:22/r"), "me h 22 /r");
-        assert_eq!(parsed("ssh://h/~you/r"), " h  ~you/r");
+        assert_eq!(parsed("ssh://me@h/~you/r"), "me h  ~you/r");
         assert_eq!(GitAddress::parse("https://h/x.git"), Ok(None));
-        for bad in
-            ["git:///x", "git://h", "git://h/", "git://h:99999/x", "ssh://h/%00", "file:///x", "x"]
-        {
+        for bad in [
+            "git:///x",
+            "git://h",
+            "git://h/",
+            "git://h:99999/x",
+            "ssh://a@h/%00",
+            "ssh://h/x",
+            "file:///x",
+            "x",
+        ] {
             assert!(GitAddress::parse(bad).is_err(), "{bad}");
         }
     }

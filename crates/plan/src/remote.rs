@@ -2,7 +2,7 @@
 
 use rbuild_types::Digest;
 
-use crate::git_address::{GitAddress, GitWay};
+use crate::git_address::GitAddress;
 use crate::git_ref::{CheckoutTime, GitRef};
 use crate::op::{Git, Http, Source};
 use crate::url::{Url, without_passwords};
@@ -159,11 +159,7 @@ fn checkout(git: &GitRef, flags: &Flags<'_>) -> Result<Git, String> {
     }
     let wrong =
         |problem| format!("invalid git URL {:?}: {problem}", without_passwords(&git.remote));
-    let address = GitAddress::parse(&git.remote).map_err(wrong)?;
-    if let Some(GitAddress { way: GitWay::Ssh { .. }, .. }) = address {
-        let message = "a git repository over ssh is not supported yet; use its https:// URL";
-        return Err(message.to_owned());
-    }
+    GitAddress::parse(&git.remote).map_err(wrong)?;
     Ok(Git {
         remote: git.remote.clone(),
         reference: git.reference.clone(),

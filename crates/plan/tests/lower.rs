@@ -529,7 +529,7 @@ fn wrong_values() {
         ),
         ("ADD http://h/a.git?x=1 /", "unexpected query \"x\""),
         ("ADD http://h/a.git?fetch-by-commit /", "fetch-by-commit requires a checksum"),
-        ("ADD git@h:x /", "a git repository over ssh is not supported yet"),
+        ("ADD ssh://h/x /", "invalid git URL \"ssh://h/x\": it names no user"),
         ("ADD git://h /", "invalid git URL \"git://h\": it names no repository"),
         ("STOPSIGNAL NOPE", "invalid signal: NOPE"),
         ("EXPOSE 80/foo", "invalid port: \"80/foo\": invalid proto: foo"),

@@ -42,7 +42,7 @@ impl Engine {
         }
         let _lease = self.store.lease()?;
         let mut named = named::settle(request)?;
-        let remotes = RemoteSources::new(self, &request.secrets);
+        let remotes = RemoteSources::new(self, request);
         let mut opened = context::open_main(&remotes, request, ctx)?;
         let text = read_dockerfile(request, &mut opened)?;
         ctx.report(Event::Dockerfile { name: text.name.clone(), text: text.text.clone() });
@@ -97,7 +97,7 @@ impl Engine {
         let ctx = Ctx::new(progress, cancel);
         let _lease = self.store.lease()?;
         let mut named = named::settle(request)?;
-        let remotes = RemoteSources::new(self, &request.secrets);
+        let remotes = RemoteSources::new(self, request);
         let mut opened = context::open_main(&remotes, request, ctx)?;
         let text = read_dockerfile(request, &mut opened)?;
         let (dockerfile, mut lint) = parse(&text, request, ctx)?;

@@ -143,7 +143,7 @@ impl Inputs {
             (ContextInput::Directory(directory), _) => Opened::of_directory(directory)?,
             (_, Some(engine)) => {
                 lease = Some(engine.store.lease()?);
-                let remotes = RemoteSources::new(engine, &request.secrets);
+                let remotes = RemoteSources::new(engine, request);
                 context::open_main(&remotes, request, ctx)?
             }
             (_, None) => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_plan::git_ref::GitRef;
+use rbuild_plan::{GitAddress, GitWay};
 use rbuild_types::Digest;
 
 use crate::BuildError;
@@ -37,6 +38,16 @@ impl ContextInput {
             Some(Remote::Http) => Self::Http(text.to_owned()),
             None => Self::Directory(text.into()),
         }
+    }
+}
+
+impl ContextInput {
+    /// Whether it is a repository on an SSH server, which asks for keys.
+    pub fn needs_ssh(&self) -> bool {
+        let Self::Git(url) = self else { return false };
+        let Ok(Some(git)) = GitRef::parse(url) else { return false };
+        let address = GitAddress::parse(&git.remote);
+        matches!(address, Ok(Some(GitAddress { way: GitWay::Ssh { .. }, .. })))
     }
 }
 

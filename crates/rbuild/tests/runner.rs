@@ -16,6 +16,7 @@ mod build_devices;
 mod build_export;
 mod build_failure;
 mod build_git;
+mod build_git_ssh;
 mod build_git_wire;
 mod build_http;
 mod build_images;
@@ -31,6 +32,7 @@ mod child;
 mod container_run;
 mod exported;
 mod git_server;
+mod ssh_server;
 mod support;
 mod web;
 
@@ -51,7 +53,8 @@ macro_rules! tests {
 use tests;
 
 /// Files without tests.
-const SHARED: [&str; 6] = ["runner", "support", "child", "exported", "git_server", "web"];
+const SHARED: [&str; 7] =
+    ["runner", "support", "child", "exported", "git_server", "ssh_server", "web"];
 
 /// Modules whose tests run as anybody.
 const ANYWHERE: [&str; 1] = ["check"];
@@ -66,6 +69,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
     ("build_git", build_git::TESTS),
+    ("build_git_ssh", build_git_ssh::TESTS),
     ("build_git_wire", build_git_wire::TESTS),
     ("build_http", build_http::TESTS),
     ("build_images", build_images::TESTS),

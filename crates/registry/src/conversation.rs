@@ -15,8 +15,9 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use crate::blob::REPORT_EVERY;
+use crate::ssh::Line;
 use crate::text::printable;
-use crate::{BlobSink, Registry, RegistryError, RegistryOptions};
+use crate::{BlobSink, Registry, RegistryError, RegistryOptions, SshCommand, SshLogin, SshPlace};
 
 /// Bytes that one call receives at most.
 const CHUNK: usize = 64 << 10;
@@ -24,11 +25,17 @@ const CHUNK: usize = 64 << 10;
 /// An open connection.
 pub struct Conversation {
     registry: Registry,
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     subject: String,
     /// As messages name it.
     host: String,
     pace: Pace,
+}
+
+/// What the bytes go through.
+enum Stream {
+    Tcp(TcpStream),
+    Ssh(Box<Line>),
 }
 
 /// How fast an answer comes.
@@ -53,6 +60,45 @@ impl Registry {
         subject: &str,
         ctx: Ctx<'_>,
     ) -> Result<Conversation, RegistryError> {
+        let stream = Stream::Tcp(self.dial(host, port, subject, ctx)?);
+        Ok(self.conversation(stream, host, port, subject))
+    }
+
+    /// Starts a program on an SSH server, and talks to it as [`Registry::connect`] would.
+    ///
+    /// # Errors
+    /// [`RegistryError::HostKey`] for a server that is not known, [`RegistryError::Login`] for one
+    /// that does not let the user in, and those of [`Registry::connect`].
+    pub fn execute(
+        &self,
+        place: SshPlace,
+        login: SshLogin,
+        command: SshCommand,
+        ctx: Ctx<'_>,
+    ) -> Result<Conversation, RegistryError> {
+        let SshPlace { host, port, subject } = place.clone();
+        let stream = self.dial(&host, port, &subject, ctx)?;
+        let options = &self.inner.client.options;
+        let (limit, files) = (options.answer_timeout, options.known_hosts.clone());
+        let line = self.inner.runtime.run(ctx.cancel, async move {
+            let stalled = RegistryError::Stalled {
+                subject: place.subject.clone(),
+                host: printable(&place.host),
+                waited: limit,
+            };
+            let opened = timeout(limit, Line::open(stream, place, &files, login, command)).await;
+            opened.unwrap_or(Err(stalled))
+        })?;
+        Ok(self.conversation(Stream::Ssh(Box::new(line)), &host, port, &subject))
+    }
+
+    fn dial(
+        &self,
+        host: &str,
+        port: u16,
+        subject: &str,
+        ctx: Ctx<'_>,
+    ) -> Result<TcpStream, RegistryError> {
         let place = format!("{}:{port}", printable(host));
         let wrong = {
             let (subject, host) = (subject.to_owned(), place.clone());
@@ -61,20 +107,23 @@ impl Registry {
         let options = &self.inner.client.options;
         let (limit, known) = (options.connect_timeout, options.resolve.get(host).copied());
         let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let stream = self.inner.runtime.run(ctx.cancel, async move {
+        self.inner.runtime.run(ctx.cancel, async move {
             match timeout(limit, open(name, port, known)).await {
                 Ok(Ok(stream)) => Ok(stream),
                 Ok(Err(error)) => Err(wrong(printable(&error.to_string()))),
                 Err(_) => Err(wrong(format!("no connection within {} s", limit.as_secs()))),
             }
-        })?;
-        Ok(Conversation {
+        })
+    }
+
+    fn conversation(&self, stream: Stream, host: &str, port: u16, subject: &str) -> Conversation {
+        Conversation {
             registry: self.clone(),
             stream: Some(stream),
             subject: subject.to_owned(),
-            host: place,
+            host: format!("{}:{port}", printable(host)),
             pace: Pace::default(),
-        })
+        }
     }
 }
 
@@ -99,15 +148,18 @@ enum Action {
 }
 
 impl Action {
-    async fn take(self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    async fn take(self, stream: &mut Stream) -> io::Result<Vec<u8>> {
         let mut received = Vec::new();
-        match self {
-            Self::Send(bytes) => stream.write_all(&bytes).await?,
-            Self::Finish => stream.shutdown().await?,
-            Self::Receive => {
+        match (self, stream) {
+            (Self::Send(bytes), Stream::Tcp(stream)) => stream.write_all(&bytes).await?,
+            (Self::Send(bytes), Stream::Ssh(line)) => line.send(bytes).await?,
+            (Self::Finish, Stream::Tcp(stream)) => stream.shutdown().await?,
+            (Self::Finish, Stream::Ssh(line)) => line.finish().await?,
+            (Self::Receive, Stream::Tcp(stream)) => {
                 received.reserve(CHUNK);
                 stream.read_buf(&mut received).await?;
             }
+            (Self::Receive, Stream::Ssh(line)) => received = line.receive().await?,
         }
         Ok(received)
     }

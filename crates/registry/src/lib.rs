@@ -19,6 +19,8 @@
 //!   (`blob.rs`, `manifest.rs`).
 //! * Nothing is allocated by a claimed size: documents end at [`MAX_DOCUMENT`], blobs flow through
 //!   a window of fixed size.
+//! * No SSH server is believed that stands in no file of `RegistryOptions::known_hosts`
+//!   (`ssh/known_hosts.rs`).
 //! * Text that came from a registry is escaped before it enters an error (`text.rs`).
 
 #![forbid(unsafe_code)]
@@ -36,6 +38,7 @@ mod place;
 mod redirect;
 mod retry;
 mod runtime;
+mod ssh;
 mod text;
 mod transport;
 
@@ -49,6 +52,7 @@ pub use error::{Answer, PlaceFailure, RegistryError};
 pub use fetch::{Fetch, Fetched};
 pub use manifest::{MAX_DOCUMENT, ManifestBytes};
 pub use options::{Mirror, Proxies, RegistryOptions};
+pub use ssh::{PORT as SSH_PORT, SshCommand, SshLogin, SshPlace};
 
 use exchange::Client;
 use place::Place;

@@ -102,8 +102,8 @@ pub struct BuildArgs {
     /// Secret of `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE
     #[arg(long, value_name = "SECRET")]
     pub secret: Vec<String>,
-    /// Agent of `RUN --mount=type=ssh`: default, for that of SSH_AUTH_SOCK, NAME=SOCKET, or
-    /// NAME=KEY,… for files with private keys
+    /// Agent of `RUN --mount=type=ssh`, and for git repositories: default, for that of
+    /// SSH_AUTH_SOCK, NAME=SOCKET, or NAME=KEY,… for files with private keys
     #[arg(long, value_name = "default|NAME[=PATH]")]
     pub ssh: Vec<String>,
     /// What a Dockerfile may have besides: network.host, security.insecure, device[=NAME]; may be
@@ -196,7 +196,10 @@ impl BuildArgs {
         }
         options.build_args.extend(arguments(&self.build_arg, environment)?);
         request.secrets = secret::read(&self.secret, environment)?;
-        request.ssh = ssh::agents(&self.ssh, environment)?;
+        request.ssh = match self.ssh.is_empty() && request.context.needs_ssh() {
+            true => ssh::implied(environment)?,
+            false => ssh::agents(&self.ssh, environment)?,
+        };
         request.resources = self.limits.resources()?;
         request.jobs = self.jobs.map(usize::from);
         request.pull = self.pull.into();
@@ -467,6 +470,23 @@ mod tests {
         let shown: Vec<_> = request.options.platforms.iter().map(Platform::to_string).collect();
         assert_eq!(shown, ["linux/amd64", "linux/arm/v7", "linux/s390x"]);
         assert_eq!(request.platform_split, Some(false));
+    }
+
+    #[test]
+    fn a_context_on_an_ssh_server_gets_the_caller_s_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let variables = [("SSH_AUTH_SOCK", socket.to_str().unwrap())];
+        let agents =
+            |line: &str, variables: &[_]| format!("{:?}", request(line, variables).unwrap().ssh);
+        for context in ["git@h:x", "ssh://git@h/x#main"] {
+            assert!(agents(context, &variables).contains("\"default\""), "{context}");
+        }
+        let none = agents(".", &variables);
+        assert!(!none.contains("default"));
+        assert_eq!(agents("https://h/x.git", &variables), none);
+        assert_eq!(agents("git@h:x", &[]), none);
     }
 
     #[test]

@@ -378,8 +378,3 @@ fn arg_names(dockerfile: &Dockerfile) -> HashSet<&str> {
     });
     args.flatten().map(|arg| arg.name.value.as_str()).collect()
 }
-
-/// The refusal of something that the language has and this program not yet.
-fn unsupported(span: Span, feature: &str) -> Diagnostic {
-    Diagnostic::error("unsupported", span, format!("{feature} is not supported yet"))
-}

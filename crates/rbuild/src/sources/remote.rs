@@ -13,16 +13,18 @@ use rbuild_cache::{CacheError, SnapshotId, Store};
 use rbuild_image::ImageError;
 use rbuild_plan::op::Source;
 use rbuild_registry::{Registry, RegistryError};
-use rbuild_solver::{Remotes, Secrets, StepError};
+use rbuild_solver::{Remotes, Secrets, SshAgents, StepError};
 use rbuild_types::{Ctx, Digest};
 
 use super::git::Resolved;
-use crate::{BuildError, Engine};
+use crate::{BuildError, BuildRequest, Engine};
 
 /// Looks remote sources up for one build.
 pub(crate) struct RemoteSources<'a> {
     engine: &'a Engine,
-    pub(super) secrets: &'a Secrets,
+    secrets: &'a Secrets,
+    /// Who signs where a server asks for a key.
+    pub(super) agents: &'a SshAgents,
     /// Trees that identifying a source has found or made.
     trees: Mutex<HashMap<Source, SnapshotId>>,
     /// What references of git repositories stand for in this build.
@@ -38,8 +40,9 @@ pub(super) struct FetchedTree {
 }
 
 impl<'a> RemoteSources<'a> {
-    pub(crate) fn new(engine: &'a Engine, secrets: &'a Secrets) -> Self {
-        Self { engine, secrets, trees: Mutex::default(), references: Mutex::default() }
+    pub(crate) fn new(engine: &'a Engine, request: &'a BuildRequest) -> Self {
+        let BuildRequest { secrets, ssh: agents, .. } = request;
+        Self { engine, secrets, agents, trees: Mutex::default(), references: Mutex::default() }
     }
 
     pub(super) fn store(&self) -> &'a Store {

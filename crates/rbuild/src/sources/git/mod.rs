@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use self::database::Database;
 use self::error::GitError;
 use self::object::{Kind, ObjectId};
-use self::remote::{Reference, Remote};
+use self::remote::{Credentials, Reference, Remote};
 use super::remote::RemoteSources;
 
 /// Submodules inside one another.
@@ -192,7 +192,17 @@ impl RemoteSources<'_> {
     }
 
     fn greet<'s>(&'s self, url: &str, ctx: Ctx<'s>) -> Result<Remote<'s>, GitError> {
-        Remote::greet(self.network()?, url, self.git_authorization(url), ctx)
+        self.greet_as(url, self.git_authorization(url), ctx)
+    }
+
+    fn greet_as<'s>(
+        &'s self,
+        url: &str,
+        authorization: Option<String>,
+        ctx: Ctx<'s>,
+    ) -> Result<Remote<'s>, GitError> {
+        let credentials = Credentials { authorization, agents: self.agents };
+        Remote::greet(self.network()?, url, credentials, ctx)
     }
 
     /// The first of BuildKit's secrets for a host that is there.
@@ -265,13 +275,15 @@ impl Job<'_> {
                     return Err(wrong("too many submodules inside one another".to_owned()));
                 }
                 let url = submodule::resolve(place.url, module)?;
-                // Credentials were given for the repository that the Dockerfile names.
+                // Credentials were given for the repository that the Dockerfile names. What an
+                // agent signs is of use to nobody but the server that asked.
                 let same = super::http::authority(&url) == super::http::authority(&git.remote)
                     && url.split(':').next() == git.remote.split(':').next();
                 let authorization =
                     if same { self.sources.git_authorization(&git.remote) } else { None };
-                let network = self.sources.network()?;
-                let remote = Remote::greet(network, &url, authorization, self.ctx)
+                let remote = self
+                    .sources
+                    .greet_as(&url, authorization, self.ctx)
                     .map_err(|error| wrong(error.to_string()))?;
                 let place = Place { url: &url, name: "", peeled: None, keeps: place.keeps };
                 let inner = root.open_real_dir(std::path::Path::new("/").join(&path))?;

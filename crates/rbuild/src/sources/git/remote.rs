@@ -8,6 +8,7 @@ use std::fs::File;
 
 use rbuild_plan::{GitAddress, GitWay};
 use rbuild_registry::{BlobSink, Fetched, Registry};
+use rbuild_solver::SshAgents;
 use rbuild_types::Ctx;
 
 use super::error::GitError;
@@ -23,6 +24,14 @@ pub(super) struct Remote<'a> {
     /// As messages name it.
     pub(super) name: String,
     protocol: Protocol,
+}
+
+/// What a server may be told of who asks.
+pub(super) struct Credentials<'a> {
+    /// For a web server.
+    pub(super) authorization: Option<String>,
+    /// For an SSH server; nothing of them is told but that they can sign.
+    pub(super) agents: &'a SshAgents,
 }
 
 enum Transport<'a> {
@@ -50,7 +59,7 @@ impl<'a> Remote<'a> {
     pub(super) fn greet(
         network: &'a Registry,
         url: &str,
-        authorization: Option<String>,
+        credentials: Credentials<'_>,
         ctx: Ctx<'a>,
     ) -> Result<Self, GitError> {
         let name = rbuild_plan::without_passwords(url);
@@ -58,7 +67,7 @@ impl<'a> Remote<'a> {
         let address = GitAddress::parse(url).map_err(wrong)?;
         let (transport, protocol) = match address {
             None => {
-                let mut web = Web::new(network, url, authorization, ctx);
+                let mut web = Web::new(network, url, credentials.authorization, ctx);
                 let greeting = web.greet()?;
                 let protocol = match greeting.speaks {
                     true => advertised(&greeting.bytes).map_err(wrong)?,
@@ -67,11 +76,10 @@ impl<'a> Remote<'a> {
                 (Transport::Web(web), protocol)
             }
             Some(address) => {
-                let mut wire = match address.way {
+                let mut wire = match &address.way {
                     GitWay::Git => Wire::tcp(network, &address, &name, ctx)?,
-                    GitWay::Ssh { .. } => {
-                        let what = "a git repository over ssh";
-                        return Err(GitError::Unsupported(what.to_owned()));
+                    GitWay::Ssh { user } => {
+                        Wire::ssh(network, &address, user, credentials.agents, &name, ctx)?
                     }
                 };
                 let protocol = advertised(&wire.greeting()?).map_err(wrong)?;

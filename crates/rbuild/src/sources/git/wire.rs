@@ -3,13 +3,18 @@
 use std::cell::RefCell;
 
 use rbuild_plan::GitAddress;
-use rbuild_registry::{BlobSink, Conversation, Registry, RegistryError};
+use rbuild_registry::{
+    BlobSink, Conversation, Registry, RegistryError, SSH_PORT, SshCommand, SshLogin, SshPlace,
+};
+use rbuild_solver::SshAgents;
 use rbuild_types::Ctx;
 
 use super::error::GitError;
 use super::memory::Memory;
 use super::packet::{self, Packet};
 
+/// The agent that is asked, as in BuildKit: that of `--ssh default`.
+const AGENT: &str = "default";
 /// Where git's own servers listen.
 const GIT_PORT: u16 = 9418;
 
@@ -38,6 +43,30 @@ impl<'a> Wire<'a> {
         let line = format!("git-upload-pack {path}\0host={place}\0\0version=2\0");
         let request = packet::frame(&line).map_err(|problem| GitError::protocol(name, problem))?;
         conversation.send(request, ctx)?;
+        Ok(Self { conversation: RefCell::new(conversation), ctx, name: name.to_owned() })
+    }
+
+    /// Logs in to an SSH server and starts git there.
+    pub(super) fn ssh(
+        network: &Registry,
+        address: &GitAddress,
+        user: &str,
+        agents: &SshAgents,
+        name: &str,
+        ctx: Ctx<'a>,
+    ) -> Result<Self, GitError> {
+        let place = SshPlace {
+            host: address.host.clone(),
+            port: address.port.unwrap_or(SSH_PORT),
+            subject: name.to_owned(),
+        };
+        let login = SshLogin { user: user.to_owned(), agent: agents.connect(AGENT)? };
+        let path = address.path.replace('\'', r"'\''");
+        let command = SshCommand {
+            line: format!("git-upload-pack '{path}'"),
+            variable: ("GIT_PROTOCOL".to_owned(), "version=2".to_owned()),
+        };
+        let conversation = network.execute(place, login, command, ctx)?;
         Ok(Self { conversation: RefCell::new(conversation), ctx, name: name.to_owned() })
     }
 

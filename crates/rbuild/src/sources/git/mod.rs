@@ -6,12 +6,16 @@
 
 mod checkout;
 mod database;
+mod delta;
+mod entry;
 mod error;
 mod git_dir;
+mod loose;
 mod memory;
 mod object;
 mod pack;
 mod packet;
+mod reference;
 mod remote;
 mod submodule;
 mod web;
@@ -27,22 +31,12 @@ use serde_json::{Value, json};
 use self::database::Database;
 use self::error::GitError;
 use self::object::{Kind, ObjectId};
-use self::remote::{Credentials, Reference, Remote};
+pub(super) use self::reference::Resolved;
+use self::remote::{Credentials, Remote};
 use super::remote::RemoteSources;
 
 /// Submodules inside one another.
 const MAX_NESTING: usize = 16;
-
-/// What a reference is now.
-#[derive(Debug, Clone)]
-pub(super) struct Resolved {
-    /// `refs/…`; empty for a commit that was named by its hash.
-    name: String,
-    /// The commit, or an annotated tag.
-    id: ObjectId,
-    /// The commit behind the tag.
-    peeled: Option<ObjectId>,
-}
 
 /// A commit's tree.
 struct CheckedOut {
@@ -110,16 +104,6 @@ impl RemoteSources<'_> {
         }
     }
 
-    /// What the source's reference stands for in this build.
-    fn resolved(&self, source: &Source, git: &Git, ctx: Ctx<'_>) -> Result<Resolved, GitError> {
-        if let Some(resolved) = self.known_reference(source) {
-            return Ok(resolved);
-        }
-        let resolved = self.resolve(git, ctx)?;
-        self.remember_reference(source, resolved.clone());
-        Ok(resolved)
-    }
-
     /// Makes the tree of a commit, and its record.
     fn check_out(
         &self,
@@ -154,43 +138,6 @@ impl RemoteSources<'_> {
         Ok(CheckedOut { tree, committed })
     }
 
-    /// Finds the commit, asking the server only when its hash was not given.
-    fn resolve(&self, git: &Git, ctx: Ctx<'_>) -> Result<Resolved, GitError> {
-        let pinned = match &git.checksum {
-            Some(checksum) if git.fetch_by_commit => ObjectId::from_hex(checksum.as_bytes()),
-            _ => ObjectId::from_hex(git.reference.as_bytes()),
-        };
-        if let Some(id) = pinned {
-            return Ok(Resolved { name: String::new(), id, peeled: None });
-        }
-        if git.reference.len() == 64 && hex::decode(&git.reference).is_ok() {
-            return Err(GitError::Unsupported("a repository with SHA-256 names".to_owned()));
-        }
-        let remote = self.greet(&git.remote, ctx)?;
-        let candidates = candidates(&git.reference);
-        let references = remote.references(&candidates)?;
-        let found = candidates
-            .iter()
-            .find_map(|name| references.iter().find(|reference| reference.name == *name));
-        let Some(Reference { name, id, peeled }) = found.cloned() else {
-            let reference = match git.reference.as_str() {
-                "" => "HEAD".to_owned(),
-                other => format!("{other:?}"),
-            };
-            return Err(GitError::Reference { remote: remote.name, reference });
-        };
-        let resolved = Resolved { name, id, peeled };
-        if let Some(expected) = &git.checksum {
-            let expected = expected.to_lowercase();
-            let mut hashes = vec![resolved.id.hex()];
-            hashes.extend(resolved.peeled.map(|id| id.hex()));
-            if !hashes.iter().any(|hash| hash.starts_with(&expected)) {
-                return Err(GitError::Checksum { expected, found: hashes.join(" or ") });
-            }
-        }
-        Ok(resolved)
-    }
-
     fn greet<'s>(&'s self, url: &str, ctx: Ctx<'s>) -> Result<Remote<'s>, GitError> {
         self.greet_as(url, self.git_authorization(url), ctx)
     }
@@ -216,12 +163,6 @@ impl RemoteSources<'_> {
             .or_else(|| token(&format!("GIT_AUTH_TOKEN.{host}")))
             .or_else(|| self.secret("GIT_AUTH_HEADER"))
             .or_else(|| token("GIT_AUTH_TOKEN"))
-    }
-}
-
-impl Resolved {
-    fn commit(&self) -> ObjectId {
-        self.peeled.unwrap_or(self.id)
     }
 }
 
@@ -319,16 +260,6 @@ struct Place<'a> {
     peeled: Option<ObjectId>,
     /// Whether `.git` is written.
     keeps: bool,
-}
-
-/// The names that a reference may have in full, as git prefers them.
-fn candidates(reference: &str) -> Vec<String> {
-    if reference.is_empty() {
-        return vec!["HEAD".to_owned()];
-    }
-    let full =
-        |prefix: &str| format!("{prefix}{}", reference.strip_prefix(prefix).unwrap_or(reference));
-    vec![full("refs/"), full("refs/heads/"), full("refs/tags/")]
 }
 
 /// What decides over the tree: the commit, and what is taken of it.

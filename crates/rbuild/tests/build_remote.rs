@@ -194,6 +194,9 @@ fn a_dockerfile_behind_a_url_needs_no_context() {
     let told = explain(&build_error(&engine, &request));
     assert!(told.contains("/some/file is a Dockerfile by itself"), "{told}");
     request.dockerfile = DockerfileInput::Default;
+    let ignoring = BuildRequest { ignore_file: Some("rules".into()), ..request.clone() };
+    let told = explain(&build_error(&engine, &ignoring));
+    assert!(told.contains("no context that an ignore file could hold for"), "{told}");
     web.change(|_| answer(200, "FROM scratch\nCOPY x /\n"));
     let told = explain(&build_error(&engine, &request));
     assert!(told.contains("context"), "{told}");

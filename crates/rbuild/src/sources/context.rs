@@ -106,6 +106,12 @@ fn open_remote(
                 Sniffed::Archive(archive) => {
                     remotes.unpacked(&archive, &fetched.identity, &shown, ctx)?
                 }
+                Sniffed::Bytes(_) if request.ignore_file.is_some() => {
+                    return Err(bad(format!(
+                        "{shown} is a Dockerfile by itself: there is no context that an ignore \
+                         file could hold for"
+                    )));
+                }
                 Sniffed::Bytes(bytes) => {
                     return Ok(Opened { lone: Some(Text::alone(shown, &bytes)?), ..opened });
                 }

@@ -59,6 +59,12 @@ impl Environment {
         Some(directory.join("config.json"))
     }
 
+    /// Where OpenSSH looks for the keys of hosts.
+    pub fn known_hosts(&self) -> Vec<PathBuf> {
+        let own = self.filled("HOME").map(|home| PathBuf::from(home).join(".ssh/known_hosts"));
+        own.into_iter().chain([PathBuf::from("/etc/ssh/ssh_known_hosts")]).collect()
+    }
+
     /// Proxies for registries. `HTTP_PROXY` in capitals is not read: curl's rule, because a web
     /// server puts a request's `Proxy:` header there.
     pub fn proxies(&self) -> Proxies {
@@ -120,6 +126,15 @@ impl Environment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_of_hosts_are_openssh_s() {
+        let of = |variables: &[_]| Environment::of(variables).known_hosts();
+        let everybody_s = "/etc/ssh/ssh_known_hosts";
+        assert_eq!(of(&[]), [PathBuf::from(everybody_s)]);
+        let both = ["/h/.ssh/known_hosts", everybody_s].map(PathBuf::from);
+        assert_eq!(of(&[("HOME", "/h")]), both);
+    }
 
     #[test]
     fn the_store_is_where_the_variable_says() {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use rbuild_types::{Platform, Reference};
 
+use crate::RemoteContext;
+
 /// What a name of `--build-context` stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamedContext {
@@ -16,6 +18,8 @@ pub enum NamedContext {
         /// What steps show, where the reference says nothing to people.
         shown: Option<String>,
     },
+    /// Files that lie elsewhere.
+    Remote(RemoteContext),
     /// An empty root filesystem.
     Scratch,
 }

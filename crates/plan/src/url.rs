@@ -49,7 +49,7 @@ impl<'a> Url<'a> {
 }
 
 /// `text` with `%XX` undone; `None` when that gives no text.
-fn decoded(text: &str) -> Option<String> {
+pub(crate) fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

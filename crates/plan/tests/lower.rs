@@ -7,7 +7,7 @@ mod support;
 use proptest::prelude::*;
 use rbuild_plan::mount::{MountKind, MountRoot, Sharing};
 use rbuild_plan::op::{Copy, CopySource, Network, Op, Run, Source, Unpack};
-use rbuild_plan::{NoCache, Options, Plan, dot};
+use rbuild_plan::{EpochSource, NamedContext, NoCache, Options, Plan, dot};
 use rbuild_types::{Digest, Platform};
 
 use support::{chain, check, error, error_with, options, plan, plan_with, small};
@@ -529,8 +529,8 @@ fn wrong_values() {
         ),
         ("ADD http://h/a.git?x=1 /", "unexpected query \"x\""),
         ("ADD http://h/a.git?fetch-by-commit /", "fetch-by-commit requires a checksum"),
-        ("ADD git@h:x /", "ADD of a git repository over ssh:// is not supported yet"),
-        ("ADD git://h/x /", "ADD of a git repository over git:// is not supported yet"),
+        ("ADD ssh://h/x /", "invalid git URL \"ssh://h/x\": it names no user"),
+        ("ADD git://h /", "invalid git URL \"git://h\": it names no repository"),
         ("STOPSIGNAL NOPE", "invalid signal: NOPE"),
         ("EXPOSE 80/foo", "invalid port: \"80/foo\": invalid proto: foo"),
         ("ARG e=\"\"\nVOLUME $e", "VOLUME specified can not be an empty string"),
@@ -601,11 +601,51 @@ fn epochs() {
     assert_eq!(epoch("context"), None);
     assert_eq!(plan("ARG SOURCE_DATE_EPOCH=5\nFROM scratch").targets[0].source_date_epoch, Some(5));
     assert_eq!(error("ARG SOURCE_DATE_EPOCH=x\nFROM scratch"), "invalid SOURCE_DATE_EPOCH: x");
-    assert_eq!(
-        error("ARG SOURCE_DATE_EPOCH=m\nFROM scratch AS m\nCOPY a b\nFROM scratch"),
-        "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported COPY \
-         instruction"
-    );
+    for (stage, message) in [
+        (
+            "FROM scratch AS m\nCOPY a b",
+            "stage does not meet source-only requirements: unsupported COPY instruction",
+        ),
+        ("FROM base AS m\nADD http://h/x /", "stage must use FROM scratch"),
+        ("FROM scratch AS m", "stage must contain exactly one remote ADD"),
+        ("FROM scratch AS m\nADD http://h/x /\nADD http://h/x /", "exactly one remote ADD"),
+        ("FROM scratch AS m\nADD http://h/x http://h/y /", "exactly one remote ADD source"),
+        ("FROM scratch AS m\nADD x /", "stage source must be a single HTTP(S) or Git ADD"),
+        ("FROM scratch AS m\nADD --checksum=x http://h/x /", "invalid checksum \"x\""),
+    ] {
+        let found = error(&format!("ARG SOURCE_DATE_EPOCH=M\n{stage}\nFROM scratch"));
+        assert!(found.contains(message), "{stage}: {found}");
+    }
+}
+
+#[test]
+fn epochs_name_sources() {
+    let source = |text: &str, options: &Options| {
+        let (dockerfile, problems) = rbuild_parser::parse(text);
+        assert!(problems.is_empty(), "{problems:?}");
+        rbuild_plan::epoch_source(&dockerfile, options).unwrap()
+    };
+    let of = |value: &str| with_args(&[("SOURCE_DATE_EPOCH", value), ("V", "given")]);
+    let text = "ARG HOST=h\nFROM scratch AS src\nARG V=1 W=$V\nADD https://$HOST/$W.git#$V /\n\
+                FROM scratch";
+    match source(text, &of("Src")).unwrap() {
+        EpochSource::Stage(Source::Git(git)) => {
+            assert_eq!(
+                (git.remote.as_str(), git.reference.as_str()),
+                ("https://h/given.git", "given")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(source(text, &of("context")), Some(EpochSource::Context));
+    assert_eq!((source(text, &of("7")), source(text, &of(""))), (None, None));
+    // A context comes before a stage of its name; one that has no time has no source.
+    let mut options = of("src");
+    options.contexts.insert("src", NamedContext::Local).unwrap();
+    let named = EpochSource::Named { name: "src".to_owned(), source: None };
+    assert_eq!(source(text, &options), Some(named));
+    // Nothing is asked where nothing is built.
+    assert_eq!(plan_with(text, &of("src"), &small()).unwrap().targets[0].source_date_epoch, None);
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod support;
 
 use rbuild_plan::mount::{MountKind, MountRoot};
 use rbuild_plan::op::{CopySource, Op, Source};
-use rbuild_plan::{NamedContext, Options, Plan, lower};
+use rbuild_plan::{ContextOptions, NamedContext, Options, Plan, RemoteContext, lower};
 use rbuild_types::Diagnostic;
 use serde_json::json;
 
@@ -16,6 +16,11 @@ fn local() -> NamedContext {
 
 fn image(name: &str) -> NamedContext {
     NamedContext::Image { reference: name.parse().unwrap(), shown: None }
+}
+
+fn remote(url: &str) -> NamedContext {
+    let parsed = RemoteContext::parse(url, ContextOptions::default()).unwrap();
+    NamedContext::Remote(parsed.unwrap())
 }
 
 fn try_plan(text: &str, contexts: &[(&str, NamedContext)]) -> Result<Plan, Vec<Diagnostic>> {
@@ -147,4 +152,23 @@ fn what_nothing_asks_for_is_told() {
     ];
     // `one` is not needed for the target.
     assert_eq!(plan(text, &contexts).unused_contexts, ["nobody", "one"]);
+}
+
+#[test]
+fn what_lies_elsewhere_is_fetched_once() {
+    let text = "FROM base\nCOPY --from=far a /\nRUN --mount=from=far,target=/m x\n\
+                FROM far\nCOPY --from=0 /a /b";
+    let plan = plan(text, &[("far", remote("https://u:p@h/r.git#main:sub"))]);
+    assert_eq!(
+        steps(&plan),
+        [
+            "[stage-0 1/3] FROM docker.io/library/base:latest",
+            "fetch https://u:xxxxx@h/r.git#main:sub",
+            "[stage-0 2/3] COPY --from=far a /",
+            "[stage-0 3/3] RUN --mount=from=far,target=/m x",
+            "[stage-1 1/2] FROM far",
+            "[stage-1 2/2] COPY --from=0 /a /b",
+        ]
+    );
+    assert_eq!(plan.unused_contexts, Vec::<String>::new());
 }

@@ -13,8 +13,9 @@ use rbuild_types::{CancelToken, Ctx, Diagnostic, Event, Progress, Reference, Ste
 use crate::devices::CdiDevices;
 use crate::engine::random_id;
 use crate::lint::{Lint, ignored_copies};
-use crate::sources::context::{self, Contexts};
+use crate::sources::context::{self, Contexts, Opened};
 use crate::sources::dockerfile::{Text, read_dockerfile};
+use crate::sources::epoch::{self, EpochError};
 use crate::sources::image::ImageSource;
 use crate::sources::named::{self, Named};
 use crate::sources::remote::RemoteSources;
@@ -41,17 +42,26 @@ impl Engine {
         }
         let _lease = self.store.lease()?;
         let mut named = named::settle(request)?;
-        let main = context::open_main(&self.store, request, ctx)?;
-        let text = read_dockerfile(request, main.as_ref())?;
+        let remotes = RemoteSources::new(self, request);
+        let mut opened = context::open_main(&remotes, request, ctx)?;
+        let text = read_dockerfile(request, &mut opened)?;
         ctx.report(Event::Dockerfile { name: text.name.clone(), text: text.text.clone() });
         let (dockerfile, mut lint) = parse(&text, request, ctx)?;
         let layouts = std::mem::take(&mut named.layouts);
         let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
-        let plan = plan(&text, &dockerfile, request, &named, &images, &mut lint, ctx)?;
+        let front = Front {
+            request,
+            text: &text,
+            dockerfile: &dockerfile,
+            opened: &opened,
+            named: &named,
+            images: &images,
+            remotes: &remotes,
+        };
+        let plan = front.plan(&mut lint, ctx)?;
         let devices = self.devices(&text, request, &plan, &mut lint, ctx)?;
-        let directories = &named.directories;
-        let contexts =
-            context::open(Some(&self.store), request, main.as_ref(), directories, &text, ctx)?;
+        let (directories, main) = (&named.directories, opened.main.as_ref());
+        let contexts = context::open(Some(&self.store), request, main, directories, &text, ctx)?;
         if let Some(context) = &contexts.main {
             report(&mut lint, ignored_copies(&text.text, &plan.graph, &context.ignore), ctx);
         }
@@ -59,7 +69,8 @@ impl Engine {
             return Err(wrong(&text, vec![violation]));
         }
         export::check(request, plan.is_index)?;
-        let outside = Outside { contexts: &contexts, images: &images, devices: &devices };
+        let outside =
+            Outside { contexts: &contexts, images: &images, remotes: &remotes, devices: &devices };
         let solution = self.solve(&text, &outside, request, &plan, ctx)?;
         let (cached, executed) = (solution.cached, solution.executed);
         let product = assemble::product(self, &plan, solution, &images)?;
@@ -86,12 +97,22 @@ impl Engine {
         let ctx = Ctx::new(progress, cancel);
         let _lease = self.store.lease()?;
         let mut named = named::settle(request)?;
-        let main = context::open_main(&self.store, request, ctx)?;
-        let text = read_dockerfile(request, main.as_ref())?;
+        let remotes = RemoteSources::new(self, request);
+        let mut opened = context::open_main(&remotes, request, ctx)?;
+        let text = read_dockerfile(request, &mut opened)?;
         let (dockerfile, mut lint) = parse(&text, request, ctx)?;
         let layouts = std::mem::take(&mut named.layouts);
         let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
-        let plan = plan(&text, &dockerfile, request, &named, &images, &mut lint, ctx)?;
+        let front = Front {
+            request,
+            text: &text,
+            dockerfile: &dockerfile,
+            opened: &opened,
+            named: &named,
+            images: &images,
+            remotes: &remotes,
+        };
+        let plan = front.plan(&mut lint, ctx)?;
         Ok(rbuild_plan::dot(&plan))
     }
 
@@ -119,7 +140,7 @@ impl Engine {
         plan: &Plan,
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
-        let Outside { contexts, images, devices } = *outside;
+        let Outside { contexts, images, remotes, devices } = *outside;
         let log_directory = random_id()?;
         let helper = self.helper();
         let resolv_conf = self.resolv_conf();
@@ -127,7 +148,7 @@ impl Engine {
             store: &self.store,
             pool: self.pool()?,
             images,
-            remotes: &RemoteSources::new(self, &request.secrets),
+            remotes,
             devices,
             context: contexts.main.as_ref(),
             named: &contexts.named,
@@ -160,6 +181,7 @@ impl Engine {
 struct Outside<'a> {
     contexts: &'a Contexts,
     images: &'a ImageSource<'a>,
+    remotes: &'a RemoteSources<'a>,
     devices: &'a CdiDevices,
 }
 
@@ -220,38 +242,57 @@ fn report(lint: &mut Lint, warnings: Vec<Diagnostic>, ctx: Ctx<'_>) {
     }
 }
 
-fn plan(
-    text: &Text,
-    dockerfile: &Dockerfile,
-    request: &BuildRequest,
-    named: &Named,
-    images: &ImageSource<'_>,
-    lint: &mut Lint,
-    ctx: Ctx<'_>,
-) -> Result<Plan, BuildError> {
-    let options = named.options(request, &images.engine.emulators());
-    let lowered = lower(&text.text, dockerfile, &options, images);
-    ctx.cancel.check()?;
-    let mut plan = lowered.map_err(|diagnostics| {
-        let (errors, warnings) = diagnostics.into_iter().partition(Diagnostic::is_error);
-        report(lint, warnings, ctx);
-        wrong(text, errors)
-    })?;
-    report(lint, std::mem::take(&mut plan.warnings), ctx);
-    if !plan.unused_build_args.is_empty() {
-        let given = &request.options.build_args;
-        let warning = unused::build_args(&plan.unused_build_args, given, dockerfile);
-        ctx.report(Event::Warning(warning));
+/// What a plan is made from.
+struct Front<'a> {
+    request: &'a BuildRequest,
+    text: &'a Text,
+    dockerfile: &'a Dockerfile,
+    opened: &'a Opened,
+    named: &'a Named,
+    images: &'a ImageSource<'a>,
+    remotes: &'a RemoteSources<'a>,
+}
+
+impl Front<'_> {
+    fn plan(&self, lint: &mut Lint, ctx: Ctx<'_>) -> Result<Plan, BuildError> {
+        let Self { text, dockerfile, .. } = *self;
+        let mut options = self.named.options(self.request, &self.images.engine.emulators());
+        let timed = epoch::settle(&mut options, dockerfile, self.opened, self.remotes, ctx)
+            .map_err(|error| match error {
+                EpochError::Wrong(diagnostic) => wrong(text, vec![*diagnostic]),
+                EpochError::Failed(error) => error,
+            })?;
+        let lowered = lower(&text.text, dockerfile, &options, self.images);
+        ctx.cancel.check()?;
+        let mut plan = lowered.map_err(|diagnostics| {
+            let (errors, warnings) = diagnostics.into_iter().partition(Diagnostic::is_error);
+            report(lint, warnings, ctx);
+            wrong(text, errors)
+        })?;
+        // A context that gives the time is of use.
+        plan.unused_contexts.retain(|name| Some(name) != timed.as_ref());
+        report(lint, std::mem::take(&mut plan.warnings), ctx);
+        self.report_unused(&plan, ctx);
+        Ok(plan)
     }
-    let unused = [
-        unused::frontend(&request.options.build_args),
-        unused::no_cache(&request.options.no_cache, dockerfile),
-        unused::contexts(&plan.unused_contexts, dockerfile),
-    ];
-    for warning in unused.into_iter().flatten() {
-        ctx.report(Event::Warning(warning));
+
+    /// Warns of what the request names and the Dockerfile does not have.
+    fn report_unused(&self, plan: &Plan, ctx: Ctx<'_>) {
+        let given = &self.request.options;
+        let build_args = match plan.unused_build_args.as_slice() {
+            [] => None,
+            names => Some(unused::build_args(names, &given.build_args, self.dockerfile)),
+        };
+        let unused = [
+            build_args,
+            unused::frontend(&given.build_args),
+            unused::no_cache(&given.no_cache, self.dockerfile),
+            unused::contexts(&plan.unused_contexts, self.dockerfile),
+        ];
+        for warning in unused.into_iter().flatten() {
+            ctx.report(Event::Warning(warning));
+        }
     }
-    Ok(plan)
 }
 
 fn wrong(text: &Text, diagnostics: Vec<Diagnostic>) -> BuildError {

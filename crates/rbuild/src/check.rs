@@ -1,5 +1,6 @@
 //! Checks: what there is to say about a Dockerfile without running anything.
 
+use rbuild_cache::Lease;
 use rbuild_parser::ast::Dockerfile;
 use rbuild_parser::lint::{Rule, check_file};
 use rbuild_plan::{ImageConfigs, ImageError, ResolvedImage};
@@ -7,10 +8,11 @@ use rbuild_sandbox::linux::binfmt::Emulators;
 use rbuild_types::{CancelToken, Ctx, Diagnostic, LineIndex, Platform, Reference, Silent, Span};
 
 use crate::lint::{self, Lint};
-use crate::sources::context::{self, Main};
+use crate::sources::context::{self, Main, Opened};
 use crate::sources::dockerfile::{Text, read_dockerfile};
 use crate::sources::image::ImageSource;
 use crate::sources::named::{self, Named};
+use crate::sources::remote::RemoteSources;
 use crate::{BuildError, BuildRequest, ContextInput, Engine, Pull};
 
 /// What there is to say about a Dockerfile.
@@ -80,7 +82,7 @@ pub fn check(
     cancel: &CancelToken,
 ) -> Result<Checked, BuildError> {
     let ctx = Ctx::new(&Silent, cancel);
-    let Inputs { main, text, mut named } = Inputs::read(request, engine, ctx)?;
+    let Inputs { main, text, mut named, _lease } = Inputs::read(request, engine, ctx)?;
     let (dockerfile, diagnostics) = rbuild_parser::parse(&text.text);
     let (mut errors, warnings): (Vec<_>, Vec<_>) =
         diagnostics.into_iter().partition(Diagnostic::is_error);
@@ -124,27 +126,33 @@ pub(crate) struct Inputs {
     main: Option<Main>,
     pub(crate) text: Text,
     pub(crate) named: Named,
+    _lease: Option<Lease>,
 }
 
 impl Inputs {
-    /// Finds the Dockerfile. Only an archive as the context needs an engine, to be unpacked.
+    /// Finds the Dockerfile. A context that is no directory needs an engine, to be kept in.
     pub(crate) fn read(
         request: &BuildRequest,
         engine: Option<&Engine>,
         ctx: Ctx<'_>,
     ) -> Result<Self, BuildError> {
         let named = named::settle(request)?;
-        let main = match (&request.context, engine) {
-            (ContextInput::None, _) => None,
-            (ContextInput::Directory(directory), _) => Some(Main::of_directory(directory)?),
-            (_, Some(engine)) => context::open_main(&engine.store, request, ctx)?,
+        let mut lease = None;
+        let mut opened = match (&request.context, engine) {
+            (ContextInput::None, _) => Opened::default(),
+            (ContextInput::Directory(directory), _) => Opened::of_directory(directory)?,
+            (_, Some(engine)) => {
+                lease = Some(engine.store.lease()?);
+                let remotes = RemoteSources::new(engine, request);
+                context::open_main(&remotes, request, ctx)?
+            }
             (_, None) => {
-                let message = "a context that is no directory needs a store to be unpacked into";
+                let message = "a context that is no directory needs a store to be kept in";
                 return Err(BuildError::Request { message: message.to_owned() });
             }
         };
-        let text = read_dockerfile(request, main.as_ref())?;
-        Ok(Self { main, text, named })
+        let text = read_dockerfile(request, &mut opened)?;
+        Ok(Self { main: opened.main, text, named, _lease: lease })
     }
 }
 

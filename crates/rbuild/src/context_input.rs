@@ -5,6 +5,8 @@ use std::io::{Cursor, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rbuild_plan::git_ref::GitRef;
+use rbuild_plan::{GitAddress, GitWay};
 use rbuild_types::Digest;
 
 use crate::BuildError;
@@ -18,22 +20,34 @@ pub enum ContextInput {
     /// A tar, plain or compressed. No ignore file of it counts, owners in it are kept, and the
     /// Dockerfile is looked for in it.
     Archive(ContextArchive),
-    /// A git repository, by its URL; refused for now.
+    /// A git repository, by its URL with what of it is meant. No ignore file of it counts, and
+    /// the Dockerfile is looked for in it.
     Git(String),
-    /// A URL of a tar or of a Dockerfile; refused for now.
+    /// A URL of a tar, which is then as an archive, or of a Dockerfile that needs no context.
     Http(String),
     /// Nothing: the Dockerfile copies from stages and images only.
     None,
 }
 
 impl ContextInput {
-    /// What a path or URL on a command line means.
+    /// What a path or URL on a command line means. `github.com/owner/repository` is a repository:
+    /// whoever has a directory of that name looks first.
     pub fn of(text: &str) -> Self {
         match remote(text) {
             Some(Remote::Git) => Self::Git(text.to_owned()),
             Some(Remote::Http) => Self::Http(text.to_owned()),
             None => Self::Directory(text.into()),
         }
+    }
+}
+
+impl ContextInput {
+    /// Whether it is a repository on an SSH server, which asks for keys.
+    pub fn needs_ssh(&self) -> bool {
+        let Self::Git(url) = self else { return false };
+        let Ok(Some(git)) = GitRef::parse(url) else { return false };
+        let address = GitAddress::parse(&git.remote);
+        matches!(address, Ok(Some(GitAddress { way: GitWay::Ssh { .. }, .. })))
     }
 }
 
@@ -54,9 +68,9 @@ pub enum NamedContextInput {
         /// The image's digest.
         digest: Option<Digest>,
     },
-    /// A git repository, by its URL; refused for now.
+    /// A git repository, by its URL with what of it is meant.
     Git(String),
-    /// A URL of a tar or of a file; refused for now.
+    /// A URL; its content is a file with the name `context`, as in BuildKit.
     Http(String),
     /// A target of a bake file; refused.
     Target(String),
@@ -105,7 +119,7 @@ impl NamedContextInput {
                 if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') =>
             {
                 Err(bad(format!(
-                    "build contexts of the kind {scheme}:// are not known: give a directory, \
+                    "build contexts of the kind {scheme}:// are not known: give a directory, a URL, \
                      docker-image://NAME or oci-layout://PATH"
                 )))
             }
@@ -120,13 +134,13 @@ enum Remote {
 }
 
 fn remote(text: &str) -> Option<Remote> {
-    let http = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
-    let path = text.split(['#', '?']).next().unwrap_or(text);
-    let git = ["git@", "git://", "ssh://"].iter().any(|scheme| text.starts_with(scheme));
-    match (git || http && path.ends_with(".git"), http) {
-        (true, _) => Some(Remote::Git),
-        (false, true) => Some(Remote::Http),
-        (false, false) => None,
+    match GitRef::parse(text) {
+        // An error is one too: what is wrong with its name is said when it is opened.
+        Ok(Some(_)) | Err(_) => Some(Remote::Git),
+        Ok(None) => {
+            let http = ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme));
+            http.then_some(Remote::Http)
+        }
     }
 }
 
@@ -196,6 +210,8 @@ impl Eq for ContextArchive {}
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn named(text: &str) -> NamedContextInput {
@@ -212,6 +228,8 @@ mod tests {
         }
         let tar = "https://h/x.tar.gz";
         assert_eq!(named(tar), NamedContextInput::Http(tar.to_owned()));
+        assert_eq!(ContextInput::of("me@h:x"), ContextInput::Git("me@h:x".to_owned()));
+        assert_eq!(ContextInput::of("github.com/o"), ContextInput::Git("github.com/o".to_owned()));
         // A directory may be called so.
         assert_eq!(named("x.git"), NamedContextInput::Directory("x.git".into()));
         let error = NamedContextInput::parse("ftp://h/x").unwrap_err().to_string();
@@ -246,5 +264,34 @@ mod tests {
         }
         assert!(matches!(sniff(b""), Sniffed::Bytes(bytes) if bytes.is_empty()));
         assert!(matches!(sniff(b"\x1f\x8bno gzip"), Sniffed::Bytes(_)));
+    }
+
+    /// Bytes that begin as those of a compressed file, so that decoders see them too.
+    fn beginnings() -> impl Strategy<Value = Vec<u8>> {
+        let magic = prop::sample::select(vec![
+            &b""[..],
+            b"\x1f\x8b\x08\x00",
+            b"BZh9",
+            b"\xfd7zXZ\x00",
+            b"\x28\xb5\x2f\xfd",
+            b"\x5d\x00\x00\x80\x00",
+        ]);
+        let rest = prop::collection::vec(any::<u8>(), 0..1500);
+        (magic, rest).prop_map(|(magic, rest)| [magic, &rest].concat())
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_told_apart_without_panic(bytes in beginnings(), limit in 0_u64..2000) {
+            match ContextArchive::sniff(Cursor::new(bytes.clone()), limit).unwrap() {
+                Sniffed::Bytes(found) => prop_assert_eq!(found, bytes),
+                Sniffed::Archive(archive) => {
+                    let mut whole = Vec::new();
+                    archive.take().unwrap().read_to_end(&mut whole).unwrap();
+                    prop_assert_eq!(whole, bytes);
+                    prop_assert!(archive.take().is_none());
+                }
+            }
+        }
     }
 }

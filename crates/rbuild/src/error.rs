@@ -7,7 +7,7 @@ use rbuild_image::ImageError;
 use rbuild_registry::RegistryError;
 use rbuild_sandbox::SandboxError;
 use rbuild_snapshot::SnapshotError;
-use rbuild_solver::{SolveError, StepFailure};
+use rbuild_solver::{SolveError, StepError, StepFailure};
 use rbuild_types::{Cancelled, Diagnostic};
 
 /// Why a call of the engine failed.
@@ -65,6 +65,14 @@ pub enum BuildError {
     /// A process could not be run.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// What a build is made from lies elsewhere and could not be had.
+    #[error("cannot load {subject}: {source}")]
+    Fetch {
+        /// `the build context URL`.
+        subject: String,
+        /// Why not.
+        source: Box<StepError>,
+    },
     /// An image could not be read or written.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -103,6 +111,15 @@ impl From<CacheError> for BuildError {
 }
 
 impl BuildError {
+    /// Says what could not be fetched.
+    pub(crate) fn of_fetch(subject: String, error: StepError) -> Self {
+        match error {
+            StepError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            StepError::Store(error) => error.into(),
+            other => Self::Fetch { subject, source: Box::new(other) },
+        }
+    }
+
     /// Puts the Dockerfile beside a failed step, so that a terminal can show the place.
     pub(crate) fn of_solve(error: SolveError, name: &str, source_text: &str) -> Self {
         match error {

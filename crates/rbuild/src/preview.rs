@@ -12,7 +12,7 @@ use rbuild_solver::copy::{
 use rbuild_types::{CancelToken, Ctx, Diagnostic, Platform, Progress, Reference, Span};
 use serde::Serialize;
 
-use crate::sources::context::{self, Contexts};
+use crate::sources::context::{self, Contexts, Opened};
 use crate::sources::dockerfile::{Text, read_dockerfile};
 use crate::sources::named;
 use crate::{BuildError, BuildRequest, ContextInput};
@@ -85,15 +85,16 @@ pub fn preview_contexts(
 ) -> Result<Preview, BuildError> {
     let ctx = Ctx::new(progress, cancel);
     let named = named::settle(request)?;
-    let main = match &request.context {
-        ContextInput::Directory(directory) => Some(context::Main::of_directory(directory)?),
-        ContextInput::None => None,
+    let mut opened = match &request.context {
+        ContextInput::Directory(directory) => Opened::of_directory(directory)?,
+        ContextInput::None => Opened::default(),
         _ => {
-            let message = "only a directory can be looked at as the context".to_owned();
-            return Err(BuildError::Request { message });
+            let message = "only a directory can be looked at as the context; fetch or unpack it, \
+                           then give the directory";
+            return Err(BuildError::Request { message: message.to_owned() });
         }
     };
-    let text = read_dockerfile(request, main.as_ref())?;
+    let text = read_dockerfile(request, &mut opened)?;
     let (dockerfile, diagnostics) = rbuild_parser::parse(&text.text);
     if diagnostics.iter().any(Diagnostic::is_error) {
         return Err(wrong(text, diagnostics));
@@ -103,7 +104,8 @@ pub fn preview_contexts(
         Ok(plan) => plan,
         Err(diagnostics) => return Err(wrong(text, diagnostics)),
     };
-    let contexts = context::open(None, request, main.as_ref(), &named.directories, &text, ctx)?;
+    let contexts =
+        context::open(None, request, opened.main.as_ref(), &named.directories, &text, ctx)?;
     let pool = rayon::ThreadPoolBuilder::new().build().map_err(|error| BuildError::Io {
         what: "start the thread pool".to_owned(),
         source: std::io::Error::other(error),

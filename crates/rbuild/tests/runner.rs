@@ -16,18 +16,23 @@ mod build_devices;
 mod build_export;
 mod build_failure;
 mod build_git;
+mod build_git_ssh;
+mod build_git_wire;
 mod build_http;
 mod build_images;
 mod build_link;
 mod build_mounts;
 mod build_platforms;
 mod build_registry;
+mod build_remote;
 mod build_resources;
 mod build_steps;
 mod check;
 mod child;
 mod container_run;
 mod exported;
+mod git_server;
+mod ssh_server;
 mod support;
 mod web;
 
@@ -47,6 +52,10 @@ macro_rules! tests {
 }
 use tests;
 
+/// Files without tests.
+const SHARED: [&str; 7] =
+    ["runner", "support", "child", "exported", "git_server", "ssh_server", "web"];
+
 /// Modules whose tests run as anybody.
 const ANYWHERE: [&str; 1] = ["check"];
 
@@ -60,12 +69,15 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
     ("build_git", build_git::TESTS),
+    ("build_git_ssh", build_git_ssh::TESTS),
+    ("build_git_wire", build_git_wire::TESTS),
     ("build_http", build_http::TESTS),
     ("build_images", build_images::TESTS),
     ("build_link", build_link::TESTS),
     ("build_mounts", build_mounts::TESTS),
     ("build_platforms", build_platforms::TESTS),
     ("build_registry", build_registry::TESTS),
+    ("build_remote", build_remote::TESTS),
     ("build_resources", build_resources::TESTS),
     ("build_steps", build_steps::TESTS),
     ("check", check::TESTS),
@@ -103,7 +115,7 @@ fn every_file_is_a_module() {
     let names = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
     let files: BTreeSet<String> = names
         .filter_map(|name| name.to_str()?.strip_suffix(".rs").map(str::to_owned))
-        .filter(|name| !["runner", "support", "child", "exported", "web"].contains(&name.as_str()))
+        .filter(|name| !SHARED.contains(&name.as_str()))
         .collect();
     let listed = MODULES.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(files, listed);

@@ -189,6 +189,24 @@ pub enum RegistryError {
         /// The sink's error.
         source: std::io::Error,
     },
+    /// An SSH server that may be another than it says.
+    #[error("the SSH server {host} is not trusted: {reason}")]
+    HostKey {
+        /// The server, as `known_hosts` would name it.
+        host: String,
+        /// Why not, and a way out.
+        reason: String,
+    },
+    /// An SSH server lets nobody in.
+    #[error("cannot log in to {host} as {user}: {reason}; keys are given with --ssh")]
+    Login {
+        /// The server.
+        host: String,
+        /// The user's name there.
+        user: String,
+        /// Why not.
+        reason: String,
+    },
     /// Mirrors and the registry itself failed.
     #[error("cannot fetch {subject} from any of its {} places{}", .failures.len(), list(.failures))]
     Places {

@@ -4,8 +4,8 @@
 //! Docker's schema 2. It is blocking, `Send + Sync` and cheap to clone; the async machinery lives
 //! on a thread of its own (`runtime.rs`), so the handle may be used inside an async host.
 //!
-//! [`Registry::fetch`] downloads a plain URL by the same rules: this is the only crate that opens
-//! connections.
+//! [`Registry::fetch`] downloads a plain URL by the same rules, and [`Registry::connect`] is for
+//! protocols that are not HTTP: this is the only crate that opens connections.
 //!
 //! Invariants, in the order of the files that hold them:
 //!
@@ -19,6 +19,8 @@
 //!   (`blob.rs`, `manifest.rs`).
 //! * Nothing is allocated by a claimed size: documents end at [`MAX_DOCUMENT`], blobs flow through
 //!   a window of fixed size.
+//! * No SSH server is believed that stands in no file of `RegistryOptions::known_hosts`
+//!   (`ssh/known_hosts.rs`).
 //! * Text that came from a registry is escaped before it enters an error (`text.rs`).
 
 #![forbid(unsafe_code)]
@@ -26,6 +28,7 @@
 mod auth;
 mod blob;
 mod body;
+mod conversation;
 mod error;
 mod exchange;
 mod fetch;
@@ -35,6 +38,7 @@ mod place;
 mod redirect;
 mod retry;
 mod runtime;
+mod ssh;
 mod text;
 mod transport;
 
@@ -43,10 +47,12 @@ use std::sync::Arc;
 use rbuild_types::{CancelToken, Reference};
 
 pub use blob::BlobSink;
+pub use conversation::Conversation;
 pub use error::{Answer, PlaceFailure, RegistryError};
 pub use fetch::{Fetch, Fetched};
 pub use manifest::{MAX_DOCUMENT, ManifestBytes};
 pub use options::{Mirror, Proxies, RegistryOptions};
+pub use ssh::{PORT as SSH_PORT, SshCommand, SshLogin, SshPlace};
 
 use exchange::Client;
 use place::Place;

@@ -27,6 +27,9 @@ pub struct RegistryOptions {
     /// Directory like `/etc/docker/certs.d`: `HOST[:PORT]/*.crt` there are trusted, besides the
     /// system's roots, when speaking to that host.
     pub certs_dir: Option<PathBuf>,
+    /// Files in OpenSSH's format with the keys of SSH servers. Any of them may be missing; no other
+    /// server is spoken to.
+    pub known_hosts: Vec<PathBuf>,
     /// Proxies. None by default: the environment is the caller's to read.
     pub proxies: Proxies,
     /// Host name (without port) to the address that is used instead of asking DNS.
@@ -87,6 +90,7 @@ impl Default for RegistryOptions {
             insecure: Vec::new(),
             token_hosts: BTreeMap::new(),
             certs_dir: None,
+            known_hosts: Vec::new(),
             proxies: Proxies::default(),
             resolve: BTreeMap::new(),
             connections: 4,

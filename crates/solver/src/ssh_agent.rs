@@ -83,6 +83,23 @@ impl SshAgents {
         Ok(())
     }
 
+    /// Connects to an agent, with what a step may ask of it; `None` when there is none of that id.
+    ///
+    /// # Errors
+    ///
+    /// When there is no room for another connection. An agent that does not answer shows as a
+    /// connection that is closed.
+    pub fn connect(&self, id: &str) -> io::Result<Option<UnixStream>> {
+        let Some(agent) = self.get(id).cloned() else { return Ok(None) };
+        let (ours, theirs) = UnixStream::pair()?;
+        let serve = move || {
+            // As for steps; it ends when the other end is closed.
+            let _ = serve(&theirs, &agent, &CancelToken::default());
+        };
+        std::thread::Builder::new().name("rbuild-ssh-client".to_owned()).spawn(serve)?;
+        Ok(Some(ours))
+    }
+
     pub(crate) fn get(&self, id: &str) -> Option<&SshAgent> {
         self.0.get(id)
     }
@@ -322,6 +339,20 @@ mod tests {
         drop(stream);
         assert_eq!(agent.join().unwrap(), [11, 13]);
         drop(forwarding);
+    }
+
+    #[test]
+    fn the_engine_asks_as_a_step_may() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().join("real");
+        let agent = agent(&real);
+        let mut agents = SshAgents::default();
+        agents.insert("default", &real);
+        assert!(agents.connect("other").unwrap().is_none());
+        let mut stream = agents.connect("default").unwrap().unwrap();
+        assert_eq!((ask(&mut stream, 11), ask(&mut stream, 17)), (vec![12, 11], vec![5]));
+        drop(stream);
+        assert_eq!(agent.join().unwrap(), [11]);
     }
 
     #[test]

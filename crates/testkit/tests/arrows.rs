@@ -32,10 +32,11 @@ const ARROWS: [(&str, &[&str]); 13] = [
 ];
 
 /// Libraries that only some crates may be made with, and why that is worth a test.
-const OWNERS: [(&str, &[&str]); 14] = [
+const OWNERS: [(&str, &[&str]); 15] = [
     // The async edge: nothing else may block on, or be called from, a runtime.
     ("tokio", &["registry"]),
     ("reqwest", &["registry"]),
+    ("russh", &["registry"]),
     // Terminals and arguments are the command's.
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),

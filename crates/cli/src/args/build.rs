@@ -23,10 +23,14 @@ const MAX_DOCKERFILE: u64 = 16 << 20;
 
 /// Build an image from a Dockerfile.
 #[derive(Debug, Args)]
-#[command(override_usage = "rbuild [build] [OPTIONS] PATH\n       rbuild [build] [OPTIONS] -")]
+#[command(
+    override_usage = "rbuild [build] [OPTIONS] PATH\n       rbuild [build] [OPTIONS] URL\n       \
+                      rbuild [build] [OPTIONS] -"
+)]
 pub struct BuildArgs {
-    /// Directory that COPY and ADD take files from; `-` reads from standard input: a tar to take
-    /// files from, or a Dockerfile that needs none
+    /// Directory that COPY and ADD take files from, a git repository (URL.git#REF:DIRECTORY) or
+    /// the URL of a tar; `-` reads from standard input: a tar to take files from, or a Dockerfile
+    /// that needs none
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// Name of the image, `name[:tag]`; may be repeated
@@ -35,7 +39,7 @@ pub struct BuildArgs {
     /// The Dockerfile; `-` reads it from standard input [default: PATH/Dockerfile]
     #[arg(short, long, value_name = "PATH")]
     pub file: Option<PathBuf>,
-    /// What a stage, an image or a name of --from stands for: NAME=DIR,
+    /// What a stage, an image or a name of --from stands for: NAME=DIR, NAME=URL,
     /// NAME=docker-image://IMAGE or NAME=oci-layout://DIR; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub build_context: Vec<String>,
@@ -98,8 +102,8 @@ pub struct BuildArgs {
     /// Secret of `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE
     #[arg(long, value_name = "SECRET")]
     pub secret: Vec<String>,
-    /// Agent of `RUN --mount=type=ssh`: default, for that of SSH_AUTH_SOCK, NAME=SOCKET, or
-    /// NAME=KEY,… for files with private keys
+    /// Agent of `RUN --mount=type=ssh`, and for git repositories: default, for that of
+    /// SSH_AUTH_SOCK, NAME=SOCKET, or NAME=KEY,… for files with private keys
     #[arg(long, value_name = "default|NAME[=PATH]")]
     pub ssh: Vec<String>,
     /// What a Dockerfile may have besides: network.host, security.insecure, device[=NAME]; may be
@@ -192,7 +196,10 @@ impl BuildArgs {
         }
         options.build_args.extend(arguments(&self.build_arg, environment)?);
         request.secrets = secret::read(&self.secret, environment)?;
-        request.ssh = ssh::agents(&self.ssh, environment)?;
+        request.ssh = match self.ssh.is_empty() && request.context.needs_ssh() {
+            true => ssh::implied(environment)?,
+            false => ssh::agents(&self.ssh, environment)?,
+        };
         request.resources = self.limits.resources()?;
         request.jobs = self.jobs.map(usize::from);
         request.pull = self.pull.into();
@@ -219,7 +226,7 @@ impl BuildArgs {
         if is_stdin(&self.path) {
             return self.inputs_on_stdin();
         }
-        let context = ContextInput::of(&self.path.to_string_lossy());
+        let context = context_of(&self.path);
         if !matches!(context, ContextInput::Directory(_)) {
             return Ok((context, self.dockerfile()?));
         }
@@ -235,7 +242,7 @@ impl BuildArgs {
                 format!("to build that Dockerfile: `rbuild -f {path} DIR`"),
             ));
         }
-        Ok((ContextInput::Directory(self.path.clone()), self.dockerfile()?))
+        Ok((context, self.dockerfile()?))
     }
 
     fn dockerfile(&self) -> Result<DockerfileInput, Failure> {
@@ -269,6 +276,14 @@ impl BuildArgs {
             )),
             (Sniffed::Bytes(bytes), None) => Ok((ContextInput::None, dockerfile_of(bytes)?)),
         }
+    }
+}
+
+/// What PATH means; a directory is one whatever its name.
+pub(super) fn context_of(path: &Path) -> ContextInput {
+    match path.is_dir() {
+        true => ContextInput::Directory(path.to_owned()),
+        false => ContextInput::of(&path.to_string_lossy()),
     }
 }
 
@@ -441,9 +456,10 @@ mod tests {
                 other => panic!("{line}: {other:?}"),
             }
         }
-        let git = "https://example.com/x.git#main";
-        let context = request(git, &[]).unwrap().context;
-        assert_eq!(context, ContextInput::Git(git.to_owned()));
+        for git in ["https://example.com/x.git#main", "github.com/o/r"] {
+            let context = request(git, &[]).unwrap().context;
+            assert_eq!(context, ContextInput::Git(git.to_owned()));
+        }
     }
 
     #[test]
@@ -454,6 +470,23 @@ mod tests {
         let shown: Vec<_> = request.options.platforms.iter().map(Platform::to_string).collect();
         assert_eq!(shown, ["linux/amd64", "linux/arm/v7", "linux/s390x"]);
         assert_eq!(request.platform_split, Some(false));
+    }
+
+    #[test]
+    fn a_context_on_an_ssh_server_gets_the_caller_s_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("agent");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let variables = [("SSH_AUTH_SOCK", socket.to_str().unwrap())];
+        let agents =
+            |line: &str, variables: &[_]| format!("{:?}", request(line, variables).unwrap().ssh);
+        for context in ["git@h:x", "ssh://git@h/x#main"] {
+            assert!(agents(context, &variables).contains("\"default\""), "{context}");
+        }
+        let none = agents(".", &variables);
+        assert!(!none.contains("default"));
+        assert_eq!(agents("https://h/x.git", &variables), none);
+        assert_eq!(agents("git@h:x", &[]), none);
     }
 
     #[test]

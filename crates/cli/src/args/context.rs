@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use rbuild::{BuildRequest, ContextInput, DockerfileInput};
+use rbuild::{BuildRequest, DockerfileInput};
 
 use crate::args::build;
 use crate::environment::Environment;
@@ -57,10 +57,7 @@ impl ContextArgs {
     /// The arguments as the engine wants them.
     pub fn request(&self, environment: &Environment) -> Result<BuildRequest, Failure> {
         let mut request = BuildRequest::new(&self.path);
-        let context = ContextInput::of(&self.path.to_string_lossy());
-        if !matches!(context, ContextInput::Directory(_)) {
-            request.context = context;
-        }
+        request.context = build::context_of(&self.path);
         if let Some(file) = &self.file {
             request.dockerfile = DockerfileInput::Path(file.clone());
         }

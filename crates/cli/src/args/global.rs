@@ -49,6 +49,7 @@ impl GlobalArgs {
         let mut options = RegistryOptions {
             docker_config: environment.docker_config(),
             proxies: environment.proxies(),
+            known_hosts: environment.known_hosts(),
             certs_dir: Some(PathBuf::from(CERTS)).filter(|path| path.is_dir()),
             ..RegistryOptions::default()
         };

@@ -15,6 +15,14 @@ const VARIABLE: &str = "SSH_AUTH_SOCK";
 /// More than any key file.
 const MAX_KEY: u64 = 1 << 20;
 
+/// The caller's agent where nothing is said and a context asks for keys, as in docker.
+pub fn implied(environment: &Environment) -> Result<SshAgents, Failure> {
+    match environment.get(VARIABLE) {
+        Some(_) => agents(&["default".to_owned()], environment),
+        None => Ok(SshAgents::default()),
+    }
+}
+
 /// The agents that are asked for. A socket that is not there is better said before the build.
 pub fn agents(options: &[String], environment: &Environment) -> Result<SshAgents, Failure> {
     let mut agents = SshAgents::default();

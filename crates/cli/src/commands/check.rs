@@ -42,8 +42,9 @@ pub fn run(call: Call, request: &BuildRequest, context: &Context<'_>) -> Result<
 
 /// The store, to look at only; a check does without it where there is none or it cannot be read.
 pub fn engine(request: &BuildRequest, context: &Context<'_>) -> Result<Option<Engine>, Failure> {
-    // The answer of a registry and the files of an archive are written into the store.
-    if request.pull == Pull::Always || matches!(request.context, ContextInput::Archive(_)) {
+    // The answer of a registry and the files of a context are written into the store.
+    let is_there = matches!(request.context, ContextInput::Directory(_) | ContextInput::None);
+    if request.pull == Pull::Always || !is_there {
         return context.engine().map(Some);
     }
     let options = context.global.engine_options(context.environment);

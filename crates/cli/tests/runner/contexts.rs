@@ -75,7 +75,9 @@ fn what_standard_input_cannot_be_is_named() {
     program.file("Dockerfile", "FROM scratch\n");
     let hint = "--file has no place";
     program.run_stdin("-f Dockerfile -", "FROM scratch\n").refused(1, hint);
-    program.run("https://h.invalid/x.git").refused(1, "a git repository as the context is not");
+    program.run("http://127.0.0.1:1/x.git").refused(1, "cannot load the build context http://127");
+    program.run("http://127.0.0.1:1/x.git?x=y").refused(1, "unexpected query");
+    program.run("context github.com/o/r").refused(1, "only a directory can be looked at");
     program.run("--build-context x .").refused(1, "expected NAME=VALUE");
     program.run("--build-context x=nowhere .").refused(1, "the build context x does not exist");
     program.run_stdin("--ignorefile x -", "FROM scratch\n").refused(1, "--ignorefile");

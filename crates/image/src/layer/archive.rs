@@ -6,7 +6,7 @@ use rbuild_rooted::Root;
 use rbuild_types::CancelToken;
 
 use super::place::Tree;
-use super::unpack::{UnpackOptions, Unpacked, Unpacker, new_owner};
+use super::unpack::{UnpackOptions, Unpacked, Unpacker, file_time, new_owner};
 use crate::compress::{self, Compression};
 use crate::error::ImageError;
 use crate::tarball;
@@ -27,6 +27,25 @@ pub fn is_archive(mut file: impl Read) -> bool {
         return false;
     };
     matches!(tarball::Reader::new(plain).next_entry(), Ok(Some(_)))
+}
+
+/// The latest time of a file in a tar archive, compressed or not, in seconds since 1970.
+///
+/// # Errors
+///
+/// What is no tar from its beginning to its end.
+pub fn newest_file(mut reader: impl Read, cancel: &CancelToken) -> Result<Option<i64>, ImageError> {
+    let mut head = Vec::new();
+    reader.by_ref().take(SNIFF).read_to_end(&mut head).map_err(ImageError::read("archive"))?;
+    let compression = compress::detect(&head).unwrap_or(Compression::None);
+    let whole = std::io::Cursor::new(head).chain(reader);
+    let mut archive = tarball::Reader::new(compress::reader(compression, whole, "archive")?);
+    let mut newest = None;
+    while let Some(entry) = archive.next_entry()? {
+        cancel.check()?;
+        newest = newest.max(file_time(&entry));
+    }
+    Ok(newest)
 }
 
 /// Unpacks a tar archive, compressed or not, into `into`, which may hold files already.

@@ -7,6 +7,6 @@ mod place;
 pub mod unpack;
 pub mod whiteout;
 
-pub use archive::{is_archive, unpack_archive};
+pub use archive::{is_archive, newest_file, unpack_archive};
 pub use pack::{FileTimes, LAYER_FORMAT, PackOptions, Packed, Part, TreeForm, pack, pack_parts};
 pub use unpack::{Devices, Ownership, UnpackOptions, Unpacked, unpack_layer};

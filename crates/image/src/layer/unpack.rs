@@ -76,6 +76,13 @@ pub struct Unpacked {
     pub entries: u64,
     /// Device nodes that were left out.
     pub skipped_devices: u64,
+    /// The latest time of a file, seconds since 1970.
+    pub newest: Option<i64>,
+}
+
+/// The time of an entry that is a file, seconds since 1970.
+pub(super) fn file_time(entry: &Entry) -> Option<i64> {
+    matches!(entry.kind, EntryKind::File | EntryKind::HardLink).then_some(entry.mtime.sec)
 }
 
 /// Unpacks the tar stream of one layer into the empty directory `into`.
@@ -126,6 +133,7 @@ impl<'a> Unpacker<'a> {
         while let Some(entry) = archive.next_entry()? {
             self.cancel.check()?;
             self.done.entries += 1;
+            self.done.newest = self.done.newest.max(file_time(&entry));
             self.entry(&entry, &mut archive)?;
         }
         archive.drain()?;

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use rbuild_image::layer::whiteout::OverlayXattrs;
 use rbuild_image::layer::{
-    FileTimes, Ownership, PackOptions, TreeForm, UnpackOptions, is_archive, pack, unpack_archive,
+    FileTimes, Ownership, PackOptions, TreeForm, UnpackOptions, is_archive, newest_file, pack,
+    unpack_archive,
 };
 use rbuild_image::tarball::{Entry, EntryKind};
 use rbuild_rooted::{FileKind, Follow, Root, Time};
@@ -323,6 +324,26 @@ fn the_entry_of_a_hard_link_counts_for_the_file() {
     unpack(&tar, &tree.root, None).unwrap();
     let found = tree.root.stat("f", Follow::No).unwrap().unwrap();
     assert_eq!((found.nlink, found.mode, found.mtime), (2, 0o751, link.mtime));
+}
+
+#[test]
+fn the_newest_file_of_an_archive_is_known() {
+    let timed = |name: &str, kind, seconds| {
+        let mut entry = Entry::new(name, kind, 0o755);
+        entry.mtime = Time { sec: seconds, nsec: 0 };
+        entry
+    };
+    let tar = Tar::default()
+        .entry(&timed("old", EntryKind::File, -5), b"")
+        .entry(&timed("new", EntryKind::File, 7), b"")
+        .entry(&timed("newer", EntryKind::Directory, 9), b"")
+        .end();
+    let cancel = CancelToken::default();
+    assert_eq!(newest_file(&tar[..], &cancel).unwrap(), Some(7));
+    let tree = temp();
+    assert_eq!(unpack(&tar, &tree.root, None).unwrap().newest, Some(7));
+    assert_eq!(newest_file(&Tar::default().end()[..], &cancel).unwrap(), None);
+    assert!(newest_file(&tar[..tar.len() - 1800], &cancel).is_err());
 }
 
 #[test]

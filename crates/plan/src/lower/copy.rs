@@ -4,10 +4,10 @@ use rbuild_parser::ast::{self, Instruction, InstructionKind, Text};
 use rbuild_types::{Diagnostic, Span};
 
 use super::from::Root;
-use super::remote::{self, Remote};
 use super::stage::{Inputs, Layer, StageLowering};
 use super::{Stop, path};
 use crate::op::{Copy, CopySource, Op, Unpack};
+use crate::remote::{self, Remote};
 use crate::url::without_passwords;
 
 /// Highest mode: nine permission bits, setuid, setgid, sticky.
@@ -53,9 +53,12 @@ impl StageLowering<'_, '_> {
                 }
                 Some(remote) => {
                     let span = self.place(text.span);
-                    let fetched = remote::source(remote, checksum.as_deref(), flags)
+                    let keep_git_dir = flags.keep_git_dir.as_ref().map(|flag| flag.value);
+                    let checksum = checksum.as_deref();
+                    let fetched = remote::source(remote, &remote::Flags { checksum, keep_git_dir })
                         .map_err(|message| Diagnostic::error("remote", span, message))?;
-                    let vertex = self.add_source(fetched.source, &fetched.name, span);
+                    let (index, plan) = (self.index, &mut *self.plan);
+                    let vertex = plan.add_source(fetched.source, &fetched.name, span, index);
                     CopySource::Input { input: inputs.number(vertex), path: fetched.path }
                 }
             });

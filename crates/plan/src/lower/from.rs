@@ -6,10 +6,11 @@ use super::environment::Variables;
 use super::stage::{Layer, Origin, StageLowering, State, Trigger, is_step};
 use super::stages::{Base, Found, Replaced};
 use super::{Lowering, Stop, path};
-use crate::graph::VertexId;
+use crate::graph::{Vertex, VertexId};
 use crate::image_configs::ResolvedImage;
 use crate::named_context::NamedContext;
 use crate::op::{ContextName, Copy, CopySource, Op, Source, Unpack};
+use crate::remote::RemoteContext;
 
 /// What images get that set no `PATH`, and what scratch starts with.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -31,11 +32,14 @@ enum Start {
         reference: Reference,
         shown: Option<String>,
     },
+    /// The files of a named context that lies elsewhere.
+    Remote(String, RemoteContext),
 }
 
 /// The step that a stage begins with.
 struct First {
     op: Op,
+    inputs: Vec<VertexId>,
     text: String,
 }
 
@@ -64,6 +68,11 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             }
             Start::Local(name) => {
                 first = Some(First::of_directory(name));
+                State::scratch(platform)
+            }
+            Start::Remote(name, remote) => {
+                let vertex = plan.add_source(remote.source, &remote.shown, stage.base.span, index);
+                first = Some(First::of_tree(name, vertex));
                 State::scratch(platform)
             }
             Start::Image(name) => {
@@ -102,9 +111,9 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             let own = stage.instructions.iter().filter(|one| is_step(one)).count();
             lowering.steps += lowering.count_trigger_steps() + own;
         }
-        if let Some(First { op, text }) = first {
+        if let Some(First { op, inputs, text }) = first {
             let is_layer = !matches!(op, Op::Source(_));
-            lowering.add_vertex(op, Vec::new(), &text, Some(stage.span));
+            lowering.add_vertex(op, inputs, &text, Some(stage.span));
             if is_layer {
                 lowering.history(text, Layer::Filled)?;
             }
@@ -137,6 +146,7 @@ impl Start {
             NamedContext::Local => Self::Local(name),
             NamedContext::Scratch => Self::Scratch,
             NamedContext::Image { reference, shown } => Self::Context { reference, shown },
+            NamedContext::Remote(remote) => Self::Remote(name, remote),
         }
     }
 }
@@ -145,28 +155,39 @@ impl First {
     fn of_image(image: &ResolvedImage, shown: Option<String>) -> Self {
         let ResolvedImage { reference, platform, .. } = image.clone();
         let text = format!("FROM {}", shown.unwrap_or_else(|| reference.to_string()));
-        Self { op: Op::Source(Source::Image { reference, platform }), text }
+        Self { op: Op::Source(Source::Image { reference, platform }), inputs: Vec::new(), text }
     }
 
     /// A directory as a root filesystem is a copy of all that its ignore file leaves.
     fn of_directory(name: String) -> Self {
         let text = format!("FROM {name}");
-        let op = Op::Copy(Copy {
-            has_root: false,
-            sources: vec![CopySource::Context { context: Some(name), path: "/".to_owned() }],
-            destination: "/".to_owned(),
-            into_directory: true,
-            chown: None,
-            chmod: None,
-            exclude: Vec::new(),
-            unpack: Unpack::None,
-            link: false,
-            accounts: None,
-            parents: false,
-            created: None,
-        });
-        Self { op, text }
+        let source = CopySource::Context { context: Some(name), path: "/".to_owned() };
+        Self { op: copy_of_all(source), inputs: Vec::new(), text }
     }
+
+    /// Fetched files as a root filesystem are a copy too: a source is no layer.
+    fn of_tree(name: String, vertex: VertexId) -> Self {
+        let source = CopySource::Input { input: 0, path: "/".to_owned() };
+        Self { op: copy_of_all(source), inputs: vec![vertex], text: format!("FROM {name}") }
+    }
+}
+
+/// A new root filesystem with what `source` has.
+fn copy_of_all(source: CopySource) -> Op {
+    Op::Copy(Copy {
+        has_root: false,
+        sources: vec![source],
+        destination: "/".to_owned(),
+        into_directory: true,
+        chown: None,
+        chmod: None,
+        exclude: Vec::new(),
+        unpack: Unpack::None,
+        link: false,
+        accounts: None,
+        parents: false,
+        created: None,
+    })
 }
 
 impl State {
@@ -276,6 +297,10 @@ impl Lowering<'_> {
                 let first = match self.named(from, &platform) {
                     Some((name, NamedContext::Local)) => return Ok(Root::Context(Some(name))),
                     Some((_, NamedContext::Scratch)) => return Ok(Root::Empty),
+                    Some((_, NamedContext::Remote(remote))) => {
+                        let vertex = self.add_source(remote.source, &remote.shown, span, index);
+                        return Ok(Root::Vertex(vertex));
+                    }
                     Some((name, NamedContext::Image { reference, shown })) => {
                         let subject = shown.clone().unwrap_or_else(|| reference.to_string());
                         let image =
@@ -284,7 +309,7 @@ impl Lowering<'_> {
                     }
                     None => First::of_image(&self.image(from, &platform, span, index)?, None),
                 };
-                let vertex = crate::graph::Vertex {
+                let vertex = Vertex {
                     op: first.op,
                     inputs: Vec::new(),
                     name: first.text,

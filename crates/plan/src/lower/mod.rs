@@ -17,9 +17,9 @@ mod mounts;
 mod onbuild;
 mod outline;
 pub(crate) mod path;
-mod remote;
 mod run;
 mod signal;
+mod source;
 mod stage;
 mod stages;
 mod workdir;
@@ -31,6 +31,7 @@ use std::rc::Rc;
 use rbuild_parser::ast::{Dockerfile, InstructionKind};
 use rbuild_types::{Diagnostic, Platform, Reference, Span};
 
+pub use self::epoch::{EpochSource, SOURCE_DATE_EPOCH, epoch_source};
 pub use self::outline::outline;
 
 use self::environment::Globals;
@@ -243,8 +244,9 @@ impl Lowering<'_> {
             .map_err(|error| vec![error])?;
         let warnings = &mut self.warnings;
         self.stages = StageTable::new(dockerfile, options, &platform, &self.globals, warnings)?;
-        self.source_date_epoch = epoch::source_date_epoch(dockerfile, options, &self.globals)
-            .map_err(|error| vec![error])?;
+        self.source_date_epoch =
+            epoch::source_date_epoch(dockerfile, options, &platform, &self.globals)
+                .map_err(|error| vec![error])?;
         self.lowered = vec![None; dockerfile.stages.len()];
         self.platform = platform;
         Ok(())
@@ -375,9 +377,4 @@ fn arg_names(dockerfile: &Dockerfile) -> HashSet<&str> {
         _ => None,
     });
     args.flatten().map(|arg| arg.name.value.as_str()).collect()
-}
-
-/// The refusal of something that the language has and this program not yet.
-fn unsupported(span: Span, feature: &str) -> Diagnostic {
-    Diagnostic::error("unsupported", span, format!("{feature} is not supported yet"))
 }

@@ -10,7 +10,7 @@ use super::environment::Variables;
 use super::{Lowering, Stop, index, path};
 use crate::graph::{Vertex, VertexId};
 use crate::mount::MountKind;
-use crate::op::{Op, Source};
+use crate::op::Op;
 use crate::options::NoCache;
 use crate::url::without_passwords;
 
@@ -251,19 +251,6 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             }
         };
         self.add_vertex(op, inputs.list, &text, span);
-    }
-
-    /// Adds the vertex of a remote source, which is no step of the stage: `[i/n]` leaves it out.
-    pub(super) fn add_source(&mut self, source: Source, name: &str, span: Span) -> VertexId {
-        let vertex = Vertex {
-            op: Op::Source(source),
-            inputs: Vec::new(),
-            name: format!("fetch {name}"),
-            span: Some(span),
-            stage: self.plan.stages.name(self.index).to_owned(),
-            no_cache: false,
-        };
-        self.plan.graph.add(vertex)
     }
 
     /// Adds a vertex and makes it the stage's root filesystem. A linked layer is made upon

@@ -1,29 +1,46 @@
-//! Build contexts: directories of the host, and archives that are unpacked into the store.
+//! Build contexts: directories of the host, archives that are unpacked into the store, and what
+//! is fetched from elsewhere.
 //!
-//! A context may be a stranger's: links in it lead nowhere but inside it, and an archive is
-//! unpacked by the rules of a layer, below a directory that goes with the build.
+//! A context may be a stranger's: links in it lead nowhere but inside it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_cache::{Scratch, Store};
-use rbuild_image::layer::{UnpackOptions, unpack_archive};
-use rbuild_rooted::Root;
+use rbuild_plan::git_ref::CheckoutTime;
+use rbuild_plan::op::Source;
+use rbuild_plan::{CONTEXT_FILE, ContextOptions, RemoteContext};
+use rbuild_rooted::{Follow, Root};
 use rbuild_solver::copy::OwnerRule;
 use rbuild_solver::{Context, RememberedDigests};
 use rbuild_types::Ctx;
 
-use super::dockerfile::Text;
+use super::archive::{self, unpack_stream};
+use super::dockerfile::{MAX_TEXT, Text};
 use super::ignore_file::{self, IgnoreFile};
-use crate::{BuildError, BuildRequest, ContextArchive, ContextInput};
+use super::remote::RemoteSources;
+use crate::{BuildError, BuildRequest, ContextArchive, ContextInput, Sniffed};
+
+/// What the context of a request turned out to be.
+#[derive(Debug, Default)]
+pub(crate) struct Opened {
+    /// Its files, if there are any.
+    pub(crate) main: Option<Main>,
+    /// The Dockerfile that a URL gave in the place of files.
+    pub(super) lone: Option<Text>,
+    /// Where it lies, if elsewhere.
+    pub(super) source: Option<Source>,
+    /// The time of the newest file of an archive, seconds since 1970.
+    pub(super) newest: Option<i64>,
+}
 
 /// The build context, opened.
 #[derive(Debug)]
 pub(crate) struct Main {
     pub(super) root: Root,
     pub(super) origin: Origin,
-    /// Its directory on the host, as it was given.
+    /// Its directory on the host: as it was given, or in the store.
     pub(super) path: Option<PathBuf>,
     /// Its name for people.
     pub(super) shown: String,
@@ -37,6 +54,8 @@ pub(crate) enum Origin {
     Directory,
     /// They were unpacked for this build.
     Archive,
+    /// They were fetched into the store, and stay there.
+    Remote,
 }
 
 /// All contexts of a build.
@@ -48,38 +67,122 @@ pub(crate) struct Contexts {
     stamps: HashMap<PathBuf, Arc<RememberedDigests>>,
 }
 
-/// Opens the build context, if there is one; unpacks it if it is an archive.
+/// Opens the build context, if there is one; fetches or unpacks it first where it is no directory.
 pub(crate) fn open_main(
-    store: &Store,
+    remotes: &RemoteSources<'_>,
     request: &BuildRequest,
     ctx: Ctx<'_>,
-) -> Result<Option<Main>, BuildError> {
+) -> Result<Opened, BuildError> {
     match &request.context {
-        ContextInput::None => Ok(None),
-        ContextInput::Directory(directory) => Ok(Some(Main::of_directory(directory)?)),
-        ContextInput::Archive(archive) => unpack(store, archive, ctx).map(Some),
-        ContextInput::Git(url) => Err(not_yet("a git repository as the context", url)),
-        ContextInput::Http(url) => Err(not_yet("a URL as the context", url)),
+        ContextInput::None => Ok(Opened::default()),
+        ContextInput::Directory(directory) => Opened::of_directory(directory),
+        ContextInput::Archive(archive) => Opened::of_archive(remotes.store(), archive, ctx),
+        ContextInput::Git(url) | ContextInput::Http(url) => open_remote(remotes, url, request, ctx),
     }
 }
 
-pub(super) fn not_yet(what: &str, url: &str) -> BuildError {
-    let message = format!("{what} is not supported yet: {url}; fetch it, then give the directory");
-    BuildError::Request { message }
+/// Fetches a context from elsewhere. A URL gives a tar with the files, or a Dockerfile that needs
+/// none.
+fn open_remote(
+    remotes: &RemoteSources<'_>,
+    url: &str,
+    request: &BuildRequest,
+    ctx: Ctx<'_>,
+) -> Result<Opened, BuildError> {
+    let bad = |message: String| BuildError::Request { message };
+    let parsed = RemoteContext::parse(url, options(request)).map_err(bad)?;
+    let Some(RemoteContext { source, shown }) = parsed else {
+        return Err(bad(format!("{url} is neither a git repository nor a URL")));
+    };
+    let fetched = remotes.tree(&source, &format!("the build context {shown}"), ctx)?;
+    let opened = Opened { source: Some(source.clone()), ..Opened::default() };
+    let path = match source {
+        Source::Git(_) | Source::Image { .. } => fetched.path,
+        Source::Http(_) => {
+            let file = Root::open(&fetched.path)?.open_file(CONTEXT_FILE, Follow::No)?;
+            let sniffed = ContextArchive::sniff(file, MAX_TEXT)
+                .map_err(failed("cannot read the build context", &fetched.path))?;
+            match sniffed {
+                Sniffed::Archive(archive) => {
+                    remotes.unpacked(&archive, &fetched.identity, &shown, ctx)?
+                }
+                Sniffed::Bytes(_) if request.ignore_file.is_some() => {
+                    return Err(bad(format!(
+                        "{shown} is a Dockerfile by itself: there is no context that an ignore \
+                         file could hold for"
+                    )));
+                }
+                Sniffed::Bytes(bytes) => {
+                    return Ok(Opened { lone: Some(Text::alone(shown, &bytes)?), ..opened });
+                }
+            }
+        }
+    };
+    let main = Main {
+        root: Root::open(&path)?,
+        origin: Origin::Remote,
+        path: Some(path),
+        shown,
+        _scratch: None,
+    };
+    Ok(Opened { main: Some(main), ..opened })
 }
 
-impl Main {
+/// What build arguments say about a context that is a repository.
+fn options(request: &BuildRequest) -> ContextOptions {
+    let argument = |name: &str| request.options.build_args.get(name).map(String::as_str);
+    let keep_git_dir = argument("BUILDKIT_CONTEXT_KEEP_GIT_DIR")
+        .is_some_and(|value| matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True"));
+    // Whoever wants times that can be repeated gets those of the files too.
+    let mtime = match argument("SOURCE_DATE_EPOCH") {
+        None | Some("") => CheckoutTime::Checkout,
+        Some(_) => CheckoutTime::Commit,
+    };
+    ContextOptions { keep_git_dir, mtime }
+}
+
+impl Opened {
+    /// A directory of the host, which takes no store.
     pub(crate) fn of_directory(directory: &Path) -> Result<Self, BuildError> {
-        Ok(Self {
+        let main = Main {
             root: open_directory(directory)?,
             origin: Origin::Directory,
             path: Some(directory.to_owned()),
             shown: directory.display().to_string(),
             _scratch: None,
-        })
+        };
+        Ok(Self { main: Some(main), ..Self::default() })
     }
 
-    /// The rules that hold in it. Those of an archive's own file do not, as in BuildKit.
+    fn of_archive(
+        store: &Store,
+        archive: &ContextArchive,
+        ctx: Ctx<'_>,
+    ) -> Result<Self, BuildError> {
+        let archive::Unpacked { root, scratch, newest } = unpack_stream(store, archive, ctx)?;
+        let main = Main {
+            root,
+            origin: Origin::Archive,
+            path: None,
+            shown: "the archive that is the context".to_owned(),
+            _scratch: Some(scratch),
+        };
+        Ok(Self { main: Some(main), newest, ..Self::default() })
+    }
+}
+
+impl Main {
+    /// Whether a path on the command line means a file in it. An absolute one is the host's, but
+    /// for an archive, which has always been all that there is: docker's rules.
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        match self.origin {
+            Origin::Directory => false,
+            Origin::Archive => true,
+            Origin::Remote => path.is_relative(),
+        }
+    }
+
+    /// The rules that hold in it. Only a directory's own file counts, as in BuildKit.
     pub(crate) fn ignore_file(
         &self,
         request: &BuildRequest,
@@ -91,29 +194,9 @@ impl Main {
             (None, Origin::Directory) => {
                 ignore_file::of_build(&self.root, text.path.as_deref(), ctx)
             }
-            (None, Origin::Archive) => Ok(IgnoreFile::default()),
+            (None, Origin::Archive | Origin::Remote) => Ok(IgnoreFile::default()),
         }
     }
-}
-
-fn unpack(store: &Store, archive: &ContextArchive, ctx: Ctx<'_>) -> Result<Main, BuildError> {
-    let Some(mut reader) = archive.take() else {
-        let message = "the archive that is the context was read by an earlier build";
-        return Err(BuildError::Request { message: message.to_owned() });
-    };
-    let scratch = store.scratch("context")?;
-    let files = scratch.path().join("fs");
-    let failed = |source| BuildError::Io { what: "unpack the context".to_owned(), source };
-    fs_err::create_dir(&files).map_err(failed)?;
-    let root = Root::open(&files)?;
-    unpack_archive(&mut reader, &root, &UnpackOptions::default(), ctx.cancel)?;
-    Ok(Main {
-        root,
-        origin: Origin::Archive,
-        path: None,
-        shown: "the archive that is the context".to_owned(),
-        _scratch: Some(scratch),
-    })
 }
 
 /// Opens everything that the solver takes files from. Without a store nothing is remembered of
@@ -130,17 +213,18 @@ pub(crate) fn open(
     if let Some(main) = main {
         let ignore = main.ignore_file(request, text, ctx)?;
         let root = main.root.try_clone()?;
-        contexts.main = Some(match (main.origin, &main.path) {
-            (Origin::Directory, Some(path)) => {
-                let stamps = contexts.stamps(store, path)?;
-                context("context".to_owned(), root, ignore, stamps)
-            }
-            // Files that this build unpacked do not change, and whose they are is in the archive.
-            _ => Context {
-                owner: OwnerRule::Keep,
-                ..context("context".to_owned(), root, ignore, None)
-            },
-        });
+        // Of files that were unpacked for this build nobody will ask again.
+        let stamps = match &main.path {
+            Some(path) => contexts.stamps(store, path)?,
+            None => None,
+        };
+        let owner = match main.origin {
+            Origin::Directory => OwnerRule::Context,
+            // Whose they are is in the archive; a checkout is root's.
+            Origin::Archive | Origin::Remote => OwnerRule::Keep,
+        };
+        contexts.main =
+            Some(Context { owner, ..context("context".to_owned(), root, ignore, stamps) });
     }
     for (name, path) in named {
         let root = open_directory(path)?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_rooted::Root;
 
-use super::context::{Main, Origin, failed};
+use super::context::{Opened, Origin, failed};
 use crate::{BuildError, BuildRequest, DockerfileInput};
 
 /// Largest Dockerfile or ignore file, in bytes.
@@ -29,41 +29,61 @@ pub(crate) struct Text {
     pub(super) path: Option<PathBuf>,
 }
 
+impl Text {
+    /// What a URL gave that is no archive.
+    pub(super) fn alone(name: String, bytes: &[u8]) -> Result<Self, BuildError> {
+        if bytes.len() as u64 > MAX_TEXT {
+            let message = format!("{name} is neither a tar nor a Dockerfile: it is too long");
+            return Err(BuildError::Request { message });
+        }
+        Ok(Self { name, text: String::from_utf8_lossy(bytes).into_owned(), path: None })
+    }
+}
+
 /// Finds and reads the Dockerfile.
 pub(crate) fn read_dockerfile(
     request: &BuildRequest,
-    main: Option<&Main>,
+    opened: &mut Opened,
 ) -> Result<Text, BuildError> {
-    let archive = main.filter(|main| main.origin == Origin::Archive);
-    let (name, path, bytes) = match (&request.dockerfile, archive) {
-        (DockerfileInput::Text { name, text }, _) => {
+    let bad = |message: String| BuildError::Request { message };
+    let main = opened.main.as_ref();
+    let (name, path, bytes) = match &request.dockerfile {
+        DockerfileInput::Text { name, text } => {
             return Ok(Text { name: name.clone(), text: text.clone(), path: None });
         }
         // As people know it; a path as they wrote it.
-        (DockerfileInput::Path(path), Some(archive)) => {
-            let bytes = archive.root.read_small(path, MAX_TEXT).map_err(|error| {
-                let message = format!(
-                    "failed to read dockerfile: {} of the archive that is the context: {error}",
-                    path.display()
-                );
-                BuildError::Request { message }
-            })?;
-            (path.display().to_string(), None, bytes)
-        }
-        (DockerfileInput::Path(path), None) => {
-            let bytes = read_regular(path).map_err(failed("cannot read the Dockerfile", path))?;
-            (path.display().to_string(), Some(path.clone()), bytes)
-        }
-        (DockerfileInput::Default, _) => {
+        DockerfileInput::Path(path) => match (main, &opened.lone) {
+            (_, Some(lone)) => {
+                let path = path.display();
+                return Err(bad(format!(
+                    "{} is a Dockerfile by itself, so there is no place to find {path} in",
+                    lone.name
+                )));
+            }
+            (Some(main), _) if main.holds(path) => {
+                let bytes = main.root.read_small(path, MAX_TEXT).map_err(|error| {
+                    let (path, shown) = (path.display(), &main.shown);
+                    bad(format!("failed to read dockerfile: {path} of {shown}: {error}"))
+                })?;
+                (path.display().to_string(), None, bytes)
+            }
+            _ => {
+                let bytes =
+                    read_regular(path).map_err(failed("cannot read the Dockerfile", path))?;
+                (path.display().to_string(), Some(path.clone()), bytes)
+            }
+        },
+        DockerfileInput::Default => {
+            if let Some(lone) = opened.lone.take() {
+                return Ok(lone);
+            }
             let Some(main) = main else {
-                return Err(BuildError::Request {
-                    message: "there is neither a Dockerfile nor a directory to find one in"
-                        .to_owned(),
-                });
+                let message = "there is neither a Dockerfile nor a directory to find one in";
+                return Err(bad(message.to_owned()));
             };
             let (name, bytes) = read_default(&main.root, &main.shown)?;
-            let path = main.path.as_ref().map(|path| path.join(name));
-            (name.to_owned(), path, bytes)
+            let directory = main.path.as_ref().filter(|_| main.origin == Origin::Directory);
+            (name.to_owned(), directory.map(|path| path.join(name)), bytes)
         }
     };
     Ok(Text { name, text: String::from_utf8_lossy(&bytes).into_owned(), path })

@@ -9,9 +9,10 @@ use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
 
 use rbuild_cache::{DiskUsage, NewSnapshot, SnapshotId, SnapshotMeta, StepRecord, Store};
+use rbuild_image::layer::{is_archive, newest_file};
 use rbuild_plan::op::{Http, Source};
 use rbuild_registry::{BlobSink, Fetch, Fetched, RegistryError};
-use rbuild_rooted::{Root, Time};
+use rbuild_rooted::{Follow, Root, Time};
 use rbuild_types::{Ctx, Digest, Hasher};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,27 @@ impl RemoteSources<'_> {
             return Ok(tree);
         }
         Ok(self.download(http, ctx)?.1)
+    }
+
+    /// When the file was changed last, as its server says, or else the newest file in it.
+    pub(super) fn time_of_http(
+        &self,
+        http: &Http,
+        ctx: Ctx<'_>,
+    ) -> Result<Option<i64>, RemoteError> {
+        let (_, tree) = self.revalidate(http, ctx)?;
+        let known = self.store().records().get(&url_key(http))?;
+        let known = known.and_then(|record| serde_json::from_value::<Known>(record.inputs).ok());
+        if let Some(time) = known.and_then(|known| http_date(&known.last_modified?)) {
+            return Ok(Some(time));
+        }
+        let root = Root::open(self.store().snapshots().path(&tree).join("fs"))?;
+        let open = || root.open_file(&http.name, Follow::No);
+        if !is_archive(open()?) {
+            return Ok(None);
+        }
+        newest_file(open()?, ctx.cancel)
+            .map_err(|source| RemoteError::Archive { url: shown(http), source: source.into() })
     }
 
     /// Asks whether the URL is still what it was, and takes what it is otherwise.

@@ -1,7 +1,9 @@
 //! Where builds take things from: a file per kind of source.
 
+mod archive;
 pub(crate) mod context;
 pub(crate) mod dockerfile;
+pub(crate) mod epoch;
 mod git;
 mod http;
 pub(crate) mod ignore_file;

@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use rbuild_plan::{NamedContext, NamedContexts, Options};
+use rbuild_plan::{ContextOptions, NamedContext, NamedContexts, Options, RemoteContext};
 use rbuild_sandbox::linux::binfmt::Emulators;
 use rbuild_types::Reference;
 
-use super::context::not_yet;
 use super::layout::LayoutImage;
 use crate::{BuildError, BuildRequest, NamedContextInput};
 
@@ -61,11 +60,12 @@ pub(crate) fn settle(request: &BuildRequest) -> Result<Named, BuildError> {
                 named.layouts.insert(reference.repository(), image);
                 NamedContext::Image { reference, shown }
             }
-            NamedContextInput::Git(url) => {
-                return Err(not_yet(&format!("a git repository as the {subject}"), url));
-            }
-            NamedContextInput::Http(url) => {
-                return Err(not_yet(&format!("a URL as the {subject}"), url));
+            NamedContextInput::Git(url) | NamedContextInput::Http(url) => {
+                let parsed = RemoteContext::parse(url, ContextOptions::default());
+                let parsed = parsed.map_err(|error| bad(format!("{subject}: {error}")))?;
+                NamedContext::Remote(parsed.ok_or_else(|| {
+                    bad(format!("{subject}: {url} is neither a git repository nor a URL"))
+                })?)
             }
             NamedContextInput::Target(target) => {
                 let message = format!(

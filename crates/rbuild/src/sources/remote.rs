@@ -1,35 +1,48 @@
-//! Sources of `ADD` that lie elsewhere: what they have in common.
+//! Sources of `ADD` and contexts that lie elsewhere: what they have in common.
 //!
 //! A source is identified first, which makes its key; its tree is fetched only when a step needs
 //! the files, or when there is no other way to know the content. Trees are snapshots with a
 //! record, so that `du` shows them and `prune` takes them like any other result.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use rbuild_cache::{CacheError, SnapshotId, Store};
+use rbuild_image::ImageError;
 use rbuild_plan::op::Source;
 use rbuild_registry::{Registry, RegistryError};
-use rbuild_solver::{Remotes, Secrets, StepError};
+use rbuild_solver::{Remotes, Secrets, SshAgents, StepError};
 use rbuild_types::{Ctx, Digest};
 
 use super::git::Resolved;
-use crate::{BuildError, Engine};
+use crate::{BuildError, BuildRequest, Engine};
 
 /// Looks remote sources up for one build.
 pub(crate) struct RemoteSources<'a> {
     engine: &'a Engine,
-    pub(super) secrets: &'a Secrets,
+    secrets: &'a Secrets,
+    /// Who signs where a server asks for a key.
+    pub(super) agents: &'a SshAgents,
     /// Trees that identifying a source has found or made.
     trees: Mutex<HashMap<Source, SnapshotId>>,
     /// What references of git repositories stand for in this build.
     references: Mutex<HashMap<Source, Resolved>>,
 }
 
+/// The files of a source.
+pub(super) struct FetchedTree {
+    /// What decides over them.
+    pub(super) identity: serde_json::Value,
+    /// Their directory in the store.
+    pub(super) path: PathBuf,
+}
+
 impl<'a> RemoteSources<'a> {
-    pub(crate) fn new(engine: &'a Engine, secrets: &'a Secrets) -> Self {
-        Self { engine, secrets, trees: Mutex::default(), references: Mutex::default() }
+    pub(crate) fn new(engine: &'a Engine, request: &'a BuildRequest) -> Self {
+        let BuildRequest { secrets, ssh: agents, .. } = request;
+        Self { engine, secrets, agents, trees: Mutex::default(), references: Mutex::default() }
     }
 
     pub(super) fn store(&self) -> &'a Store {
@@ -55,6 +68,41 @@ impl<'a> RemoteSources<'a> {
 
     pub(super) fn known_reference(&self, source: &Source) -> Option<Resolved> {
         self.references.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned()
+    }
+
+    /// The files of a source as they are now; `subject` is what errors call it.
+    pub(super) fn tree(
+        &self,
+        source: &Source,
+        subject: &str,
+        ctx: Ctx<'_>,
+    ) -> Result<FetchedTree, BuildError> {
+        let failed = |error| BuildError::of_fetch(subject.to_owned(), error);
+        let identity = self.identify(source, ctx).map_err(failed)?;
+        let tree = self.fetch(source, ctx).map_err(failed)?;
+        Ok(FetchedTree { identity, path: self.store().snapshots().path(&tree).join("fs") })
+    }
+
+    /// The time of a source in seconds since 1970: that of a commit, or of a file as its server
+    /// says it, or of the newest file of an archive whose server says nothing. `subject` is what
+    /// errors call it.
+    pub(super) fn time(
+        &self,
+        source: &Source,
+        subject: &str,
+        ctx: Ctx<'_>,
+    ) -> Result<Option<i64>, BuildError> {
+        let failed = |error| BuildError::of_fetch(subject.to_owned(), error);
+        match source {
+            Source::Http(http) => {
+                self.time_of_http(http, ctx).map_err(|error| failed(error.into()))
+            }
+            Source::Git(git) => {
+                let time = self.time_of_commit(source, git, ctx);
+                time.map(Some).map_err(|error| failed(error.into()))
+            }
+            Source::Image { .. } => Err(failed(misplaced())),
+        }
     }
 
     /// A secret as one line of text.
@@ -117,6 +165,8 @@ pub(crate) enum RemoteError {
     Store(#[from] CacheError),
     #[error(transparent)]
     Rooted(#[from] rbuild_rooted::RootedError),
+    #[error("cannot read what {url} gave: {source}")]
+    Archive { url: String, source: Box<ImageError> },
     #[error("cannot write a file of {url}: {source}")]
     Write { url: String, source: std::io::Error },
 }

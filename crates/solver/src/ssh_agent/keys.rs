@@ -97,7 +97,7 @@ impl Key {
             KeypairData::Rsa(pair) => Signer::Rsa(rsa(pair)?),
             _ => return Err(InvalidSshKey::Kind(key.algorithm().to_string())),
         };
-        Ok(Self { blob, comment: key.comment().to_owned(), signer })
+        Ok(Self { blob, comment: key.comment().to_string(), signer })
     }
 
     /// Name of the algorithm and the signature's bytes; `None` when the key does not do what is
@@ -134,8 +134,8 @@ fn rsa(pair: &RsaKeypair) -> Result<RsaKeyPair, InvalidSshKey> {
         let negative = || InvalidSshKey::Parts("a number is negative".to_owned());
         number.as_positive_bytes().map(<[u8]>::to_vec).ok_or_else(negative)
     };
-    let private = &pair.private;
-    let (d, p, q) = (bytes(&private.d)?, bytes(&private.p)?, bytes(&private.q)?);
+    let (public, private) = (pair.public(), pair.private());
+    let (d, p, q) = (bytes(private.d())?, bytes(private.p())?, bytes(private.q())?);
     let exponent = |prime: &[u8]| {
         let prime = BigUint::from_bytes_be(prime);
         let one = BigUint::from(1_u8);
@@ -145,10 +145,10 @@ fn rsa(pair: &RsaKeypair) -> Result<RsaKeyPair, InvalidSshKey> {
         Ok((BigUint::from_bytes_be(&d) % (prime - one)).to_bytes_be())
     };
     let components = KeyPairComponents {
-        public_key: PublicKeyComponents { n: bytes(&pair.public.n)?, e: bytes(&pair.public.e)? },
+        public_key: PublicKeyComponents { n: bytes(public.n())?, e: bytes(public.e())? },
         dP: exponent(&p)?,
         dQ: exponent(&q)?,
-        qInv: bytes(&private.iqmp)?,
+        qInv: bytes(private.iqmp())?,
         d: d.clone(),
         p,
         q,

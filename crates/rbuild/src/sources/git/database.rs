@@ -9,9 +9,11 @@ use rbuild_registry::BlobSink;
 use rbuild_types::Ctx;
 
 use super::error::GitError;
+use super::loose;
+use super::memory::Memory;
 use super::object::{Commit, Kind, Naming, ObjectId, tagged};
-use super::pack::{Pack, inflate_loose};
-use super::remote::{Memory, Remote};
+use super::pack::Pack;
+use super::remote::Remote;
 
 /// Tags of tags that are followed.
 const MAX_TAGS: usize = 8;
@@ -120,7 +122,7 @@ impl<'a> Database<'a> {
             return Ok(None);
         }
         sink.0.rewind()?;
-        let (kind, bytes) = inflate_loose(BufReader::new(sink.0))
+        let (kind, bytes) = loose::inflate(BufReader::new(sink.0))
             .ok_or_else(|| GitError::object(*id, "it cannot be unpacked"))?;
         match Naming::of(kind, &bytes) {
             Some(found) if found == *id => Ok(Some((kind, bytes))),

@@ -6,13 +6,20 @@
 
 mod checkout;
 mod database;
+mod delta;
+mod entry;
 mod error;
 mod git_dir;
+mod loose;
+mod memory;
 mod object;
 mod pack;
 mod packet;
+mod reference;
 mod remote;
 mod submodule;
+mod web;
+mod wire;
 
 use rbuild_cache::{DiskUsage, Scratch, SnapshotId, SnapshotMeta, StepRecord};
 use rbuild_plan::git_ref::CheckoutTime;
@@ -24,22 +31,22 @@ use serde_json::{Value, json};
 use self::database::Database;
 use self::error::GitError;
 use self::object::{Kind, ObjectId};
-use self::remote::{Reference, Remote};
+pub(super) use self::reference::Resolved;
+use self::remote::{Credentials, Remote};
 use super::remote::RemoteSources;
 
 /// Submodules inside one another.
 const MAX_NESTING: usize = 16;
 
-/// What a reference is now.
-#[derive(Debug, Clone)]
-pub(super) struct Resolved {
-    /// `refs/…`; empty for a commit that was named by its hash.
-    name: String,
-    /// The commit, or an annotated tag.
-    id: ObjectId,
-    /// The commit behind the tag.
-    peeled: Option<ObjectId>,
+/// A commit's tree.
+struct CheckedOut {
+    tree: SnapshotId,
+    /// The committer's time, seconds since 1970.
+    committed: i64,
 }
+
+/// Where a tree's record has the time of its commit.
+const COMMITTED: &str = "committed";
 
 /// One repository on its way into a tree.
 struct Job<'a> {
@@ -55,9 +62,7 @@ impl RemoteSources<'_> {
         git: &Git,
         ctx: Ctx<'_>,
     ) -> Result<Value, GitError> {
-        let resolved = self.resolve(git, ctx)?;
-        let identity = identity(git, &resolved);
-        self.remember_reference(source, resolved);
+        let identity = identity(git, &self.resolved(source, git, ctx)?);
         if let Some(tree) = self.store().snapshots().by_chain_id(&tree_id(&identity))? {
             self.remember(source, tree);
         }
@@ -70,17 +75,44 @@ impl RemoteSources<'_> {
         git: &Git,
         ctx: Ctx<'_>,
     ) -> Result<SnapshotId, GitError> {
-        let resolved = match self.known_reference(source) {
-            Some(resolved) => resolved,
-            None => self.resolve(git, ctx)?,
-        };
+        let resolved = self.resolved(source, git, ctx)?;
         let identity = identity(git, &resolved);
         let tree_id = tree_id(&identity);
         // Two builds that need the same commit fetch it once.
         let _lock = self.store().step_lock(&tree_id, ctx.cancel)?;
-        if let Some(tree) = self.store().snapshots().by_chain_id(&tree_id)? {
-            return Ok(tree);
+        match self.store().snapshots().by_chain_id(&tree_id)? {
+            Some(tree) => Ok(tree),
+            None => Ok(self.check_out(git, &resolved, ctx)?.tree),
         }
+    }
+
+    /// The committer's time, seconds since 1970.
+    pub(super) fn time_of_commit(
+        &self,
+        source: &Source,
+        git: &Git,
+        ctx: Ctx<'_>,
+    ) -> Result<i64, GitError> {
+        let resolved = self.resolved(source, git, ctx)?;
+        let tree_id = tree_id(&identity(git, &resolved));
+        let _lock = self.store().step_lock(&tree_id, ctx.cancel)?;
+        // A tree may have lost its record with the index.
+        let record = self.store().records().get(&tree_id)?;
+        match record.and_then(|record| record.inputs.get(COMMITTED)?.as_i64()) {
+            Some(time) => Ok(time),
+            None => Ok(self.check_out(git, &resolved, ctx)?.committed),
+        }
+    }
+
+    /// Makes the tree of a commit, and its record.
+    fn check_out(
+        &self,
+        git: &Git,
+        resolved: &Resolved,
+        ctx: Ctx<'_>,
+    ) -> Result<CheckedOut, GitError> {
+        let mut identity = identity(git, resolved);
+        let tree_id = tree_id(&identity);
         let new = self.store().snapshots().allocate("git")?;
         let path = new.path().join("fs");
         // The umask is not asked.
@@ -88,7 +120,7 @@ impl RemoteSources<'_> {
         fs_err::create_dir(&path).and_then(|()| fs_err::set_permissions(&path, mode))?;
         let scratch = self.store().scratch("git")?;
         let job = Job { sources: self, scratch: &scratch, ctx };
-        job.check_out(git, &resolved, &Root::open(&path)?)?;
+        let committed = job.check_out(git, resolved, &Root::open(&path)?)?;
         let mut usage = DiskUsage::new();
         usage.add(&path)?;
         let meta = SnapshotMeta {
@@ -98,51 +130,26 @@ impl RemoteSources<'_> {
         };
         let tree = self.store().snapshots().publish(new, meta)?;
         let name = format!("{}#{}", rbuild_plan::without_passwords(&git.remote), resolved.commit());
+        // No part of the key: the commit decides over it.
+        identity[COMMITTED] = json!(committed);
         let mut record = StepRecord::new(tree_id, "git", &name, identity);
         record.snapshot = Some(tree.clone());
         self.store().records().put(&record)?;
-        Ok(tree)
-    }
-
-    /// Finds the commit, asking the server only when its hash was not given.
-    fn resolve(&self, git: &Git, ctx: Ctx<'_>) -> Result<Resolved, GitError> {
-        let pinned = match &git.checksum {
-            Some(checksum) if git.fetch_by_commit => ObjectId::from_hex(checksum.as_bytes()),
-            _ => ObjectId::from_hex(git.reference.as_bytes()),
-        };
-        if let Some(id) = pinned {
-            return Ok(Resolved { name: String::new(), id, peeled: None });
-        }
-        if git.reference.len() == 64 && hex::decode(&git.reference).is_ok() {
-            return Err(GitError::Unsupported("a repository with SHA-256 names".to_owned()));
-        }
-        let remote = self.greet(&git.remote, ctx)?;
-        let candidates = candidates(&git.reference);
-        let references = remote.references(&candidates)?;
-        let found = candidates
-            .iter()
-            .find_map(|name| references.iter().find(|reference| reference.name == *name));
-        let Some(Reference { name, id, peeled }) = found.cloned() else {
-            let reference = match git.reference.as_str() {
-                "" => "HEAD".to_owned(),
-                other => format!("{other:?}"),
-            };
-            return Err(GitError::Reference { remote: remote.name, reference });
-        };
-        let resolved = Resolved { name, id, peeled };
-        if let Some(expected) = &git.checksum {
-            let expected = expected.to_lowercase();
-            let mut hashes = vec![resolved.id.hex()];
-            hashes.extend(resolved.peeled.map(|id| id.hex()));
-            if !hashes.iter().any(|hash| hash.starts_with(&expected)) {
-                return Err(GitError::Checksum { expected, found: hashes.join(" or ") });
-            }
-        }
-        Ok(resolved)
+        Ok(CheckedOut { tree, committed })
     }
 
     fn greet<'s>(&'s self, url: &str, ctx: Ctx<'s>) -> Result<Remote<'s>, GitError> {
-        Remote::greet(self.network()?, url, self.git_authorization(url), ctx)
+        self.greet_as(url, self.git_authorization(url), ctx)
+    }
+
+    fn greet_as<'s>(
+        &'s self,
+        url: &str,
+        authorization: Option<String>,
+        ctx: Ctx<'s>,
+    ) -> Result<Remote<'s>, GitError> {
+        let credentials = Credentials { authorization, agents: self.agents };
+        Remote::greet(self.network()?, url, credentials, ctx)
     }
 
     /// The first of BuildKit's secrets for a host that is there.
@@ -159,14 +166,9 @@ impl RemoteSources<'_> {
     }
 }
 
-impl Resolved {
-    fn commit(&self) -> ObjectId {
-        self.peeled.unwrap_or(self.id)
-    }
-}
-
 impl Job<'_> {
-    fn check_out(&self, git: &Git, resolved: &Resolved, root: &Root) -> Result<(), GitError> {
+    /// Writes what the Dockerfile asks for; gives the commit's time.
+    fn check_out(&self, git: &Git, resolved: &Resolved, root: &Root) -> Result<i64, GitError> {
         let remote = self.sources.greet(&git.remote, self.ctx)?;
         let keeps = git.keep_git_dir && git.subdir.is_empty();
         let (name, peeled) = (resolved.name.as_str(), resolved.peeled);
@@ -175,7 +177,7 @@ impl Job<'_> {
         self.write(git, &remote, &resolved.id, &place, root, 0)
     }
 
-    /// Writes one commit, and the submodules in it.
+    /// Writes one commit, and the submodules in it; gives its time.
     fn write(
         &self,
         git: &Git,
@@ -184,7 +186,7 @@ impl Job<'_> {
         place: &Place<'_>,
         root: &Root,
         depth: usize,
-    ) -> Result<(), GitError> {
+    ) -> Result<i64, GitError> {
         let database = Database::new(remote, self.scratch, self.ctx);
         database.fetch(wanted)?;
         let (id, commit) = database.commit(wanted)?;
@@ -214,23 +216,25 @@ impl Job<'_> {
                     return Err(wrong("too many submodules inside one another".to_owned()));
                 }
                 let url = submodule::resolve(place.url, module)?;
-                // Credentials were given for the repository that the Dockerfile names.
+                // Credentials were given for the repository that the Dockerfile names. What an
+                // agent signs is of use to nobody but the server that asked.
                 let same = super::http::authority(&url) == super::http::authority(&git.remote)
                     && url.split(':').next() == git.remote.split(':').next();
                 let authorization =
                     if same { self.sources.git_authorization(&git.remote) } else { None };
-                let network = self.sources.network()?;
-                let remote = Remote::greet(network, &url, authorization, self.ctx)
+                let remote = self
+                    .sources
+                    .greet_as(&url, authorization, self.ctx)
                     .map_err(|error| wrong(error.to_string()))?;
                 let place = Place { url: &url, name: "", peeled: None, keeps: place.keeps };
                 let inner = root.open_real_dir(std::path::Path::new("/").join(&path))?;
                 self.write(git, &remote, id, &place, &inner, depth + 1)?;
             }
         }
-        match git.mtime {
-            CheckoutTime::Commit => written.set_times(root, commit.time),
-            CheckoutTime::Checkout => Ok(()),
+        if git.mtime == CheckoutTime::Commit {
+            written.set_times(root, commit.time)?;
         }
+        Ok(commit.time)
     }
 
     fn submodules(
@@ -256,16 +260,6 @@ struct Place<'a> {
     peeled: Option<ObjectId>,
     /// Whether `.git` is written.
     keeps: bool,
-}
-
-/// The names that a reference may have in full, as git prefers them.
-fn candidates(reference: &str) -> Vec<String> {
-    if reference.is_empty() {
-        return vec!["HEAD".to_owned()];
-    }
-    let full =
-        |prefix: &str| format!("{prefix}{}", reference.strip_prefix(prefix).unwrap_or(reference));
-    vec![full("refs/"), full("refs/heads/"), full("refs/tags/")]
 }
 
 /// What decides over the tree: the commit, and what is taken of it.

@@ -42,6 +42,14 @@ pub(super) fn all(mut bytes: &[u8]) -> Result<Vec<Packet<'_>>, &'static str> {
     Ok(packets)
 }
 
+/// One text as a frame.
+pub(super) fn frame(text: &str) -> Result<Vec<u8>, &'static str> {
+    match text.len() + 4 {
+        length if length > MAX_PACKET => Err("its path is too long"),
+        length => Ok(format!("{length:04x}{text}").into_bytes()),
+    }
+}
+
 /// A request in the making.
 #[derive(Default)]
 pub(super) struct Request(Vec<u8>);

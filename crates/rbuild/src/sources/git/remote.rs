@@ -5,28 +5,38 @@
 //! without its history; plain files are fetched one by one as they are needed.
 
 use std::fs::File;
-use std::io;
 
-use rbuild_registry::{BlobSink, Fetch, Fetched, Registry, RegistryError};
+use rbuild_plan::{GitAddress, GitWay};
+use rbuild_registry::{BlobSink, Fetched, Registry};
+use rbuild_solver::SshAgents;
 use rbuild_types::Ctx;
 
 use super::error::GitError;
+use super::memory::Memory;
 use super::object::ObjectId;
 use super::packet::{self, PackSink, Packet, Request};
+use super::web::Web;
+use super::wire::Wire;
 
-/// Largest list of references, bytes: a million of them.
-const MAX_LIST: usize = 128 << 20;
-
-/// A repository that was greeted.
+/// A repository that was greeted. Over a wire it answers one request.
 pub(super) struct Remote<'a> {
-    network: &'a Registry,
-    ctx: Ctx<'a>,
-    /// Where its files are, without a slash at its end.
-    base: String,
+    transport: Transport<'a>,
     /// As messages name it.
     pub(super) name: String,
-    authorization: Option<String>,
     protocol: Protocol,
+}
+
+/// What a server may be told of who asks.
+pub(super) struct Credentials<'a> {
+    /// For a web server.
+    pub(super) authorization: Option<String>,
+    /// For an SSH server; nothing of them is told but that they can sign.
+    pub(super) agents: &'a SshAgents,
+}
+
+enum Transport<'a> {
+    Web(Web<'a>),
+    Wire(Wire<'a>),
 }
 
 enum Protocol {
@@ -49,43 +59,34 @@ impl<'a> Remote<'a> {
     pub(super) fn greet(
         network: &'a Registry,
         url: &str,
-        authorization: Option<String>,
+        credentials: Credentials<'_>,
         ctx: Ctx<'a>,
     ) -> Result<Self, GitError> {
         let name = rbuild_plan::without_passwords(url);
-        let base = url.trim_end_matches('/').to_owned();
-        let protocol = Protocol::Dumb { references: Vec::new() };
-        let mut remote = Self { network, ctx, base, name, authorization, protocol };
-        let tail = "/info/refs?service=git-upload-pack";
-        let (fetched, answer) = remote.get(tail)?;
-        remote.move_to(fetched.url.strip_suffix(tail));
-        let smart =
-            fetched.content_type.as_deref() == Some("application/x-git-upload-pack-advertisement");
-        let wrong = |problem| GitError::protocol(&remote.name, problem);
-        remote.protocol = match smart {
-            true => advertised(&answer).map_err(wrong)?,
-            false => Protocol::Dumb { references: listed(&answer).map_err(wrong)? },
+        let wrong = |problem| GitError::protocol(&name, problem);
+        let address = GitAddress::parse(url).map_err(wrong)?;
+        let (transport, protocol) = match address {
+            None => {
+                let mut web = Web::new(network, url, credentials.authorization, ctx);
+                let greeting = web.greet()?;
+                let protocol = match greeting.speaks {
+                    true => advertised(&greeting.bytes).map_err(wrong)?,
+                    false => Protocol::Dumb { references: listed(&greeting.bytes).map_err(wrong)? },
+                };
+                (Transport::Web(web), protocol)
+            }
+            Some(address) => {
+                let mut wire = match &address.way {
+                    GitWay::Git => Wire::tcp(network, &address, &name, ctx)?,
+                    GitWay::Ssh { user } => {
+                        Wire::ssh(network, &address, user, credentials.agents, &name, ctx)?
+                    }
+                };
+                let protocol = advertised(&wire.greeting()?).map_err(wrong)?;
+                (Transport::Wire(wire), protocol)
+            }
         };
-        Ok(remote)
-    }
-
-    /// Goes on where a redirect has led; credentials stay with their own origin.
-    fn move_to(&mut self, base: Option<&str>) {
-        let Some(base) = base else { return };
-        let origin = |url: &str| {
-            let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-            let authority = rest.split('/').next().unwrap_or_default();
-            let host = authority.rsplit('@').next().unwrap_or_default();
-            (scheme.to_owned(), host.to_owned(), rest[authority.len()..].to_owned())
-        };
-        let (from, to) = (origin(&self.base), origin(base));
-        if from == to {
-            return;
-        }
-        if (&from.0, &from.1) != (&to.0, &to.1) {
-            self.authorization = None;
-        }
-        self.base = base.to_owned();
+        Ok(Self { transport, name, protocol })
     }
 
     /// All references that one of `prefixes` may begin, and perhaps others.
@@ -108,7 +109,7 @@ impl<'a> Remote<'a> {
                     request = request.line(&format!("ref-prefix {prefix}"));
                 }
                 let mut answer = Memory::default();
-                self.post(request.flush().bytes(), &mut answer)?;
+                self.ask(request.flush().bytes(), &mut answer)?;
                 let wrong = |problem| GitError::protocol(&self.name, problem);
                 let mut references = Vec::new();
                 for packet in packet::all(&answer.bytes).map_err(wrong)? {
@@ -131,8 +132,9 @@ impl<'a> Remote<'a> {
 
     /// What `HEAD` of plain files stands for.
     fn head(&self, references: &[Reference]) -> Result<Option<Reference>, GitError> {
-        let (_, text) = self.get("/HEAD")?;
-        let text = String::from_utf8_lossy(&text);
+        let mut text = Memory::default();
+        self.file("/HEAD", &mut text)?;
+        let text = String::from_utf8_lossy(&text.bytes);
         let (text, name) = (text.trim(), "HEAD".to_owned());
         let id = match text.strip_prefix("ref:") {
             Some(target) => {
@@ -182,7 +184,7 @@ impl<'a> Remote<'a> {
             }
         };
         let mut sink = PackSink::new(&self.name, file);
-        let sent = self.post(request.bytes(), &mut sink);
+        let sent = self.ask(request.bytes(), &mut sink);
         if let Some(refusal) = sink.refusal() {
             return Err(refusal);
         }
@@ -196,71 +198,17 @@ impl<'a> Remote<'a> {
         path: &str,
         sink: &mut dyn BlobSink,
     ) -> Result<Option<Fetched>, GitError> {
-        match self.send(path, None, sink) {
-            Ok(fetched) => Ok(Some(fetched)),
-            Err(RegistryError::Status { answer, .. }) if matches!(answer.status, 404 | 410) => {
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
+        match &self.transport {
+            Transport::Web(web) => web.file(path, sink),
+            Transport::Wire(_) => Ok(None),
         }
     }
 
-    fn get(&self, path: &str) -> Result<(Fetched, Vec<u8>), GitError> {
-        let mut answer = Memory::default();
-        let fetched = self.send(path, None, &mut answer)?;
-        Ok((fetched, answer.bytes))
-    }
-
-    fn post(&self, body: Vec<u8>, sink: &mut dyn BlobSink) -> Result<(), GitError> {
-        self.send("/git-upload-pack", Some(body), sink)?;
-        Ok(())
-    }
-
-    fn send(
-        &self,
-        path: &str,
-        body: Option<Vec<u8>>,
-        sink: &mut dyn BlobSink,
-    ) -> Result<Fetched, RegistryError> {
-        let mut headers = Vec::new();
-        if !self.is_dumb() || path.starts_with("/info/refs") {
-            headers.push(("Git-Protocol".to_owned(), "version=2".to_owned()));
+    fn ask(&self, body: Vec<u8>, sink: &mut dyn BlobSink) -> Result<(), GitError> {
+        match &self.transport {
+            Transport::Web(web) => web.ask(body, sink),
+            Transport::Wire(wire) => wire.ask(body, sink),
         }
-        if body.is_some() {
-            let kind = |what: &str| format!("application/x-git-upload-pack-{what}");
-            headers.push(("Content-Type".to_owned(), kind("request")));
-            headers.push(("Accept".to_owned(), kind("result")));
-        }
-        let fetch = Fetch {
-            url: format!("{}{path}", self.base),
-            subject: self.name.clone(),
-            headers,
-            authorization: self.authorization.clone(),
-            report: body.is_some(),
-            body,
-        };
-        self.network.fetch(&fetch, sink, self.ctx)
-    }
-}
-
-/// An answer in memory, with a limit.
-#[derive(Default)]
-pub(super) struct Memory {
-    pub(super) bytes: Vec<u8>,
-}
-
-impl BlobSink for Memory {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.bytes.len() + bytes.len() > MAX_LIST {
-            return Err(io::Error::other("the answer is too long"));
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn restart(&mut self) -> io::Result<()> {
-        self.bytes.clear();
-        Ok(())
     }
 }
 

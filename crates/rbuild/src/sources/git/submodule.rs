@@ -1,5 +1,7 @@
 //! `.gitmodules`: which repository a submodule's commit is of.
 
+use rbuild_plan::GitAddress;
+
 use super::error::GitError;
 
 /// A submodule as the file names it.
@@ -59,17 +61,21 @@ pub(super) fn resolve(parent: &str, submodule: &Submodule) -> Result<String, Git
     };
     let mut url = submodule.url.as_str();
     if !url.starts_with("./") && !url.starts_with("../") {
-        let scheme = url.split_once("://").map_or("ssh", |(scheme, _)| scheme);
-        return match scheme {
-            "http" | "https" => Ok(url.to_owned()),
-            other => Err(wrong(&format!(
-                "its URL is of {other}://, which is not supported yet; ?submodules=false leaves \
+        // Neither files of this machine nor programs.
+        return match GitAddress::parse(url) {
+            Ok(_) => Ok(url.to_owned()),
+            Err(problem) => Err(wrong(&format!(
+                "its URL is not one of another server ({problem}); ?submodules=false leaves \
                  submodules out"
             ))),
         };
     }
-    let (scheme, rest) = parent.split_once("://").ok_or_else(|| wrong("no URL to start from"))?;
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    // `https://host` or `user@host`, and what follows.
+    let start = match parent.find("://") {
+        Some(at) => parent[at + 3..].find('/').map_or(parent.len(), |slash| at + 3 + slash),
+        None => parent.find(':').ok_or_else(|| wrong("no URL to start from"))? + 1,
+    };
+    let (server, path) = parent.split_at(start);
     let mut names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
     while !url.is_empty() {
         let (name, behind) = url.split_once('/').unwrap_or((url, ""));
@@ -82,7 +88,9 @@ pub(super) fn resolve(parent: &str, submodule: &Submodule) -> Result<String, Git
         }
         url = behind;
     }
-    Ok(format!("{scheme}://{authority}/{}", names.join("/")))
+    // The path of `user@host:path` is relative to a home.
+    let slash = if path.starts_with('/') || path.is_empty() { "/" } else { "" };
+    Ok(format!("{server}{slash}{}", names.join("/")))
 }
 
 #[cfg(test)]
@@ -99,19 +107,23 @@ mod tests {
         let found = parse(text);
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].path.as_str(), found[0].url.as_str()), ("lib/a", "../a.git"));
-        let url = |url: &str| {
+        let below = |parent: &str, url: &str| {
             let submodule = Submodule { path: "p".to_owned(), url: url.to_owned() };
-            resolve("https://h:8/team/r.git", &submodule).map_err(|error| error.to_string())
+            resolve(parent, &submodule).map_err(|error| error.to_string())
         };
+        let url = |url: &str| below("https://h:8/team/r.git", url);
         assert_eq!(url("../a.git").unwrap(), "https://h:8/team/a.git");
         assert_eq!(url("./../../b/a.git").unwrap(), "https://h:8/b/a.git");
         assert_eq!(url("http://x/y").unwrap(), "http://x/y");
+        assert_eq!(url("git@x:y").unwrap(), "git@x:y");
+        assert_eq!(below("git@h:team/r.git", "../a.git").unwrap(), "git@h:team/a.git");
+        assert_eq!(below("git@h:/r.git", "../a.git").unwrap(), "git@h:/a.git");
+        assert_eq!(below("git://h/r.git", "./s.git").unwrap(), "git://h/r.git/s.git");
         for (bad, problem) in [
             ("../../../a", "above the server"),
-            ("file:///etc", "file://"),
-            ("git@h:x", "ssh://"),
-            ("/etc/x.git", "ssh://"),
-            ("ext::sh -c x", "ssh://"),
+            ("file:///etc", "not one of another server"),
+            ("/etc/x.git", "not one of another server"),
+            ("ext::sh -c x", "not one of another server"),
         ] {
             assert!(url(bad).unwrap_err().contains(problem), "{bad}");
         }
@@ -121,7 +133,9 @@ mod tests {
         #[test]
         fn any_text_is_read_without_panic(text in ".{0,80}", url in "[./a:@]{0,20}") {
             parse(&format!("[submodule \"x\"]\n{text}"));
-            let _ = resolve("http://h/a/b", &Submodule { path: "p".to_owned(), url });
+            for parent in ["http://h/a/b", "a@h:b/c"] {
+                let _ = resolve(parent, &Submodule { path: "p".to_owned(), url: url.clone() });
+            }
         }
     }
 }

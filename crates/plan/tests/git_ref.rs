@@ -1,63 +1,9 @@
-//! References to git repositories: BuildKit's table row by row, and any text.
+//! References to git repositories: what BuildKit's table leaves out, and any text.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also in its helpers")]
-
-use std::path::PathBuf;
+#![allow(clippy::unwrap_used, reason = "a test, also in its helpers")]
 
 use proptest::prelude::*;
-use rbuild_plan::git_ref::{CheckoutTime, GitRef};
-use serde_json::Value;
-
-/// BuildKit's `TestParseGitRef`, from the folder that holds the public corpora.
-fn rows() -> Vec<Value> {
-    let Some(shared) = std::env::var_os("RBUILD_SHARED") else { return Vec::new() };
-    let table = "corpora/buildkit/tables/dfgitutil-git_ref.tables.jsonl";
-    let text = fs_err::read_to_string(PathBuf::from(shared).join(table)).unwrap();
-    let tables = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let ours = tables.filter(|table| table["func"] == "TestParseGitRef");
-    ours.flat_map(|table| table["rows"].as_array().unwrap().clone()).collect()
-}
-
-#[test]
-fn buildkit_s_table() {
-    let rows = rows();
-    if rows.is_empty() {
-        return println!("skipped: RBUILD_SHARED does not name the folder with the corpora");
-    }
-    assert!(rows.len() >= 38);
-    for row in rows {
-        let text = row["ref"].as_str().unwrap();
-        let found = GitRef::parse(text);
-        if let Some(error) = row["err"].as_str() {
-            assert!(found.as_ref().is_err_and(|found| found.contains(error)), "{row}: {found:?}");
-            continue;
-        }
-        let found = found.unwrap();
-        let Some(expected) = row["expected"].as_object() else {
-            assert_eq!(found, None, "{row}");
-            continue;
-        };
-        let part = |name: &str| expected.get(name).and_then(Value::as_str).unwrap_or_default();
-        let is = |name: &str| expected.get(name).and_then(Value::as_bool).unwrap_or_default();
-        let wanted = GitRef {
-            remote: part("Remote").to_owned(),
-            short_name: part("ShortName").to_owned(),
-            reference: part("Ref").to_owned(),
-            checksum: Some(part("Checksum").to_owned()).filter(|text| !text.is_empty()),
-            subdir: part("SubDir").to_owned(),
-            may_be_local: is("IndistinguishableFromLocal"),
-            unencrypted: is("UnencryptedTCP"),
-            mtime: match part("MTime") {
-                "commit" => Some(CheckoutTime::Commit),
-                "checkout" => Some(CheckoutTime::Checkout),
-                _ => None,
-            },
-            fetch_by_commit: is("FetchByCommit"),
-            ..GitRef::default()
-        };
-        assert_eq!(found, Some(wanted), "{row}");
-    }
-}
+use rbuild_plan::git_ref::GitRef;
 
 #[test]
 fn switches_and_what_is_wrong_with_queries() {

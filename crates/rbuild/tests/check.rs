@@ -1,10 +1,9 @@
 //! Checks of a text alone: BuildKit's own table, its documents, and outlines. Needs nothing.
 
-use std::path::{Path, PathBuf};
-
 use rbuild::{
     BuildError, BuildRequest, CancelToken, Checked, Parameter, Targets, check, outline, targets,
 };
+use rbuild_testkit::corpora::{Table, at_hand, dockerfiles, lines, same};
 use serde_json::{Value, json};
 
 use crate::tests;
@@ -20,41 +19,8 @@ tests![
     findings_name_the_lines_of_their_instruction,
 ];
 
-/// Rows of BuildKit's table that are not as the test had them: what made the Dockerfile (a format,
-/// a base image, a platform of the moment) is lost in the table.
-const LOST: [(&str, usize); 11] = [
-    ("testUndeclaredArg", 7),
-    ("testUndeclaredArg", 8),
-    ("testUnmatchedVars", 1),
-    ("testUnmatchedVars", 2),
-    ("testUnmatchedVars", 3),
-    ("testUnmatchedVars", 4),
-    ("testUnmatchedVars", 5),
-    ("testInvalidDefaultArgInFrom", 0),
-    ("testInvalidDefaultArgInFrom", 3),
-    ("testBaseImagePlatformMismatch", 0),
-    ("testBaseImagePlatformMismatch", 1),
-];
-
 /// A row whose lines are not those of its Dockerfile; its text counts.
-const OTHER_LINES: (&str, usize) = ("testLegacyKeyValueFormat", 2);
-
-/// Fewest rows that must fit, of those that the table held when this was set.
-const FLOOR: usize = 78;
-
-/// A folder of the data beside the repository.
-fn corpus(folder: &str) -> Option<PathBuf> {
-    let base = match std::env::var_os("RBUILD_SHARED") {
-        Some(path) => PathBuf::from(path),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
-    };
-    let path = base.join("corpora").join(folder);
-    if path.is_dir() {
-        return Some(path);
-    }
-    eprintln!("skipped: {} is not there", path.display());
-    None
-}
+const OTHER_LINES: &str = "testLegacyKeyValueFormat 2";
 
 fn checked(request: &BuildRequest) -> Checked {
     check(request, None, &CancelToken::default()).unwrap()
@@ -86,26 +52,20 @@ fn codes(text: &str) -> Vec<&'static str> {
 }
 
 fn buildkits_lint_tests() {
-    let Some(tables) = corpus("buildkit/tables") else { return };
-    let text = fs_err::read_to_string(tables.join("integration.events.jsonl")).unwrap();
-    let (mut fit, mut wrong, mut lost) = (0, Vec::new(), 0);
-    for function in text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
-        let name = function["func"].as_str().unwrap();
-        let events = function["events"].as_array().unwrap();
-        let rows = events.iter().filter_map(|event| event.get("lint"));
-        for (number, row) in rows.enumerate() {
-            if LOST.contains(&(name, number)) {
-                lost += 1;
-                continue;
-            }
-            match differs(row, (name, number) == OTHER_LINES) {
-                None => fit += 1,
-                Some(why) => wrong.push(format!("{name} {number}: {why}\n{}", row["Dockerfile"])),
-            }
+    let Some(file) = at_hand("buildkit/tables/integration.events.jsonl") else { return };
+    let mut rows = Vec::new();
+    for function in lines(&file) {
+        let events = function["events"].as_array().unwrap().iter();
+        for (number, row) in events.filter_map(|event| event.get("lint")).enumerate() {
+            let name = format!("{} {number}", function["func"].as_str().unwrap());
+            rows.push(json!({"name": name, "row": row}));
         }
     }
-    eprintln!("lint tests: {fit} fit, {} differ, {lost} lost", wrong.len());
-    assert!(wrong.is_empty() && fit >= FLOOR, "{fit} fit\n{}", wrong.join("\n"));
+    assert_eq!(rows.len(), 89);
+    Table::of("buildkit: lint tests", rows).check(|row| {
+        let found = differs(&row["row"], row["name"] == OTHER_LINES);
+        found.map_or(Ok(()), Err)
+    });
 }
 
 fn differs(row: &Value, without_lines: bool) -> Option<String> {
@@ -164,44 +124,30 @@ fn literal(row: &Value) -> Value {
     row
 }
 
-/// Where a page says one thing and BuildKit's code does another: `ARG foo bar` are two arguments,
-/// and an empty line below a comment does not part it from the instruction.
-const OF_PAGES_ONLY: [&str; 2] = ["ARG foo bar", "# a non-descriptive comment\n\n"];
-
 fn buildkits_examples_of_good_and_bad() {
-    let Some(docs) = corpus("buildkit/lint-docs") else { return };
-    // What these need is not in the example: an ignore file, or that something is left out.
-    let left_out = ["CopyIgnoredFile"];
-    let mut seen = 0;
+    let Some(docs) = at_hand("buildkit/lint-docs") else { return };
+    let mut rows = Vec::new();
     for entry in fs_err::read_dir(docs).unwrap().flatten() {
         let text = fs_err::read_to_string(entry.path()).unwrap();
         let title = text.lines().find_map(|line| line.strip_prefix("title: ")).unwrap();
-        if title == "Build checks" || left_out.contains(&title) {
-            continue;
-        }
-        for (is_bad, example) in examples(&text) {
-            seen += 1;
-            if OF_PAGES_ONLY.iter().any(|text| example.contains(text)) {
-                continue;
-            }
-            let from = if example.to_lowercase().starts_with("from")
-                || example.to_lowercase().contains("\nfrom")
-            {
-                ""
-            } else {
-                "FROM scratch\n"
-            };
-            // Of an image that is not there only sure slips would be told.
-            let example = match is_bad {
-                true => example.replace("FROM alpine", "FROM scratch"),
-                false => example,
-            };
-            let text = format!("# check=experimental=all\n{from}{example}");
-            let is_found = codes(&text).contains(&title);
-            assert_eq!(is_found, is_bad, "{title}\n{text}");
-        }
+        let examples = examples(&text).into_iter();
+        rows.extend(examples.map(|(bad, text)| json!({"rule": title, "bad": bad, "text": text})));
     }
-    assert!(seen >= 40, "{seen}");
+    assert_eq!(rows.len(), 58);
+    Table::of("buildkit: lint-docs", rows).check(|row| {
+        let (title, example) = (row["rule"].as_str().unwrap(), row["text"].as_str().unwrap());
+        let is_bad = row["bad"] == true;
+        let lower = example.to_lowercase();
+        let has_stage = lower.starts_with("from") || lower.contains("\nfrom");
+        let from = if has_stage { "" } else { "FROM scratch\n" };
+        // Of an image that is not there only sure slips would be told.
+        let example = match is_bad {
+            true => example.replace("FROM alpine", "FROM scratch"),
+            false => example.to_owned(),
+        };
+        let text = format!("# check=experimental=all\n{from}{example}");
+        same(&codes(&text).contains(&title), &is_bad)
+    });
 }
 
 /// The code blocks behind the marks for bad and good.
@@ -231,22 +177,14 @@ fn examples(text: &str) -> Vec<(bool, String)> {
 }
 
 fn official_dockerfiles_have_no_errors() {
-    let Some(official) = corpus("official") else { return };
-    let (mut open, mut seen) = (vec![official], 0);
-    while let Some(directory) = open.pop() {
-        for entry in fs_err::read_dir(directory).unwrap().flatten() {
-            if entry.file_type().unwrap().is_dir() {
-                open.push(entry.path());
-            } else if entry.file_name().to_string_lossy().starts_with("Dockerfile") {
-                seen += 1;
-                let text = fs_err::read_to_string(entry.path()).unwrap();
-                let checked = checked_text(&text);
-                let path = entry.path();
-                assert!(checked.errors.is_empty(), "{}: {:?}", path.display(), checked.errors);
-            }
-        }
-    }
-    assert!(seen >= 90, "{seen}");
+    let Some(official) = at_hand("official") else { return };
+    let rows: Vec<_> = dockerfiles(&official).into_iter().map(|path| json!(path)).collect();
+    assert_eq!(rows.len(), 92);
+    Table::of("checks of official Dockerfiles", rows).check(|path| {
+        let text = fs_err::read_to_string(path.as_str().unwrap()).unwrap();
+        let errors = checked_text(&text).errors;
+        if errors.is_empty() { Ok(()) } else { Err(format!("{errors:?}")) }
+    });
 }
 
 fn names(list: &[Parameter]) -> Vec<(&str, Option<&str>, usize)> {

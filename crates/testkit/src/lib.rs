@@ -2,11 +2,12 @@
 //!
 //! The checks are this crate's tests: `arrows.rs` holds what crates may depend on and where
 //! `unsafe` may stand, `documents.rs` holds README, ARCHITECTURE and docs to what is there.
-//! `schemas` is for the tests of those who write images.
+//! `schemas` is for the tests of those who write images, `corpora` for those of the language.
 //! A check that finds several things wrong names all of them.
 
 #![forbid(unsafe_code)]
 
+pub mod corpora;
 pub mod markdown;
 pub mod packages;
 pub mod schemas;

@@ -4,7 +4,6 @@
 
 #![allow(
     clippy::unwrap_used,
-    clippy::print_stderr,
     reason = "a part of tests: a schema that is not as expected ends them"
 )]
 
@@ -28,13 +27,7 @@ impl Schemas {
     ///
     /// When a schema cannot be read.
     pub fn at_hand() -> Option<Self> {
-        let beside = || crate::root().join("../shared");
-        let shared = std::env::var_os("RBUILD_SHARED").map_or_else(beside, PathBuf::from);
-        let directory = shared.join("corpora/image-spec");
-        if !directory.is_dir() {
-            eprintln!("skipped: the OCI schemas are not at hand");
-            return None;
-        }
+        let directory = crate::corpora::at_hand("image-spec")?;
         let all = Self::load(&directory.join("schema"));
         Some(Self { all, directory })
     }

@@ -45,9 +45,26 @@ pub fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().map(move |(index, line)| (index + 1, &line[..code(line)]))
 }
 
+/// Whether `path::name`, such as
+/// `crates/testkit/src/sources.rs::comments_are_no_code`, names a function without
+/// arguments in a file of the workspace, which is what a test is.
+pub fn defines_test(place: &str) -> bool {
+    let Some((path, name)) = place.split_once("::") else { return false };
+    let source = fs_err::read_to_string(crate::root().join(path)).unwrap_or_default();
+    source.contains(&format!("fn {name}()"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_are_found_by_place_and_name() {
+        let place = "crates/testkit/src/sources.rs::tests_are_found_by_place_and_name";
+        assert!(defines_test(place));
+        assert!(!defines_test("crates/testkit/src/sources.rs::tests_are_found"));
+        assert!(!defines_test("crates/testkit/src/sources.rs") && !defines_test("x::y"));
+    }
 
     #[test]
     fn comments_are_no_code() {

@@ -43,16 +43,6 @@ pub fn folders(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The table that a test function of the corpus holds under a name.
-pub fn table(path: &Path, func: &str, name: &str) -> Value {
-    let text = read(path);
-    let tables = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let is_it = |table: &Value| table["func"] == func && table["name"] == name;
-    let found: Vec<Value> = tables.filter(is_it).collect();
-    assert_eq!(found.len(), 1, "{}: {func} {name}", path.display());
-    found[0]["rows"].clone()
-}
-
 /// The tree without spans, which is what two texts that mean the same have in common.
 pub fn without_spans(file: &Dockerfile) -> Value {
     let mut value = serde_json::to_value(file).unwrap();

@@ -170,6 +170,8 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use rbuild_testkit::corpora::{Table, same};
+
     use super::*;
 
     fn apply(text: &str, mode: u32, is_directory: bool) -> u32 {
@@ -212,5 +214,19 @@ mod tests {
                 proptest::prop_assert!(chmod.apply(mode, true) <= 0o7777);
             }
         }
+    }
+
+    /// fsutil's table: four modes after a change.
+    #[test]
+    fn fsutils_symbolic_modes() {
+        let file = "fsutil/fsutil.tables.jsonl";
+        let Some(table) = Table::open(file, "TestCopyModeTextFormat", "testCases") else { return };
+        table.check(|row| {
+            let text = row[1].as_str().unwrap();
+            let before = [(0o644, false), (0o755, false), (0o750, true), (0o700, true)];
+            let after = before.map(|(mode, is_directory)| apply(text, mode, is_directory).into());
+            let expected: Vec<_> = (2..6).map(|index| row[index].as_u64().unwrap()).collect();
+            same(&after.to_vec(), &expected)
+        });
     }
 }

@@ -3,13 +3,21 @@
 /// Words that differ by more edits are no typing slips. BuildKit and HCL draw the same line.
 const MAX_EDITS: usize = 2;
 
+/// Stands for every distance above [`MAX_EDITS`].
+const FAR: usize = MAX_EDITS + 1;
+
+/// How many candidates are looked at. No file that a person reads has more names, and one that a
+/// stranger wrote may ask at every word.
+const MAX_CANDIDATES: usize = 1000;
+
 /// Finds the candidate nearest to `word` by edit distance, the first of equally near ones.
 ///
 /// Nothing is suggested when `word` is itself a candidate, because then the word is not what is
-/// wrong, and nothing when the nearest one is more than two edits away. Case counts.
+/// wrong, and nothing when the nearest one is more than two edits away. Case counts. Of very many
+/// candidates only the first thousand are looked at.
 pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let mut best: Option<(usize, &str)> = None;
-    for candidate in candidates {
+    for candidate in candidates.into_iter().take(MAX_CANDIDATES) {
         match edit_distance(word, candidate) {
             Some(0) => return None,
             Some(edits) if best.is_none_or(|(fewest, _)| edits < fewest) => {
@@ -42,9 +50,11 @@ pub(crate) fn did_you_mean(message: String, suggestion: Option<&str>) -> String 
 }
 
 /// The Levenshtein distance, or nothing when it is above [`MAX_EDITS`].
+///
+/// Only places at most that far from the diagonal can lie on the way to a small distance, so no
+/// others are looked at: the time grows with the words, which may be a stranger's.
 fn edit_distance(left: &str, right: &str) -> Option<usize> {
-    // A character has at most four bytes, so this cheap test refuses no near pair; it keeps the
-    // table below small whatever the length of the word.
+    // A character has at most four bytes, so this cheap test refuses no near pair.
     if left.len().abs_diff(right.len()) > 4 * MAX_EDITS {
         return None;
     }
@@ -52,23 +62,34 @@ fn edit_distance(left: &str, right: &str) -> Option<usize> {
     if left.len().abs_diff(right.len()) > MAX_EDITS {
         return None;
     }
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, from) in left.iter().enumerate() {
-        let mut diagonal = index;
-        let mut before = index + 1;
-        let mut next = vec![before];
-        for (to, above) in right.iter().zip(row.iter().skip(1)) {
-            let replaced = diagonal + usize::from(from != to);
-            before = replaced.min(above + 1).min(before + 1);
-            diagonal = *above;
-            next.push(before);
+    // A row is the diagonal and `MAX_EDITS` places to either side of it: the place `at` in it
+    // stands for `index + at - MAX_EDITS` characters of the right word.
+    let mut row = [FAR; 2 * MAX_EDITS + 1];
+    for (at, edits) in row.iter_mut().enumerate() {
+        *edits = at.checked_sub(MAX_EDITS).unwrap_or(FAR);
+    }
+    for (index, from) in (1..).zip(&left) {
+        let mut next = [FAR; 2 * MAX_EDITS + 1];
+        let mut before = FAR;
+        for (at, edits) in next.iter_mut().enumerate() {
+            let Some(length) = (index + at).checked_sub(MAX_EDITS) else { continue };
+            let replaced = match length.checked_sub(1).map(|last| right.get(last)) {
+                // All of the left word is taken away.
+                None => index,
+                Some(None) => break,
+                Some(Some(to)) => row[at] + usize::from(from != to),
+            };
+            let above = row.get(at + 1).copied().unwrap_or(FAR);
+            *edits = replaced.min(above + 1).min(before + 1).min(FAR);
+            before = *edits;
         }
         row = next;
-        if row.iter().min().is_some_and(|fewest| *fewest > MAX_EDITS) {
+        if row.iter().min() == Some(&FAR) {
             return None;
         }
     }
-    row.last().copied().filter(|edits| *edits <= MAX_EDITS)
+    let last = (right.len() + MAX_EDITS).checked_sub(left.len())?;
+    row.get(last).copied().filter(|edits| *edits <= MAX_EDITS)
 }
 
 #[cfg(test)]

@@ -35,6 +35,9 @@ impl StageLowering<'_, '_> {
             if let Origin::Trigger { .. } = self.origin {
                 self.plan.declared.insert(name.clone());
             }
+            if value.is_none() {
+                self.state.unset.insert(name.clone());
+            }
             self.state.args.push((name, value));
         }
         self.history(format!("ARG {}", shown.join(" ")), Layer::Empty)

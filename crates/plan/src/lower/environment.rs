@@ -2,7 +2,7 @@
 //! language defines by itself.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rbuild_parser::ast::{Dockerfile, InstructionKind, Text};
 use rbuild_parser::expand::{self, Environment, ExpandError, Expanded};
@@ -207,8 +207,10 @@ fn wrong(text: &Text, error: &ExpandError, place: &dyn Fn(Span) -> Span) -> Diag
 #[derive(Default)]
 pub(super) struct Globals {
     pub(super) variables: Variables,
-    /// Global arguments that have no value.
+    /// Global arguments that have no value, in order.
     pub(super) unset: Vec<String>,
+    /// The same for look-ups.
+    declared: HashSet<String>,
 }
 
 impl Globals {
@@ -218,7 +220,8 @@ impl Globals {
         platform: &Platform,
         target: usize,
     ) -> Result<Self, Diagnostic> {
-        let mut globals = Self { variables: Variables::default(), unset: Vec::new() };
+        let mut globals =
+            Self { variables: Variables::default(), unset: Vec::new(), declared: HashSet::new() };
         let stage = dockerfile.stages[target].name.as_ref();
         let stage = stage.map_or("default".to_owned(), |name| name.value.to_lowercase());
         let of_platforms = platform_args("TARGET", platform)
@@ -246,10 +249,16 @@ impl Globals {
                     return Err(too_long(&name, arg.name.span));
                 }
                 Some(value) => globals.variables.set(&name, &value),
-                None => globals.unset.push(name),
+                None if globals.declared.insert(name.clone()) => globals.unset.push(name),
+                None => {}
             }
         }
         Ok(globals)
+    }
+
+    /// Whether there is a global argument of that name without a value.
+    pub(super) fn is_unset(&self, name: &str) -> bool {
+        self.declared.contains(name)
     }
 
     /// Expands a text outside of stages.

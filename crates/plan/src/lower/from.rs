@@ -1,5 +1,7 @@
 //! `FROM`: the state that a stage begins with.
 
+use std::collections::HashSet;
+
 use rbuild_types::{Diagnostic, ImageConfig, Platform, Reference, RootFs, Span};
 
 use super::environment::Variables;
@@ -227,6 +229,7 @@ impl State {
             config,
             variables: Variables::default(),
             args: Vec::new(),
+            unset: HashSet::new(),
             platform,
             base_platform: None,
             knows_base: true,

@@ -1,5 +1,7 @@
 //! One stage on its way: its state, and the steps that the instructions have in common.
 
+use std::collections::HashSet;
+
 use rbuild_parser::ast::{Instruction, InstructionKind, Text};
 use rbuild_parser::lint::check_stage;
 use rbuild_parser::lint::rules::UNDEFINED_VAR;
@@ -25,6 +27,8 @@ pub(super) struct State {
     pub(super) variables: Variables,
     /// `ARG`s so far, those of the stages below too, with their values if they have one.
     pub(super) args: Vec<(String, Option<String>)>,
+    /// Names of those without a value: they are declared, though they are no variables.
+    pub(super) unset: HashSet<String>,
     /// The platform of the stage.
     pub(super) platform: Platform,
     /// What the base image is for, which need not be what was asked for.
@@ -178,7 +182,7 @@ impl<'b, 'a> StageLowering<'b, 'a> {
     /// Warns of variables that are neither set nor declared.
     pub(super) fn warn_undefined(&mut self, span: Span, unset: &[String]) {
         for name in unset {
-            if self.state.args.iter().any(|(arg, _)| arg == name) {
+            if self.state.unset.contains(name) {
                 continue;
             }
             let mut message = format!("Usage of undefined variable '${name}'");

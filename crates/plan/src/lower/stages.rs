@@ -350,7 +350,7 @@ fn warn_undeclared(
     globals: &Globals,
     warnings: &mut Vec<Diagnostic>,
 ) {
-    let undeclared = unset.iter().filter(|name| !globals.unset.contains(name));
+    let undeclared = unset.iter().filter(|name| !globals.is_unset(name));
     warnings.extend(undeclared.map(|name| self::undeclared(name, span, globals)));
 }
 

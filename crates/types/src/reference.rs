@@ -87,7 +87,8 @@ impl Reference {
     pub fn familiar_name(&self) -> String {
         match (self.host.as_str(), self.path.strip_prefix("library/")) {
             (DEFAULT_HOST, Some(short)) if !short.contains('/') => short.to_owned(),
-            (DEFAULT_HOST, _) => self.path.clone(),
+            // `docker.io/ghcr.io/x` without its host would be another host's image.
+            (DEFAULT_HOST, _) if split_host(&self.path).1 == self.path => self.path.clone(),
             _ => self.repository(),
         }
     }
@@ -250,6 +251,7 @@ mod tests {
         assert_eq!(familiar("docker.io/library/python:3"), "python:3");
         assert_eq!(familiar("docker.io/bitnami/redis"), "bitnami/redis:latest");
         assert_eq!(familiar("ghcr.io/a/b:c"), "ghcr.io/a/b:c");
+        assert_eq!(familiar("docker.io/ghcr.io/b:c"), "docker.io/ghcr.io/b:c");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod acceptance;
 mod bench;
 mod cases;
 mod demo;
+mod fuzz;
 mod test;
 mod torture;
 
@@ -45,6 +46,8 @@ usage: cargo xtask COMMAND
         [--runs N] [--peers rbuild,docker,buildah,podman] [--json FILE]
   cases [own|public|all] [CASE…]
                               the shared Dockerfile cases, where they are at hand
+  fuzz [--seconds N] [--seed N]
+                              tries what reads text of strangers on as many inputs as fit
   torture [--kills N] [--seed N]
                               kills builds at random moments and looks for what is left
   bases                       makes the base images that the other commands use
@@ -70,6 +73,7 @@ fn dispatch(args: &mut Args) -> Outcome {
         Some("acceptance") => acceptance::run(args),
         Some("bench") => bench::run(args),
         Some("cases") => cases::run(args),
+        Some("fuzz") => fuzz::run(args),
         Some("torture") => torture::run(args),
         Some("bases") => bases::run(args),
         Some("packages") => packages::run(args),

@@ -1,8 +1,7 @@
-//! References to git repositories: what BuildKit's table leaves out, and any text.
+//! References to git repositories: what BuildKit's table leaves out.
 
 #![allow(clippy::unwrap_used, reason = "a test, also in its helpers")]
 
-use proptest::prelude::*;
 use rbuild_plan::git_ref::GitRef;
 
 #[test]
@@ -25,66 +24,4 @@ fn switches_and_what_is_wrong_with_queries() {
     assert!(both.is_err_and(|error| error.contains("subdir conflicts: \"b\" vs \"a\"")));
     let found = GitRef::parse("git@h:r?tag=refs/tags/x+y%21#").unwrap_err();
     assert!(found.contains("invalid git ref"), "{found}");
-}
-
-/// Texts that come close.
-fn texts() -> impl Strategy<Value = String> {
-    let piece = prop::sample::select(vec![
-        "https://",
-        "http://",
-        "git://",
-        "ssh://",
-        "git@",
-        "h",
-        ":",
-        "/",
-        "r.git",
-        "?",
-        "#",
-        "&",
-        "=",
-        "ref",
-        "tag",
-        "branch",
-        "subdir",
-        "commit",
-        "mtime",
-        "%",
-        "%2e",
-        "..",
-        "-",
-        "\n",
-        "é",
-        "github.com/",
-        "@",
-        "keep-git-dir",
-        "1",
-        ";",
-        "+",
-        " ",
-        "[::1]",
-        ":80",
-    ]);
-    prop_oneof![".*", prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())]
-}
-
-proptest! {
-    #[test]
-    fn any_text_is_read_without_panic(text in texts()) {
-        if let Ok(Some(found)) = GitRef::parse(&text) {
-            prop_assert!(!found.reference.starts_with('-'));
-            prop_assert!(!found.reference.contains(char::is_control));
-            prop_assert!(!found.remote.contains('#'));
-            // What was found, written again, is found again.
-            let fragment = match found.subdir.as_str() {
-                "" => found.reference.clone(),
-                subdir => format!("{}:{subdir}", found.reference),
-            };
-            if !fragment.contains(['%', ':']) {
-                let again = GitRef::parse(&format!("{}#{fragment}", found.remote)).unwrap();
-                let again = again.map(|again| (again.remote, again.reference));
-                prop_assert_eq!(again, Some((found.remote, found.reference)));
-            }
-        }
-    }
 }

@@ -4,7 +4,6 @@
 
 mod support;
 
-use proptest::prelude::*;
 use rbuild_plan::mount::{MountKind, MountRoot, Sharing};
 use rbuild_plan::op::{Copy, CopySource, Network, Op, Run, Source, Unpack};
 use rbuild_plan::{EpochSource, NamedContext, NoCache, Options, Plan, dot};
@@ -857,76 +856,4 @@ fn long_chains_need_no_stack() {
         text.push_str(&format!("FROM s{} AS s{stage}\n", stage - 1));
     }
     assert!(plan(&text).graph.is_empty());
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-
-    /// Whatever the lines, there is a plan that holds together, or an error that points into the
-    /// file.
-    #[test]
-    fn lines_in_any_order(lines in proptest::collection::vec(any_line(), 0..12)) {
-        let text = format!("ARG g=1\n{}\n", lines.join("\n"));
-        match plan_with(&text, &options(), &small()) {
-            Ok(plan) => {
-                check(&plan);
-                prop_assert!(!dot(&plan).is_empty());
-            }
-            Err(errors) => {
-                prop_assert!(!errors.is_empty());
-                let inside = |label: &rbuild_types::Label| label.span.end <= text.len();
-                let in_file = errors.iter().all(|error| error.labels.iter().all(inside));
-                prop_assert!(in_file, "{:?}", errors);
-            }
-        }
-    }
-}
-
-fn any_line() -> impl Strategy<Value = String> {
-    let fixed = prop::sample::select(vec![
-        "FROM base",
-        "FROM base AS a",
-        "FROM a AS b",
-        "FROM a",
-        "FROM scratch AS c",
-        "FROM b",
-        "FROM --platform=$g base",
-        "FROM --platform=linux/arm64 base AS d",
-        "FROM ${g:+a}",
-        "ARG v=$v$g",
-        "ARG v",
-        "ENV v=1 w=$v",
-        "ENV w $v$w",
-        "RUN echo $v",
-        "RUN [\"x\"]",
-        "RUN --mount=from=a,target=/m x",
-        "RUN --mount=type=cache,target=$v x",
-        "RUN <<E\nx\nE",
-        "COPY x y",
-        "COPY --from=a x y",
-        "COPY --from=b / /",
-        "COPY --from=1 x y",
-        "COPY --parents --link --exclude=* a/./b c/",
-        "COPY <<E /x\n$v\nE",
-        "ADD x.tar $v",
-        "WORKDIR a/$v",
-        "WORKDIR /",
-        "USER $v",
-        "EXPOSE $v 80",
-        "VOLUME $v",
-        "LABEL $v=$w",
-        "ONBUILD RUN echo $v",
-        "ONBUILD COPY --from=a x y",
-        "ONBUILD ENV v=2",
-        "CMD x",
-        "ENTRYPOINT [\"a\"]",
-        "HEALTHCHECK NONE",
-        "SHELL [\"s\"]",
-        "STOPSIGNAL 9",
-        "MAINTAINER m",
-    ]);
-    prop_oneof![
-        9 => fixed.prop_map(str::to_owned),
-        1 => "[A-Z]{1,6} [ -~]{0,20}",
-    ]
 }

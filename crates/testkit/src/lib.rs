@@ -2,7 +2,8 @@
 //!
 //! The checks are this crate's tests: `arrows.rs` holds what crates may depend on and where
 //! `unsafe` may stand, `documents.rs` holds README, ARCHITECTURE and docs to what is there.
-//! `schemas` is for the tests of those who write images, `corpora` for those of the language.
+//! `schemas` is for the tests of those who write images, `corpora` for those of the language,
+//! `property` for those of parsers of untrusted text.
 //! A check that finds several things wrong names all of them.
 
 #![forbid(unsafe_code)]
@@ -10,6 +11,7 @@
 pub mod corpora;
 pub mod markdown;
 pub mod packages;
+pub mod property;
 pub mod schemas;
 pub mod sources;
 

@@ -122,6 +122,18 @@ fn build_args_come_first() {
 }
 
 #[test]
+fn arguments_of_buildkit_change_steps() {
+    let pairs = [("BUILDKIT_SANDBOX_HOSTNAME", "box"), ("BUILDKIT_CACHE_MOUNT_NS", "mine")];
+    let text = "FROM base\nRUN --mount=type=cache,id=x,target=/c y";
+    let plan = plan_with(text, &with_args(&pairs), &small()).unwrap();
+    let Op::Run(run) = &chain(&plan)[1].op else { panic!() };
+    assert_eq!(run.hostname, "box");
+    let MountKind::Cache(cache) = &run.mounts[0].kind else { panic!() };
+    assert_eq!(cache.id, "mine/x");
+    assert!(plan.unused_build_args.is_empty());
+}
+
+#[test]
 fn automatic_arguments() {
     let text = "FROM base AS b\nARG TARGETPLATFORM TARGETARCH TARGETVARIANT BUILDOS TARGETSTAGE";
     let options = Options {
@@ -330,6 +342,15 @@ fn devices_are_asked_for_where_they_are_written() {
     let names: Vec<_> = with.devices.iter().map(|device| device.name.as_str()).collect();
     assert_eq!(names, ["a.b/c=d", "e"]);
     assert_eq!(run("FROM base\nRUN x").devices, []);
+}
+
+#[test]
+fn a_maintainer_is_the_author_and_a_shell_is_kept() {
+    let plan = plan("FROM base\nMAINTAINER me and you\nSHELL [\"/bin/ash\", \"-c\"]\nCMD x");
+    assert_eq!(plan.targets[0].config.author, "me and you");
+    let config = &plan.targets[0].config.config;
+    assert_eq!(config.shell.as_deref().unwrap(), ["/bin/ash", "-c"]);
+    assert_eq!(config.cmd.as_deref().unwrap(), ["/bin/ash", "-c", "x"]);
 }
 
 #[test]

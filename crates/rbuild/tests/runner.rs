@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 #![allow(clippy::print_stderr, reason = "a test program says what it leaves out")]
 
+mod build_add;
 mod build_cache;
 mod build_check;
 mod build_cold;
@@ -60,6 +61,7 @@ const SHARED: [&str; 7] =
 const ANYWHERE: [&str; 1] = ["check"];
 
 const MODULES: &[(&str, &[Test])] = &[
+    ("build_add", build_add::TESTS),
     ("build_cache", build_cache::TESTS),
     ("build_check", build_check::TESTS),
     ("build_cold", build_cold::TESTS),

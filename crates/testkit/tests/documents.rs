@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rbuild_testkit::sources::{repository_files, rust_files};
+use rbuild_testkit::sources::{defines_test, repository_files, rust_files};
 use rbuild_testkit::{markdown, read, root};
 
 /// ARCHITECTURE.md must be short enough to stay true.
@@ -46,6 +46,7 @@ fn links_lead_somewhere() {
     nothing_wrong("links to nothing", &wrong);
 }
 
+/// Also a test in a file, as `crates/x/tests/y.rs::name`.
 #[test]
 fn paths_in_documents_exist() {
     let mut wrong = Vec::new();
@@ -53,7 +54,11 @@ fn paths_in_documents_exist() {
         for span in markdown::code_spans(&text) {
             let is_path = FOLDERS.iter().any(|folder| span.starts_with(folder));
             let is_pattern = span.contains(['<', '*', ' ', '{']);
-            if is_path && !is_pattern && !root().join(span).exists() {
+            let exists = match span.contains("::") {
+                true => defines_test(span),
+                false => root().join(span).exists(),
+            };
+            if is_path && !is_pattern && !exists {
                 wrong.push(format!("{}: {span}", path.display()));
             }
         }
@@ -255,6 +260,30 @@ fn the_support_table_is_complete() {
         }
     }
     nothing_wrong("not in docs/dockerfile-support.md", &missing);
+}
+
+/// Every row of what is supported names a test, or a folder of test data, in its last cell. That
+/// they are there is `paths_in_documents_exist`'s. The table of cases has its tests in front.
+#[test]
+fn every_row_of_the_support_tables_names_what_shows_it() {
+    let text = read("docs/dockerfile-support.md");
+    let supported = text.split("## Test cases that end otherwise").next().unwrap_or_default();
+    let is_shown = |row: &[&str]| {
+        let last = row.last().copied().unwrap_or_default();
+        let spans = markdown::code_spans(last);
+        let is_test = |span: &&str| span.contains("::") || span.starts_with("testdata/");
+        !spans.is_empty() && spans.iter().all(is_test)
+    };
+    let (mut missing, mut rows) = (Vec::new(), 0);
+    for row in markdown::rows(supported) {
+        let last = row.last().copied().unwrap_or_default();
+        if last != "shown by" && last != "---" {
+            rows += 1;
+            missing.extend((!is_shown(&row)).then(|| row.join(" | ")));
+        }
+    }
+    nothing_wrong("rows that no test shows", &missing);
+    assert!(rows > 50, "the form of the tables has changed: {rows} rows");
 }
 
 /// What is written here is for people who know only this repository, on any machine.

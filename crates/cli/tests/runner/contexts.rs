@@ -84,6 +84,20 @@ fn what_standard_input_cannot_be_is_named() {
 }
 
 #[test]
+fn a_dockerfile_on_standard_input_has_no_context_or_the_named_one() {
+    if !can_build() {
+        return;
+    }
+    let program = Program::new();
+    program.file("a.txt", "hello");
+    let copy = "FROM scratch\nCOPY a.txt /\n";
+    program.run_stdin("-o type=local,dest=out -f - .", copy).good();
+    assert_eq!(fs_err::read_to_string(program.context().join("out/a.txt")).unwrap(), "hello");
+    program.run_stdin("-q -", "FROM scratch\nCOPY <<a /b\nc\na\n").good();
+    program.run_stdin("-q -", copy).refused(1, "a.txt");
+}
+
+#[test]
 fn a_tar_on_standard_input_is_a_context() {
     if !can_build() {
         return;

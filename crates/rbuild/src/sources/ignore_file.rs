@@ -80,3 +80,28 @@ fn parse(name: String, bytes: &[u8], ctx: Ctx<'_>) -> Result<IgnoreFile, BuildEr
     }
     Ok(IgnoreFile { name, patterns })
 }
+
+#[cfg(test)]
+mod tests {
+    use rbuild_types::{CancelToken, Silent};
+
+    use super::*;
+
+    #[test]
+    fn the_file_beside_the_dockerfile_counts_before_those_of_the_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::open(folder.path()).unwrap();
+        let cancel = CancelToken::default();
+        let dockerfile = folder.path().join("Dockerfile");
+        let found = |dockerfile: Option<&Path>| {
+            of_build(&root, dockerfile, Ctx::new(&Silent, &cancel)).unwrap().name
+        };
+        assert_eq!(found(Some(&dockerfile)), "");
+        for name in [".containerignore", ".dockerignore", "Dockerfile.dockerignore"] {
+            fs_err::write(folder.path().join(name), "a\n").unwrap();
+            assert_eq!(found(Some(&dockerfile)), name);
+        }
+        assert_eq!(found(None), ".dockerignore");
+        assert_eq!(found(Some(&folder.path().join("other"))), ".dockerignore");
+    }
+}

@@ -277,3 +277,22 @@ fn add(references: &mut Vec<Reference>, line: &[u8]) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_with_sha_256_names_are_refused() {
+        let id = "0".repeat(40);
+        for lines in [
+            vec!["version 2\n".to_owned(), "object-format=sha256\n".to_owned()],
+            vec![format!("{id} HEAD\0thin-pack object-format=sha256\n")],
+        ] {
+            let frames = lines.iter().flat_map(|line| packet::frame(line).unwrap());
+            let answer: Vec<u8> = frames.chain(*b"0000").collect();
+            let said = advertised(&answer).err().unwrap();
+            assert!(said.contains("SHA-256 names, which are not supported yet"), "{said}");
+        }
+    }
+}

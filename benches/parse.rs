@@ -1,14 +1,17 @@
 //! From text to syntax: Dockerfiles, variables, ignore rules.
 
+#![allow(clippy::print_stdout, reason = "a bench talks")]
+
 use std::hint::black_box;
+use std::time::Instant;
 
 use criterion::{Criterion, Throughput};
 use rbuild_benches::{dockerfile, ignore_file, paths};
 use rbuild_parser::expand::{Environment, expand_word};
 use rbuild_parser::ignore_file::{MatchedAbove, Patterns};
 
-/// Lines of the parsed Dockerfile.
-const LINES: usize = 10_000;
+/// Lines of the parsed Dockerfiles: the time for each must be in proportion.
+const LINES: [usize; 3] = [10_000, 20_000, 40_000];
 /// Rules of the ignore file.
 const RULES: usize = 50;
 /// Paths that are judged.
@@ -29,12 +32,29 @@ impl Environment for Variables {
 
 fn parse(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parse");
-    let text = dockerfile(LINES);
-    group.throughput(Throughput::Bytes(text.len() as u64));
-    group.bench_function("dockerfile of 10,000 lines", |bencher| {
-        bencher.iter(|| rbuild_parser::parse(black_box(&text)));
-    });
+    let mut per_line = Vec::new();
+    for lines in LINES {
+        let text = dockerfile(lines);
+        group.throughput(Throughput::Bytes(text.len() as u64));
+        group.bench_function(format!("dockerfile of {lines} lines"), |bencher| {
+            bencher.iter(|| rbuild_parser::parse(black_box(&text)));
+        });
+        per_line.push(nanoseconds(|| drop(rbuild_parser::parse(&text))) / lines as f64);
+    }
     group.finish();
+    let of_first = per_line.iter().map(|one| format!("{:.2}", one / per_line[0]));
+    let of_first = of_first.collect::<Vec<_>>().join(", ");
+    println!("time for a line of {LINES:?}, as parts of the first: {of_first}");
+}
+
+/// The least time of several runs.
+fn nanoseconds(run: impl Fn()) -> f64 {
+    let time = |_| {
+        let started = Instant::now();
+        run();
+        started.elapsed().as_secs_f64() * 1e9
+    };
+    (0..15).map(time).fold(f64::INFINITY, f64::min)
 }
 
 fn expand(criterion: &mut Criterion) {

@@ -24,6 +24,14 @@ pub(crate) trait Contestant {
     fn version(&self) -> Cmd;
     /// Builds on the host's network and tags the result.
     fn build(&self, build: &Build<'_>) -> Option<Cmd>;
+    /// Checks the Dockerfile without building; most tools have nothing of that kind.
+    fn check(&self, _build: &Build<'_>) -> Option<Cmd> {
+        None
+    }
+    /// Lists the stages of the Dockerfile.
+    fn stages(&self, _build: &Build<'_>) -> Option<Cmd> {
+        None
+    }
     /// Writes the built image to one file.
     fn export(&self, build: &Build<'_>, file: &Path) -> Option<Cmd>;
     /// Runs `true` in a new container on the host's network.
@@ -87,6 +95,16 @@ impl Contestant for Rbuild {
     fn build(&self, build: &Build<'_>) -> Option<Cmd> {
         let cmd = self.cmd("build").words("-q --network host -t").arg(build.tag);
         Some(cmd.arg("-f").arg(build.dockerfile).arg(build.context))
+    }
+
+    fn check(&self, build: &Build<'_>) -> Option<Cmd> {
+        let cmd = self.cmd("build").words("--check -f").arg(build.dockerfile);
+        Some(cmd.arg(build.context))
+    }
+
+    fn stages(&self, build: &Build<'_>) -> Option<Cmd> {
+        let cmd = self.cmd("build").words("--call=targets -f").arg(build.dockerfile);
+        Some(cmd.arg(build.context))
     }
 
     fn export(&self, build: &Build<'_>, file: &Path) -> Option<Cmd> {

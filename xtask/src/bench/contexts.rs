@@ -27,7 +27,10 @@ pub(crate) fn make(dir: &Path, name: &str) -> Outcome<PathBuf> {
         "steps" => steps(),
         "stages" => stages(),
         "large" => large(&context)?,
-        _ => return fail(format!("no context `{name}`")),
+        _ => match name.strip_prefix("lines-") {
+            Some(lines) => lines_of_stages(lines)?,
+            None => return fail(format!("no context `{name}`")),
+        },
     };
     fs_err::write(context.join(TEMPLATE), template)?;
     fs_err::write(context.join(".dockerignore"), format!("{TEMPLATE}\n.dockerignore\n"))?;
@@ -106,6 +109,28 @@ fn stages() -> String {
         let _ = writeln!(text, "COPY --from=s{stage} /out{stage} /out{stage}");
     }
     text
+}
+
+/// A Dockerfile of that many lines: stages with the usual instructions.
+fn lines_of_stages(lines: &str) -> Outcome<String> {
+    const STAGE: usize = 10;
+    let Ok(lines) = lines.parse::<usize>() else { return fail(format!("no number `{lines}`")) };
+    let mut text = String::new();
+    for stage in 0..lines / STAGE {
+        let _ = write!(
+            text,
+            "# What stage {stage} is for.\n\
+             FROM busybox AS s{stage}\n\
+             ARG VERSION=1.{stage}\n\
+             ENV NAME=app-${{VERSION:-none}} \\\n    MODE=\"release build\"\n\
+             WORKDIR /src\n\
+             COPY --chown=1000:1000 src/{stage}/*.c include/ ./\n\
+             RUN --mount=type=cache,target=/var/cache/{stage} apt-get update && \\\n    \
+             apt-get install -y make gcc\n\
+             USER app\n"
+        );
+    }
+    Ok(text)
 }
 
 /// The files are made inside the step by a static program, because busybox would take longer to

@@ -134,6 +134,11 @@ fn prepare(
     };
     let dockerfile = contexts::dockerfile(context, contestant.name(), &nonce)?;
     let build = Build { context, dockerfile: &dockerfile, tag: bench.name };
+    match bench.work {
+        Work::Check => return Ok(contestant.check(&build)),
+        Work::Stages => return Ok(contestant.stages(&build)),
+        _ => {}
+    }
     if let Work::Export = bench.work {
         if contestant.build(&build).is_some_and(|b| round == 0 && b.output().is_err()) {
             return fail(format!("{} did not build {}", contestant.name(), bench.name));

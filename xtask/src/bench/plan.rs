@@ -26,6 +26,10 @@ pub(crate) enum Work {
     Edit,
     /// A build with nothing in the cache but its base.
     Cold,
+    /// Saying what is to be said of a Dockerfile, without building.
+    Check,
+    /// Listing the stages of a Dockerfile, which is little more than to parse it.
+    Stages,
     /// Writing a built image with its layers compressed by gzip.
     Export,
     /// A container that does nothing, on the host's network.
@@ -111,6 +115,42 @@ pub(crate) const BENCHES: &[Bench] = &[
         target: 3000.0,
         memory: LARGE,
         quick: false,
+    },
+    Bench {
+        name: "check",
+        what: "`build --check` of b1's project",
+        work: Work::Check,
+        context: Some("small"),
+        target: 10.0,
+        memory: SMALL,
+        quick: true,
+    },
+    Bench {
+        name: "parse10",
+        what: "`build --call=targets` with a Dockerfile of 10,000 lines",
+        work: Work::Stages,
+        context: Some("lines-10000"),
+        target: 20.0,
+        memory: SMALL,
+        quick: true,
+    },
+    Bench {
+        name: "parse20",
+        what: "the same with 20,000 lines: twice the time",
+        work: Work::Stages,
+        context: Some("lines-20000"),
+        target: 40.0,
+        memory: SMALL,
+        quick: true,
+    },
+    Bench {
+        name: "parse40",
+        what: "the same with 40,000 lines: four times the time",
+        work: Work::Stages,
+        context: Some("lines-40000"),
+        target: 80.0,
+        memory: LARGE,
+        quick: true,
     },
     Bench {
         name: "b8",

@@ -56,14 +56,14 @@ impl Report {
             self.runs,
             machine()
         );
-        let _ = write!(text, "{:<6}", "bench");
+        let _ = write!(text, "{:<8}", "bench");
         for name in &self.names {
             let _ = write!(text, " {name:>18}");
         }
         let _ = writeln!(text, " {:>8} {:>7} {:>9} {:>5}", "target", "met", "peak MiB", "load");
         for row in &self.rows {
             let base = ours.and_then(|column| row.median(column));
-            let _ = write!(text, "{:<6}", row.bench.name);
+            let _ = write!(text, "{:<8}", row.bench.name);
             for column in 0..self.names.len() {
                 let _ = write!(text, " {:>18}", cell(row.median(column), base));
             }

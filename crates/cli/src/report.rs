@@ -76,15 +76,26 @@ pub fn familiar(name: &str) -> String {
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |name| name.familiar())
 }
 
+/// How many diagnostics are drawn in one text. Nobody reads more, and a file may have one in every
+/// line.
+const DRAWN: usize = 100;
+
 /// Says the warnings of a build. Without the Dockerfile's text their places cannot be shown.
 pub fn warnings(name: &str, source_text: Option<&str>, warnings: &[Diagnostic]) {
-    for warning in warnings {
+    for warning in warnings.iter().take(DRAWN) {
         match source_text {
             Some(text) => say(&diagnostic(name, text, warning)),
             None => say(&render(&[Group::with_title(
                 Level::WARNING.primary_title(visible(&warning.message)).id(warning.code),
             )])),
         }
+    }
+    not_drawn(warnings.len(), "warnings");
+}
+
+fn not_drawn(count: usize, what: &str) {
+    if count > DRAWN {
+        hint(&format!("{} more {what} are not shown", count - DRAWN));
     }
 }
 
@@ -122,9 +133,10 @@ fn engine(error: &BuildError) {
             say("interrupted: everything that was begun is cleaned up");
         }
         BuildError::Dockerfile { name, source_text, diagnostics } => {
-            for one in diagnostics {
+            for one in diagnostics.iter().take(DRAWN) {
                 say(&diagnostic(name, source_text, one));
             }
+            not_drawn(diagnostics.len(), "errors and warnings");
             if diagnostics.is_empty() {
                 self::error(&error.to_string());
             }

@@ -58,6 +58,8 @@ fn text(checked: &Checked) -> String {
         1 => "Check complete, 1 warning has been found!\n".to_owned(),
         many => format!("Check complete, {many} warnings have been found!\n"),
     };
+    // Once for all of them: a file may have as many findings as lines.
+    let source: Vec<&str> = checked.source_text.split('\n').collect();
     for finding in &checked.findings {
         let warning = &finding.diagnostic;
         text.push_str(&format!("\nWARNING: {}", warning.code));
@@ -66,15 +68,14 @@ fn text(checked: &Checked) -> String {
         }
         text.push_str(&format!("\n{}\n", report::one_line(&warning.message)));
         if let Some(lines) = finding.lines {
-            text.push_str(&snippet(&checked.name, &checked.source_text, lines));
+            text.push_str(&snippet(&checked.name, &source, lines));
         }
     }
     text
 }
 
 /// The lines with some around them, marked, as BuildKit draws them.
-fn snippet(name: &str, source: &str, lines: Lines) -> String {
-    let all: Vec<&str> = source.split('\n').collect();
+fn snippet(name: &str, all: &[&str], lines: Lines) -> String {
     let end = lines.end.min(all.len());
     if lines.start < 1 || lines.start > end {
         return String::new();
@@ -152,8 +153,8 @@ mod tests {
 
     #[test]
     fn the_lines_around_are_shown() {
-        let source = "a\nb\nc\nd\ne\nf\n";
-        let one = snippet("Dockerfile", source, Lines { start: 3, end: 3 });
+        let source = ["a", "b", "c", "d", "e", "f", ""];
+        let one = snippet("Dockerfile", &source, Lines { start: 3, end: 3 });
         let expected = "\
 Dockerfile:3
 --------------------
@@ -165,12 +166,13 @@ Dockerfile:3
 --------------------
 ";
         assert_eq!(one, expected);
-        let two = snippet("D", "a\n\u{1b}[2Jb\tx\r\nc", Lines { start: 2, end: 3 });
+        let source = ["a", "\u{1b}[2Jb\tx\r", "c"];
+        let two = snippet("D", &source, Lines { start: 2, end: 3 });
         assert_eq!(
             two,
             "D:2\n--------------------\n   1 |     a\n   2 | >>> \\u{1b}[2Jb\tx\n   3 | >>> c\n\
              --------------------\n"
         );
-        assert_eq!(snippet("D", "a", Lines { start: 7, end: 9 }), "");
+        assert_eq!(snippet("D", &["a"], Lines { start: 7, end: 9 }), "");
     }
 }

@@ -122,3 +122,11 @@ CACHE MOUNT
     assert_eq!(document["targets"][0]["base"], "scratch");
     assert_eq!(document["targets"][1]["default"], true);
 }
+
+/// Each is shown with its lines, which must not mean to read the file again for each.
+#[test]
+fn all_of_very_many_findings_are_shown() {
+    let dockerfile = format!("FROM scratch\n{}", "LABEL a=$b\n".repeat(50_000));
+    let outcome = Program::new().run_stdin("--check -", &dockerfile);
+    assert_eq!(outcome.stdout.matches("WARNING: UndefinedVar").count(), 50_000);
+}

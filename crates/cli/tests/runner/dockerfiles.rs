@@ -26,6 +26,14 @@ fn the_first_place_that_is_shown_is_the_error() {
 }
 
 #[test]
+fn of_very_many_errors_the_first_are_shown() {
+    let dockerfile = format!("FROM scratch\n{}", "RUNN x\n".repeat(20_000));
+    let outcome = Program::new().run_stdin("-", &dockerfile);
+    outcome.refused(1, "hint: 19900 more errors and warnings are not shown");
+    assert_eq!(outcome.stderr.matches("error[").count(), 100);
+}
+
+#[test]
 fn an_unknown_target_lists_the_stages() {
     let program = Program::new();
     program.file("Dockerfile", "FROM scratch AS one\nCOPY a /a\nFROM one AS two\n");

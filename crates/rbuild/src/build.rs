@@ -4,22 +4,19 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
-use rbuild_parser::ast::Dockerfile;
-use rbuild_parser::lint::check_file;
-use rbuild_plan::{Plan, lower};
+use rbuild_plan::Plan;
 use rbuild_solver::{Policy, Solution, World, solve};
-use rbuild_types::{CancelToken, Ctx, Diagnostic, Event, Progress, Reference, StepId};
+use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
 
 use crate::devices::CdiDevices;
 use crate::engine::random_id;
+use crate::front::{Front, report, wrong};
 use crate::lint::{Lint, ignored_copies};
-use crate::sources::context::{self, Contexts, Opened};
-use crate::sources::dockerfile::{Text, read_dockerfile};
-use crate::sources::epoch::{self, EpochError};
+use crate::sources::context::{self, Contexts};
+use crate::sources::dockerfile::Text;
 use crate::sources::image::ImageSource;
-use crate::sources::named::{self, Named};
 use crate::sources::remote::RemoteSources;
-use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export, unused};
+use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export};
 
 impl Engine {
     /// Builds, and returns when the image is in the store and all outputs are written.
@@ -41,41 +38,25 @@ impl Engine {
             return Err(BuildError::Request { message });
         }
         let _lease = self.store.lease()?;
-        let mut named = named::settle(request)?;
-        let remotes = RemoteSources::new(self, request);
-        let mut opened = context::open_main(&remotes, request, ctx)?;
-        let text = read_dockerfile(request, &mut opened)?;
-        ctx.report(Event::Dockerfile { name: text.name.clone(), text: text.text.clone() });
-        let (dockerfile, mut lint) = parse(&text, request, ctx)?;
-        let layouts = std::mem::take(&mut named.layouts);
-        let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
-        let front = Front {
-            request,
-            text: &text,
-            dockerfile: &dockerfile,
-            opened: &opened,
-            named: &named,
-            images: &images,
-            remotes: &remotes,
-        };
+        let (front, mut lint) = Front::open(self, request, ctx)?;
         let plan = front.plan(&mut lint, ctx)?;
-        let devices = self.devices(&text, request, &plan, &mut lint, ctx)?;
+        let Front { text, opened, named, images, remotes, .. } = &front;
+        let devices = self.devices(text, request, &plan, &mut lint, ctx)?;
         let (directories, main) = (&named.directories, opened.main.as_ref());
-        let contexts = context::open(Some(&self.store), request, main, directories, &text, ctx)?;
+        let contexts = context::open(Some(&self.store), request, main, directories, text, ctx)?;
         if let Some(context) = &contexts.main {
             report(&mut lint, ignored_copies(&text.text, &plan.graph, &context.ignore), ctx);
         }
         if let Some(violation) = lint.violation() {
-            return Err(wrong(&text, vec![violation]));
+            return Err(wrong(text, vec![violation]));
         }
         export::check(request, plan.is_index)?;
-        let outside =
-            Outside { contexts: &contexts, images: &images, remotes: &remotes, devices: &devices };
-        let solution = self.solve(&text, &outside, request, &plan, ctx)?;
+        let outside = Outside { contexts: &contexts, images, remotes, devices: &devices };
+        let solution = self.solve(text, &outside, request, &plan, ctx)?;
         let (cached, executed) = (solution.cached, solution.executed);
-        let product = assemble::product(self, &plan, solution, &images)?;
+        let product = assemble::product(self, &plan, solution, images)?;
         for output in &request.outputs {
-            export::write(self, output, request, &product, &tags, &images, ctx)?;
+            export::write(self, output, request, &product, &tags, images, ctx)?;
         }
         let built = assemble::publish(self, &product, &tags, ctx)?;
         self.store.records().flush_used()?;
@@ -96,22 +77,7 @@ impl Engine {
     ) -> Result<String, BuildError> {
         let ctx = Ctx::new(progress, cancel);
         let _lease = self.store.lease()?;
-        let mut named = named::settle(request)?;
-        let remotes = RemoteSources::new(self, request);
-        let mut opened = context::open_main(&remotes, request, ctx)?;
-        let text = read_dockerfile(request, &mut opened)?;
-        let (dockerfile, mut lint) = parse(&text, request, ctx)?;
-        let layouts = std::mem::take(&mut named.layouts);
-        let images = ImageSource::new(self, request.pull, ctx).with_layouts(layouts);
-        let front = Front {
-            request,
-            text: &text,
-            dockerfile: &dockerfile,
-            opened: &opened,
-            named: &named,
-            images: &images,
-            remotes: &remotes,
-        };
+        let (front, mut lint) = Front::open(self, request, ctx)?;
         let plan = front.plan(&mut lint, ctx)?;
         Ok(rbuild_plan::dot(&plan))
     }
@@ -210,93 +176,6 @@ fn tags(request: &BuildRequest) -> Result<Vec<Reference>, BuildError> {
         }
     };
     request.tags.iter().map(parse).collect()
-}
-
-fn parse(
-    text: &Text,
-    request: &BuildRequest,
-    ctx: Ctx<'_>,
-) -> Result<(Dockerfile, Lint), BuildError> {
-    let (dockerfile, diagnostics) = rbuild_parser::parse(&text.text);
-    let (errors, warnings): (Vec<_>, Vec<_>) =
-        diagnostics.into_iter().partition(Diagnostic::is_error);
-    let mut lint = Lint::new(&dockerfile, request).map_err(|error| {
-        let all = errors.iter().cloned().chain([error]);
-        wrong(text, all.collect())
-    })?;
-    for warning in lint.settled() {
-        ctx.report(Event::Warning(warning.clone()));
-    }
-    report(&mut lint, warnings, ctx);
-    report(&mut lint, check_file(&dockerfile), ctx);
-    match errors.is_empty() {
-        true => Ok((dockerfile, lint)),
-        false => Err(wrong(text, errors)),
-    }
-}
-
-/// Passes on those warnings that count.
-fn report(lint: &mut Lint, warnings: Vec<Diagnostic>, ctx: Ctx<'_>) {
-    for warning in lint.add(warnings) {
-        ctx.report(Event::Warning(warning.clone()));
-    }
-}
-
-/// What a plan is made from.
-struct Front<'a> {
-    request: &'a BuildRequest,
-    text: &'a Text,
-    dockerfile: &'a Dockerfile,
-    opened: &'a Opened,
-    named: &'a Named,
-    images: &'a ImageSource<'a>,
-    remotes: &'a RemoteSources<'a>,
-}
-
-impl Front<'_> {
-    fn plan(&self, lint: &mut Lint, ctx: Ctx<'_>) -> Result<Plan, BuildError> {
-        let Self { text, dockerfile, .. } = *self;
-        let mut options = self.named.options(self.request, &self.images.engine.emulators());
-        let timed = epoch::settle(&mut options, dockerfile, self.opened, self.remotes, ctx)
-            .map_err(|error| match error {
-                EpochError::Wrong(diagnostic) => wrong(text, vec![*diagnostic]),
-                EpochError::Failed(error) => error,
-            })?;
-        let lowered = lower(&text.text, dockerfile, &options, self.images);
-        ctx.cancel.check()?;
-        let mut plan = lowered.map_err(|diagnostics| {
-            let (errors, warnings) = diagnostics.into_iter().partition(Diagnostic::is_error);
-            report(lint, warnings, ctx);
-            wrong(text, errors)
-        })?;
-        // A context that gives the time is of use.
-        plan.unused_contexts.retain(|name| Some(name) != timed.as_ref());
-        report(lint, std::mem::take(&mut plan.warnings), ctx);
-        self.report_unused(&plan, ctx);
-        Ok(plan)
-    }
-
-    /// Warns of what the request names and the Dockerfile does not have.
-    fn report_unused(&self, plan: &Plan, ctx: Ctx<'_>) {
-        let given = &self.request.options;
-        let build_args = match plan.unused_build_args.as_slice() {
-            [] => None,
-            names => Some(unused::build_args(names, &given.build_args, self.dockerfile)),
-        };
-        let unused = [
-            build_args,
-            unused::frontend(&given.build_args),
-            unused::no_cache(&given.no_cache, self.dockerfile),
-            unused::contexts(&plan.unused_contexts, self.dockerfile),
-        ];
-        for warning in unused.into_iter().flatten() {
-            ctx.report(Event::Warning(warning));
-        }
-    }
-}
-
-fn wrong(text: &Text, diagnostics: Vec<Diagnostic>) -> BuildError {
-    BuildError::Dockerfile { name: text.name.clone(), source_text: text.text.clone(), diagnostics }
 }
 
 /// Passes events on and keeps what became of each step.

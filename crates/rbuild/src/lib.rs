@@ -46,6 +46,7 @@ mod devices;
 mod engine;
 mod error;
 mod export;
+mod front;
 mod images;
 mod lint;
 mod outline;

@@ -226,6 +226,26 @@ pub struct Copy {
     pub created: Option<i64>,
 }
 
+impl Copy {
+    /// A copy without any flag, upon an empty root.
+    pub fn plain(sources: Vec<CopySource>, destination: impl Into<String>) -> Self {
+        Self {
+            has_root: false,
+            sources,
+            destination: destination.into(),
+            into_directory: false,
+            chown: None,
+            chmod: None,
+            exclude: Vec::new(),
+            unpack: Unpack::None,
+            link: false,
+            accounts: None,
+            parents: false,
+            created: None,
+        }
+    }
+}
+
 /// Which archives among the sources of a copy are unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -144,18 +144,10 @@ mod tests {
     #[test]
     fn of_a_named_owner_the_numbers_count() {
         let copy_of = |chown: &str| Copy {
-            has_root: false,
-            sources: Vec::new(),
-            destination: "/".to_owned(),
             into_directory: true,
             chown: Some(chown.to_owned()),
-            chmod: None,
-            exclude: Vec::new(),
-            unpack: rbuild_plan::op::Unpack::None,
             link: true,
-            accounts: None,
-            parents: false,
-            created: None,
+            ..Copy::plain(Vec::new(), "/")
         };
         let key = |text: &str, owner| copy(&copy_of(text), None, owner, Digest::of("files")).digest;
         assert_eq!(key("app", Some((1, 2))), key("other", Some((1, 2))));

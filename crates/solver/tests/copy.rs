@@ -176,22 +176,14 @@ fn walk(directory: &Path, prefix: &str, found: &mut Listing) {
 /// `COPY`'s words: sources, then the destination, `/` at its end for a directory.
 fn copy(words: &[&str]) -> Copy {
     let (destination, sources) = words.split_last().unwrap();
+    let sources = sources
+        .iter()
+        .map(|path| CopySource::Context { context: None, path: format!("/{path}") })
+        .collect();
     Copy {
         has_root: true,
-        sources: sources
-            .iter()
-            .map(|path| CopySource::Context { context: None, path: format!("/{path}") })
-            .collect(),
-        destination: format!("/{}", destination.trim_matches('/')),
         into_directory: destination.ends_with('/'),
-        chown: None,
-        chmod: None,
-        exclude: Vec::new(),
-        unpack: Unpack::None,
-        link: false,
-        accounts: None,
-        parents: false,
-        created: None,
+        ..Copy::plain(sources, format!("/{}", destination.trim_matches('/')))
     }
 }
 

@@ -9,30 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use rbuild_parser::ignore_file::Patterns;
-use rbuild_plan::op::{Copy, CopySource, Unpack};
+use rbuild_plan::op::{Copy, CopySource};
 use rbuild_rooted::{Root, Time};
 use rbuild_solver::copy::{OwnerRule, Ownership, Selection, SourceTree, Target, apply, select};
 use rbuild_types::{CancelToken, Digest};
 use tempfile::TempDir;
 
 fn op(sources: Vec<String>, destination: &str) -> Copy {
-    Copy {
-        has_root: true,
-        sources: sources
-            .into_iter()
-            .map(|path| CopySource::Context { context: None, path })
-            .collect(),
-        destination: destination.to_owned(),
-        into_directory: true,
-        chown: None,
-        chmod: None,
-        exclude: Vec::new(),
-        unpack: Unpack::None,
-        link: false,
-        accounts: None,
-        parents: false,
-        created: None,
-    }
+    let sources =
+        sources.into_iter().map(|path| CopySource::Context { context: None, path }).collect();
+    Copy { has_root: true, into_directory: true, ..Copy::plain(sources, destination) }
 }
 
 fn pool() -> rayon::ThreadPool {

@@ -11,7 +11,7 @@ use super::{Lowering, Stop, path};
 use crate::graph::{Vertex, VertexId};
 use crate::image_configs::ResolvedImage;
 use crate::named_context::NamedContext;
-use crate::op::{ContextName, Copy, CopySource, Op, Source, Unpack};
+use crate::op::{ContextName, Copy, CopySource, Op, Source};
 use crate::remote::RemoteContext;
 
 /// What images get that set no `PATH`, and what scratch starts with.
@@ -176,20 +176,7 @@ impl First {
 
 /// A new root filesystem with what `source` has.
 fn copy_of_all(source: CopySource) -> Op {
-    Op::Copy(Copy {
-        has_root: false,
-        sources: vec![source],
-        destination: "/".to_owned(),
-        into_directory: true,
-        chown: None,
-        chmod: None,
-        exclude: Vec::new(),
-        unpack: Unpack::None,
-        link: false,
-        accounts: None,
-        parents: false,
-        created: None,
-    })
+    Op::Copy(Copy { into_directory: true, ..Copy::plain(vec![source], "/") })
 }
 
 impl State {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rbuild_parser::ignore_file::MatchedAbove;
-use rbuild_plan::op::{ContextName, Copy, CopySource, Unpack};
+use rbuild_plan::op::{ContextName, Copy, CopySource};
 use rbuild_rooted::{FileKind, Follow, RootedError};
 use rbuild_types::CancelToken;
 
@@ -29,20 +29,8 @@ pub fn preview<'a>(
 
 /// A copy of `path` in a context to the same path: what a bind mount of it shows.
 pub fn shown_by_mount(context: &ContextName, path: &str) -> Copy {
-    Copy {
-        has_root: false,
-        sources: vec![CopySource::Context { context: context.clone(), path: literal(path) }],
-        destination: if path.is_empty() { "/".to_owned() } else { path.to_owned() },
-        into_directory: false,
-        chown: None,
-        chmod: None,
-        exclude: Vec::new(),
-        unpack: Unpack::None,
-        link: false,
-        accounts: None,
-        parents: false,
-        created: None,
-    }
+    let source = CopySource::Context { context: context.clone(), path: literal(path) };
+    Copy::plain(vec![source], if path.is_empty() { "/" } else { path })
 }
 
 /// A path as a source of a copy that names nothing else: the source of a mount is no pattern.

@@ -4,7 +4,8 @@
 //! * `synchronous=NORMAL`: a commit is atomic and survives `kill -9`, but a power cut may take
 //!   the newest commits. A write that must survive asks for [`Durability::Synced`], which flushes
 //!   the log with everything before it.
-//! * `user_version` is the format. A newer one is refused and the file is not touched.
+//! * `user_version` is the format. An older one is brought up to date; a newer one is refused and
+//!   the file is not touched.
 //! * A file that is not a database, or in which SQLite finds damage at any time, is renamed to
 //!   `index.db.corrupt-N`, and a new index is filled with what survives elsewhere: images from
 //!   `index.json`, synced snapshots from their sidecars. Other processes notice the changed inode
@@ -23,8 +24,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use crate::error::{At as _, CacheError};
 use crate::file;
 
-/// Number of the format written here; goes up when an older version would misread the index.
-pub(crate) const FORMAT: i64 = 1;
+/// Number of the format written here: an older version does not know what came later.
+pub(crate) const FORMAT: i64 = CHANGES.len() as i64;
+
+/// What makes each format of the one before it; the first makes all tables of an empty file.
+const CHANGES: &[&str] = &[SCHEMA, EXPLANATIONS];
 
 /// How long a writer waits for another process's transaction. Those take milliseconds; the limit
 /// only ends a wait for a stopped process.
@@ -64,6 +68,15 @@ CREATE TABLE remembered(
   reference TEXT NOT NULL, platform TEXT NOT NULL, manifest BLOB NOT NULL, at INTEGER NOT NULL,
   PRIMARY KEY(reference, platform)) WITHOUT ROWID;
 CREATE TABLE stat_cache(context TEXT PRIMARY KEY, at INTEGER NOT NULL, data BLOB NOT NULL);
+";
+
+/// Builds, and which key a record's root filesystem has: what later ones are compared with.
+const EXPLANATIONS: &str = "
+ALTER TABLE records ADD COLUMN root BLOB;
+CREATE INDEX records_root ON records(root, seq) WHERE root IS NOT NULL;
+CREATE TABLE builds(
+  project TEXT PRIMARY KEY, at INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX builds_at ON builds(at);
 ";
 
 /// What a write survives besides `kill -9`.
@@ -209,7 +222,7 @@ fn connect(path: &Path, read_only: bool, refill: Refill) -> Result<Opened, Cache
     if !read_only {
         if found < FORMAT {
             let root = path.parent().unwrap_or(path);
-            create(&mut connection, &|connection| refill(root, connection)).map_err(fail)?;
+            bring_up(&mut connection, &|connection| refill(root, connection)).map_err(fail)?;
         }
         connection.execute_batch("PRAGMA synchronous=NORMAL").map_err(fail)?;
     }
@@ -249,19 +262,21 @@ fn format(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-/// Makes the tables, unless another process was faster.
-fn create(
+/// Makes the tables, or those that an older version lacked, unless another process was faster.
+fn bring_up(
     connection: &mut Connection,
     refill: &dyn Fn(&Connection) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     switch_to_wal(connection)?;
     transact(connection, |connection| {
-        if format(connection)? == FORMAT {
-            return Ok(());
+        let found = format(connection)?;
+        let missing = usize::try_from(found).ok().and_then(|found| CHANGES.get(found..));
+        let Some(missing @ [_, ..]) = missing else { return Ok(()) };
+        for change in missing {
+            connection.execute_batch(change)?;
         }
-        connection.execute_batch(SCHEMA)?;
         connection.execute_batch(&format!("PRAGMA user_version={FORMAT}"))?;
-        refill(connection)
+        if found == 0 { refill(connection) } else { Ok(()) }
     })
 }
 

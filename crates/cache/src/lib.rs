@@ -7,7 +7,7 @@
 //!   oci-layout index.json    an OCI image layout, so that other tools can read what is tagged
 //!   blobs/sha256/<hex>       immutable bytes, named by their digest
 //!   snapshots/<id>/          immutable trees; <id>.json beside one is its sidecar (see below)
-//!   index.db                 SQLite: records, snapshots, images, tags, stat cache (index.rs)
+//!   index.db                 SQLite: records, snapshots, images, tags, stat cache, builds (index.rs)
 //!   volumes/ containers/     owned by other crates; containers/<id>/pins is read by gc
 //!   logs/                    full output of steps
 //!   tmp/<owner>/             work in progress of one process, which holds a lock on the directory
@@ -40,6 +40,7 @@
 
 mod blobs;
 mod body;
+mod builds;
 mod error;
 mod file;
 mod gc;
@@ -58,6 +59,7 @@ mod stat_cache;
 mod store;
 
 pub use blobs::{BlobWriter, Blobs};
+pub use builds::{BuildRecord, Builds, BuiltStep, Outcome};
 pub use error::CacheError;
 pub use gc::{Class, Row, Usage};
 pub use images::{ImageRecord, Tags};

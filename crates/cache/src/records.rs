@@ -32,8 +32,12 @@ pub struct StepRecord {
     pub inputs: serde_json::Value,
     /// The resulting tree, if the step makes one.
     pub snapshot: Option<SnapshotId>,
-    /// Digest of the result's content, when it is known.
-    pub result: Option<Digest>,
+    /// The key of the root filesystem that the step changes.
+    #[serde(default)]
+    pub root: Option<Digest>,
+    /// The key of an earlier record with the very same result, whose place this one takes.
+    #[serde(default)]
+    pub same_as: Option<Digest>,
     /// Milliseconds since 1970 when the step ended.
     pub created: i64,
     /// Milliseconds since 1970 of the last use, exact to an hour.
@@ -57,7 +61,8 @@ impl StepRecord {
             op: op.to_owned(),
             inputs,
             snapshot: None,
-            result: None,
+            root: None,
+            same_as: None,
             created: now,
             last_used: now,
             duration_ms: 0,
@@ -129,8 +134,8 @@ impl<'a> Records<'a> {
         let boot = self.store.boot();
         self.store.index().write(Durability::Lazy, |index| {
             let sql = "INSERT OR REPLACE INTO
-                       records(key, snapshot, step_name, last_used, boot, synced, body)
-                       VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6)";
+                       records(key, snapshot, step_name, last_used, boot, synced, body, root)
+                       VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7)";
             index.prepare_cached(sql)?.execute((
                 record.key.as_bytes(),
                 record.snapshot.as_ref().map(SnapshotId::as_str),
@@ -138,6 +143,7 @@ impl<'a> Records<'a> {
                 record.last_used,
                 boot,
                 &encoded,
+                record.root.as_ref().map(Digest::as_bytes),
             ))?;
             let sql = "DELETE FROM evicted WHERE key = ?1";
             index.prepare_cached(sql)?.execute([record.key.as_bytes()]).map(drop)
@@ -187,6 +193,35 @@ impl<'a> Records<'a> {
             index.prepare_cached(sql)?.query_map((name, limit), decode)?.collect()
         })?;
         Ok(rows.into_iter().flatten().collect())
+    }
+
+    /// The newest records of steps that change the root filesystem `root`, newest first, at most
+    /// `limit`. Like those of [`Records::by_step_name`] they may have no result any more.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn by_root(&self, root: &Digest, limit: usize) -> Result<Vec<StepRecord>, CacheError> {
+        let rows: Vec<Option<StepRecord>> = self.store.index().read(|index| {
+            let sql = "SELECT body, last_used FROM records WHERE root = ?1
+                       ORDER BY seq DESC LIMIT ?2";
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            index.prepare_cached(sql)?.query_map((root.as_bytes(), limit), decode)?.collect()
+        })?;
+        Ok(rows.into_iter().flatten().collect())
+    }
+
+    /// The record of `key`, whether or not its result is still there: to explain a miss.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn peek(&self, key: &Digest) -> Result<Option<StepRecord>, CacheError> {
+        let found = self.store.index().read(|index| {
+            let sql = "SELECT body, last_used FROM records WHERE key = ?1";
+            index.prepare_cached(sql)?.query_row([key.as_bytes()], decode).optional()
+        })?;
+        Ok(found.flatten())
     }
 
     /// When (milliseconds since 1970) the record of `key` was pruned, if it was.
@@ -324,7 +359,8 @@ mod tests {
             op: texts.0,
             inputs: rest.2,
             snapshot: rest.0.map(|id| id.parse().unwrap()),
-            result: digests.1.map(Digest::from_bytes),
+            root: digests.1.map(Digest::from_bytes),
+            same_as: digests.1.map(Digest::from_bytes),
             created: numbers.0,
             last_used: numbers.1,
             duration_ms: numbers.2,

@@ -11,7 +11,7 @@ use crate::index::{Durability, Index};
 use crate::lease::{Lease, LeaseFile, Object};
 use crate::lock::{GcLock, StepLock};
 use crate::scratch::{Owner, Scratch};
-use crate::{Blobs, Records, Snapshots, StatCache, Tags};
+use crate::{Blobs, Builds, Records, Snapshots, StatCache, Tags};
 use crate::{file, recovery};
 
 /// An open store. Cheap to clone; clones share one state.
@@ -107,6 +107,11 @@ impl Store {
     /// Step records by key.
     pub fn records(&self) -> Records<'_> {
         Records::new(self)
+    }
+
+    /// What the last build of each project did.
+    pub fn builds(&self) -> Builds<'_> {
+        Builds::new(self)
     }
 
     /// Trees.

@@ -26,6 +26,8 @@ pub struct Vertex {
     pub span: Option<Span>,
     /// Lower-cased name of its stage, or `stage-N`.
     pub stage: String,
+    /// The names of the `ARG`s among the variables of a process.
+    pub args: Vec<String>,
     /// Whether the cache may not be read for it (`--no-cache`, `--no-cache-filter`).
     pub no_cache: bool,
 }

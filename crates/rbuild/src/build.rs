@@ -16,7 +16,7 @@ use crate::sources::context::{self, Contexts};
 use crate::sources::dockerfile::Text;
 use crate::sources::image::ImageSource;
 use crate::sources::remote::RemoteSources;
-use crate::{BuildError, BuildRequest, Built, Engine, StepSummary, assemble, export};
+use crate::{BuildError, BuildRequest, Built, ContextInput, Engine, StepSummary, assemble, export};
 
 impl Engine {
     /// Builds, and returns when the image is in the store and all outputs are written.
@@ -124,6 +124,7 @@ impl Engine {
             ssh: &request.ssh,
             resources: &request.resources,
             emulators: &self.emulators(),
+            project: &project(request, &text.name),
             log_directory: log_directory.get(..16).unwrap_or(&log_directory),
         };
         let policy = Policy {
@@ -155,6 +156,22 @@ struct Outside<'a> {
 /// or id may do so without any network.
 fn is_kept(request: &BuildRequest) -> bool {
     request.outputs.is_empty() || !request.tags.is_empty()
+}
+
+/// What a build is called by those that come after it: it is explained by the last one of the same
+/// Dockerfile, context and target.
+fn project(request: &BuildRequest, dockerfile: &str) -> String {
+    let context = match &request.context {
+        ContextInput::None => "no context".to_owned(),
+        ContextInput::Directory(path) => {
+            fs_err::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string()
+        }
+        ContextInput::Archive(_) => "an archive".to_owned(),
+        ContextInput::Git(url) | ContextInput::Http(url) => rbuild_plan::without_passwords(url),
+    };
+    let target = request.options.target.as_ref();
+    let target = target.map_or(String::new(), |target| format!(", target {target}"));
+    format!("{context} ({dockerfile}{target})")
 }
 
 /// Steps mostly wait, for the network or a compiler's own threads, so twice the processors; and
@@ -203,11 +220,16 @@ impl Progress for Summary<'_> {
             let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
             match event {
                 Event::StepQueued { step, name, .. } => {
-                    let summary = StepSummary { name: name.clone(), cached: false, ms: 0 };
+                    let summary =
+                        StepSummary { name: name.clone(), cached: false, reason: None, ms: 0 };
                     steps.insert(*step, summary);
                 }
                 Event::StepCached { step } => {
                     steps.entry(*step).and_modify(|summary| summary.cached = true);
+                }
+                Event::StepMissed { step, reason } => {
+                    let reason = Some(reason.clone());
+                    steps.entry(*step).and_modify(|summary| summary.reason = reason);
                 }
                 Event::StepFinished { step, duration } => {
                     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

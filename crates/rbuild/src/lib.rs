@@ -47,6 +47,7 @@ mod engine;
 mod error;
 mod export;
 mod front;
+mod history;
 mod images;
 mod lint;
 mod outline;
@@ -70,7 +71,9 @@ pub use request::{
 };
 pub use volume::{Volume, VolumeSource};
 
-pub use rbuild_cache::{Class, ImageRecord, PruneOptions, Pruned, Row, Usage};
+pub use rbuild_cache::{
+    BuildRecord, BuiltStep, Class, ImageRecord, Outcome, PruneOptions, Pruned, Row, Usage,
+};
 pub use rbuild_plan::op::Network;
 pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, ram_in_bytes};
 pub use rbuild_registry::{Mirror, Proxies, RegistryOptions};
@@ -78,6 +81,7 @@ pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_ma
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{InvalidSshKey, Secrets, SshAgents, StepError, StepFailure};
 pub use rbuild_types::{
-    CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event, History, ImageConfig,
-    Label, LineIndex, Platform, Progress, Reference, Severity, Silent, Span, StepId, Stream,
+    CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event, FileChange, History,
+    ImageConfig, Label, LineIndex, Platform, Progress, Reason, Reference, Severity, Silent, Span,
+    StepId, Stream,
 };

@@ -229,6 +229,8 @@ pub struct StepSummary {
     pub name: String,
     /// Whether its result was in the cache.
     pub cached: bool,
+    /// Why it ran, if it did.
+    pub reason: Option<rbuild_types::Reason>,
     /// Milliseconds that it ran.
     pub ms: u64,
 }

@@ -14,6 +14,7 @@ mod layer;
 mod schedule;
 mod ssh_agent;
 mod steps;
+mod why;
 mod world;
 
 pub use device::{DeviceEdits, Devices, HostMount};

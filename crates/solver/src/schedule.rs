@@ -39,6 +39,7 @@
 //! what they made on top of it, so steps on a fresh root, and runs that bind a fresh stage, are
 //! fresh too. A copy from a fresh stage is not: its content key tells whether the files differ.
 
+mod history;
 mod keys;
 mod node;
 mod threads;
@@ -54,6 +55,7 @@ use rbuild_plan::op::{Op, Source};
 use rbuild_plan::{Graph, Vertex, VertexId};
 use rbuild_types::{CancelToken, Ctx, Event, StepId};
 
+use self::history::History;
 use self::node::{Node, State};
 use self::threads::{Message, Outcome};
 use crate::error::{SolveError, StepError, StepFailure};
@@ -135,6 +137,7 @@ pub fn solve(
             failure: None,
             cached: 0,
             executed: 0,
+            history: None,
         };
         coordinator.run(&receiver)
     })
@@ -165,6 +168,8 @@ struct Coordinator<'scope, 'env> {
     failure: Option<SolveError>,
     cached: usize,
     executed: usize,
+    /// The last build of the same, once something is to be explained.
+    history: Option<History>,
 }
 
 impl<'env> Coordinator<'_, 'env> {
@@ -192,8 +197,16 @@ impl<'env> Coordinator<'_, 'env> {
             }
         }
         match self.failure.take() {
-            Some(failure) => Err(failure),
-            None => self.finish(),
+            Some(failure) => {
+                // What went wrong is worth more than a failure to remember it.
+                let _ = self.remember(false);
+                Err(failure)
+            }
+            None => {
+                let solution = self.finish()?;
+                self.remember(true)?;
+                Ok(solution)
+            }
         }
     }
 
@@ -302,22 +315,20 @@ impl<'env> Coordinator<'_, 'env> {
                 if let Op::Copy(copy) = self.op(vertex) {
                     let root = self.key_of(self.root_of(vertex));
                     let mut key = key::copy(copy, root, owner, selection.digest());
-                    if let serde_json::Value::Object(document) = &mut key.inputs {
-                        // Not part of the digest; it is what the content digest is made of.
-                        let files = serde_json::to_value(selection.inputs()).unwrap_or_default();
-                        document.insert("files".to_owned(), files);
-                    }
+                    key.add_files(&selection.inputs());
                     let node = self.node_mut(vertex);
                     (node.selection, node.owner) = (Some(selection), owner);
                     self.look_up(vertex, key)?;
                 }
             }
             Message::Digested { vertex, result } => {
-                let digests = result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
+                let shown = result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
                 let mut content = self.input_keys(vertex);
-                content.extend(digests);
+                content.extend(&shown.digests);
                 let root = self.key_of(self.root_of(vertex));
-                self.look_up(vertex, key::step(self.op(vertex), root, &content))?;
+                let mut key = key::step(self.op(vertex), root, &content);
+                key.add_files(&shown.files);
+                self.look_up(vertex, key)?;
             }
             Message::Identified { vertex, result } => {
                 let identity =
@@ -361,6 +372,7 @@ impl<'env> Coordinator<'_, 'env> {
         };
         self.executed += 1;
         let duration = self.stop_clock(id);
+        self.node_mut(id).ran = Some(duration);
         if let Some(read) = executed.changed {
             self.read_something_else(id, read)?;
         }

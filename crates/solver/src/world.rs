@@ -47,6 +47,8 @@ pub struct World<'a> {
     pub resources: &'a Resources,
     /// What runs the programs of other processors.
     pub emulators: &'a Emulators,
+    /// Names what is built, so that the next build of the same can be explained by this one.
+    pub project: &'a str,
     /// Directory below the store's `logs/` for the output of this build's steps.
     pub log_directory: &'a str,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{CancelToken, Diagnostic, Digest, Span};
+use crate::{CancelToken, Diagnostic, Digest, Reason, Span};
 
 /// Names one step of one build; small numbers in the order of the Dockerfile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -40,6 +40,13 @@ pub enum Event {
         name: String,
         /// Where the instruction stands in the Dockerfile, if it stands there.
         span: Option<Span>,
+    },
+    /// A step is about to run: why its result is not in the cache.
+    StepMissed {
+        /// The step.
+        step: StepId,
+        /// The first thing that differs from an earlier build.
+        reason: Reason,
     },
     /// A step began to run.
     StepStarted {

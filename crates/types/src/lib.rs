@@ -9,6 +9,7 @@ mod digest;
 mod event;
 mod image_config;
 mod platform;
+mod reason;
 mod reference;
 mod span;
 
@@ -18,5 +19,6 @@ pub use digest::{Digest, DigestError, Hasher};
 pub use event::{Ctx, Event, Progress, Silent, StepId, Stream};
 pub use image_config::{ContainerConfig, HealthConfig, History, ImageConfig, RootFs};
 pub use platform::{Platform, PlatformError};
+pub use reason::{FileChange, Reason};
 pub use reference::{Reference, ReferenceError};
 pub use span::{LineIndex, Span};

@@ -77,6 +77,12 @@ impl Reference {
         Self { digest: Some(digest), ..self.clone() }
     }
 
+    /// The name and tag alone, with the tag `latest` where there is none.
+    pub fn without_digest(&self) -> Self {
+        let tag = self.tag.clone().or_else(|| Some(DEFAULT_TAG.to_owned()));
+        Self { tag, digest: None, ..self.clone() }
+    }
+
     /// The short form that people type: `python:3.7`, without Docker Hub's host and `library/`.
     pub fn familiar(&self) -> String {
         let name = self.familiar_name();

@@ -18,6 +18,7 @@ pub mod secret;
 pub mod ssh;
 pub mod switch;
 pub mod volume;
+pub mod why;
 
 use std::ffi::OsString;
 
@@ -69,6 +70,8 @@ pub enum Command {
     Inspect(images::InspectArgs),
     /// Show how an image was made
     History(images::HistoryArgs),
+    /// Say why steps of the last build ran
+    Why(why::WhyArgs),
     /// Show what takes space in the store
     Du(prune::DuArgs),
     /// Remove build cache

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::args::build::BuildArgs;
 use crate::args::call::Method;
 use crate::args::progress::ProgressMode;
-use crate::commands::{Context, check, outline};
+use crate::commands::{Context, check, outline, why};
 use crate::failure::Failure;
 use crate::progress::{self, Warnings};
 use crate::{exit_code, interrupt, output, report};
@@ -99,6 +99,11 @@ fn metadata(built: &Built) -> Value {
             document.insert("image.name".to_owned(), json!(image.names.join(",")));
         }
     }
-    document.insert("rbuild.steps".to_owned(), json!(built.steps));
+    let steps = built.steps.iter().map(|step| {
+        let mut document = json!(step);
+        document["reason"] = json!(step.reason.as_ref().map(why::reason));
+        document
+    });
+    document.insert("rbuild.steps".to_owned(), steps.collect());
     Value::Object(document)
 }

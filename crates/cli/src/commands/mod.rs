@@ -15,6 +15,7 @@ mod run;
 mod tag;
 mod terminal;
 mod version;
+mod why;
 
 use rbuild::Engine;
 
@@ -48,6 +49,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Tag(args) => tag::run(&args, &context),
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::History(args) => history::run(&args, &context),
+        Command::Why(args) => why::run(&args, &context),
         Command::Du(args) => du::run(&args, &context),
         Command::Prune(args) => prune::run(&args, &context),
         Command::Version(args) => version::run(&args, &context),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use console::style;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use rbuild::{Event, Progress, StepId};
+use rbuild::{Event, Progress, Reason, StepId};
 
 use super::lines::Lines;
 use super::{Display, lock};
@@ -33,6 +33,7 @@ pub struct Bars {
 struct State {
     names: BTreeMap<StepId, String>,
     running: BTreeMap<StepId, Running>,
+    reasons: BTreeMap<StepId, String>,
     transfers: BTreeMap<String, ProgressBar>,
 }
 
@@ -86,6 +87,11 @@ impl Progress for Bars {
             Event::StepQueued { step, name, .. } => {
                 state.names.insert(*step, visible(name));
             }
+            // Of a first build, that all is new says nothing.
+            Event::StepMissed { reason: Reason::New, .. } => {}
+            Event::StepMissed { step, reason } => {
+                state.reasons.insert(*step, visible(&reason.to_string()));
+            }
             Event::StepStarted { step } => {
                 let name = fitted(state.name(*step), columns().saturating_sub(MARGIN + 2));
                 let bar = self.step_bar();
@@ -108,6 +114,10 @@ impl Progress for Bars {
                 state.clear(*step);
                 let took = format!("{:>MARGIN$}", human::duration(*duration));
                 self.scroll(&format!("{} {}", style(took).for_stderr().green(), state.name(*step)));
+                if let Some(reason) = state.reasons.remove(step) {
+                    let why = style(format!("{:MARGIN$} because {reason}", "")).for_stderr().dim();
+                    self.scroll(&why.to_string());
+                }
             }
             Event::StepFailed { step } => {
                 let name = state.name(*step).to_owned();

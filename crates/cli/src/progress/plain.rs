@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! #3 [build 2/4] RUN make
+//! #3 why: /src/main.c changed: 5891b5b522d5 → e258d248fda9
 //! #3 0.123 a line of its output
 //! #3 DONE 1.2s
 //! ```
@@ -15,7 +16,7 @@ use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rbuild::{Event, Progress, StepId, Stream};
+use rbuild::{Event, Progress, Reason, StepId, Stream};
 
 use super::lines::Lines;
 use super::{Display, lock};
@@ -79,6 +80,12 @@ impl<W: Write + Send> Progress for Plain<W> {
         match event {
             Event::StepQueued { step, name, .. } => {
                 state.names.insert(*step, visible(name));
+            }
+            // Of a first build, that all is new says nothing.
+            Event::StepMissed { reason: Reason::New, .. } => {}
+            Event::StepMissed { step, reason } => {
+                let number = state.start(*step).number;
+                state.line(number, &format!("why: {}", visible(&reason.to_string())));
             }
             Event::StepStarted { step } => {
                 state.start(*step);

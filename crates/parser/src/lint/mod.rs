@@ -20,6 +20,7 @@ mod settings;
 
 pub use filter::Filter;
 pub use rules::Rule;
+pub use secrets::is_secret;
 pub use settings::{Settings, SettingsError};
 
 use rbuild_types::Diagnostic;

@@ -44,7 +44,8 @@ pub(super) fn check(instruction: &Instruction) -> Vec<Diagnostic> {
     found.collect()
 }
 
-fn is_secret(name: &str) -> bool {
+/// Whether a variable of this name probably holds a secret, which nobody is to be shown.
+pub fn is_secret(name: &str) -> bool {
     let name = name.to_lowercase();
     let has = |words: &[&str]| name.split('_').any(|word| words.contains(&word));
     has(&SECRET) && !has(&HARMLESS)

@@ -305,6 +305,7 @@ impl Lowering<'_> {
                     name: first.text,
                     span: Some(span),
                     stage: self.stages.name(index).to_owned(),
+                    args: Vec::new(),
                     no_cache: false,
                 };
                 Ok(Root::Vertex(self.graph.add(vertex)))

@@ -22,6 +22,7 @@ impl Lowering<'_> {
             name: format!("fetch {name}"),
             span: Some(span),
             stage: self.stages.name(index).to_owned(),
+            args: Vec::new(),
             no_cache: false,
         })
     }

@@ -281,7 +281,11 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             NoCache::Stages(names) => names.iter().any(|name| name.eq_ignore_ascii_case(&stage)),
         };
         let below = self.state.root.filter(|_| matches!(&op, Op::Copy(copy) if copy.link));
-        let mut vertex = Vertex { op, inputs, name, span, stage, no_cache };
+        let args = match op {
+            Op::Run(_) => self.state.args.iter().map(|(name, _)| name.clone()).collect(),
+            _ => Vec::new(),
+        };
+        let mut vertex = Vertex { op, inputs, name, span, stage, args, no_cache };
         if let Some(below) = below {
             let layer = self.plan.graph.add(vertex.clone());
             let name = format!("{} (merge)", vertex.name);

@@ -47,7 +47,7 @@ impl Coordinator<'_, '_> {
                 self.node_mut(id).state = State::Selecting;
                 let (world, cancel) = (self.world, self.cancel);
                 self.spawn(move || {
-                    let result = context::context_digests(&world, run, cancel);
+                    let result = context::shown_of_context(&world, run, cancel);
                     Message::Digested { vertex: id, result }
                 })
             }
@@ -211,14 +211,9 @@ impl Coordinator<'_, '_> {
     ) -> Result<(), SolveError> {
         let Some(key) = &self.node(id).key else { return Ok(()) };
         let vertex = self.graph.vertex(id);
-        let op = match vertex.op {
-            Op::Run(_) => "run",
-            Op::Copy(_) => "copy",
-            Op::Mkdir(_) => "mkdir",
-            Op::Source(_) => "source",
-            Op::Merge => "merge",
-        };
+        let op = kind(&vertex.op);
         let mut record = StepRecord::new(key.digest, op, &vertex.name, key.inputs.clone());
+        record.root = self.key_of(self.root_of(id));
         record.snapshot = Some(snapshot);
         record.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         record.log = log;
@@ -293,5 +288,16 @@ impl Coordinator<'_, '_> {
         if !std::mem::replace(&mut self.node_mut(id).stalled, true) {
             self.advance_users(id);
         }
+    }
+}
+
+/// A word for what a vertex does.
+pub(super) fn kind(op: &Op) -> &'static str {
+    match op {
+        Op::Run(_) => "run",
+        Op::Copy(_) => "copy",
+        Op::Mkdir(_) => "mkdir",
+        Op::Source(_) => "source",
+        Op::Merge => "merge",
     }
 }

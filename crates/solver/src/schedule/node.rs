@@ -1,13 +1,13 @@
 //! What the coordinator knows of each vertex, and how vertices hang together.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rbuild_cache::SnapshotId;
 use rbuild_plan::VertexId;
 use rbuild_plan::mount::{MountKind, MountRoot};
 use rbuild_plan::op::{CopySource, Op};
-use rbuild_types::Digest;
+use rbuild_types::{Digest, Reason};
 
 use super::Coordinator;
 use crate::copy::Selection;
@@ -48,6 +48,10 @@ pub(super) struct Node {
     /// Who the named owner of a linked copy is, once it was looked up.
     pub(super) owner: Option<(u32, u32)>,
     pub(super) started: Option<Instant>,
+    /// How long it ran, if it did.
+    pub(super) ran: Option<Duration>,
+    /// Why.
+    pub(super) reasons: Vec<Reason>,
 }
 
 impl Node {
@@ -65,6 +69,8 @@ impl Node {
             selection: None,
             owner: None,
             started: None,
+            ran: None,
+            reasons: Vec::new(),
         }
     }
 }

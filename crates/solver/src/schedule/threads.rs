@@ -13,6 +13,7 @@ use super::node::State;
 use crate::copy::Selection;
 use crate::error::{SolveError, StepError};
 use crate::layer::{self, Layer};
+use crate::steps::mounts::context::Shown;
 use crate::steps::{Executed, Failed, Job};
 
 pub(super) enum Message {
@@ -24,7 +25,7 @@ pub(super) enum Message {
     /// The content that a run's bind mounts show of the context.
     Digested {
         vertex: VertexId,
-        result: Result<Vec<Digest>, StepError>,
+        result: Result<Shown, StepError>,
     },
     /// What a remote source is now.
     Identified {
@@ -109,6 +110,7 @@ impl<'env> Coordinator<'_, 'env> {
     }
 
     pub(super) fn execute(&mut self, id: VertexId) -> Result<(), SolveError> {
+        self.explain(id)?;
         self.node_mut(id).state = State::Running;
         self.start_clock(id);
         self.running += 1;

@@ -5,7 +5,7 @@ use rbuild_plan::op::{ContextName, Run};
 use rbuild_rooted::Root;
 use rbuild_types::{CancelToken, Digest};
 
-use crate::copy::shown_by_mount;
+use crate::copy::{Input, shown_by_mount};
 use crate::error::StepError;
 use crate::steps::copy::Trees;
 use crate::world::World;
@@ -24,16 +24,29 @@ fn context_paths(op: &Run) -> impl Iterator<Item = (&ContextName, &str)> {
     })
 }
 
-/// The digests of what each bind mount of the context shows.
-pub(crate) fn context_digests(
+/// What all bind mounts of the context show together.
+#[derive(Default)]
+pub(crate) struct Shown {
+    /// One for each mount.
+    pub(crate) digests: Vec<Digest>,
+    /// The files that those are made of.
+    pub(crate) files: Vec<Input>,
+}
+
+/// Finds and hashes what the bind mounts of the context show.
+pub(crate) fn shown_of_context(
     world: &World<'_>,
     op: &Run,
     cancel: &CancelToken,
-) -> Result<Vec<Digest>, StepError> {
+) -> Result<Shown, StepError> {
     let trees = Trees::mount(*world, &shown_by_mount(&None, ""), &[])?;
-    let digest =
-        |(context, path)| Ok(trees.select(&shown_by_mount(context, path), cancel)?.digest());
-    context_paths(op).map(digest).collect()
+    let mut shown = Shown::default();
+    for (context, path) in context_paths(op) {
+        let selection = trees.select(&shown_by_mount(context, path), cancel)?;
+        shown.digests.push(selection.digest());
+        shown.files.extend(selection.inputs());
+    }
+    Ok(shown)
 }
 
 /// Copies what the ignore rules leave of `path` to the same path in an empty tree.

@@ -1,0 +1,239 @@
+//! What the last build of the same did: why a step runs now, and what the next build is told.
+//!
+//! A step of the last build is *the same step* as one of this when it is of the same stage and
+//! reads the same; what is left over is paired in its order. The last build is read when the first
+//! step misses: a build that runs nothing only writes.
+
+use std::collections::HashMap;
+
+use rbuild_cache::{BuildRecord, BuiltStep, Outcome, StepRecord};
+use rbuild_plan::op::{Op, Source};
+use rbuild_plan::{Graph, VertexId};
+use rbuild_types::{Event, Reason, StepId};
+use serde_json::Value;
+
+use super::Coordinator;
+use super::keys::kind;
+use super::node::State;
+use crate::error::SolveError;
+use crate::key::FILES;
+use crate::why::{self, Step, Surroundings, text_of};
+
+/// The last build, seen from this one.
+pub(super) struct History {
+    /// By vertex: what became of it then.
+    steps: Vec<Option<BuiltStep>>,
+}
+
+impl History {
+    fn new(last: Option<BuildRecord>, graph: &Graph) -> Self {
+        let mut last: Vec<Option<BuiltStep>> =
+            last.unwrap_or_default().steps.into_iter().map(Some).collect();
+        let mut steps: Vec<Option<BuiltStep>> = graph.vertices().map(|_| None).collect();
+        // Once for those with the same text, then for those that it was taken from.
+        for same_text in [true, false] {
+            let mut waiting: HashMap<(String, &str, String), Vec<usize>> = HashMap::new();
+            let text =
+                |name: &str| if same_text { text_of(name).to_owned() } else { String::new() };
+            for (at, step) in last.iter().enumerate().rev() {
+                let Some(step) = step else { continue };
+                let place = (step.stage.clone(), static_kind(&step.op), text(&step.name));
+                waiting.entry(place).or_default().push(at);
+            }
+            for (id, vertex) in graph.vertices() {
+                let place = (vertex.stage.clone(), kind(&vertex.op), text(&vertex.name));
+                if steps[id.0].is_none()
+                    && let Some(at) = waiting.get_mut(&place).and_then(Vec::pop)
+                {
+                    steps[id.0] = last[at].take();
+                }
+            }
+        }
+        Self { steps }
+    }
+
+    fn of(&self, id: VertexId) -> Option<&BuiltStep> {
+        self.steps.get(id.0)?.as_ref()
+    }
+}
+
+/// The word of [`kind`] that this is.
+fn static_kind(op: &str) -> &'static str {
+    ["run", "copy", "mkdir", "source", "merge"].into_iter().find(|kind| *kind == op).unwrap_or("")
+}
+
+impl Coordinator<'_, '_> {
+    fn history(&mut self) -> Result<&History, SolveError> {
+        if self.history.is_none() {
+            let last = self.world.store.builds().last_of(self.world.project)?;
+            self.history = Some(History::new(last, self.graph));
+        }
+        // Set above.
+        self.history.as_ref().ok_or(SolveError::Stuck)
+    }
+
+    /// Says why `id`, which is about to run, was not found.
+    pub(super) fn explain(&mut self, id: VertexId) -> Result<(), SolveError> {
+        self.history()?;
+        let reasons = self.reasons(id)?;
+        if let Some(reason) = reasons.first().cloned() {
+            self.ctx.report(Event::StepMissed { step: StepId(id.0), reason });
+        }
+        self.node_mut(id).reasons = reasons;
+        Ok(())
+    }
+
+    fn reasons(&self, id: VertexId) -> Result<Vec<Reason>, SolveError> {
+        let vertex = self.graph.vertex(id);
+        if vertex.no_cache {
+            return Ok(vec![Reason::NoCache]);
+        }
+        if self.node(id).fresh {
+            let fresh = self.inputs(id).iter().find(|input| self.node(**input).fresh);
+            return Ok(fresh.map(|input| self.below(*input)).into_iter().collect());
+        }
+        let Some(key) = &self.node(id).key else { return Ok(vec![Reason::Unknown]) };
+        let records = self.world.store.records();
+        if let Some(at) = records.evicted(&key.digest)? {
+            return Ok(vec![Reason::Evicted { at }]);
+        }
+        let last = self.history.as_ref().and_then(|history| history.of(id));
+        let known = last.and_then(|last| last.known);
+        if known == Some(key.digest) || records.peek(&key.digest)?.is_some() {
+            return Ok(vec![Reason::Lost]);
+        }
+        if last.is_some_and(|last| last.key == Some(key.digest)) {
+            return Ok(vec![Reason::Unfinished]);
+        }
+        let earlier = match known {
+            Some(known) => records.peek(&known)?,
+            // Another project, or a checkout of it elsewhere, may have had the step.
+            None => records.by_step_name(&vertex.name, 1)?.into_iter().next(),
+        };
+        Ok(match (earlier, last) {
+            (Some(earlier), _) => self.compare(id, &earlier),
+            (None, None) => vec![Reason::New],
+            (None, Some(last)) => {
+                let (old, new) = (text_of(&last.name), text_of(&vertex.name));
+                let text = Reason::Text { old: old.to_owned(), new: new.to_owned() };
+                vec![match (old == new, known) {
+                    (false, _) => text,
+                    (true, Some(_)) => Reason::Unknown,
+                    (true, None) => Reason::Unfinished,
+                }]
+            }
+        })
+    }
+
+    fn compare(&self, id: VertexId, earlier: &StepRecord) -> Vec<Reason> {
+        let Some(key) = &self.node(id).key else { return vec![Reason::Unknown] };
+        let vertex = self.graph.vertex(id);
+        let root = self.root_of(id);
+        let others = self.inputs(id).iter().filter(|input| Some(**input) != root);
+        let changed = others.filter(|input| self.has_changed(**input));
+        let inputs = changed.map(|input| match self.below(*input) {
+            Reason::Below { step } => Reason::Input { step },
+            source => source,
+        });
+        let surroundings = Surroundings {
+            args: &vertex.args,
+            root: root.map(|root| self.below(root)),
+            inputs: inputs.collect(),
+        };
+        let old = Step {
+            name: &earlier.step_name,
+            inputs: &earlier.inputs,
+            files: list(&earlier.inputs[FILES]),
+        };
+        let new = Step { name: &vertex.name, inputs: &key.inputs, files: list(&key.inputs[FILES]) };
+        why::differences(old, new, &surroundings)
+    }
+
+    fn has_changed(&self, id: VertexId) -> bool {
+        let last = self.history.as_ref().and_then(|history| history.of(id));
+        last.and_then(|last| last.known) != self.key_of(Some(id))
+    }
+
+    /// What to say of a step that builds upon `id`, which is another than it was.
+    fn below(&self, id: VertexId) -> Reason {
+        let last = self.history.as_ref().and_then(|history| history.of(id));
+        let old = last.and_then(|last| last.identity.clone()).unwrap_or_default();
+        let new = self.identity(id).unwrap_or_default();
+        match self.op(id) {
+            Op::Source(Source::Image { reference, .. }) => {
+                let image = reference.without_digest().familiar();
+                Reason::Base { image, old, new }
+            }
+            Op::Source(Source::Http(http)) => Reason::Remote { name: http.url.clone(), old, new },
+            Op::Source(Source::Git(git)) => Reason::Remote { name: git.remote.clone(), old, new },
+            Op::Merge => match (self.root_of(id), self.layer_of(id)) {
+                (Some(root), _) if self.has_changed(root) => self.below(root),
+                (_, Some(layer)) => self.below(layer),
+                _ => Reason::Unknown,
+            },
+            Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => {
+                Reason::Below { step: self.graph.vertex(id).name.clone() }
+            }
+        }
+    }
+
+    /// What a source's name stands for: the digest of an image or a file, a commit.
+    fn identity(&self, id: VertexId) -> Option<String> {
+        let Op::Source(source) = self.op(id) else { return None };
+        let inputs = &self.node(id).key.as_ref()?.inputs;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        match source {
+            Source::Image { reference, .. } => match reference.digest() {
+                Some(digest) => Some(digest.to_string()),
+                None => inputs["diff_ids"].as_array()?.last().and_then(text),
+            },
+            Source::Http(_) => text(&inputs["identity"]["digest"]),
+            Source::Git(_) => text(&inputs["identity"]["commit"]),
+        }
+    }
+
+    /// Writes down what became of every step, for the next build and for whoever asks.
+    pub(super) fn remember(&mut self, succeeded: bool) -> Result<(), SolveError> {
+        let is_known = |id: VertexId| self.node(id).state == State::Done;
+        if !self.graph.vertices().all(|(id, _)| is_known(id)) {
+            self.history()?;
+        }
+        let mut steps = Vec::new();
+        for (id, vertex) in self.graph.vertices() {
+            if matches!(vertex.op, Op::Merge) {
+                continue;
+            }
+            let node = self.node(id);
+            let key = self.key_of(Some(id));
+            let done = node.state == State::Done;
+            let known = match done {
+                true => key,
+                false => self.history.as_ref().and_then(|last| last.of(id)?.known),
+            };
+            let outcome = match (done, node.ran) {
+                (true, Some(_)) => Outcome::Ran,
+                (true, None) => Outcome::Cached,
+                (false, _) if node.started.is_some() => Outcome::Failed,
+                (false, _) => Outcome::Skipped,
+            };
+            steps.push(BuiltStep {
+                name: vertex.name.clone(),
+                stage: vertex.stage.clone(),
+                op: kind(&vertex.op).to_owned(),
+                outcome,
+                key,
+                known,
+                identity: self.identity(id),
+                reasons: node.reasons.clone(),
+                duration_ms: node.ran.unwrap_or_default().as_millis() as u64,
+            });
+        }
+        let title = self.world.project.to_owned();
+        let build = BuildRecord { title, succeeded, steps, ..BuildRecord::default() };
+        Ok(self.world.store.builds().put(self.world.project, build)?)
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}

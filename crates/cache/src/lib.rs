@@ -6,7 +6,8 @@
 //! <root>/
 //!   oci-layout index.json    an OCI image layout, so that other tools can read what is tagged
 //!   blobs/sha256/<hex>       immutable bytes, named by their digest
-//!   snapshots/<id>/          immutable trees; <id>.json beside one is its sidecar (see below)
+//!   snapshots/<id>/          immutable trees `fs`, and of some a `listing` of what it was made of;
+//!                            <id>.json beside one is its sidecar (see below)
 //!   index.db                 SQLite: records, snapshots, images, tags, stat cache, builds (index.rs)
 //!   volumes/ containers/     owned by other crates; containers/<id>/pins is read by gc
 //!   logs/                    full output of steps

@@ -14,12 +14,13 @@
 //! durable and repeats the row, so that images survive the loss of the index.
 
 use std::fmt;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rbuild_types::Digest;
 use rusqlite::{Connection, OptionalExtension as _, Row};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At as _, CacheError};
@@ -147,6 +148,18 @@ impl NewSnapshot {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Keeps beside the tree what it was made of, in the caller's structure: what is too long for
+    /// a record, and of no use without the tree.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be encoded or written.
+    pub fn write_listing<T: Serialize>(&self, listing: &T) -> Result<(), CacheError> {
+        let path = self.path.join(LISTING);
+        let bytes = body::encode(listing).map_err(std::io::Error::from).at("encode", &path)?;
+        file::create_new(&path)?.write_all(&bytes).at("write", &path)
+    }
 }
 
 impl Drop for NewSnapshot {
@@ -162,6 +175,9 @@ impl Drop for NewSnapshot {
 pub struct Snapshots<'a> {
     store: &'a Store,
 }
+
+/// The name of a listing in a snapshot's directory.
+const LISTING: &str = "listing";
 
 /// A usable row: durable, or written since the machine started.
 const USABLE: &str = "(synced = 1 OR boot = ?2)";
@@ -280,6 +296,19 @@ impl<'a> Snapshots<'a> {
             Some(snapshot) if snapshot.id == *id && self.keep(&snapshot)? => Ok(Some(snapshot)),
             _ => Ok(None),
         }
+    }
+
+    /// What [`NewSnapshot::write_listing`] kept; `None` when there is nothing of this form.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn listing<T: DeserializeOwned>(&self, id: &SnapshotId) -> Result<Option<T>, CacheError> {
+        let path = self.path(id).join(LISTING);
+        let Some(mut file) = file::open_if_there(&path)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).at("read", &path)?;
+        Ok(body::decode(&bytes))
     }
 
     /// A snapshot of this content, if there is one; a lease of this handle then keeps it.

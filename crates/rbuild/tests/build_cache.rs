@@ -3,7 +3,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime};
 
-use rbuild::NoCache;
+use rbuild::{Digest, NoCache};
+use rbuild_solver::copy::Input;
 
 use crate::support::{BASE_STEPS, Place, build, id, ran};
 use crate::tests;
@@ -11,6 +12,7 @@ use crate::tests;
 tests![
     an_unchanged_build_runs_nothing,
     a_changed_file_runs_what_depends_on_it,
+    files_of_a_copy_are_listed_beside_its_tree,
     times_alone_change_nothing,
     other_bytes_are_noticed_whatever_size_and_time_say,
     a_copied_file_that_stays_the_same_keeps_the_hit,
@@ -72,6 +74,20 @@ fn a_changed_file_runs_what_depends_on_it() {
     assert_eq!(ran(&third), expected);
     place.write("two.txt", "2\n");
     assert_eq!(place.build(&engine, STAGES).executed, 0, "back to what it was");
+}
+
+fn files_of_a_copy_are_listed_beside_its_tree() {
+    let place = stages();
+    let engine = place.engine();
+    place.build(&engine, STAGES);
+    let store = rbuild_cache::Store::open(place.store()).unwrap();
+    let copies = store.records().by_step_name("[one 1/2] COPY one.txt /", 1).unwrap();
+    let snapshot = copies[0].snapshot.as_ref().unwrap();
+    let listing: Vec<Input> = store.snapshots().listing(snapshot).unwrap().unwrap();
+    assert_eq!(listing.len(), 1, "{listing:?}");
+    let content = Some(Digest::of("1\n"));
+    assert_eq!((listing[0].path.as_str(), listing[0].digest), ("/one.txt", content));
+    assert!(copies[0].inputs.get("files").is_none(), "{}", copies[0].inputs);
 }
 
 fn times_alone_change_nothing() {

@@ -314,8 +314,7 @@ impl<'env> Coordinator<'_, 'env> {
                     result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
                 if let Op::Copy(copy) = self.op(vertex) {
                     let root = self.key_of(self.root_of(vertex));
-                    let mut key = key::copy(copy, root, owner, selection.digest());
-                    key.add_files(&selection.inputs());
+                    let key = key::copy(copy, root, owner, selection.digest());
                     let node = self.node_mut(vertex);
                     (node.selection, node.owner) = (Some(selection), owner);
                     self.look_up(vertex, key)?;

@@ -73,6 +73,26 @@ fn snapshots_form_chains() {
 }
 
 #[test]
+fn a_listing_lies_beside_the_tree() {
+    let (_directory, store) = store();
+    let snapshots = store.snapshots();
+    let new = snapshots.allocate("copy").unwrap();
+    let listing = vec![("a".to_owned(), 1), ("b".to_owned(), 2)];
+    new.write_listing(&listing).unwrap();
+    let id = snapshots.publish(new, SnapshotMeta::default()).unwrap();
+    assert_eq!(snapshots.listing(&id).unwrap(), Some(listing));
+    assert_eq!(snapshots.listing::<u64>(&id).unwrap(), None, "of another form");
+    let plain = snapshot(&store, None, None);
+    assert_eq!(snapshots.listing::<Vec<(String, u64)>>(&plain).unwrap(), None);
+    // A damaged one counts as none.
+    let path = snapshots.path(&id).join("listing");
+    let mut bytes = fs_err::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs_err::write(&path, bytes).unwrap();
+    assert_eq!(snapshots.listing::<Vec<(String, u64)>>(&id).unwrap(), None);
+}
+
+#[test]
 fn a_layer_stands_on_others_without_files_of_its_own() {
     let (_directory, store) = store();
     let snapshots = store.snapshots();

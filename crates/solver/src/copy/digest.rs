@@ -8,7 +8,7 @@
 
 use rbuild_rooted::FileKind;
 use rbuild_types::{Digest, Hasher};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::chmod::Chmod;
 use super::select::{Item, ItemKind};
@@ -24,8 +24,9 @@ pub(crate) struct Overrides<'a> {
     pub(crate) owner: bool,
 }
 
-/// One selected file, to explain why a step's key differs from an earlier one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// One selected file, to explain why a step's key differs from an earlier one. A copy's snapshot
+/// has the list of its own as its listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
     /// Where it is: absolute from its tree's root, or the name of an inline file.
     pub path: String,
@@ -46,7 +47,7 @@ pub struct Input {
 }
 
 /// What an [`Input`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InputKind {
     /// A regular file.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rbuild_cache::{DiskUsage, NewSnapshot, SnapshotId, SnapshotMeta, Store};
 use rbuild_rooted::Root;
 use rbuild_snapshot::Active;
+use serde::Serialize;
 
 use crate::error::StepError;
 use crate::world::World;
@@ -43,12 +44,16 @@ impl Writing {
         Ok(Root::open(self.active.upper())?)
     }
 
+    /// Keeps a listing of what the changes were made of.
+    pub(crate) fn keep<T: Serialize>(&self, listing: &T) -> Result<(), StepError> {
+        Ok(self.new.write_listing(listing)?)
+    }
+
     /// Makes the changes a snapshot. All mounts of it must be closed.
     pub(crate) fn publish(self, world: &World<'_>) -> Result<SnapshotId, StepError> {
-        let upper = self.active.upper().to_owned();
         self.active.finish()?;
         let mut usage = DiskUsage::new();
-        usage.add(&upper)?;
+        usage.add(self.new.path())?;
         let meta =
             SnapshotMeta { parent: self.parent, bytes: usage.bytes(), ..SnapshotMeta::default() };
         Ok(world.store.snapshots().publish(self.new, meta)?)

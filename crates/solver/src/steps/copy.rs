@@ -149,6 +149,10 @@ pub(crate) fn execute(
         let tree_of = |source: &CopySource| trees.tree_of(source);
         apply(op, selection, &tree_of, &target, world.pool, job.cancel)?
     };
+    if !applied.changed {
+        // A later miss is explained with it.
+        writing.keep(&selection.inputs())?;
+    }
     let changed = applied.changed.then(|| vec![applied.digest]);
     Ok(Executed { snapshot: writing.publish(&world)?, log: None, changed })
 }

@@ -359,3 +359,24 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 fn inode(path: &Path) -> Option<(u64, u64)> {
     rustix::fs::stat(path).at("stat", path).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_format_is_brought_up_and_keeps_its_rows() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(CHANGES[0]).unwrap();
+        old.execute_batch("INSERT INTO meta VALUES ('a', 'b'); PRAGMA user_version=1").unwrap();
+        drop(old);
+        let never = |_: &Path, _: &Connection| panic!("it is not empty");
+        let index = Index::open(directory.path(), false, never).unwrap();
+        let count = "SELECT (SELECT count(*) FROM meta) + (SELECT count(*) FROM builds)";
+        let counted = |index: &Connection| index.query_row(count, [], |row| row.get::<_, i64>(0));
+        assert_eq!(index.read(counted).unwrap(), 1);
+        assert_eq!(index.read(format).unwrap(), FORMAT);
+    }
+}

@@ -28,6 +28,7 @@ mod build_registry;
 mod build_remote;
 mod build_resources;
 mod build_steps;
+mod build_why;
 mod check;
 mod child;
 mod container_run;
@@ -82,6 +83,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_remote", build_remote::TESTS),
     ("build_resources", build_resources::TESTS),
     ("build_steps", build_steps::TESTS),
+    ("build_why", build_why::TESTS),
     ("check", check::TESTS),
     ("container_run", container_run::TESTS),
 ];

@@ -15,13 +15,8 @@ use rbuild_plan::op::{Copy, CopySource, Op, Run};
 use rbuild_types::{Digest, Hasher};
 use serde_json::{Value, json};
 
-use crate::copy::Input;
-
 /// Changes when the meaning of a key changes; old records are then not found.
 const VERSION: &str = "rbuild step 1";
-
-/// Where a document lists files.
-pub(crate) const FILES: &str = "files";
 
 /// A key and the document that it is the digest of.
 #[derive(Debug, Clone)]
@@ -35,14 +30,6 @@ impl Key {
         let mut hasher = Hasher::new();
         hasher.field(VERSION).field(inputs.to_string());
         Self { digest: hasher.finish(), inputs }
-    }
-
-    /// Notes the files that a content digest of the document is made of. They are no part of what
-    /// the key is the digest of.
-    pub(crate) fn add_files(&mut self, files: &[Input]) {
-        if let Value::Object(document) = &mut self.inputs {
-            document.insert(FILES.to_owned(), json!(files));
-        }
     }
 }
 

@@ -325,9 +325,8 @@ impl<'env> Coordinator<'_, 'env> {
                 let mut content = self.input_keys(vertex);
                 content.extend(&shown.digests);
                 let root = self.key_of(self.root_of(vertex));
-                let mut key = key::step(self.op(vertex), root, &content);
-                key.add_files(&shown.files);
-                self.look_up(vertex, key)?;
+                self.node_mut(vertex).shown = shown;
+                self.look_up(vertex, key::step(self.op(vertex), root, &content))?;
             }
             Message::Identified { vertex, result } => {
                 let identity =

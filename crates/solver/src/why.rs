@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 
 use rbuild_parser::lint::is_secret;
-use rbuild_types::{Digest, FileChange, Reason};
+use rbuild_types::{FileChange, Reason};
 use serde_json::{Map, Value};
+
+use crate::copy::{Input, InputKind};
 
 /// Differences that are told of one step.
 const MAX_REASONS: usize = 50;
@@ -21,7 +23,7 @@ pub(crate) struct Step<'a> {
     /// The document of its key.
     pub(crate) inputs: &'a Value,
     /// The files that its content digest is made of.
-    pub(crate) files: &'a [Value],
+    pub(crate) files: &'a [Input],
 }
 
 /// What else is known of the step as it is now.
@@ -184,10 +186,8 @@ fn shown(value: Option<&Value>) -> String {
     }
 }
 
-/// Compares two lists of [`crate::copy::Input`]s as they are in documents.
-fn files(old: &[Value], new: &[Value], reasons: &mut Vec<Reason>) {
-    let was: BTreeMap<&str, &Value> = by_path(old);
-    let is: BTreeMap<&str, &Value> = by_path(new);
+fn files(old: &[Input], new: &[Input], reasons: &mut Vec<Reason>) {
+    let (was, is) = (by_path(old), by_path(new));
     let mut changes = Vec::new();
     for (path, now) in &is {
         let change = match was.get(path) {
@@ -212,49 +212,54 @@ fn rank(change: &FileChange) -> u8 {
     }
 }
 
-fn by_path(files: &[Value]) -> BTreeMap<&str, &Value> {
-    files.iter().filter_map(|file| Some((file["path"].as_str()?, file))).collect()
+fn by_path(files: &[Input]) -> BTreeMap<&str, &Input> {
+    files.iter().map(|file| (file.path.as_str(), file)).collect()
 }
 
-fn change_of(was: &Value, is: &Value) -> Option<FileChange> {
+fn change_of(was: &Input, is: &Input) -> Option<FileChange> {
     if was == is {
         return None;
     }
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let digest = |value: &Value| value.as_str().and_then(|text| text.parse::<Digest>().ok());
-    let number = |value: &Value| value.as_u64().and_then(|number| u32::try_from(number).ok());
-    let owner = |value: &Value| Some((number(&value[0])?, number(&value[1])?));
-    if was["kind"] != is["kind"] {
-        return Some(FileChange::Kind { old: text(&was["kind"]), new: text(&is["kind"]) });
+    if was.kind != is.kind {
+        return Some(FileChange::Kind { old: word(was.kind), new: word(is.kind) });
     }
-    if let (Some(old), Some(new)) = (digest(&was["digest"]), digest(&is["digest"]))
+    if let (Some(old), Some(new)) = (was.digest, is.digest)
         && old != new
     {
         return Some(FileChange::Content { old, new });
     }
-    if was["target"] != is["target"] {
-        return Some(FileChange::Target { old: text(&was["target"]), new: text(&is["target"]) });
-    }
-    if let (Some(old), Some(new)) = (number(&was["mode"]), number(&is["mode"]))
+    if let (Some(old), Some(new)) = (&was.target, &is.target)
         && old != new
     {
-        return Some(FileChange::Mode { old, new });
+        return Some(FileChange::Target { old: old.clone(), new: new.clone() });
     }
-    if let (Some(old), Some(new)) = (owner(&was["owner"]), owner(&is["owner"]))
-        && old != new
-    {
-        return Some(FileChange::Owner { old, new });
+    if was.mode != is.mode {
+        return Some(FileChange::Mode { old: was.mode, new: is.mode });
+    }
+    if was.owner != is.owner {
+        return Some(FileChange::Owner { old: was.owner, new: is.owner });
     }
     Some(FileChange::Attributes)
 }
 
+fn word(kind: InputKind) -> String {
+    match kind {
+        InputKind::File => "file",
+        InputKind::Directory => "directory",
+        InputKind::Link => "link",
+        InputKind::Special => "device or pipe",
+    }
+    .to_owned()
+}
+
 #[cfg(test)]
 mod tests {
+    use rbuild_types::Digest;
     use serde_json::json;
 
     use super::*;
 
-    fn compare(old: Value, new: Value, files: (Vec<Value>, Vec<Value>)) -> Vec<String> {
+    fn compare(old: Value, new: Value, files: (Vec<Input>, Vec<Input>)) -> Vec<String> {
         let root = Some(Reason::Below { step: "below".to_owned() });
         let surroundings = Surroundings { args: &["A".to_owned()], root, inputs: Vec::new() };
         let old = Step { name: "[1/2] RUN a", inputs: &old, files: &files.0 };
@@ -288,9 +293,14 @@ mod tests {
 
     #[test]
     fn of_files_the_changed_ones_come_first() {
-        let file = |path: &str, mode: u32| {
-            json!({ "path": path, "kind": "file", "mode": mode, "owner": [0, 0], "size": 1,
-                    "digest": Digest::of(path) })
+        let file = |path: &str, mode: u32| Input {
+            path: path.to_owned(),
+            kind: InputKind::File,
+            mode,
+            owner: (0, 0),
+            size: 1,
+            digest: Some(Digest::of(path)),
+            target: None,
         };
         let old = json!({ "step": { "op": "copy" }, "root": 1, "content": 1 });
         let new = json!({ "step": { "op": "copy" }, "root": 1, "content": 2 });

@@ -5,8 +5,8 @@ use std::ffi::{OsStr, OsString};
 
 use crate::failure::Failure;
 
-const COMMANDS: [&str; 13] = [
-    "build", "context", "run", "images", "rmi", "tag", "inspect", "history", "du", "prune",
+const COMMANDS: [&str; 14] = [
+    "build", "context", "run", "images", "rmi", "tag", "inspect", "history", "why", "du", "prune",
     "version", "info", "help",
 ];
 

@@ -273,6 +273,23 @@ mod tests {
     }
 
     #[test]
+    fn a_step_says_why_it_runs_unless_all_is_new() {
+        let missed = |step, reason| Event::StepMissed { step: StepId(step), reason };
+        let text = shown(&[
+            queued(0, "[1/2] RUN a"),
+            queued(1, "[2/2] RUN b"),
+            missed(0, Reason::New),
+            Event::StepStarted { step: StepId(0) },
+            missed(1, Reason::Below { step: "[1/2] RUN a".to_owned() }),
+            Event::StepStarted { step: StepId(1) },
+        ]);
+        let expected = "#1 [1/2] RUN a\n\
+                        #2 [2/2] RUN b\n\
+                        #2 why: what it builds upon changed: [1/2] RUN a\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
     fn steps_that_run_at_once_keep_their_numbers_and_whole_lines() {
         let step = StepId;
         let text = shown(&[

@@ -158,3 +158,29 @@ fn several_platforms_are_one_image_of_the_store() {
     let refused = program.run("--platform linux/arm64,linux/arm -o type=docker,dest=d.tar .");
     refused.refused(1, "does not support manifest lists");
 }
+
+#[test]
+fn a_rebuild_says_why_and_says_it_again_when_asked() {
+    if !can_build() {
+        return;
+    }
+    let program = program();
+    program.run("why").refused(1, "nothing was built in this store yet");
+    program.run("-t app .").good();
+    program.file("a", "hello again");
+    let second = program.run("-t app --progress=plain --metadata-file m .").good();
+    assert!(second.stderr.contains("#1 [1/1] COPY a /a\n#1 why: /a changed: "), "{second:#?}");
+    let metadata = fs_err::read_to_string(program.context().join("m")).unwrap();
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
+    let reason = &metadata["rbuild.steps"][0]["reason"];
+    assert_eq!((&reason["kind"], &reason["path"]), (&"file".into(), &"/a".into()), "{metadata}");
+    assert!(reason["text"].as_str().unwrap().starts_with("/a changed: "), "{metadata}");
+    let why = program.run("why").good();
+    assert!(why.stdout.contains("[1/1] COPY a /a\n              because /a changed: "), "{why:#?}");
+    let json = program.run("why --format json copy").good();
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["steps"][0]["outcome"], "ran");
+    program.run("why 7").refused(1, "the last build has no step");
+    let json = program.run("--progress=rawjson --no-cache .").good();
+    assert!(json.stderr.contains(r#""event":"step-missed""#), "{json:#?}");
+}

@@ -15,8 +15,8 @@ use serde_json::Value;
 use super::Coordinator;
 use super::keys::kind;
 use super::node::State;
+use crate::copy::{Input, Selection};
 use crate::error::SolveError;
-use crate::key::FILES;
 use crate::why::{self, Step, Surroundings, text_of};
 
 /// The last build, seen from this one.
@@ -111,7 +111,7 @@ impl Coordinator<'_, '_> {
             None => records.by_step_name(&vertex.name, 1)?.into_iter().next(),
         };
         Ok(match (earlier, last) {
-            (Some(earlier), _) => self.compare(id, &earlier),
+            (Some(earlier), _) => self.compare(id, &earlier)?,
             (None, None) => vec![Reason::New],
             (None, Some(last)) => {
                 let (old, new) = (text_of(&last.name), text_of(&vertex.name));
@@ -125,8 +125,9 @@ impl Coordinator<'_, '_> {
         })
     }
 
-    fn compare(&self, id: VertexId, earlier: &StepRecord) -> Vec<Reason> {
-        let Some(key) = &self.node(id).key else { return vec![Reason::Unknown] };
+    fn compare(&self, id: VertexId, earlier: &StepRecord) -> Result<Vec<Reason>, SolveError> {
+        let node = self.node(id);
+        let Some(key) = &node.key else { return Ok(vec![Reason::Unknown]) };
         let vertex = self.graph.vertex(id);
         let root = self.root_of(id);
         let others = self.inputs(id).iter().filter(|input| Some(**input) != root);
@@ -140,13 +141,19 @@ impl Coordinator<'_, '_> {
             root: root.map(|root| self.below(root)),
             inputs: inputs.collect(),
         };
-        let old = Step {
-            name: &earlier.step_name,
-            inputs: &earlier.inputs,
-            files: list(&earlier.inputs[FILES]),
+        let snapshots = self.world.store.snapshots();
+        let listing = match &earlier.snapshot {
+            Some(snapshot) => snapshots.listing(snapshot)?,
+            None => None,
         };
-        let new = Step { name: &vertex.name, inputs: &key.inputs, files: list(&key.inputs[FILES]) };
-        why::differences(old, new, &surroundings)
+        let was: Option<Vec<Input>> = listing;
+        let selected = node.selection.as_ref().map(Selection::inputs);
+        let is = selected.as_deref().unwrap_or(&node.shown.files);
+        // Of two steps one of which has forgotten its files, nothing can be said of them.
+        let (was, is) = was.as_deref().map_or((&[][..], &[][..]), |was| (was, is));
+        let old = Step { name: &earlier.step_name, inputs: &earlier.inputs, files: was };
+        let new = Step { name: &vertex.name, inputs: &key.inputs, files: is };
+        Ok(why::differences(old, new, &surroundings))
     }
 
     fn has_changed(&self, id: VertexId) -> bool {
@@ -232,8 +239,4 @@ impl Coordinator<'_, '_> {
         let build = BuildRecord { title, succeeded, steps, ..BuildRecord::default() };
         Ok(self.world.store.builds().put(self.world.project, build)?)
     }
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
 }

@@ -12,6 +12,7 @@ use rbuild_types::{Digest, Reason};
 use super::Coordinator;
 use crate::copy::Selection;
 use crate::key::Key;
+use crate::steps::mounts::context::Shown;
 
 /// How far a vertex has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub(super) struct Node {
     pub(super) unpacked: Option<Vec<SnapshotId>>,
     pub(super) unpacking: bool,
     pub(super) selection: Option<Selection>,
+    /// What a run is shown of the context.
+    pub(super) shown: Shown,
     /// Who the named owner of a linked copy is, once it was looked up.
     pub(super) owner: Option<(u32, u32)>,
     pub(super) started: Option<Instant>,
@@ -67,6 +70,7 @@ impl Node {
             unpacked: None,
             unpacking: false,
             selection: None,
+            shown: Shown::default(),
             owner: None,
             started: None,
             ran: None,

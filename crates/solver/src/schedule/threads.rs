@@ -119,6 +119,7 @@ impl<'env> Coordinator<'_, 'env> {
         let inputs = self.chains(id);
         let input_keys = self.input_keys(id);
         let selection = self.node_mut(id).selection.take();
+        let shown = std::mem::take(&mut self.node_mut(id).shown);
         // A step that must run shares nobody else's result.
         let key = self.key_of(Some(id)).filter(|_| !self.node(id).fresh);
         let sender = self.sender.clone();
@@ -130,7 +131,7 @@ impl<'env> Coordinator<'_, 'env> {
             let log_name = format!("{:04}.log", id.0);
             let output = &output;
             #[rustfmt::skip]
-            let job = Job { world, op, inputs, input_keys, selection, cancel, output, log_name, no_cache };
+            let job = Job { world, op, inputs, input_keys, selection, shown, cancel, output, log_name, no_cache };
             Message::Executed { vertex: id, result: execute_once(&job, key) }
         })
     }

@@ -19,6 +19,7 @@ use rbuild_types::{CancelToken, Digest, Stream};
 
 use crate::copy::Selection;
 use crate::error::{LOG_TAIL, StepError};
+use crate::steps::mounts::context::Shown;
 use crate::world::World;
 
 /// What one execution gets.
@@ -31,6 +32,8 @@ pub(crate) struct Job<'a> {
     pub(crate) input_keys: Vec<Digest>,
     /// What a copy takes, if it was selected already.
     pub(crate) selection: Option<Selection>,
+    /// What a run is shown of the context.
+    pub(crate) shown: Shown,
     pub(crate) cancel: &'a CancelToken,
     /// Takes what the step writes.
     pub(crate) output: &'a dyn Fn(Stream, &[u8]),

@@ -108,6 +108,10 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
     placeholders.remove()?;
     drop(root);
     let changed = mounts.into_context();
+    if changed.as_ref() == Some(&job.shown.digests) {
+        // A later miss is explained with it.
+        writing.keep(&job.shown.files)?;
+    }
     let log = log.finish()?;
     Ok(Executed { snapshot: writing.publish(world)?, log, changed })
 }

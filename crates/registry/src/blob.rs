@@ -13,7 +13,7 @@ use reqwest::header::{CONTENT_RANGE, HeaderMap};
 use reqwest::{Method, StatusCode};
 
 use crate::body::{Body, Limits};
-use crate::exchange::{Client, Errand, Outgoing};
+use crate::exchange::{Access, Client, Direction, Errand, Outgoing};
 use crate::place::Place;
 use crate::retry::{Attempts, Failure, Retry};
 use crate::runtime::{Message, Pipe};
@@ -210,7 +210,7 @@ impl Transfer<'_> {
     }
 }
 
-fn transfer_name(repository: &Reference, digest: Digest) -> String {
+pub(crate) fn transfer_name(repository: &Reference, digest: Digest) -> String {
     let name = repository.familiar_name();
     match repository.tag() {
         Some(tag) => format!("{name}:{tag} sha256:{}", digest.short()),
@@ -253,9 +253,9 @@ impl Client {
         pipe: &Pipe,
     ) -> Result<(), Failure> {
         let Errand { subject, place } = errand;
-        let _permit = self.blob_permit(place).await;
+        let _permit = self.blob_permit(place, Direction::Down).await;
         let path = format!("blobs/{digest}");
-        let outgoing = Outgoing { method: Method::GET, path, accept: None, from: *sent };
+        let outgoing = Outgoing { from: *sent, ..Outgoing::new(Method::GET, path, Access::Pull) };
         let response = self.exchange(errand, &outgoing).await?;
         let wrong_size = |expected, actual| {
             let (subject, host) = (subject.clone(), place.host.clone());

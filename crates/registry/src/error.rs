@@ -55,7 +55,7 @@ pub enum RegistryError {
         reason: String,
     },
     /// No connection, or it broke.
-    #[error("cannot fetch {subject} from {host}: {reason}")]
+    #[error("the request to {host} for {subject} failed: {reason}")]
     Connection {
         /// What was asked for.
         subject: String,
@@ -65,7 +65,7 @@ pub enum RegistryError {
         reason: String,
     },
     /// The answer did not come, or came too slowly.
-    #[error("cannot fetch {subject} from {host}: no progress for {} s", .waited.as_secs())]
+    #[error("the request to {host} for {subject} made no progress for {} s", .waited.as_secs())]
     Stalled {
         /// What was asked for.
         subject: String,
@@ -180,6 +180,36 @@ pub enum RegistryError {
         host: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A registry stored other bytes than it was sent.
+    #[error("{host} says that it stored {subject} as {actual}, but what was sent is {expected}")]
+    Stored {
+        /// What was sent.
+        subject: String,
+        /// The registry.
+        host: String,
+        /// The digest of what was sent.
+        expected: Digest,
+        /// The digest that the registry names.
+        actual: Digest,
+    },
+    /// A registry does not do what an upload needs.
+    #[error("{host} does not take {subject} as registries do: {reason}")]
+    Upload {
+        /// What was to be sent.
+        subject: String,
+        /// The registry.
+        host: String,
+        /// What is odd.
+        reason: &'static str,
+    },
+    /// The bytes to be sent could not be read.
+    #[error("cannot read {subject} to send it")]
+    Source {
+        /// What was to be sent.
+        subject: String,
+        /// The reader's error.
+        source: std::io::Error,
     },
     /// The caller's sink refused bytes.
     #[error("cannot store {subject}")]

@@ -1,19 +1,23 @@
 //! One request to a registry: origin, authorization, redirects.
 //!
 //! Authorization is attached here and nowhere else, per hop: only to a URL of the registry's own
-//! origin, and never again once a redirect has left it. Pushes will send their requests through
-//! the same door, because an upload's `Location` is as untrusted as a redirect.
+//! origin, and never again once a redirect has left it. Pushes send their requests through the same
+//! door, because an upload's `Location` is as untrusted as a redirect.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rbuild_types::{Digest, Reference};
-use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
+use reqwest::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION,
+    RANGE,
+};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{Authenticator, Demand};
+use crate::feed::Pace;
 use crate::place::{Origin, Place};
 use crate::redirect::{self, MAX_REDIRECTS};
 use crate::retry::{Failure, by_status, retry_after};
@@ -31,7 +35,15 @@ pub(crate) struct Client {
     /// Scheme of each host that may be plain, once known.
     origins: Mutex<HashMap<String, Origin>>,
     /// Limits the blobs per host. Documents are not limited: they must not queue behind layers.
-    blobs: Mutex<HashMap<String, Arc<Semaphore>>>,
+    blobs: Mutex<HashMap<(String, Direction), Arc<Semaphore>>>,
+}
+
+/// Which way blobs go. A caller may copy from one registry to another: its uploads must not wait
+/// for its downloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Direction {
+    Down,
+    Up,
 }
 
 /// Where a request goes and what errors call it.
@@ -52,15 +64,73 @@ impl Errand {
     }
 }
 
-/// The request itself, below the repository's URL.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
+/// The request itself.
+pub(crate) struct Outgoing<'a> {
     pub(crate) method: Method,
-    /// `manifests/latest` or `blobs/sha256:…`.
-    pub(crate) path: String,
+    pub(crate) target: Target,
+    pub(crate) access: Access,
     pub(crate) accept: Option<&'static str>,
     /// First byte wanted.
     pub(crate) from: u64,
+    pub(crate) content: Option<Content<'a>>,
+}
+
+impl Outgoing<'_> {
+    /// A request without content, below the repository's URL.
+    pub(crate) fn new(method: Method, path: String, access: Access) -> Self {
+        let target = Target::Path(path);
+        Self { method, target, access, accept: None, from: 0, content: None }
+    }
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// Below the repository's URL: `manifests/latest` or `blobs/sha256:…`.
+    Path(String),
+    /// Where an answer said that an upload goes on.
+    Upload(Spot),
+}
+
+/// A URL that a registry gave.
+#[derive(Debug, Clone)]
+pub(crate) struct Spot {
+    pub(crate) url: Url,
+    /// Whether it is the registry's own, and no answer before came from elsewhere.
+    pub(crate) on_own_origin: bool,
+}
+
+/// What a token has to allow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Access {
+    Pull,
+    Push,
+    /// Push, and pull from another repository of the same registry, whose path this is.
+    Mount(String),
+}
+
+impl Access {
+    fn scope(&self, repository: &str) -> String {
+        match self {
+            Self::Pull => format!("repository:{repository}:pull"),
+            Self::Push => format!("repository:{repository}:pull,push"),
+            Self::Mount(other) => {
+                format!("repository:{repository}:pull,push repository:{other}:pull")
+            }
+        }
+    }
+}
+
+/// What a request brings along.
+pub(crate) struct Content<'a> {
+    pub(crate) media_type: &'a str,
+    /// The first byte's place in the whole, and the whole's size, where this is a part.
+    pub(crate) first: Option<u64>,
+    pub(crate) size: u64,
+    /// The bytes, for each time they are sent.
+    pub(crate) body: &'a (dyn Fn() -> reqwest::Body + Send + Sync),
+    /// How fast they leave, where they are many.
+    pub(crate) pace: Option<&'a Pace>,
 }
 
 impl Client {
@@ -78,20 +148,33 @@ impl Client {
     pub(crate) async fn exchange(
         &self,
         errand: &Errand,
-        outgoing: &Outgoing,
+        outgoing: &Outgoing<'_>,
     ) -> Result<Response, Failure> {
+        Ok(self.exchange_at(errand, outgoing).await?.response)
+    }
+
+    /// [`Client::exchange`], and where the answer came from.
+    pub(crate) async fn exchange_at(
+        &self,
+        errand: &Errand,
+        outgoing: &Outgoing<'_>,
+    ) -> Result<Answered, Failure> {
         let origin = self.origin(&errand.place).await?;
         let repository = &errand.place.repository;
-        let text = format!(
-            "{}://{}/v2/{repository}/{}",
-            origin.scheme, errand.place.api_host, outgoing.path
-        );
-        let start = Url::parse(&text).map_err(|error| RegistryError::Connection {
-            subject: errand.subject.clone(),
-            host: errand.place.host.clone(),
-            reason: format!("its name makes no URL ({error})"),
-        })?;
-        let scope = format!("repository:{repository}:pull");
+        let start = match &outgoing.target {
+            Target::Upload(spot) => spot.clone(),
+            Target::Path(path) => {
+                let host = &errand.place.api_host;
+                let text = format!("{}://{host}/v2/{repository}/{path}", origin.scheme);
+                let url = Url::parse(&text).map_err(|error| RegistryError::Connection {
+                    subject: errand.subject.clone(),
+                    host: errand.place.host.clone(),
+                    reason: format!("its name makes no URL ({error})"),
+                })?;
+                Spot { url, on_own_origin: true }
+            }
+        };
+        let scope = outgoing.access.scope(repository);
         let mut authenticated = false;
         loop {
             let authorization = self.auth.authorization(&origin, &scope);
@@ -113,8 +196,9 @@ impl Client {
                 }
             }
             let status = answered.response.status();
-            if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
-                return Ok(answered.response);
+            let no_such_part = status == StatusCode::RANGE_NOT_SATISFIABLE && outgoing.from > 0;
+            if status.is_success() || no_such_part {
+                return Ok(answered);
             }
             return Err(self.refusal(errand, &origin, answered).await);
         }
@@ -124,8 +208,8 @@ impl Client {
     async fn follow(
         &self,
         errand: &Errand,
-        outgoing: &Outgoing,
-        start: Url,
+        outgoing: &Outgoing<'_>,
+        start: Spot,
         origin: &Origin,
         authorization: &Option<HeaderValue>,
     ) -> Result<Answered, Failure> {
@@ -134,8 +218,7 @@ impl Client {
             host: errand.place.host.clone(),
             reason,
         };
-        let mut url = start;
-        let mut on_own_origin = true;
+        let Spot { mut url, mut on_own_origin } = start;
         for _ in 0..=MAX_REDIRECTS {
             let target = Origin::of(&url).ok_or_else(|| refused("it is no web URL".to_owned()))?;
             on_own_origin &= target == *origin;
@@ -153,10 +236,23 @@ impl Client {
             if let Some(header) = authorization.as_ref().filter(|_| on_own_origin) {
                 request = request.header(AUTHORIZATION, header.clone());
             }
+            let mut pace = None;
+            if let Some(content) = &outgoing.content {
+                request = request.header(CONTENT_TYPE, content.media_type);
+                if let Some(first) = content.first {
+                    let last = (first + content.size).saturating_sub(1);
+                    request = request.header(CONTENT_RANGE, format!("{first}-{last}"));
+                }
+                request = request.body((content.body)());
+                pace = content.pace;
+            }
             let asked = if on_own_origin { &errand.place.host } else { &target.host };
-            let response = self.send(&errand.subject, asked, request).await?;
+            let response = self.send(&errand.subject, asked, request, pace).await?;
+            // What changes something is sent on only where the answer says that it stays what it is.
+            let only_read = matches!(outgoing.method, Method::GET | Method::HEAD);
             let location = match response.status().as_u16() {
-                301 | 302 | 303 | 307 | 308 => response.headers().get(LOCATION),
+                301..=303 if only_read => response.headers().get(LOCATION),
+                307 | 308 => response.headers().get(LOCATION),
                 _ => None,
             };
             let Some(location) = location else {
@@ -170,20 +266,26 @@ impl Client {
         Err(refused(format!("more than {MAX_REDIRECTS} redirects")).into())
     }
 
-    /// Sends one request and waits for the head of the answer.
+    /// Sends one request and waits for the head of the answer; `pace` is that of its content.
     pub(crate) async fn send(
         &self,
         subject: &str,
         host: &str,
         request: RequestBuilder,
+        pace: Option<&Pace>,
     ) -> Result<Response, Failure> {
-        let waited = self.options.answer_timeout;
-        match tokio::time::timeout(waited, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(transport::failure(subject, host, error)),
-            Err(_) => {
-                let (subject, host) = (subject.to_owned(), host.to_owned());
-                Err(Failure::once(RegistryError::Stalled { subject, host, waited }))
+        let mut response = std::pin::pin!(request.send());
+        loop {
+            let waited =
+                pace.map_or(self.options.answer_timeout, |pace| pace.window(&self.options));
+            match tokio::time::timeout(waited, &mut response).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => return Err(transport::failure(subject, host, error)),
+                Err(_) if pace.is_some_and(|pace| pace.is_enough(&self.options)) => {}
+                Err(_) => {
+                    let (subject, host) = (subject.to_owned(), host.to_owned());
+                    return Err(Failure::once(RegistryError::Stalled { subject, host, waited }));
+                }
             }
         }
     }
@@ -209,7 +311,7 @@ impl Client {
     }
 
     /// The origin of a place. Only a host that may be plain needs asking.
-    async fn origin(&self, place: &Place) -> Result<Origin, RegistryError> {
+    pub(crate) async fn origin(&self, place: &Place) -> Result<Origin, RegistryError> {
         let of = |scheme: &str| {
             let url = Url::parse(&format!("{scheme}://{}/v2/", place.api_host)).ok()?;
             Some((Origin::of(&url)?, url))
@@ -255,12 +357,16 @@ impl Client {
         !(misplaced && body::error_detail(response).await.to_ascii_uppercase().contains("HTTPS"))
     }
 
-    /// Waits for a place among the blobs of a host.
-    pub(crate) async fn blob_permit(&self, place: &Place) -> Option<OwnedSemaphorePermit> {
+    /// Waits for a place among the blobs of a host that go the same way.
+    pub(crate) async fn blob_permit(
+        &self,
+        place: &Place,
+        direction: Direction,
+    ) -> Option<OwnedSemaphorePermit> {
         let semaphore = {
             let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
             let fresh = || Arc::new(Semaphore::new(self.options.connections));
-            blobs.entry(place.api_host.clone()).or_insert_with(fresh).clone()
+            blobs.entry((place.api_host.clone(), direction)).or_insert_with(fresh).clone()
         };
         // The semaphore is never closed.
         semaphore.acquire_owned().await.ok()
@@ -268,10 +374,10 @@ impl Client {
 }
 
 /// An answer that is no redirect.
-struct Answered {
-    response: Response,
+pub(crate) struct Answered {
+    pub(crate) response: Response,
     /// Whether no redirect has led away from the registry.
-    on_own_origin: bool,
+    pub(crate) on_own_origin: bool,
     /// The host that gave it.
-    answered_by: String,
+    pub(crate) answered_by: String,
 }

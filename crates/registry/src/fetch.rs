@@ -263,7 +263,7 @@ impl Client {
             if let Some(header) = prepared.authorization.as_ref().filter(|_| on_own_origin) {
                 request = request.header(AUTHORIZATION, header.clone());
             }
-            let response = self.send(&prepared.subject, &target.host, request).await?;
+            let response = self.send(&prepared.subject, &target.host, request, None).await?;
             let followed = match response.status().as_u16() {
                 301..=303 => prepared.body.is_none(),
                 307 | 308 => true,

@@ -1,7 +1,7 @@
 //! Speaks the OCI distribution protocol behind a blocking handle.
 //!
 //! [`Registry`] pulls manifests and blobs from registries that speak OCI distribution 1.1 or
-//! Docker's schema 2. It is blocking, `Send + Sync` and cheap to clone; the async machinery lives
+//! Docker's schema 2, and pushes them there. It is blocking, `Send + Sync` and cheap to clone; the async machinery lives
 //! on a thread of its own (`runtime.rs`), so the handle may be used inside an async host.
 //!
 //! [`Registry::fetch`] downloads a plain URL by the same rules, and [`Registry::connect`] is for
@@ -16,9 +16,10 @@
 //!   belongs to, and never after a redirect has left that origin (`exchange.rs`).
 //! * A password is sent to a token server only on the registry's own site (`auth/realm.rs`).
 //! * Bytes are hashed on the way through; what does not match its digest or size is an error
-//!   (`blob.rs`, `manifest.rs`).
+//!   (`blob.rs`, `manifest.rs`). What is sent is checked by the registry, and its word for it that
+//!   it stored the same (`push.rs`).
 //! * Nothing is allocated by a claimed size: documents end at [`MAX_DOCUMENT`], blobs flow through
-//!   a window of fixed size.
+//!   a window of fixed size, in both directions (`runtime.rs`, `feed.rs`).
 //! * No SSH server is believed that stands in no file of `RegistryOptions::known_hosts`
 //!   (`ssh/known_hosts.rs`).
 //! * Text that came from a registry is escaped before it enters an error (`text.rs`).
@@ -31,16 +32,19 @@ mod body;
 mod conversation;
 mod error;
 mod exchange;
+mod feed;
 mod fetch;
 mod manifest;
 mod options;
 mod place;
+mod push;
 mod redirect;
 mod retry;
 mod runtime;
 mod ssh;
 mod text;
 mod transport;
+mod upload;
 
 use std::sync::Arc;
 
@@ -52,6 +56,7 @@ pub use error::{Answer, PlaceFailure, RegistryError};
 pub use fetch::{Fetch, Fetched};
 pub use manifest::{MAX_DOCUMENT, ManifestBytes};
 pub use options::{Mirror, Proxies, RegistryOptions};
+pub use push::{Pushed, Upload};
 pub use ssh::{PORT as SSH_PORT, SshCommand, SshLogin, SshPlace};
 
 use exchange::Client;

@@ -6,7 +6,7 @@ use reqwest::{Method, Response};
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::exchange::{Client, Errand, Outgoing};
+use crate::exchange::{Access, Client, Errand, Outgoing};
 use crate::retry::{Attempts, Failure, Retry};
 use crate::text::printable;
 use crate::{Registry, RegistryError, body};
@@ -159,16 +159,17 @@ impl Client {
     }
 }
 
-fn outgoing(method: Method, reference: &Reference) -> Outgoing {
+fn outgoing(method: Method, reference: &Reference) -> Outgoing<'static> {
     let name = match (reference.digest(), reference.tag()) {
         (Some(digest), _) => digest.to_string(),
         (None, tag) => tag.unwrap_or("latest").to_owned(),
     };
-    Outgoing { method, path: format!("manifests/{name}"), accept: Some(ACCEPTED), from: 0 }
+    let path = format!("manifests/{name}");
+    Outgoing { accept: Some(ACCEPTED), ..Outgoing::new(method, path, Access::Pull) }
 }
 
 /// The digest in the answer's head. Digests of other algorithms are as good as none.
-fn named_digest(headers: &HeaderMap) -> Option<Digest> {
+pub(crate) fn named_digest(headers: &HeaderMap) -> Option<Digest> {
     headers.get("docker-content-digest")?.to_str().ok()?.trim().parse().ok()
 }
 

@@ -75,14 +75,20 @@ pub(crate) fn places(options: &RegistryOptions, reference: &Reference) -> Vec<Pl
             has_successor: true,
         });
     }
-    places.push(Place {
+    places.push(own_place(options, reference));
+    places
+}
+
+/// The reference's host itself: what is pushed goes nowhere else.
+pub(crate) fn own_place(options: &RegistryOptions, reference: &Reference) -> Place {
+    let host = reference.host();
+    Place {
         host: host.to_owned(),
         api_host: api_host(host).to_owned(),
         repository: reference.path().to_owned(),
         plain_allowed: may_be_plain(options, host),
         has_successor: false,
-    });
-    places
+    }
 }
 
 fn api_host(host: &str) -> &str {

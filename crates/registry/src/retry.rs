@@ -100,6 +100,19 @@ impl Attempts {
         }
     }
 
+    /// Tries until it went well or the tries are used up.
+    pub(crate) async fn repeat<T, F: Future<Output = Result<T, Failure>>>(
+        &mut self,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, RegistryError> {
+        loop {
+            match attempt().await {
+                Ok(value) => return Ok(value),
+                Err(failure) => self.wait_after(failure).await?,
+            }
+        }
+    }
+
     fn pause(&mut self, retry: Retry) -> Option<Duration> {
         self.failed += 1;
         if self.failed >= self.tries {

@@ -8,7 +8,7 @@
 //! A stream of bytes goes through an unbounded std channel whose fill is bounded by a semaphore:
 //! the async side waits for room of [`WINDOW`] bytes, the blocking side gives room back after it
 //! has taken a chunk. (tokio's own bounded channel cannot be received from by a thread that is
-//! inside a runtime.)
+//! inside a runtime.) Bytes the other way, for uploads, are in `feed.rs`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -61,12 +61,20 @@ impl Runtime {
         cancel: &CancelToken,
         future: impl Future<Output = Result<T, RegistryError>> + Send + 'static,
     ) -> Result<T, RegistryError> {
-        let (sender, receiver) = channel();
-        let task = self.spawn(async move {
+        let talk = self.talk(|sender| async move {
             // The caller may be gone; then nobody wants the value.
             let _ = sender.send(future.await);
         });
-        task.receive(&receiver, cancel)?
+        talk.next(cancel)?
+    }
+
+    /// Starts a future that sends messages to the caller.
+    pub(crate) fn talk<M, F>(&self, speaker: impl FnOnce(Sender<M>) -> F) -> Talk<M>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (sender, receiver) = channel();
+        Talk { task: self.spawn(speaker(sender)), receiver }
     }
 
     /// Starts a producer of bytes.
@@ -75,13 +83,14 @@ impl Runtime {
         F: Future<Output = Result<(), RegistryError>> + Send + 'static,
     {
         let room = Arc::new(Semaphore::new(WINDOW));
-        let (sender, receiver) = channel();
-        let future = producer(Pipe { sender: sender.clone(), room: room.clone() });
-        let task = self.spawn(async move {
-            // As above.
-            let _ = sender.send(Message::End(future.await));
+        let talk = self.talk(|sender| {
+            let future = producer(Pipe { sender: sender.clone(), room: room.clone() });
+            async move {
+                // As above.
+                let _ = sender.send(Message::End(future.await));
+            }
         });
-        Stream { task, receiver, room }
+        Stream { talk, room }
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> Task {
@@ -99,15 +108,20 @@ impl Drop for Runtime {
     }
 }
 
-/// A running future that is aborted on drop.
-struct Task(AbortHandle);
+/// The caller's end of a running future that sends messages.
+pub(crate) struct Talk<M> {
+    #[expect(dead_code, reason = "its drop ends the future")]
+    task: Task,
+    receiver: Receiver<M>,
+}
 
-impl Task {
-    fn receive<T>(&self, receiver: &Receiver<T>, cancel: &CancelToken) -> Result<T, RegistryError> {
+impl<M> Talk<M> {
+    /// The next message.
+    pub(crate) fn next(&self, cancel: &CancelToken) -> Result<M, RegistryError> {
         loop {
             cancel.check()?;
-            match receiver.recv_timeout(TICK) {
-                Ok(value) => return Ok(value),
+            match self.receiver.recv_timeout(TICK) {
+                Ok(message) => return Ok(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     let source = std::io::Error::other("the network thread dropped the request");
@@ -117,6 +131,9 @@ impl Task {
         }
     }
 }
+
+/// A running future that is aborted on drop.
+struct Task(AbortHandle);
 
 impl Drop for Task {
     fn drop(&mut self) {
@@ -157,15 +174,14 @@ impl Pipe {
 
 /// The blocking end of a producer.
 pub(crate) struct Stream {
-    task: Task,
-    receiver: Receiver<Message>,
+    talk: Talk<Message>,
     room: Arc<Semaphore>,
 }
 
 impl Stream {
     /// The next message; a chunk's room is free again at once.
     pub(crate) fn next(&self, cancel: &CancelToken) -> Result<Message, RegistryError> {
-        let message = self.task.receive(&self.receiver, cancel)?;
+        let message = self.talk.next(cancel)?;
         if let Message::Chunk(bytes) = &message {
             self.room.add_permits(charge(bytes) as usize);
         }

@@ -166,7 +166,7 @@ impl Authenticator {
                     ));
                     user.clear();
                 }
-                server.ask(service.as_deref(), scope.as_deref().unwrap_or(demand.scope));
+                server.ask(service.as_deref(), &wanted(demand.scope, scope.as_deref()));
                 let offer = credential.as_ref().filter(|_| server.trust == Trust::Credentials);
                 let token = token::fetch(client, errand, &server, offer).await?;
                 let header = bearer_header(&token.token)?;
@@ -257,6 +257,23 @@ struct Found {
     note: Option<String>,
 }
 
+/// What a token is asked for: what the registry says, and what we know to need beyond that.
+///
+/// A registry names what the request at hand needs: `pull` for the first of a push, and never the
+/// repository that a blob is mounted from. Where it goes by another name than ours, its own
+/// counts.
+fn wanted(ours: &str, theirs: Option<&str>) -> String {
+    let Some(theirs) = theirs else { return ours.to_owned() };
+    let parts = |scope| str::split(scope, ' ').filter(|part| !part.is_empty());
+    let resource = |part: &str| part.rsplit_once(':').map(|(resource, _)| resource.to_owned());
+    let known: Vec<_> = parts(ours).map(resource).collect();
+    let further: Vec<_> = parts(theirs).filter(|part| !known.contains(&resource(part))).collect();
+    if further.len() == parts(theirs).count() {
+        return theirs.to_owned();
+    }
+    parts(ours).chain(further).collect::<Vec<_>>().join(" ")
+}
+
 /// Looks up the credentials for the errand's place, off the network thread.
 async fn find(options: &RegistryOptions, errand: &Errand) -> Result<Found, RegistryError> {
     let nothing = Found { credential: None, note: None };
@@ -316,4 +333,22 @@ fn search(
         }
     }
     Ok(Found { credential: credential.or_else(|| config.credential(host, repository)), note })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_push_asks_for_all_that_it_will_need() {
+        let ours = "repository:a/b:pull,push repository:c:pull";
+        assert_eq!(wanted(ours, None), ours);
+        assert_eq!(wanted(ours, Some("repository:a/b:pull")), ours);
+        assert_eq!(
+            wanted(ours, Some("repository:a/b:pull registry:x:*")),
+            format!("{ours} registry:x:*")
+        );
+        assert_eq!(wanted(ours, Some("repository:proxy/a/b:pull")), "repository:proxy/a/b:pull");
+        assert_eq!(wanted("repository:a:pull", Some("repository:a:pull")), "repository:a:pull");
+    }
 }

@@ -120,7 +120,7 @@ pub(super) async fn fetch(
     };
     let host = server.host();
     let subject = format!("a token for {}", errand.subject);
-    let response = client.send(&subject, host, request).await?;
+    let response = client.send(&subject, host, request, None).await?;
     let status = response.status();
     if status.is_redirection() {
         return Err(token_error(errand, format!("its token server {host} redirects")).into());

@@ -10,10 +10,10 @@ use rbuild_types::{CancelToken, Ctx, Reference, Silent};
 use crate::support::{FaultyRegistry, Image, Reply, Request, quick};
 
 /// base64 of `me:hunter2`.
-const ME: &str = "bWU6aHVudGVyMg==";
+pub const ME: &str = "bWU6aHVudGVyMg==";
 
 /// A `config.json` in a directory that lives as long as the value.
-struct Config(tempfile::TempDir);
+pub struct Config(tempfile::TempDir);
 
 impl Config {
     fn new(text: &str) -> Self {
@@ -23,7 +23,7 @@ impl Config {
     }
 
     /// `me:hunter2` for one host.
-    fn with_login(host: &str) -> Self {
+    pub fn with_login(host: &str) -> Self {
         Self::new(&format!(r#"{{"auths":{{"{host}":{{"auth":"{ME}"}}}}}}"#))
     }
 
@@ -35,7 +35,7 @@ impl Config {
         }
     }
 
-    fn registry(&self) -> Registry {
+    pub fn registry(&self) -> Registry {
         Registry::new(self.options()).unwrap()
     }
 }
@@ -55,7 +55,7 @@ fn fetch_layer(
     registry.blob(reference, image.layer_digest(), None, &mut Vec::new(), ctx)
 }
 
-fn unauthorized(challenge: &str) -> Reply {
+pub fn unauthorized(challenge: &str) -> Reply {
     Reply::error(401, "UNAUTHORIZED", "authentication required").with("WWW-Authenticate", challenge)
 }
 
@@ -157,8 +157,8 @@ fn credentials_buy_a_token_and_stay_off_the_registry() {
 fn an_identity_token_is_posted() {
     let tokens = FaultyRegistry::start(|request| {
         let good = request.method == "POST"
-            && request.body.contains("refresh_token=idtoken")
-            && request.body.contains("grant_type=refresh_token");
+            && request.text().contains("refresh_token=idtoken")
+            && request.text().contains("grant_type=refresh_token");
         if good { Reply::new(200, r#"{"access_token":"tok"}"#) } else { Reply::new(400, "") }
     });
     let realm = format!("http://{}/token", tokens.host());

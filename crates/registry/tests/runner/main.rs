@@ -8,5 +8,7 @@
 
 mod auth;
 mod pull;
+mod push;
+mod shelf;
 mod support;
 mod tls;

@@ -23,7 +23,9 @@ pub struct Request {
     pub path: String,
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
-    pub body: String,
+    pub body: Vec<u8>,
+    /// Whether the rest of the body was not taken.
+    pub cut: bool,
     /// How many requests with this method and path came before.
     pub before: usize,
 }
@@ -31,6 +33,10 @@ pub struct Request {
 impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
     }
 
     pub fn is_blob(&self) -> bool {
@@ -82,7 +88,18 @@ impl Reply {
     }
 }
 
+/// How much of a request's body is taken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Intake {
+    All,
+    /// The connection ends after this many bytes; the handler is told, and its reply lost.
+    CutAfter(usize),
+    /// Nothing more is read after this many bytes, and the connection stays.
+    StallAfter(usize),
+}
+
 type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
+type Taking = dyn Fn(&Request) -> Intake + Send + Sync;
 
 pub struct FaultyRegistry {
     pub address: SocketAddr,
@@ -91,6 +108,7 @@ pub struct FaultyRegistry {
 
 struct State {
     handler: Box<Handler>,
+    taking: Box<Taking>,
     requests: Mutex<Vec<Request>>,
     body_bytes: AtomicU64,
     stop: AtomicBool,
@@ -98,10 +116,19 @@ struct State {
 
 impl FaultyRegistry {
     pub fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_taking(handler, |_| Intake::All)
+    }
+
+    /// `taking` sees a request before its body.
+    pub fn start_taking(
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        taking: impl Fn(&Request) -> Intake + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             handler: Box::new(handler),
+            taking: Box::new(taking),
             requests: Mutex::default(),
             body_bytes: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -146,7 +173,7 @@ impl FaultyRegistry {
         let requests = self.state.requests.lock().unwrap();
         requests.iter().any(|request| {
             request.header("authorization").is_some_and(|header| header.contains(text))
-                || request.body.contains(text)
+                || request.text().contains(text)
                 || request.path.contains(text)
         })
     }
@@ -163,19 +190,34 @@ impl State {
     fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
         let mut writer = stream.try_clone()?;
         let mut reader = BufReader::new(stream);
-        while let Some(mut request) = read_request(&mut reader)? {
-            {
-                let mut requests = self.requests.lock().unwrap();
+        while let Some(mut request) = read_head(&mut reader)? {
+            request.before = {
+                let requests = self.requests.lock().unwrap();
                 let same =
                     |other: &&Request| other.method == request.method && other.path == request.path;
-                request.before = requests.iter().filter(same).count();
-                requests.push(request.clone());
+                requests.iter().filter(same).count()
+            };
+            let intake = (self.taking)(&request);
+            let length = request.header("content-length").and_then(|text| text.parse().ok());
+            let wanted = match intake {
+                Intake::All => length.unwrap_or(0),
+                Intake::CutAfter(bytes) | Intake::StallAfter(bytes) => bytes as u64,
+            };
+            (&mut reader).take(wanted).read_to_end(&mut request.body)?;
+            request.cut = intake != Intake::All;
+            self.requests.lock().unwrap().push(request.clone());
+            if let Intake::StallAfter(_) = intake {
+                self.pause(Duration::from_secs(60));
+                break;
             }
             let reply = if request.path == "/v2/" {
                 Reply::new(200, "{}")
             } else {
                 (self.handler)(&request)
             };
+            if request.cut {
+                break;
+            }
             self.send(&mut writer, &request, &reply)?;
             if reply.fault != Fault::None {
                 break;
@@ -237,7 +279,7 @@ impl State {
     }
 }
 
-fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
+fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
@@ -251,10 +293,7 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
-    let length = headers.get("content-length").and_then(|text: &String| text.parse().ok());
-    let mut body = String::new();
-    reader.take(length.unwrap_or(0)).read_to_string(&mut body)?;
-    Ok(Some(Request { method, path, headers, body, before: 0 }))
+    Ok(Some(Request { method, path, headers, body: Vec::new(), cut: false, before: 0 }))
 }
 
 /// An index with one manifest with a config and a layer, all in repository `team/app`.

@@ -298,6 +298,20 @@ impl<'a> Snapshots<'a> {
         }
     }
 
+    /// Puts the listing of `new`, if it has one, in the place of that of `id`: both trees are the
+    /// same, and `new` is not published.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be moved.
+    pub fn take_listing(&self, new: &NewSnapshot, id: &SnapshotId) -> Result<(), CacheError> {
+        let path = new.path.join(LISTING);
+        match file::exists(&path) {
+            true => file::rename(&path, &self.path(id).join(LISTING)),
+            false => Ok(()),
+        }
+    }
+
     /// What [`NewSnapshot::write_listing`] kept; `None` when there is nothing of this form.
     ///
     /// # Errors

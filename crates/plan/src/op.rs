@@ -29,6 +29,16 @@ pub enum Op {
 }
 
 impl Op {
+    /// The latest time that a file which it makes may have, in seconds since 1970.
+    pub fn latest(&self) -> Option<i64> {
+        match self {
+            Op::Source(_) | Op::Merge => None,
+            Op::Run(run) => run.latest,
+            Op::Copy(copy) => copy.latest,
+            Op::Mkdir(mkdir) => mkdir.latest,
+        }
+    }
+
     /// Whether input 0 is a root filesystem that the op changes.
     pub fn has_root(&self) -> bool {
         match self {
@@ -139,6 +149,9 @@ pub struct Run {
     /// `--device`, as asked for: what stands behind a name is the machine's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
+    /// Times of what it makes that are later become this one, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<i64>,
 }
 
 /// A device that a process is given.
@@ -224,6 +237,9 @@ pub struct Copy {
     /// written in the Dockerfile), in seconds since 1970: `SOURCE_DATE_EPOCH`; else now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
+    /// Times of what it makes that are later become this one, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<i64>,
 }
 
 impl Copy {
@@ -242,6 +258,7 @@ impl Copy {
             accounts: None,
             parents: false,
             created: None,
+            latest: None,
         }
     }
 }
@@ -303,4 +320,7 @@ pub struct Mkdir {
     /// Their time, in seconds since 1970: `SOURCE_DATE_EPOCH`; else when they are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<i64>,
+    /// Times of what it makes that are later become this one, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<i64>,
 }

@@ -35,6 +35,9 @@ pub struct Options {
     pub extra_hosts: Vec<ExtraHost>,
     /// `--ulimit` of steps.
     pub ulimits: Vec<Ulimit>,
+    /// Whether files that are made get no later time than `SOURCE_DATE_EPOCH`: `None` is all but
+    /// what processes make, for whose keys the time then does not count.
+    pub rewrite_timestamps: Option<bool>,
     /// `--shm-size`: bytes of the `/dev/shm` of steps; `None` is 64 MiB.
     pub shm_size: Option<u64>,
     /// `--allow`: what steps may have besides.
@@ -70,6 +73,7 @@ impl Default for Options {
             hostname: "buildkitsandbox".to_owned(),
             extra_hosts: Vec::new(),
             ulimits: Vec::new(),
+            rewrite_timestamps: None,
             shm_size: None,
             allow: BTreeSet::new(),
             contexts: NamedContexts::default(),

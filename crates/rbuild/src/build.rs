@@ -124,6 +124,7 @@ impl Engine {
             ssh: &request.ssh,
             resources: &request.resources,
             emulators: &self.emulators(),
+            cutoff: request.cutoff,
             project: &project(request, &text.name),
             log_directory: log_directory.get(..16).unwrap_or(&log_directory),
         };

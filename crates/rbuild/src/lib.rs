@@ -79,7 +79,7 @@ pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, ram_in_b
 pub use rbuild_registry::{Mirror, Proxies, RegistryOptions};
 pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
-pub use rbuild_solver::{InvalidSshKey, Secrets, SshAgents, StepError, StepFailure};
+pub use rbuild_solver::{Cutoff, InvalidSshKey, Secrets, SshAgents, StepError, StepFailure};
 pub use rbuild_types::{
     CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event, FileChange, History,
     ImageConfig, Label, LineIndex, Platform, Progress, Reason, Reference, Severity, Silent, Span,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_plan::{NoCache, Options};
 use rbuild_sandbox::Resources;
-use rbuild_solver::{Secrets, SshAgents};
+use rbuild_solver::{Cutoff, Secrets, SshAgents};
 use rbuild_types::Platform;
 
 use crate::{ContextInput, NamedContextInput};
@@ -33,6 +33,8 @@ pub struct BuildRequest {
     pub ssh: SshAgents,
     /// What each step may use; in no key.
     pub resources: Resources,
+    /// When a step that ran has the result of an earlier one, so that what stands on it is found.
+    pub cutoff: Cutoff,
     /// Steps that run at once; `None` is twice the number of processors, and four at least.
     pub jobs: Option<usize>,
     /// Names given to the image in the store.
@@ -120,6 +122,7 @@ impl BuildRequest {
             secrets: Secrets::default(),
             ssh: SshAgents::default(),
             resources: Resources::default(),
+            cutoff: Cutoff::default(),
             jobs: None,
             tags: Vec::new(),
             outputs: Vec::new(),

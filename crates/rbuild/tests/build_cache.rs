@@ -163,7 +163,9 @@ fn a_fresh_root_under_cached_steps_does_not_halt() {
     let place = Place::new();
     let engine = place.engine();
     let text = |last: &str| {
-        format!("FROM base AS one\nRUN echo 1 > /one\nFROM one\nRUN echo 2 > /two\nRUN {last}\n")
+        format!(
+            "FROM base AS one\nRUN cat /proc/uptime > /one\nFROM one\nRUN echo 2 > /two\nRUN {last}\n"
+        )
     };
     place.build(&engine, &text("echo 3 > /three"));
     let mut request = place.request(&text("echo 4 > /four"));

@@ -363,13 +363,13 @@ fn what_was_lost_is_said_to_be() {
 fn the_cache_may_be_forbidden() {
     let place = Place::new();
     let engine = place.engine();
-    let text = "FROM base AS a\nRUN echo a\nFROM a\nRUN echo b\n";
+    let text = "FROM base AS a\nRUN cat /proc/uptime > /a\nFROM a\nRUN echo b\n";
     place.build(&engine, text);
     let mut request = place.request(text);
     request.options.no_cache = NoCache::Stages(vec!["a".to_owned()]);
-    let step = "[a 1/1] RUN echo a".to_owned();
+    let step = "[a 1/1] RUN cat /proc/uptime > /a".to_owned();
     let expected = [
-        ("RUN echo a".to_owned(), Reason::NoCache),
+        ("RUN cat /proc/uptime > /a".to_owned(), Reason::NoCache),
         ("RUN echo b".to_owned(), Reason::Below { step }),
     ];
     assert_eq!(why(&build(&engine, &request)), expected);

@@ -13,6 +13,7 @@ mod build_check;
 mod build_cold;
 mod build_concurrent;
 mod build_context;
+mod build_cutoff;
 mod build_devices;
 mod build_export;
 mod build_failure;
@@ -68,6 +69,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_cold", build_cold::TESTS),
     ("build_concurrent", build_concurrent::TESTS),
     ("build_context", build_context::TESTS),
+    ("build_cutoff", build_cutoff::TESTS),
     ("build_devices", build_devices::TESTS),
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),

@@ -191,7 +191,7 @@ pub enum RegistryError {
         /// The digest of what was sent.
         expected: Digest,
         /// The digest that the registry names.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// A registry does not do what an upload needs.
     #[error("{host} does not take {subject} as registries do: {reason}")]

@@ -165,7 +165,7 @@ impl Registry {
             subject: errand.subject.clone(),
             host: place.host.clone(),
             expected: digest,
-            actual,
+            actual: Box::new(actual),
         };
         if let Some(other) = reference.digest().filter(|other| *other != digest) {
             return Err(stored(other));

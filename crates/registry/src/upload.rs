@@ -226,7 +226,7 @@ impl Client {
                 subject: errand.subject.clone(),
                 host: answered.answered_by,
                 expected: blob.digest,
-                actual,
+                actual: Box::new(actual),
             }
             .into()),
             _ => Ok(()),

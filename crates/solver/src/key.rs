@@ -95,6 +95,8 @@ pub(crate) fn copy(
             "unpack": op.unpack,
             "link": op.link,
             "parents": op.parents,
+            "created": op.created,
+            "latest": op.latest,
         },
         "root": root,
         "content": content,
@@ -127,6 +129,7 @@ mod tests {
             shm_size: None,
             platform: None,
             devices: Vec::new(),
+            latest: None,
         }
     }
 
@@ -181,12 +184,18 @@ mod tests {
             Run { platform: Some(Platform::new("linux", "arm64")), ..plain.clone() },
             Run { devices: vec![device(false)], ..plain.clone() },
             Run { devices: vec![device(true)], ..plain.clone() },
+            Run { latest: Some(7), ..plain.clone() },
         ] {
             assert_ne!(key(&plain, None), key(&changed, None), "{changed:?}");
         }
         assert_ne!(key(&plain, None), key(&plain, Some(Digest::of("root"))));
-        let mkdir =
-            Mkdir { has_root: false, path: "/x".to_owned(), user: String::new(), created: None };
+        let mkdir = Mkdir {
+            has_root: false,
+            path: "/x".to_owned(),
+            user: String::new(),
+            created: None,
+            latest: None,
+        };
         assert_ne!(key(&plain, None), step(&Op::Mkdir(mkdir), None, &[]).digest);
     }
 }

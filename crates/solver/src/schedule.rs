@@ -38,6 +38,14 @@
 //! A step under `--no-cache` is *fresh*: what earlier builds made of it does not count. Nor does
 //! what they made on top of it, so steps on a fresh root, and runs that bind a fresh stage, are
 //! fresh too. A copy from a fresh stage is not: its content key tells whether the files differ.
+//!
+//! # Early cutoff
+//!
+//! A step that ran and made what an earlier step had made upon the same root (`same.rs`) takes
+//! that one's place: its snapshot and its key. The keys of what stands above are then made anew,
+//! are those of the earlier build, and are found. So does a fresh step that made what it had made
+//! before; what stands above is not fresh any more. The record under the step's own key says whose
+//! place it takes, so the next build finds the same keys without running it.
 
 mod history;
 mod keys;
@@ -61,6 +69,7 @@ use self::threads::{Message, Outcome};
 use crate::error::{SolveError, StepError, StepFailure};
 use crate::key;
 use crate::layer::{self, Layer};
+use crate::steps::Published;
 use crate::world::World;
 
 /// How often the coordinator looks at the caller's cancel token.
@@ -211,13 +220,7 @@ impl<'env> Coordinator<'_, 'env> {
     }
 
     fn begin(&mut self) -> Result<(), SolveError> {
-        for (id, vertex) in self.graph.vertices() {
-            let fresh = |input: &VertexId| self.node(*input).fresh;
-            self.node_mut(id).fresh = vertex.no_cache
-                || match vertex.op {
-                    Op::Run(_) | Op::Merge => vertex.inputs.iter().any(fresh),
-                    _ => self.root_of(id).is_some_and(|root| fresh(&root)),
-                };
+        for (id, _) in self.graph.vertices() {
             self.pending.push_back(id);
         }
         for target in self.targets.iter().flatten() {
@@ -374,8 +377,12 @@ impl<'env> Coordinator<'_, 'env> {
         if let Some(read) = executed.changed {
             self.read_something_else(id, read)?;
         }
-        self.record(id, executed.snapshot.clone(), duration, executed.log)?;
-        self.done(id, Some(executed.snapshot))
+        let Published { snapshot, same_as } = executed.made;
+        self.record(id, snapshot.clone(), same_as, duration, executed.log)?;
+        if let Some(key) = same_as {
+            self.take_the_place_of(id, key);
+        }
+        self.done(id, Some(snapshot))
     }
 
     /// The layer that `id` makes. That of a linked copy was perhaps packed before it was laid upon

@@ -164,7 +164,7 @@ fn setting(field: &str) -> String {
         "cwd" => "WORKDIR",
         "user" => "USER",
         "has_root" => "FROM scratch",
-        "created" => "SOURCE_DATE_EPOCH",
+        "created" | "latest" => "SOURCE_DATE_EPOCH",
         "mounts" => "--mount",
         "devices" => "--device",
         "extra_hosts" => "--add-host",

@@ -16,6 +16,7 @@ use rbuild_types::{Ctx, Digest, Platform, Reference};
 use crate::copy::{DigestCache, OwnerRule, SourceTree};
 use crate::device::Devices;
 use crate::error::StepError;
+use crate::same::Cutoff;
 use crate::ssh_agent::SshAgents;
 
 /// Everything outside of the graph that a solve needs.
@@ -47,6 +48,8 @@ pub struct World<'a> {
     pub resources: &'a Resources,
     /// What runs the programs of other processors.
     pub emulators: &'a Emulators,
+    /// When a step's result is that of an earlier one.
+    pub cutoff: Cutoff,
     /// Names what is built, so that the next build of the same can be explained by this one.
     pub project: &'a str,
     /// Directory below the store's `logs/` for the output of this build's steps.

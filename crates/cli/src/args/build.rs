@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use rbuild::{
-    BuildRequest, ContextArchive, ContextInput, Destination, DockerfileInput, Entitlement,
+    BuildRequest, ContextArchive, ContextInput, Cutoff, Destination, DockerfileInput, Entitlement,
     NamedContextInput, Network, NoCache, Output, Platform, Pull, Sniffed,
 };
 
@@ -62,6 +62,21 @@ pub struct BuildArgs {
     /// Label of the image; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,
+    /// Give files that are made no later time than SOURCE_DATE_EPOCH; by default those that
+    /// processes make keep theirs
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub rewrite_timestamp: Option<bool>,
+    /// When a step that ran again made what it had made before, so that what follows stays cached:
+    /// `bytes`, or `content` where times do not count
+    #[arg(
+        long,
+        value_name = "bytes|content",
+        default_value = "bytes",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub early_cutoff: EarlyCutoff,
     /// Platform to build for, such as linux/arm64; several make an index of images
     #[arg(long, value_name = "PLATFORM,…", value_delimiter = ',')]
     pub platform: Vec<String>,
@@ -126,6 +141,15 @@ pub struct BuildArgs {
     /// Flags of Docker that are not here.
     #[command(flatten)]
     pub other: OtherFlags<OfBuild>,
+}
+
+/// `--early-cutoff`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EarlyCutoff {
+    /// All that a layer holds
+    Bytes,
+    /// All but times
+    Content,
 }
 
 /// `--pull`.
@@ -202,6 +226,11 @@ impl BuildArgs {
         };
         request.resources = self.limits.resources()?;
         request.jobs = self.jobs.map(usize::from);
+        request.options.rewrite_timestamps = self.rewrite_timestamp;
+        request.cutoff = match self.early_cutoff {
+            EarlyCutoff::Bytes => Cutoff::Bytes,
+            EarlyCutoff::Content => Cutoff::Content,
+        };
         request.pull = self.pull.into();
         request.tags.clone_from(&self.tag);
         for text in &self.output {

@@ -95,6 +95,7 @@ impl StageLowering<'_, '_> {
             accounts: accounts.map(|root| inputs.number(root)),
             parents,
             created: self.plan.source_date_epoch,
+            latest: self.latest(false),
         });
         self.change_root(instruction, op, inputs);
         Ok(self.history(text, Layer::Filled)?)

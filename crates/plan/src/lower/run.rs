@@ -51,6 +51,7 @@ impl StageLowering<'_, '_> {
             shm_size: options.shm_size,
             platform: self.state.base_platform.clone(),
             devices: self.devices(run),
+            latest: self.latest(true),
         });
         self.change_root(instruction, op, inputs);
         Ok(self.history(text, Layer::Filled)?)

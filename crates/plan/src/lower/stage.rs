@@ -226,6 +226,13 @@ impl<'b, 'a> StageLowering<'b, 'a> {
         }
     }
 
+    /// The latest time that what a step makes may have. `SOURCE_DATE_EPOCH` is often that of the
+    /// newest commit: only who asks for it runs everything anew when it moves.
+    pub(super) fn latest(&self, of_process: bool) -> Option<i64> {
+        let rewrites = self.plan.options.rewrite_timestamps.unwrap_or(!of_process);
+        self.plan.source_date_epoch.filter(|_| rewrites)
+    }
+
     /// The inputs of a step that changes the root filesystem.
     pub(super) fn inputs(&self) -> Inputs {
         Inputs { has_root: self.state.root.is_some(), list: self.state.root.into_iter().collect() }

@@ -44,6 +44,7 @@ impl StageLowering<'_, '_> {
                 path: path::clean(&kept),
                 user: self.state.config.config.user.clone(),
                 created: self.plan.source_date_epoch,
+                latest: self.latest(false),
             });
             self.change_root(instruction, op, inputs);
         }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use rbuild_image::layer::FileTimes;
 use rbuild_parser::ignore_file::Patterns;
 use rbuild_plan::op::{Copy, CopySource};
 use rbuild_rooted::{FileKind, Time};
@@ -76,11 +77,27 @@ pub fn select<'a>(
     pool: &rayon::ThreadPool,
     cancel: &CancelToken,
 ) -> Result<Selection, CopyError> {
-    let items = find(op, tree_of, pool, cancel, Contents::Hash)?;
+    let mut items = find(op, tree_of, pool, cancel, Contents::Hash)?;
+    if let Some(latest) = op.latest {
+        clamp(&mut items, latest);
+    }
     let chmod = Chmod::parse(op.chmod.as_deref().unwrap_or_default())?;
     let overrides = Overrides { chmod: chmod.as_ref(), owner: op.chown.is_some() };
     let digest = digest::digest(&items, &overrides);
     Ok(Selection { items, digest })
+}
+
+/// Gives what was found no later time than that: whatever is copied has it from the start.
+fn clamp(items: &mut [Item], latest: i64) {
+    let clamp = |entry: &mut Entry| entry.mtime = FileTimes::AtMost(latest).of(entry.mtime);
+    for item in items {
+        match &mut item.kind {
+            ItemKind::Inline { entry, .. } | ItemKind::File { entry, .. } => clamp(entry),
+            ItemKind::Dir { dirs } => {
+                dirs.iter_mut().flat_map(|dir| &mut dir.entries).for_each(clamp);
+            }
+        }
+    }
 }
 
 /// Finds what `op` copies.

@@ -158,7 +158,7 @@ impl Coordinator<'_, '_> {
 
     fn has_changed(&self, id: VertexId) -> bool {
         let last = self.history.as_ref().and_then(|history| history.of(id));
-        last.and_then(|last| last.known) != self.key_of(Some(id))
+        last.and_then(|last| last.known) != self.own_key(id)
     }
 
     /// What to say of a step that builds upon `id`, which is another than it was.
@@ -211,7 +211,7 @@ impl Coordinator<'_, '_> {
                 continue;
             }
             let node = self.node(id);
-            let key = self.key_of(Some(id));
+            let key = self.own_key(id);
             let done = node.state == State::Done;
             let known = match done {
                 true => key,

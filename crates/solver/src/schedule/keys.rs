@@ -21,6 +21,7 @@ use crate::steps::run;
 impl Coordinator<'_, '_> {
     /// All inputs have keys: makes the vertex' own, or finds out what that takes.
     pub(super) fn find_key(&mut self, id: VertexId) -> Result<(), SolveError> {
+        self.node_mut(id).fresh = self.is_fresh(id);
         let root = self.key_of(self.root_of(id));
         match self.op(id) {
             Op::Source(Source::Image { reference, platform }) => {
@@ -76,6 +77,17 @@ impl Coordinator<'_, '_> {
         }
     }
 
+    /// Whether earlier results of a vertex do not count. Those of what stands on something fresh
+    /// do not either.
+    fn is_fresh(&self, id: VertexId) -> bool {
+        let fresh = |input: VertexId| self.node(input).fresh;
+        self.graph.vertex(id).no_cache
+            || match self.op(id) {
+                Op::Run(_) | Op::Merge => self.inputs(id).iter().any(|input| fresh(*input)),
+                _ => self.root_of(id).is_some_and(fresh),
+            }
+    }
+
     pub(super) fn look_up(&mut self, id: VertexId, key: Key) -> Result<(), SolveError> {
         let digest = key.digest;
         self.node_mut(id).key = Some(key);
@@ -112,6 +124,9 @@ impl Coordinator<'_, '_> {
 
     pub(super) fn hit(&mut self, id: VertexId, record: StepRecord) -> Result<(), SolveError> {
         self.count_cached(id);
+        if let Some(key) = record.same_as {
+            self.take_the_place_of(id, key);
+        }
         self.done(id, record.snapshot)
     }
 
@@ -197,7 +212,7 @@ impl Coordinator<'_, '_> {
         }
         let parent = self.chain(root).pop();
         let snapshot = self.world.store.snapshots().stack(files, parent, "merge")?;
-        self.record(id, snapshot.clone(), Duration::ZERO, None)?;
+        self.record(id, snapshot.clone(), None, Duration::ZERO, None)?;
         self.done(id, Some(snapshot))
     }
 
@@ -206,6 +221,7 @@ impl Coordinator<'_, '_> {
         &self,
         id: VertexId,
         snapshot: SnapshotId,
+        same_as: Option<Digest>,
         duration: Duration,
         log: Option<String>,
     ) -> Result<(), SolveError> {
@@ -214,6 +230,7 @@ impl Coordinator<'_, '_> {
         let op = kind(&vertex.op);
         let mut record = StepRecord::new(key.digest, op, &vertex.name, key.inputs.clone());
         record.root = self.key_of(self.root_of(id));
+        record.same_as = same_as.filter(|same| *same != key.digest);
         record.snapshot = Some(snapshot);
         record.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         record.log = log;
@@ -245,25 +262,47 @@ impl Coordinator<'_, '_> {
         }
         self.node_mut(id).key = Some(key);
         self.node_mut(id).definition = None;
+        if self.forget_keys_above(id) {
+            return Ok(());
+        }
+        // Something was found by a key that does not hold.
+        let message = "files of the build context changed while they were read: build again";
+        Err(self.failure_of(id, StepError::Missing(message.to_owned()), Vec::new()))
+    }
+
+    /// The result of `id` is that of an earlier step: what stands upon it is looked up as if it
+    /// were that one.
+    pub(super) fn take_the_place_of(&mut self, id: VertexId, key: Digest) {
+        let node = self.node_mut(id);
+        node.fresh = false;
+        if let Some(found) = &mut node.key {
+            node.own_key = Some(std::mem::replace(&mut found.digest, key));
+        }
+        // Whatever was found by the other key is right too.
+        self.forget_keys_above(id);
+    }
+
+    /// The key of `id` is another: those that were made of it are made anew. Says whether nobody
+    /// has used them yet.
+    fn forget_keys_above(&mut self, id: VertexId) -> bool {
+        let mut unused = true;
         let mut above = VecDeque::from(self.graph.users(id));
         while let Some(user) = above.pop_front() {
             let node = self.node_mut(user);
             match node.state {
                 State::Waiting => continue,
                 State::NeedsFiles | State::Missed => {}
-                // It was found by a key that does not hold.
                 State::Selecting | State::Running | State::Done => {
-                    let message = "files of the build context changed while they were read: \
-                                   build again";
-                    let error = StepError::Missing(message.to_owned());
-                    return Err(self.failure_of(id, error, Vec::new()));
+                    unused = false;
+                    continue;
                 }
             }
-            (node.state, node.key, node.definition) = (State::Waiting, None, None);
+            (node.state, node.key, node.own_key, node.definition) =
+                (State::Waiting, None, None, None);
             self.ready.remove(&user);
             above.extend(self.graph.users(user));
         }
-        Ok(())
+        unused
     }
 
     /// An input has no key yet: if that takes a while, the other inputs use the time.

@@ -35,6 +35,8 @@ pub(super) struct Node {
     pub(super) state: State,
     pub(super) wanted: bool,
     pub(super) key: Option<Key>,
+    /// The digest that its key had before it took the place of another step.
+    pub(super) own_key: Option<Digest>,
     /// The key that needs no file, when it is another.
     pub(super) definition: Option<Digest>,
     pub(super) snapshot: Option<SnapshotId>,
@@ -63,6 +65,7 @@ impl Node {
             state: State::Waiting,
             wanted: false,
             key: None,
+            own_key: None,
             definition: None,
             snapshot: None,
             fresh: false,
@@ -123,6 +126,11 @@ impl<'env> Coordinator<'_, 'env> {
     /// The keys of all inputs in their order: mounts name an input by its number.
     pub(super) fn input_keys(&self, id: VertexId) -> Vec<Digest> {
         self.inputs(id).iter().filter_map(|input| self.key_of(Some(*input))).collect()
+    }
+
+    /// The key that a vertex has by what it does, whatever its result was found to be.
+    pub(super) fn own_key(&self, id: VertexId) -> Option<Digest> {
+        self.node(id).own_key.or_else(|| self.key_of(Some(id)))
     }
 
     pub(super) fn key_of(&self, id: Option<VertexId>) -> Option<Digest> {

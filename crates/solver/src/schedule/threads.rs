@@ -9,10 +9,12 @@ use rbuild_plan::op::{Op, Source};
 use rbuild_types::{Ctx, Digest, Event, StepId, Stream};
 
 use super::Coordinator;
+use super::keys::kind;
 use super::node::State;
 use crate::copy::Selection;
 use crate::error::{SolveError, StepError};
 use crate::layer::{self, Layer};
+use crate::same::Place;
 use crate::steps::mounts::context::Shown;
 use crate::steps::{Executed, Failed, Job};
 
@@ -121,7 +123,12 @@ impl<'env> Coordinator<'_, 'env> {
         let selection = self.node_mut(id).selection.take();
         let shown = std::mem::take(&mut self.node_mut(id).shown);
         // A step that must run shares nobody else's result.
-        let key = self.key_of(Some(id)).filter(|_| !self.node(id).fresh);
+        let own_key = self.key_of(Some(id));
+        let key = own_key.filter(|_| !self.node(id).fresh);
+        let root = self.root_of(id);
+        let parent = root.and_then(|root| self.chain(root).pop());
+        let place =
+            own_key.map(|key| Place { key, kind: kind(op), root: self.key_of(root), parent });
         let sender = self.sender.clone();
         self.spawn(move || {
             let output = |stream: Stream, bytes: &[u8]| {
@@ -131,7 +138,7 @@ impl<'env> Coordinator<'_, 'env> {
             let log_name = format!("{:04}.log", id.0);
             let output = &output;
             #[rustfmt::skip]
-            let job = Job { world, op, inputs, input_keys, selection, shown, cancel, output, log_name, no_cache };
+            let job = Job { world, op, inputs, input_keys, selection, shown, place, cancel, output, log_name, no_cache };
             Message::Executed { vertex: id, result: execute_once(&job, key) }
         })
     }

@@ -5,12 +5,23 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::{DiskUsage, NewSnapshot, SnapshotId, SnapshotMeta, Store};
-use rbuild_rooted::Root;
+use rbuild_image::layer::FileTimes;
+use rbuild_rooted::{Follow, Root};
 use rbuild_snapshot::Active;
+use rbuild_types::Digest;
 use serde::Serialize;
 
 use crate::error::StepError;
+use crate::same;
+use crate::steps::Job;
 use crate::world::World;
+
+/// What a step made.
+pub(crate) struct Published {
+    pub(crate) snapshot: SnapshotId,
+    /// The key that stands for the same result of an earlier step, whose snapshot this is.
+    pub(crate) same_as: Option<Digest>,
+}
 
 /// A new snapshot on top of a chain. Dropped without [`Writing::publish`], it is gone.
 pub(crate) struct Writing {
@@ -49,15 +60,49 @@ impl Writing {
         Ok(self.new.write_listing(listing)?)
     }
 
-    /// Makes the changes a snapshot. All mounts of it must be closed.
-    pub(crate) fn publish(self, world: &World<'_>) -> Result<SnapshotId, StepError> {
+    /// Makes the changes a snapshot, unless an earlier step made the very same. All mounts of it
+    /// must be closed.
+    pub(crate) fn publish(self, job: &Job<'_>) -> Result<Published, StepError> {
+        let upper = self.upper()?;
         self.active.finish()?;
+        if let Some(latest) = job.op.latest() {
+            clamp(&upper, latest)?;
+        }
+        let world = &job.world;
+        if let Some(place) = &job.place
+            && let Some(same) = same::find(world, place, &upper, job.cancel)?
+        {
+            world.store.snapshots().take_listing(&self.new, &same.snapshot)?;
+            return Ok(Published { snapshot: same.snapshot, same_as: Some(same.key) });
+        }
         let mut usage = DiskUsage::new();
         usage.add(self.new.path())?;
         let meta =
             SnapshotMeta { parent: self.parent, bytes: usage.bytes(), ..SnapshotMeta::default() };
-        Ok(world.store.snapshots().publish(self.new, meta)?)
+        let snapshot = world.store.snapshots().publish(self.new, meta)?;
+        Ok(Published { snapshot, same_as: None })
     }
+}
+
+/// Gives everything below a directory no later time than `latest`. What is as old already is not
+/// touched: it may be a file of another snapshot too.
+fn clamp(tree: &Root, latest: i64) -> Result<(), StepError> {
+    let times = FileTimes::AtMost(latest);
+    let mut pending = vec![PathBuf::new()];
+    while let Some(path) = pending.pop() {
+        let dir = tree.open_real_dir(&path)?;
+        for entry in dir.read_dir("")? {
+            let Some(found) = dir.stat(&entry.name, Follow::No)? else { continue };
+            let time = times.of(found.mtime);
+            if time != found.mtime {
+                dir.set_times(&entry.name, time, time)?;
+            }
+            if found.is_dir() {
+                pending.push(path.join(&entry.name));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A tree with an empty file for each name that a sandbox lays a file of its own over. Lying

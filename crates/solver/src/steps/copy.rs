@@ -154,7 +154,7 @@ pub(crate) fn execute(
         writing.keep(&selection.inputs())?;
     }
     let changed = applied.changed.then(|| vec![applied.digest]);
-    Ok(Executed { snapshot: writing.publish(&world)?, log: None, changed })
+    Ok(Executed { made: writing.publish(job)?, log: None, changed })
 }
 
 /// Whom the text of `--chown` means in a root filesystem.

@@ -31,7 +31,7 @@ pub(crate) fn execute(
             }
         }
     }
-    Ok(Executed { snapshot: writing.publish(&job.world)?, log: None, changed: None })
+    Ok(Executed { made: writing.publish(job)?, log: None, changed: None })
 }
 
 /// The ids of `USER` in a root filesystem; root when nothing is written.

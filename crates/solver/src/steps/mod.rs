@@ -9,6 +9,7 @@ mod mkdir;
 pub(crate) mod mounts;
 pub(crate) mod run;
 
+pub(crate) use active::Published;
 pub use active::nothing;
 
 use std::io::Write as _;
@@ -19,6 +20,7 @@ use rbuild_types::{CancelToken, Digest, Stream};
 
 use crate::copy::Selection;
 use crate::error::{LOG_TAIL, StepError};
+use crate::same;
 use crate::steps::mounts::context::Shown;
 use crate::world::World;
 
@@ -34,6 +36,8 @@ pub(crate) struct Job<'a> {
     pub(crate) selection: Option<Selection>,
     /// What a run is shown of the context.
     pub(crate) shown: Shown,
+    /// Where a result that is the same may be found; without one nobody looks.
+    pub(crate) place: Option<same::Place>,
     pub(crate) cancel: &'a CancelToken,
     /// Takes what the step writes.
     pub(crate) output: &'a dyn Fn(Stream, &[u8]),
@@ -45,7 +49,7 @@ pub(crate) struct Job<'a> {
 
 /// What one execution made.
 pub(crate) struct Executed {
-    pub(crate) snapshot: SnapshotId,
+    pub(crate) made: Published,
     /// Path of the log below the store's `logs/`, when something was written.
     pub(crate) log: Option<String>,
     /// The content that was really read of the context, when that may be another than was

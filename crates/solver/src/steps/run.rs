@@ -113,7 +113,7 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
         writing.keep(&job.shown.files)?;
     }
     let log = log.finish()?;
-    Ok(Executed { snapshot: writing.publish(world)?, log, changed })
+    Ok(Executed { made: writing.publish(job)?, log, changed })
 }
 
 fn spec(job: &Job<'_>, op: &Run) -> Spec {

@@ -115,6 +115,12 @@ pub enum CacheError {
         /// The snapshot.
         id: String,
     },
+    /// The volume cannot be removed while it is used.
+    #[error("volume {name} is in use: wait for the step or container that uses it")]
+    VolumeInUse {
+        /// The volume.
+        name: String,
+    },
     /// The caller cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),

@@ -72,7 +72,8 @@ pub use request::{
 pub use volume::{Volume, VolumeSource};
 
 pub use rbuild_cache::{
-    BuildRecord, BuiltStep, Class, ImageRecord, Outcome, PruneOptions, Pruned, Row, Usage,
+    BuildRecord, BuiltStep, Class, ImageRecord, Outcome, PruneOptions, Pruned, Row, RowFilter,
+    Space, SpaceLimits, Usage,
 };
 pub use rbuild_plan::op::Network;
 pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, ram_in_bytes};

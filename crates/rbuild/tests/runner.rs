@@ -27,6 +27,7 @@ mod build_platforms;
 mod build_registry;
 mod build_remote;
 mod build_resources;
+mod build_space;
 mod build_steps;
 mod build_why;
 mod check;
@@ -82,6 +83,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_registry", build_registry::TESTS),
     ("build_remote", build_remote::TESTS),
     ("build_resources", build_resources::TESTS),
+    ("build_space", build_space::TESTS),
     ("build_steps", build_steps::TESTS),
     ("build_why", build_why::TESTS),
     ("check", check::TESTS),

@@ -11,7 +11,15 @@ const COMMANDS: [&str; 14] = [
 ];
 
 /// Flags of the whole command that take a value as the next word.
-const WITH_VALUE: [&str; 3] = ["--root", "--registry-mirror", "--insecure-registry"];
+const WITH_VALUE: [&str; 7] = [
+    "--root",
+    "--registry-mirror",
+    "--insecure-registry",
+    "--max-used-space",
+    "--reserved-space",
+    "--keep-storage",
+    "--min-free-space",
+];
 
 /// Flags that clap answers itself.
 const ANSWERED: [&str; 5] = ["-h", "--help", "-v", "-V", "--version"];

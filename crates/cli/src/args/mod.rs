@@ -15,6 +15,7 @@ pub mod progress;
 pub mod prune;
 pub mod run;
 pub mod secret;
+pub mod space;
 pub mod ssh;
 pub mod switch;
 pub mod volume;

@@ -11,6 +11,7 @@ mod inspect;
 mod outline;
 mod prune;
 mod rmi;
+mod rows;
 mod run;
 mod tag;
 mod terminal;

@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rbuild_cache::{DiskUsage, NewSnapshot, SnapshotId, SnapshotMeta, Store};
+use rbuild_cache::{NewSnapshot, SnapshotId, SnapshotMeta, Store};
 use rbuild_rooted::Root;
 use rbuild_snapshot::Active;
 use serde::Serialize;
@@ -52,10 +52,7 @@ impl Writing {
     /// Makes the changes a snapshot. All mounts of it must be closed.
     pub(crate) fn publish(self, world: &World<'_>) -> Result<SnapshotId, StepError> {
         self.active.finish()?;
-        let mut usage = DiskUsage::new();
-        usage.add(self.new.path())?;
-        let meta =
-            SnapshotMeta { parent: self.parent, bytes: usage.bytes(), ..SnapshotMeta::default() };
+        let meta = SnapshotMeta { parent: self.parent, ..SnapshotMeta::default() };
         Ok(world.store.snapshots().publish(self.new, meta)?)
     }
 }

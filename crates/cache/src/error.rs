@@ -121,6 +121,16 @@ pub enum CacheError {
         /// The volume.
         name: String,
     },
+    /// Several cache mounts have this id: they differ in mode, owner or seed.
+    #[error("{count} cache mounts have the id {id:?}: use a name, such as {name}")]
+    AmbiguousCache {
+        /// The id.
+        id: String,
+        /// How many there are.
+        count: usize,
+        /// The name of one.
+        name: String,
+    },
     /// The caller cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),

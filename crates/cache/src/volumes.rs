@@ -15,10 +15,12 @@ use std::path::{Path, PathBuf};
 
 use rbuild_types::{CancelToken, Hasher};
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At as _, CacheError};
 use crate::lock::{self, Try};
+use crate::measure::Measure;
 use crate::remove::remove_tree;
 use crate::store::Store;
 use crate::{file, sizes};
@@ -192,6 +194,40 @@ impl<'a> Volumes<'a> {
         names.into_iter().map(|name| self.look(name)).collect()
     }
 
+    /// The cache mount with this id as people write it, or with a name that starts so; of several
+    /// the one that is as a Dockerfile has it that says nothing of mode, owner and seed.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError::AmbiguousCache`] when none of several is that one.
+    pub fn find_cache(&self, id: &str) -> Result<Option<Volume>, CacheError> {
+        let caches: Vec<_> = self.list()?.into_iter().filter(Volume::is_cache).collect();
+        let has_id =
+            |volume: &&Volume| volume.info.as_ref().is_some_and(|info| info.shown_id() == id);
+        let mut found: Vec<_> = caches.iter().filter(has_id).collect();
+        if found.is_empty() && id.len() > CACHE.len() {
+            found = caches.iter().filter(|volume| volume.name.starts_with(id)).collect();
+        }
+        let plain = VolumeInfo::plain(id).volume_name();
+        match found.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some((*one).clone())),
+            [first, ..] => match found.iter().find(|volume| volume.name == plain) {
+                Some(plain) => Ok(Some((*plain).clone())),
+                None => Err(CacheError::AmbiguousCache {
+                    id: id.to_owned(),
+                    count: found.len(),
+                    name: first.name.chars().take(CACHE.len() + 12).collect(),
+                }),
+            },
+        }
+    }
+
+    /// Bytes on disk of a volume: walks it.
+    pub fn measure(&self, name: &str) -> u64 {
+        Measure::default().add([self.path(name)])
+    }
+
     fn look(&self, name: String) -> Result<Volume, CacheError> {
         let path = self.sidecar(&name);
         let changed =
@@ -276,6 +312,22 @@ impl HeldVolume {
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
         let now = Timestamps { last_access: now, last_modification: now };
         rustix::fs::futimens(self.file.as_fd(), &now).at("touch", &self.sidecar)
+    }
+
+    /// Puts the directory `new`, which lies on the store's file system, in the place of the volume's
+    /// own, whole. What was there goes; who still has it mounted keeps it until then.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be renamed or the old one not removed.
+    pub fn replace(&self, new: &Path) -> Result<(), CacheError> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        let (from, to) = (new, &self.path);
+        match renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
+            Ok(()) => remove_tree(new, None).map(drop),
+            Err(Errno::NOENT) => file::rename(new, &self.path),
+            Err(error) => Err(error).at("rename", new),
+        }
     }
 
     /// Takes the volume out of the store; what is returned is left to remove. The lock is one for

@@ -30,6 +30,7 @@ mod build_resources;
 mod build_space;
 mod build_steps;
 mod build_why;
+mod cache_mounts;
 mod check;
 mod child;
 mod container_run;
@@ -86,6 +87,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_space", build_space::TESTS),
     ("build_steps", build_steps::TESTS),
     ("build_why", build_why::TESTS),
+    ("cache_mounts", cache_mounts::TESTS),
     ("check", check::TESTS),
     ("container_run", container_run::TESTS),
 ];

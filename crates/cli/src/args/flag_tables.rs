@@ -110,7 +110,6 @@ impl Table for OfRun {
         flag("memory-reservation", Value, NotYet),
         flag("memory-swap", Value, NotYet),
         flag("memory-swappiness", Value, NotYet),
-        flag("mount", Value, NotYet),
         flag("net-alias", Value, NotYet),
         flag("network-alias", Value, NotYet),
         // No health is checked.

@@ -21,7 +21,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 pub use self::copy::CopyPlace;
-pub use self::files::{CacheFile, CacheFileKind};
+pub use self::files::{CacheFile, CacheFileKind, ReadCacheFile};
 use crate::{BuildError, Destination, Engine, export};
 
 /// A cache mount that is there.

@@ -59,7 +59,7 @@ mod sources;
 mod unused;
 mod volume;
 
-pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, CopyPlace, OpenCache};
+pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, CopyPlace, OpenCache, ReadCacheFile};
 pub use check::{Checked, Finding, Lines, check};
 pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};

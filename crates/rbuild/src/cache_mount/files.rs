@@ -58,6 +58,9 @@ pub enum CacheFileKind {
     },
 }
 
+/// Gives the bytes of a file.
+pub type ReadCacheFile<'r> = dyn FnMut(&CacheFile) -> Result<Box<dyn Read>, BuildError> + 'r;
+
 impl OpenCache {
     /// All names: a directory before what is in it, siblings in byte order. Reads every file. The
     /// cache should be held alone.
@@ -131,7 +134,7 @@ impl Engine {
         &self,
         cache: &OpenCache,
         files: &[CacheFile],
-        read: &mut dyn FnMut(&CacheFile) -> Result<Box<dyn Read>, BuildError>,
+        read: &mut ReadCacheFile<'_>,
         cancel: &CancelToken,
     ) -> Result<(), BuildError> {
         self.replace_cache(cache, &mut |root| {
@@ -151,7 +154,7 @@ impl Engine {
 fn restore(
     root: &Root,
     file: &CacheFile,
-    read: &mut dyn FnMut(&CacheFile) -> Result<Box<dyn Read>, BuildError>,
+    read: &mut ReadCacheFile<'_>,
     cancel: &CancelToken,
 ) -> Result<(), BuildError> {
     match &file.kind {

@@ -12,6 +12,7 @@ mod bench;
 mod cases;
 mod demo;
 mod fuzz;
+mod space;
 mod test;
 mod torture;
 
@@ -48,6 +49,8 @@ usage: cargo xtask COMMAND
                               the shared Dockerfile cases, where they are at hand
   fuzz [--seconds N] [--seed N]
                               tries what reads text of strangers on as many inputs as fit
+  space [--builds N] [--mib N] [--seed N]
+                              random builds in a store that must stay below a limit
   torture [--kills N] [--seed N]
                               kills builds at random moments and looks for what is left
   bases                       makes the base images that the other commands use
@@ -74,6 +77,7 @@ fn dispatch(args: &mut Args) -> Outcome {
         Some("bench") => bench::run(args),
         Some("cases") => cases::run(args),
         Some("fuzz") => fuzz::run(args),
+        Some("space") => space::run(args),
         Some("torture") => torture::run(args),
         Some("bases") => bases::run(args),
         Some("packages") => packages::run(args),

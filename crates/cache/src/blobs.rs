@@ -14,7 +14,10 @@ use rbuild_types::{Digest, Hasher};
 
 use crate::error::{At as _, CacheError};
 use crate::file;
+use crate::index::Durability;
 use crate::lease::Object;
+use crate::measure::blocks_at;
+use crate::sizes::{self, Part};
 use crate::store::Store;
 
 /// The blobs of a store.
@@ -176,10 +179,18 @@ impl BlobWriter {
         check(&self.path, expected, &digest)?;
         self.file.sync_data().at("sync", &self.path)?;
         let target = self.store.blobs().path(&digest);
-        let _guard = self.store.protect(&Object::Blob(digest))?;
+        let guard = self.store.protect(&Object::Blob(digest))?;
+        let new = if file::exists(&target) { 0 } else { blocks_at(&self.path) };
         file::rename(&self.path, &target)?;
         self.published = true;
         self.store.note_blob();
+        drop(guard);
+        if self.store.limits().is_some() {
+            self.store.index().write(Durability::Lazy, |index| {
+                sizes::grow(index, Part::Blobs, sizes::signed(new))
+            })?;
+            self.store.keep_limits()?;
+        }
         Ok((digest, self.size))
     }
 }

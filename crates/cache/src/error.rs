@@ -115,6 +115,22 @@ pub enum CacheError {
         /// The snapshot.
         id: String,
     },
+    /// The volume cannot be removed while it is used.
+    #[error("volume {name} is in use: wait for the step or container that uses it")]
+    VolumeInUse {
+        /// The volume.
+        name: String,
+    },
+    /// Several cache mounts have this id: they differ in mode, owner or seed.
+    #[error("{count} cache mounts have the id {id:?}: use a name, such as {name}")]
+    AmbiguousCache {
+        /// The id.
+        id: String,
+        /// How many there are.
+        count: usize,
+        /// The name of one.
+        name: String,
+    },
     /// The caller cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),

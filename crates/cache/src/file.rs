@@ -106,3 +106,9 @@ pub(crate) fn now_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
+
+/// When a file's content was changed, in milliseconds since 1970.
+pub(crate) fn changed_ms(stat: &rustix::fs::Stat) -> i64 {
+    let fraction = i64::try_from(stat.st_mtime_nsec / 1_000_000).unwrap_or(0);
+    stat.st_mtime.saturating_mul(1000).saturating_add(fraction)
+}

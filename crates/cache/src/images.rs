@@ -178,17 +178,25 @@ impl<'a> Tags<'a> {
             image.reference.is_none() && until.is_none_or(|until| image.created < until)
         };
         let gone: Vec<_> = self.list()?.into_iter().filter(goes).collect();
-        if !gone.is_empty() {
-            self.change(|index| {
-                gone.iter().try_for_each(|image| {
-                    // It may have got a name meanwhile.
-                    let sql = "DELETE FROM images WHERE manifest = ?1
-                               AND manifest NOT IN (SELECT manifest FROM tags)";
-                    index.execute(sql, [image.manifest_digest.as_bytes()]).map(drop)
-                })
-            })?;
-        }
+        let manifests: Vec<_> = gone.iter().map(|image| image.manifest_digest).collect();
+        self.forget_nameless(&manifests)?;
         Ok(gone)
+    }
+
+    /// Forgets those of the images that have no name (any more), and says whether that were all.
+    pub(crate) fn forget_nameless(&self, manifests: &[Digest]) -> Result<bool, CacheError> {
+        if manifests.is_empty() {
+            return Ok(true);
+        }
+        self.change(|index| {
+            manifests.iter().try_for_each(|manifest| {
+                // It may have got a name meanwhile.
+                let sql = "DELETE FROM images WHERE manifest = ?1
+                           AND manifest NOT IN (SELECT manifest FROM tags)";
+                index.execute(sql, [manifest.as_bytes()]).map(drop)
+            })
+        })?;
+        Ok(!self.list()?.iter().any(|image| manifests.contains(&image.manifest_digest)))
     }
 
     /// Remembers what a remote name stood for, so that an unchanged rebuild touches no network.

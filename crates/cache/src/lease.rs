@@ -1,7 +1,7 @@
 //! Leases: what a running build uses and nobody may prune.
 //!
 //! A lease is a file `locks/lease-<random>`, locked as long as its process lives, with one line
-//! per protected object (`s <snapshot>` or `b <hex>`). The rule:
+//! per protected object (`s <snapshot>`, `b <hex>` or `l <directory of logs>`). The rule:
 //!
 //! * While a [`Store`](crate::Store) handle has a live lease, **every snapshot and blob that this
 //!   handle publishes, or that one of its look-ups returns, is written into the lease** before it
@@ -33,6 +33,8 @@ use crate::{file, lock};
 pub(crate) enum Object {
     Snapshot(SnapshotId),
     Blob(Digest),
+    /// A directory below `logs/`.
+    Logs(String),
 }
 
 /// Protects what its store handle uses, until it is dropped. See the module's header.
@@ -76,6 +78,7 @@ impl LeaseFile {
         let line = match object {
             Object::Snapshot(id) => format!("s {id}\n"),
             Object::Blob(digest) => format!("b {}\n", digest.hex()),
+            Object::Logs(directory) => format!("l {directory}\n"),
         };
         (&self.file).write_all(line.as_bytes()).at("write", &self.path)?;
         seen.insert(object.clone());
@@ -98,6 +101,7 @@ pub(crate) const PREFIX: &str = "lease-";
 pub(crate) struct Protected {
     pub(crate) snapshots: HashSet<SnapshotId>,
     pub(crate) blobs: HashSet<Digest>,
+    pub(crate) logs: HashSet<String>,
 }
 
 impl Protected {
@@ -118,6 +122,7 @@ impl Protected {
                     Some(("b", hex)) => {
                         protected.blobs.extend(format!("sha256:{hex}").parse::<Digest>());
                     }
+                    Some(("l", directory)) => drop(protected.logs.insert(directory.to_owned())),
                     _ => {}
                 }
             }

@@ -9,10 +9,11 @@
 //!   snapshots/<id>/          immutable trees `fs`, and of some a `listing` of what it was made of;
 //!                            <id>.json beside one is its sidecar (see below)
 //!   index.db                 SQLite: records, snapshots, images, tags, stat cache, builds (index.rs)
-//!   volumes/ containers/     owned by other crates; containers/<id>/pins is read by gc
+//!   volumes/<name>/          volumes and cache mounts; .<name> beside one (volumes.rs)
+//!   containers/              owned by another crate; containers/<id>/pins is read by gc
 //!   logs/                    full output of steps
 //!   tmp/<owner>/             work in progress of one process, which holds a lock on the directory
-//!   locks/                   gc.lock, images.lock, lease-<random>, step-<hex>
+//!   locks/                   gc.lock, prune.lock, images.lock, lease-<random>, step-<hex>
 //! ```
 //!
 //! Objects appear whole or not at all: they are made below `tmp/<owner>/` and renamed. What a dead
@@ -49,27 +50,37 @@ mod image_json;
 mod images;
 mod index;
 mod lease;
+mod limits;
 mod lock;
+mod logs;
+mod measure;
+mod plan;
 mod prune;
 mod records;
 mod recovery;
 mod remove;
+mod rows;
 mod scratch;
+mod sizes;
 mod snapshots;
 mod stat_cache;
 mod store;
+mod usage;
+mod volumes;
 
 pub use blobs::{BlobWriter, Blobs};
 pub use builds::{BuildRecord, Builds, BuiltStep, Outcome};
 pub use error::CacheError;
-pub use gc::{Class, Row, Usage};
 pub use images::{ImageRecord, Tags};
 pub use lease::Lease;
+pub use limits::{Space, SpaceLimits};
 pub use lock::StepLock;
 pub use prune::{PruneOptions, Pruned};
 pub use records::{Records, StepRecord};
-pub use remove::DiskUsage;
+pub use rows::{Class, Row, RowFilter};
 pub use scratch::Scratch;
 pub use snapshots::{NewSnapshot, Snapshot, SnapshotId, SnapshotIdError, SnapshotMeta, Snapshots};
 pub use stat_cache::{FileStamp, StatCache};
 pub use store::Store;
+pub use usage::Usage;
+pub use volumes::{HeldVolume, Hold, Volume, VolumeInfo, Volumes};

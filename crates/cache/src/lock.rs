@@ -31,18 +31,8 @@ pub struct StepLock {
 impl StepLock {
     /// Waits for the lock file `path`. Returns early with an error once `cancel` is cancelled.
     pub(crate) fn wait(path: PathBuf, cancel: &CancelToken) -> Result<Self, CacheError> {
-        let mut pause = Duration::from_millis(1);
-        loop {
-            cancel.check()?;
-            match Self::try_once(&path)? {
-                Try::Held(file) => return Ok(Self { path, _file: file }),
-                Try::Replaced => continue,
-                Try::Busy => {
-                    sleep(pause, cancel);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-            }
-        }
+        let file = wait(cancel, || Self::try_once(&path))?;
+        Ok(Self { path, _file: file })
     }
 
     /// One try; `None` when somebody else holds the lock.
@@ -66,11 +56,31 @@ impl StepLock {
     }
 }
 
-enum Try {
+/// What came of one try to get a lock.
+pub(crate) enum Try {
     Held(File),
     Busy,
     /// The former holder removed the file between our open and our lock.
     Replaced,
+}
+
+/// Tries until the lock is held, or `cancel` is cancelled.
+pub(crate) fn wait(
+    cancel: &CancelToken,
+    mut attempt: impl FnMut() -> Result<Try, CacheError>,
+) -> Result<File, CacheError> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        cancel.check()?;
+        match attempt()? {
+            Try::Held(file) => return Ok(file),
+            Try::Replaced => continue,
+            Try::Busy => {
+                sleep(pause, cancel);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
 }
 
 impl Drop for StepLock {
@@ -95,6 +105,15 @@ pub(crate) fn open_or_create(path: &Path) -> Result<File, CacheError> {
 /// Tries to lock `file` for this holder alone.
 pub(crate) fn try_lock(file: &File, path: &Path) -> Result<bool, CacheError> {
     match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error).at("lock", path),
+    }
+}
+
+/// Tries to lock `file` beside others that do the same.
+pub(crate) fn try_lock_shared(file: &File, path: &Path) -> Result<bool, CacheError> {
+    match file.try_lock_shared() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(error).at("lock", path),

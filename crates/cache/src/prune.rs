@@ -1,66 +1,54 @@
 //! Removes what nobody uses.
 //!
-//! Under the exclusive gc lock: read leases, images and pins; decide; move the victims' trees to
-//! `tmp/` and delete their rows. After the lock is free: delete the trees, which may take long and
-//! disturbs nobody. A tree is moved *before* its row goes: a row without a tree is no snapshot,
-//! while a tree without a row would be a leak.
+//! Under the exclusive gc lock: read leases, images and pins; decide (plan.rs); move the victims'
+//! trees to `tmp/` and delete their rows. After the lock is free: delete the trees, which may take
+//! long and disturbs nobody. A tree is moved *before* its row goes: a row without a tree is no
+//! snapshot, while a tree without a row would be a leak. Images without a name that go are
+//! forgotten before their trees; one that got a name meanwhile stays, and all is decided anew.
 //!
-//! Unit of removal is a snapshot with its records. It can go when nobody uses it and none that needs
-//! it stays: no child, and none that shows its files. Victims go oldest use first, so that
-//! `keep_bytes` keeps what was used last.
+//! One prune runs at a time: whoever waits for `locks/prune.lock` finds room made by the other, and
+//! what a removal frees is known only while no other removes files that it shares.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 
-use rbuild_types::{Ctx, Digest};
+use rbuild_types::{CancelToken, Ctx, Silent};
 
 use crate::error::CacheError;
-use crate::file;
-use crate::gc::{Class, Inventory, Reach, Row};
+use crate::gc::{Nameless, Reach};
 use crate::index::Durability;
 use crate::lease::Protected;
-use crate::lock::GcLock;
+use crate::limits::{Disk, SpaceLimits};
+use crate::lock::{self, GcLock, Try};
+use crate::measure::blocks_at;
+use crate::plan::{Plan, decide};
 use crate::remove::remove_tree;
+use crate::rows::{Inventory, Row, RowFilter};
+use crate::sizes::{self, Part};
 use crate::snapshots::SnapshotId;
 use crate::store::Store;
-use crate::{records, recovery};
+use crate::volumes::Hold;
+use crate::{file, logs, records, recovery};
 
-/// What to prune. The default is everything that no image, container or running build uses.
+/// What to prune. The default is everything that no image, container or running build uses, but
+/// for cache mounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PruneOptions {
-    /// Also forget the records of snapshots that images use, records without a snapshot, the stat
-    /// cache, and what remote names stood for. Running builds keep what they use.
+    /// Also cache mounts, records without a snapshot, and images without a name. Where nothing is
+    /// chosen and no limit given, also the records of snapshots that images use, the stat cache,
+    /// and what remote names stood for. Running builds keep what they use.
     pub all: bool,
-    /// Only what was last used before this time, milliseconds since 1970.
-    pub until: Option<i64>,
-    /// Only rows of one of these kinds; all when empty.
-    pub kinds: Vec<String>,
-    /// Only rows whose id starts with one of these texts; all when empty.
-    pub ids: Vec<String>,
-    /// Stop once the cache has at most this many bytes.
-    pub keep_bytes: Option<u64>,
+    /// Only these rows. Images have no part in a choice.
+    pub filter: RowFilter,
+    /// Only as much as these demand.
+    pub limits: SpaceLimits,
 }
 
 impl PruneOptions {
-    fn takes(&self, row: &Row) -> bool {
-        self.until.is_none_or(|until| row.last_used < until)
-            && (self.kinds.is_empty() || self.kinds.contains(&row.kind))
-            && (self.ids.is_empty() || self.ids.iter().any(|id| names(&row.id, id)))
+    /// Whether some of the cache stays by the caller's choice, so that what has no row stays too.
+    fn is_selective(&self) -> bool {
+        !self.filter.is_empty() || !self.limits.is_none()
     }
-
-    /// Whether the caller chose among rows, so that what has no row stays.
-    fn is_filtered(&self) -> bool {
-        self.until.is_some()
-            || self.keep_bytes.is_some()
-            || !self.kinds.is_empty()
-            || !self.ids.is_empty()
-    }
-}
-
-/// Whether `wanted` is the id or the start of it, with or without `sha256:`.
-fn names(id: &str, wanted: &str) -> bool {
-    let bare = |text: &str| text.strip_prefix("sha256:").unwrap_or(text).to_owned();
-    !bare(wanted).is_empty() && bare(id).starts_with(&bare(wanted))
 }
 
 /// What a prune removed.
@@ -68,22 +56,27 @@ fn names(id: &str, wanted: &str) -> bool {
 pub struct Pruned {
     /// The removed rows.
     pub removed: Vec<Row>,
-    /// Their bytes.
+    /// Bytes that the file system got back.
     pub bytes: u64,
 }
 
-/// What was decided.
+/// Trees that are out of the store and left to delete.
 #[derive(Debug, Default)]
-struct Plan {
-    rows: Vec<Row>,
-    snapshots: Vec<SnapshotId>,
-    records: Vec<Digest>,
-    blobs: Vec<Digest>,
+struct Trash {
+    /// With the bytes that were recorded.
+    snapshots: Vec<(PathBuf, u64)>,
+    caches: Vec<PathBuf>,
+    /// Logs, and directories of them; still at their places, where nobody looks for them.
+    logs: Vec<PathBuf>,
+    orphans: Vec<PathBuf>,
+    /// Bytes of files that are gone already.
+    freed: u64,
 }
 
 impl Store {
-    /// Removes build cache. Never removes an image, nor anything that an image, a container or a
-    /// running build of any process uses. Also finishes the removal of what dead processes left.
+    /// Removes build cache. Never removes an image with a name, nor anything that an image, a
+    /// container or a running build of any process uses. Also finishes the removal of what dead
+    /// processes left.
     ///
     /// # Errors
     ///
@@ -93,137 +86,141 @@ impl Store {
         if self.is_read_only() {
             return Err(self.refusal());
         }
-        ctx.cancel.check()?;
+        let _one = self.prune_lock(ctx.cancel)?;
         recovery::sweep(self, None)?;
-        self.records().flush_used()?;
-        let guard = GcLock::exclusive(&self.gc_path())?;
-        let protected = Protected::read(&self.locks())?;
-        let reach = Reach::find(self, &protected)?;
-        let inventory = Inventory::take(self)?;
-        let plan = decide(&inventory, &reach, options);
-        let mut trash = carry_out(self, &plan)?;
-        trash.extend(recovery::take_orphans(self, &protected)?);
-        if options.all && !options.is_filtered() {
-            self.index().write(Durability::Lazy, |index| {
-                index.execute_batch("DELETE FROM stat_cache; DELETE FROM remembered;")
-            })?;
+        self.volumes().sweep()?;
+        if !options.limits.is_none() {
+            sizes::refresh(self)?;
         }
-        drop(guard);
-        for path in &trash {
-            ctx.cancel.check()?;
-            remove_tree(path, None)?;
-        }
-        let bytes = plan.rows.iter().map(|row| row.size).sum();
-        Ok(Pruned { removed: plan.rows, bytes })
+        self.prune_rounds(options, ctx)
     }
-}
 
-fn decide(inventory: &Inventory, reach: &Reach, options: &PruneOptions) -> Plan {
-    let mut rows = inventory.rows(reach);
-    // The order of creation breaks ties, which a stopped clock makes of everything.
-    rows.sort_by_key(|row| row.last_used);
-    let mut left: u64 = rows.iter().filter(|row| !row.in_use).map(|row| row.size).sum();
-    let mut records_of: HashMap<&str, Vec<Digest>> = HashMap::new();
-    for record in &inventory.records {
-        if let Some(snapshot) = &record.snapshot {
-            records_of.entry(snapshot.as_str()).or_default().push(record.key);
+    /// Makes room as the limits of this handle demand: called before a tree is begun and after
+    /// one, or a blob, was published, so that the store is larger than they say by no more than
+    /// what is being made, and what running builds use.
+    pub(crate) fn keep_limits(&self) -> Result<(), CacheError> {
+        let Some(limits) = self.limits() else { return Ok(()) };
+        let is_enough = |store: &Self| {
+            Ok::<_, CacheError>(limits.excess(store.used()?, Disk::of(store.root())) == 0)
+        };
+        if is_enough(self)? {
+            return Ok(());
+        }
+        let cancel = CancelToken::default();
+        let _one = self.prune_lock(&cancel)?;
+        // The one that was waited for may have made enough room.
+        if is_enough(self)? {
+            return Ok(());
+        }
+        let options = PruneOptions { all: true, limits: *limits, ..PruneOptions::default() };
+        self.prune_rounds(&options, &Ctx::new(&Silent, &cancel)).map(drop)
+    }
+
+    fn prune_lock(&self, cancel: &CancelToken) -> Result<std::fs::File, CacheError> {
+        let path = self.locks().join("prune.lock");
+        lock::wait(cancel, || {
+            let file = lock::open_or_create(&path)?;
+            Ok(if lock::try_lock(&file, &path)? { Try::Held(file) } else { Try::Busy })
+        })
+    }
+
+    /// With limits, victims that shared files with others may have given less than was recorded:
+    /// then others follow.
+    fn prune_rounds(&self, options: &PruneOptions, ctx: &Ctx<'_>) -> Result<Pruned, CacheError> {
+        self.records().flush_used()?;
+        let mut pruned = Pruned::default();
+        loop {
+            let excess = match options.limits.is_none() {
+                true => None,
+                false => Some(options.limits.excess(sizes::used(self)?, Disk::of(self.root()))),
+            };
+            let (rows, trash) = self.take_out(options, excess)?;
+            let freed = self.delete(trash, ctx)?;
+            pruned.bytes += freed;
+            let nothing = rows.is_empty();
+            pruned.removed.extend(rows);
+            if nothing || excess.is_none() {
+                return Ok(pruned);
+            }
         }
     }
-    let needs: HashMap<&str, Vec<&str>> = inventory
-        .snapshots
-        .iter()
-        .map(|it| (it.id.as_str(), it.meta.needs().map(SnapshotId::as_str).collect()))
-        .collect();
-    let mut users: HashMap<&str, usize> = HashMap::new();
-    for needed in needs.values().flatten() {
-        *users.entry(needed).or_default() += 1;
-    }
-    let mut plan = Plan::default();
-    let mut gone = HashSet::new();
-    // A parent is looked at before its child when it was used longer ago; after the child went it
-    // gets its turn in the next round. Rounds are bounded by the depth of a chain.
-    loop {
-        let before = gone.len();
-        for row in &rows {
-            let is_enough = options.keep_bytes.is_some_and(|keep| left <= keep);
-            if is_enough || row.in_use || gone.contains(&row.id) || !options.takes(row) {
+
+    /// Takes the victims of one round out of the store.
+    fn take_out(
+        &self,
+        options: &PruneOptions,
+        excess: Option<u64>,
+    ) -> Result<(Vec<Row>, Trash), CacheError> {
+        let nameless = match options.all && options.filter.is_empty() {
+            true => Nameless::Cache,
+            false => Nameless::Images,
+        };
+        let _guard = GcLock::exclusive(&self.gc_path())?;
+        let protected = Protected::read(&self.locks())?;
+        loop {
+            let reach = Reach::find(self, &protected, nameless)?;
+            let inventory = Inventory::take(self)?;
+            let mut plan = decide(&inventory, &reach, options, excess);
+            if !self.tags().forget_nameless(&plan.images)? {
                 continue;
             }
-            match row.class {
-                Class::Record if !options.all => continue,
-                Class::Snapshot if users.get(row.id.as_str()).is_some_and(|it| *it > 0) => {
-                    continue;
-                }
-                Class::Record => plan.records.extend(row.id.parse::<Digest>()),
-                Class::Blob => plan.blobs.extend(row.id.parse::<Digest>()),
-                Class::Snapshot => {
-                    plan.snapshots.extend(row.id.parse::<SnapshotId>());
-                    plan.records.extend(records_of.get(row.id.as_str()).into_iter().flatten());
-                    for needed in needs.get(row.id.as_str()).into_iter().flatten() {
-                        if let Some(count) = users.get_mut(needed) {
-                            *count -= 1;
-                        }
-                    }
-                }
+            let mut trash = carry_out(self, &mut plan)?;
+            trash.orphans = recovery::take_orphans(self, &protected)?;
+            let gone: HashSet<_> = plan.records.iter().collect();
+            let stay = inventory.records.iter().filter(|record| !gone.contains(&record.key));
+            let named = stay.filter_map(|record| record.log.as_deref()).collect();
+            trash.logs = logs::nameless(self, &named, &protected)?;
+            if options.all && !options.is_selective() {
+                self.index().write(Durability::Lazy, |index| {
+                    index.execute_batch("DELETE FROM stat_cache; DELETE FROM remembered;")
+                })?;
             }
-            left = left.saturating_sub(row.size);
-            gone.insert(row.id.clone());
-            plan.rows.push(row.clone());
-        }
-        if gone.len() == before {
-            break;
+            return Ok((plan.rows, trash));
         }
     }
-    if options.all {
-        forget_records(inventory, reach, options, &rows, &mut plan);
-    }
-    forget_broken(inventory, &mut plan);
-    plan
-}
 
-/// `all`: the records of snapshots that stay go too, except for running builds.
-fn forget_records(
-    inventory: &Inventory,
-    reach: &Reach,
-    options: &PruneOptions,
-    rows: &[Row],
-    plan: &mut Plan,
-) {
-    let taken: HashSet<&str> = rows
-        .iter()
-        .filter(|row| row.class == Class::Snapshot && options.takes(row))
-        .map(|row| row.id.as_str())
-        .collect();
-    let is_ours = |id: &SnapshotId| {
-        taken.contains(id.as_str()) && reach.snapshots.contains(id) && !reach.leased.contains(id)
-    };
-    if options.keep_bytes.is_none() {
-        let records = inventory.records.iter();
-        let ours = records.filter(|record| record.snapshot.as_ref().is_some_and(is_ours));
-        plan.records.extend(ours.map(|record| record.key));
+    /// Deletes what was taken out, and corrects the running figure by what that really freed.
+    fn delete(&self, trash: Trash, ctx: &Ctx<'_>) -> Result<u64, CacheError> {
+        let remove = |path: &PathBuf| {
+            ctx.cancel.check()?;
+            Ok::<_, CacheError>(remove_tree(path, None)?.freed)
+        };
+        let mut bytes = trash.freed;
+        let mut links = 0;
+        for (path, recorded) in &trash.snapshots {
+            let freed = remove(path)?;
+            links += sizes::signed(*recorded) - sizes::signed(freed);
+            bytes += freed;
+        }
+        let logs = trash.logs.iter().map(remove).sum::<Result<u64, _>>()?;
+        for path in trash.caches.iter().chain(&trash.orphans) {
+            bytes += remove(path)?;
+        }
+        if links != 0 || logs != 0 {
+            self.index().write(Durability::Lazy, |index| {
+                sizes::grow(index, Part::Links, links)?;
+                sizes::grow(index, Part::Logs, -sizes::signed(logs))
+            })?;
+        }
+        Ok(bytes + logs)
     }
 }
 
-/// Records whose snapshot is gone lead nowhere.
-fn forget_broken(inventory: &Inventory, plan: &mut Plan) {
-    let there: HashSet<_> = inventory.snapshots.iter().map(|snapshot| &snapshot.id).collect();
-    let broken = inventory
-        .records
-        .iter()
-        .filter(|record| record.snapshot.as_ref().is_some_and(|id| !there.contains(id)));
-    plan.records.extend(broken.map(|record| record.key));
-}
-
-/// Takes the victims out of the store; returns the trees that are left to delete. The caller holds
-/// the exclusive gc lock.
-fn carry_out(store: &Store, plan: &Plan) -> Result<Vec<PathBuf>, CacheError> {
-    let mut trash = Vec::new();
+/// Takes the victims out of the store. The caller holds the exclusive gc lock.
+fn carry_out(store: &Store, plan: &mut Plan) -> Result<Trash, CacheError> {
+    let mut trash = Trash::default();
+    let recorded = sizes::of_kind(store, "snapshot")?;
     for id in &plan.snapshots {
         let aside = store.temporary("trash")?;
         file::rename(&store.snapshots().path(id), &aside)?;
-        trash.push(aside);
-        file::unlink(&store.snapshots().sidecar(id))?;
+        let sidecar = store.snapshots().sidecar(id);
+        let beside = blocks_at(&sidecar);
+        file::unlink(&sidecar)?;
+        trash.freed += beside;
+        let recorded = recorded.get(id.as_str()).copied().unwrap_or(0);
+        trash.snapshots.push((aside, recorded.saturating_sub(beside)));
     }
+    let blobs: u64 = plan.blobs.iter().map(|digest| blocks_at(&store.blobs().path(digest))).sum();
     let now = file::now_ms();
     store.index().write(Durability::Lazy, |index| {
         for id in &plan.snapshots {
@@ -233,18 +230,29 @@ fn carry_out(store: &Store, plan: &Plan) -> Result<Vec<PathBuf>, CacheError> {
         for key in &plan.records {
             records::remove(index, key, Some(now))?;
         }
+        sizes::grow(index, Part::Blobs, -sizes::signed(blobs))?;
         records::trim_evicted(index)
     })?;
     for digest in &plan.blobs {
         file::unlink(&store.blobs().path(digest))?;
+    }
+    trash.freed += blobs;
+    for name in std::mem::take(&mut plan.caches) {
+        match store.volumes().try_take(&name, Hold::Alone)? {
+            Some(held) => trash.caches.extend(held.discard()?),
+            // Somebody began to use it.
+            None => plan.rows.retain(|row| row.id != name),
+        }
     }
     Ok(trash)
 }
 
 /// [`Snapshots::remove`](crate::Snapshots::remove).
 pub(crate) fn remove_snapshot(store: &Store, id: &SnapshotId) -> Result<(), CacheError> {
+    let cancel = CancelToken::default();
+    let _one = store.prune_lock(&cancel)?;
     let guard = GcLock::exclusive(&store.gc_path())?;
-    let reach = Reach::find(store, &Protected::read(&store.locks())?)?;
+    let reach = Reach::find(store, &Protected::read(&store.locks())?, Nameless::Images)?;
     let inventory = Inventory::take(store)?;
     let Some(_) = inventory.snapshots.iter().find(|snapshot| snapshot.id == *id) else {
         return Ok(());
@@ -255,8 +263,8 @@ pub(crate) fn remove_snapshot(store: &Store, id: &SnapshotId) -> Result<(), Cach
     }
     let ours = inventory.records.iter().filter(|record| record.snapshot.as_ref() == Some(id));
     let records = ours.map(|record| record.key).collect();
-    let plan = Plan { snapshots: vec![id.clone()], records, ..Plan::default() };
-    let trash = carry_out(store, &plan)?;
+    let mut plan = Plan { snapshots: vec![id.clone()], records, ..Plan::default() };
+    let trash = carry_out(store, &mut plan)?;
     drop(guard);
-    trash.iter().try_for_each(|path| remove_tree(path, None).map(drop))
+    store.delete(trash, &Ctx::new(&Silent, &cancel)).map(drop)
 }

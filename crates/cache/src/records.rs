@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::CacheError;
 use crate::index::Durability;
+use crate::measure::blocks_at;
+use crate::sizes::{self, Part};
 use crate::snapshots::SnapshotId;
 use crate::store::Store;
 use crate::{body, file};
@@ -132,6 +134,8 @@ impl<'a> Records<'a> {
             .map_err(std::io::Error::from)
             .map_err(|error| CacheError::io("encode", record.step_name.as_ref(), error))?;
         let boot = self.store.boot();
+        let log = self.store.limits().and(record.log.as_ref());
+        let log = log.map_or(0, |log| blocks_at(&self.store.root().join("logs").join(log)));
         self.store.index().write(Durability::Lazy, |index| {
             let sql = "INSERT OR REPLACE INTO
                        records(key, snapshot, step_name, last_used, boot, synced, body, root)
@@ -146,7 +150,8 @@ impl<'a> Records<'a> {
                 record.root.as_ref().map(Digest::as_bytes),
             ))?;
             let sql = "DELETE FROM evicted WHERE key = ?1";
-            index.prepare_cached(sql)?.execute([record.key.as_bytes()]).map(drop)
+            index.prepare_cached(sql)?.execute([record.key.as_bytes()])?;
+            sizes::grow(index, Part::Logs, sizes::signed(log))
         })
     }
 

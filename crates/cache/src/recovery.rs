@@ -13,7 +13,9 @@ use crate::image_json::{Descriptor, MAX_JSON};
 use crate::index::Durability;
 use crate::lease::{self, Protected};
 use crate::lock::GcLock;
-use crate::remove::{Removal, remove_tree};
+use crate::measure::blocks_at;
+use crate::remove::remove_tree;
+use crate::sizes::grow_snapshot;
 use crate::snapshots::{self, Snapshot, SnapshotId};
 use crate::store::Store;
 use crate::{body, file, images, lock};
@@ -43,7 +45,7 @@ pub(crate) fn sweep(store: &Store, time: Option<Duration>) -> Result<(), CacheEr
             continue;
         }
         // Still locked while it is removed, so that no other sweep works on it too.
-        if matches!(remove_tree(&path, deadline), Ok(Removal::OutOfTime)) {
+        if remove_tree(&path, deadline).is_ok_and(|removal| !removal.done) {
             break;
         }
     }
@@ -83,7 +85,7 @@ pub(crate) fn after_boot(store: &Store) -> Result<(), CacheError> {
     let deadline = Instant::now() + SWEEP_TIME;
     for path in trash {
         // What is left stays in this process's directory below `tmp/`, for the next sweep.
-        if matches!(remove_tree(&path, Some(deadline)), Ok(Removal::OutOfTime)) {
+        if remove_tree(&path, Some(deadline)).is_ok_and(|removal| !removal.done) {
             break;
         }
     }
@@ -156,9 +158,12 @@ pub(crate) fn sync(store: &Store) -> Result<(), CacheError> {
         statement.query_map((boot, snapshots), snapshots::decode)?.collect()
     })?;
     let mut sidecars = Vec::new();
+    let mut sizes = Vec::new();
     for snapshot in fresh.iter().flatten() {
         let target = store.snapshots().sidecar(&snapshot.id);
-        sidecars.push((store.snapshots().prepare_sidecar(snapshot)?, target));
+        let temporary = store.snapshots().prepare_sidecar(snapshot)?;
+        sizes.push((&snapshot.id, blocks_at(&temporary)));
+        sidecars.push((temporary, target));
     }
     rustix::fs::syncfs(&root).at("sync", store.root())?;
     for (temporary, target) in &sidecars {
@@ -174,7 +179,8 @@ pub(crate) fn sync(store: &Store) -> Result<(), CacheError> {
             );
             index.prepare_cached(&sql)?.execute((boot, last))?;
         }
-        Ok(())
+        let grown = sizes.iter();
+        grown.copied().try_for_each(|(id, bytes)| grow_snapshot(index, id.as_str(), bytes))
     })
 }
 

@@ -27,8 +27,9 @@ use crate::error::{At as _, CacheError};
 use crate::index::Durability;
 use crate::lease::Object;
 use crate::lock::GcLock;
+use crate::measure::Measure;
 use crate::store::Store;
-use crate::{body, file, remove};
+use crate::{body, file, remove, sizes};
 
 /// Names a snapshot: 1 to 64 of the letters `a`-`z` and digits; safe as a file name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -101,7 +102,8 @@ pub struct SnapshotMeta {
     /// Bytes of the uncompressed tar.
     #[serde(default)]
     pub tar_size: Option<u64>,
-    /// Bytes on disk, as [`DiskUsage`](crate::DiskUsage) counts them.
+    /// Bytes on disk when it was published, without files that other snapshots have too;
+    /// [`Snapshots::publish`] measures them.
     #[serde(default)]
     pub bytes: u64,
 }
@@ -196,13 +198,14 @@ impl<'a> Snapshots<'a> {
         self.store.root().join("snapshots").join(format!("{id}.json"))
     }
 
-    /// Makes an empty directory for a new tree. `kind` is a word for people, shown by `du`:
-    /// `run`, `copy`, `layer`, …
+    /// Makes an empty directory for a new tree, and room for it where the store has limits. `kind`
+    /// is a word for people, shown by `du`: `run`, `copy`, `layer`, …
     ///
     /// # Errors
     ///
     /// When it cannot be made.
     pub fn allocate(&self, kind: &str) -> Result<NewSnapshot, CacheError> {
+        self.store.keep_limits()?;
         let id = SnapshotId(file::random_name(12)?);
         let path = self.store.temporary("snapshot")?;
         file::make_dir(&path, 0o755)?;
@@ -216,10 +219,16 @@ impl<'a> Snapshots<'a> {
     /// # Errors
     ///
     /// [`CacheError::NoSnapshot`] when the parent is not there.
-    pub fn publish(
+    pub fn publish(&self, new: NewSnapshot, meta: SnapshotMeta) -> Result<SnapshotId, CacheError> {
+        let id = self.publish_measured(new, meta)?;
+        self.store.keep_limits()?;
+        Ok(id)
+    }
+
+    fn publish_measured(
         &self,
         mut new: NewSnapshot,
-        meta: SnapshotMeta,
+        mut meta: SnapshotMeta,
     ) -> Result<SnapshotId, CacheError> {
         if let Some(chain_id) = &meta.chain_id
             && let Some(older) = self.by_chain_id(chain_id)?
@@ -231,6 +240,9 @@ impl<'a> Snapshots<'a> {
         {
             return Err(CacheError::NoSnapshot { id: parent.to_string() });
         }
+        let mut measured = Measure::default();
+        measured.add([&new.path]);
+        meta.bytes = measured.own().iter().sum();
         let snapshot =
             Snapshot { id: new.id.clone(), kind: new.kind.clone(), created: file::now_ms(), meta };
         // Prune must not see the row without the directory, whether or not there is a lease.
@@ -463,15 +475,13 @@ pub(crate) fn insert(
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
     let sql = "INSERT OR REPLACE INTO snapshots(id, parent, chain_id, boot, synced, body)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    index
-        .prepare_cached(sql)?
-        .execute((
-            snapshot.id.as_str(),
-            snapshot.meta.parent.as_ref().map(SnapshotId::as_str),
-            snapshot.meta.chain_id.as_ref().map(Digest::as_bytes),
-            boot,
-            synced,
-            encoded,
-        ))
-        .map(drop)
+    index.prepare_cached(sql)?.execute((
+        snapshot.id.as_str(),
+        snapshot.meta.parent.as_ref().map(SnapshotId::as_str),
+        snapshot.meta.chain_id.as_ref().map(Digest::as_bytes),
+        boot,
+        synced,
+        encoded,
+    ))?;
+    sizes::set_snapshot(index, snapshot.id.as_str(), snapshot.meta.bytes)
 }

@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use rbuild_types::{CancelToken, Digest};
 
 use crate::error::{At as _, CacheError};
 use crate::index::{Durability, Index};
 use crate::lease::{Lease, LeaseFile, Object};
+use crate::limits::SpaceLimits;
 use crate::lock::{GcLock, StepLock};
 use crate::scratch::{Owner, Scratch};
-use crate::{Blobs, Builds, Records, Snapshots, StatCache, Tags};
-use crate::{file, recovery};
+use crate::{Blobs, Builds, Records, Snapshots, StatCache, Tags, Volumes};
+use crate::{file, recovery, sizes};
 
 /// An open store. Cheap to clone; clones share one state.
 #[derive(Debug, Clone)]
@@ -32,6 +33,7 @@ struct Inner {
     used: Mutex<Vec<Digest>>,
     /// Whether blobs were published since the last sync.
     new_blobs: AtomicBool,
+    limits: OnceLock<SpaceLimits>,
 }
 
 /// Directories of a store. The root (mode 0700) keeps others out: snapshots hold setuid
@@ -80,6 +82,7 @@ impl Store {
             leases: Mutex::default(),
             used: Mutex::default(),
             new_blobs: AtomicBool::new(false),
+            limits: OnceLock::new(),
         };
         let store = Self { inner: Arc::new(inner) };
         if !read_only {
@@ -119,6 +122,25 @@ impl Store {
         Snapshots::new(self)
     }
 
+    /// Volumes and cache mounts.
+    pub fn volumes(&self) -> Volumes<'_> {
+        Volumes::new(self)
+    }
+
+    /// Limits the store for this handle and its clones, once: from now on whatever they make is
+    /// preceded and followed by a prune of what is too much. What leases protect stays, so a build
+    /// may exceed the limits by what it uses itself. The first limits count.
+    pub fn limit(&self, limits: SpaceLimits) {
+        if !limits.is_none() {
+            let _ = self.inner.limits.set(limits);
+        }
+    }
+
+    /// What [`Store::limit`] was told.
+    pub(crate) fn limits(&self) -> Option<&SpaceLimits> {
+        self.inner.limits.get().filter(|_| !self.is_read_only())
+    }
+
     /// Images, their names, and remembered resolutions of remote names.
     pub fn tags(&self) -> Tags<'_> {
         Tags::new(self)
@@ -153,6 +175,10 @@ impl Store {
     pub fn lease(&self) -> Result<Lease, CacheError> {
         if self.inner.read_only {
             return Err(self.refusal());
+        }
+        if self.limits().is_some() {
+            // Others may have used the store without looking at its size.
+            sizes::refresh(self)?;
         }
         let inner = Arc::new(LeaseFile::create(&self.locks())?);
         let mut leases = self.leases();
@@ -244,6 +270,15 @@ impl Store {
             lease.add(object)?;
         }
         Ok(Some(guard))
+    }
+
+    /// Keeps a directory below `logs/` as long as the leases of this handle.
+    ///
+    /// # Errors
+    ///
+    /// When a lease cannot be written.
+    pub fn keep_logs(&self, directory: &str) -> Result<(), CacheError> {
+        self.protect(&Object::Logs(directory.to_owned())).map(drop)
     }
 
     /// Notes that a blob got its name, which is not yet durable.

@@ -24,7 +24,7 @@ impl Environment {
     }
 
     /// The same, where empty counts as not set.
-    fn filled(&self, name: &str) -> Option<&str> {
+    pub fn filled(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|value| !value.is_empty())
     }
 

@@ -85,7 +85,9 @@ pub struct CacheMount {
 }
 
 /// What happens when two processes want one cache directory at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Sharing {
     /// Both get it.

@@ -107,7 +107,8 @@ impl Engine {
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
         let Outside { contexts, images, remotes, devices } = *outside;
-        let log_directory = random_id()?;
+        let log_directory = random_id()?[..16].to_owned();
+        self.store.keep_logs(&log_directory)?;
         let helper = self.helper();
         let resolv_conf = self.resolv_conf();
         let world = World {
@@ -126,7 +127,7 @@ impl Engine {
             emulators: &self.emulators(),
             cutoff: request.cutoff,
             project: &project(request, &text.name),
-            log_directory: log_directory.get(..16).unwrap_or(&log_directory),
+            log_directory: &log_directory,
         };
         let policy = Policy {
             jobs: request.jobs.unwrap_or_else(default_jobs),

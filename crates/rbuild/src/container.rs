@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rbuild_cache::SnapshotId;
+use rbuild_cache::{HeldVolume, SnapshotId};
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{
@@ -98,6 +98,8 @@ pub struct Container {
     active: Option<Active>,
     launch: Option<Prepared>,
     running: Option<Running>,
+    /// What it mounts of the store's.
+    volumes: Vec<HeldVolume>,
     /// Held as long as the container lives.
     _lock: fs_err::File,
 }
@@ -156,6 +158,7 @@ impl Engine {
             active: None,
             launch: None,
             running: None,
+            volumes: Vec::new(),
             _lock: lock,
         };
         let pins: String = chain.iter().map(|snapshot| format!("{snapshot}\n")).collect();
@@ -168,7 +171,9 @@ impl Engine {
         let root = Root::from_fd(active.mount()?);
         let mut spec = spec(&container.id, &config, &process, &self.resolv_conf())?;
         let volumes = volume::all(&process, &config);
-        let mounts = self.mount_volumes(&volumes, &root, &directory, &mut spec)?;
+        let (mounts, held) =
+            self.mount_volumes(&volumes, &root, &directory, &mut spec, ctx.cancel)?;
+        container.volumes = held;
         for target in &process.tmpfs {
             root.create_dir_all(target, NEW_DIRECTORIES)?;
             spec.mounts.push(Mount {
@@ -436,6 +441,7 @@ impl Container {
         self.running = None;
         self.launch = None;
         self.active = None;
+        self.volumes.clear();
         match self.directory.take() {
             Some(directory) => remove(&directory),
             None => Ok(()),

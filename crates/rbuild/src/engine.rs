@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use rbuild_cache::Store;
+use rbuild_cache::{SpaceLimits, Store};
 use rbuild_registry::{Registry, RegistryOptions};
 use rbuild_sandbox::linux::binfmt::{self, Emulators};
 
@@ -21,6 +21,10 @@ pub struct EngineOptions {
     /// Program that runs steps: `None` is the running program, which must then call
     /// [`crate::sandbox_main`]; otherwise an rbuild binary.
     pub helper: Option<PathBuf>,
+    /// How large the store may be: whatever a build makes is preceded and followed by a prune of
+    /// what is too much. What running builds and images with a name use stays. Cache mounts and
+    /// images without a name count as cache.
+    pub limits: SpaceLimits,
     /// How registries are reached.
     pub registry: RegistryOptions,
     /// What steps and containers see as `/etc/resolv.conf`; `None` is the host's file.
@@ -38,6 +42,7 @@ impl EngineOptions {
         Self {
             root: root.into(),
             helper: None,
+            limits: SpaceLimits::default(),
             registry: RegistryOptions::default(),
             resolv_conf: None,
             binfmt_misc: binfmt::DIRECTORY.into(),
@@ -77,6 +82,7 @@ impl Engine {
             .into());
         }
         let store = Store::open(&options.root)?;
+        store.limit(options.limits);
         if !store.is_read_only() {
             crate::container::sweep_unless_busy(store.root());
         }

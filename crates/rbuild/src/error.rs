@@ -56,6 +56,12 @@ pub enum BuildError {
         /// The name or id as given.
         name: String,
     },
+    /// No cache mount has this id.
+    #[error("no cache mount has the id {id:?}: `rbuild cache ls` lists them")]
+    NoSuchCache {
+        /// The id, or the start of a name.
+        id: String,
+    },
     /// An image or a container is in use, or a name is taken.
     #[error("{message}")]
     Conflict {

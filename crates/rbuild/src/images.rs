@@ -109,6 +109,8 @@ impl Engine {
 
     /// Gives an image a further name.
     pub fn tag_image(&self, name: &str, new_name: &str) -> Result<(), BuildError> {
+        // An image without a name may be pruned up to the moment in which it gets one.
+        let _lease = self.store.lease()?;
         let image = self.find_image(name)?;
         let reference: Reference = new_name.parse().map_err(|error| BuildError::Request {
             message: format!("invalid tag {new_name:?}: {error}"),

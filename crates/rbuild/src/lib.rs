@@ -39,6 +39,7 @@
 
 mod assemble;
 mod build;
+mod cache_mount;
 mod check;
 mod container;
 mod context_input;
@@ -58,6 +59,7 @@ mod sources;
 mod unused;
 mod volume;
 
+pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, CopyPlace, OpenCache, ReadCacheFile};
 pub use check::{Checked, Finding, Lines, check};
 pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
@@ -72,7 +74,8 @@ pub use request::{
 pub use volume::{Volume, VolumeSource};
 
 pub use rbuild_cache::{
-    BuildRecord, BuiltStep, Class, ImageRecord, Outcome, PruneOptions, Pruned, Row, Usage,
+    BuildRecord, BuiltStep, Class, Hold, ImageRecord, Outcome, PruneOptions, Pruned, Row,
+    RowFilter, Space, SpaceLimits, Usage,
 };
 pub use rbuild_plan::op::Network;
 pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, ram_in_bytes};

@@ -6,12 +6,18 @@ use rbuild_types::{CancelToken, Ctx, Progress};
 use crate::{BuildError, Engine};
 
 impl Engine {
-    /// Bytes on disk by class.
+    /// Bytes on disk, by class and by what the build cache holds; walks the store.
     pub fn usage(&self) -> Result<Usage, BuildError> {
         Ok(self.store.usage()?)
     }
 
-    /// Everything in the store, one row each.
+    /// Bytes that the store takes but for work in progress, without walking it: what is compared
+    /// with [`EngineOptions::limits`](crate::EngineOptions::limits).
+    pub fn used(&self) -> Result<u64, BuildError> {
+        Ok(self.store.used()?)
+    }
+
+    /// What the build cache holds, with sizes as they were recorded: nothing is walked.
     pub fn rows(&self) -> Result<Vec<Row>, BuildError> {
         Ok(self.store.rows()?)
     }

@@ -1,6 +1,7 @@
 //! What is mounted in containers: paths of the host, and volumes.
 //!
-//! Named volumes are directories below `volumes/` of the store that outlive the containers;
+//! Named volumes are directories below `volumes/` of the store that outlive the containers, and so
+//! are cache mounts of builds, which containers may use too;
 //! anonymous ones lie beside their container's layer and go with it. Both start with what the
 //! image has at their place. A named volume is made in a temporary directory and renamed into place, so it is never seen half
 //! filled, and of several users who make one at the same time all get the first one's.
@@ -9,6 +10,7 @@ use std::io::Seek as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rbuild_cache::{HeldVolume, Hold};
 use rbuild_image::layer::{FileTimes, PackOptions, TreeForm, pack};
 use rbuild_rooted::Root;
 use rbuild_sandbox::{Mount, MountSource, Spec};
@@ -37,6 +39,13 @@ pub enum VolumeSource {
     Path(PathBuf),
     /// A volume of the store; made with its first use.
     Named(String),
+    /// A cache mount of builds by its id, or by the start of its name; made with its first use.
+    Cache {
+        /// As it is written in the Dockerfile, or the target where none is.
+        id: String,
+        /// Beside others, or alone as with `sharing=locked`.
+        hold: Hold,
+    },
     /// A volume that goes with the container.
     Anonymous,
 }
@@ -64,13 +73,36 @@ impl Engine {
         root: &Root,
         directory: &Path,
         spec: &mut Spec,
-    ) -> Result<Vec<OwnedFd>, BuildError> {
-        let mut descriptors = Vec::new();
+        cancel: &CancelToken,
+    ) -> Result<(Vec<OwnedFd>, Vec<HeldVolume>), BuildError> {
+        let (mut descriptors, mut held) = (Vec::new(), Vec::new());
         for (number, volume) in volumes.iter().enumerate() {
             let target = || root.create_dir_all(&volume.target, NEW_DIRECTORIES);
             let path = match &volume.source {
                 VolumeSource::Path(path) => path.clone(),
-                VolumeSource::Named(name) => self.named_volume(name, &target()?.dir)?,
+                VolumeSource::Named(name) => {
+                    let volume = self.named_volume(name, &target()?.dir, cancel)?;
+                    let path = volume.path().to_owned();
+                    held.push(volume);
+                    path
+                }
+                VolumeSource::Cache { id, hold } => {
+                    // Alone means without oneself too.
+                    let again = |other: &Volume| {
+                        matches!(&other.source,
+                        VolumeSource::Cache { id: other, .. } if other == id)
+                    };
+                    if *hold == Hold::Alone && volumes.iter().filter(|it| again(it)).count() > 1 {
+                        let message = format!(
+                            "cache mount {id} is mounted twice: only one that is not locked can be"
+                        );
+                        return Err(BuildError::Request { message });
+                    }
+                    let volume = self.cache_or_new(id, *hold, cancel)?;
+                    let path = volume.path().to_owned();
+                    held.push(volume);
+                    path
+                }
                 VolumeSource::Anonymous => {
                     let path = directory.join(format!("volume-{number}"));
                     self.fill(&path, &target()?.dir, &directory.join("volume.tar"))?;
@@ -94,11 +126,16 @@ impl Engine {
             });
             descriptors.push(rbuild_snapshot::bind(&path)?);
         }
-        Ok(descriptors)
+        Ok((descriptors, held))
     }
 
-    /// The directory of a volume. A new one starts with what the image has at its place, `from`.
-    pub(crate) fn named_volume(&self, name: &str, from: &Root) -> Result<PathBuf, BuildError> {
+    /// A volume, held beside others. A new one starts with what the image has at its place, `from`.
+    fn named_volume(
+        &self,
+        name: &str,
+        from: &Root,
+        cancel: &CancelToken,
+    ) -> Result<HeldVolume, BuildError> {
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
         let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
         if !first || !name.bytes().all(letter) {
@@ -109,16 +146,17 @@ impl Engine {
                 ),
             });
         }
-        let path = self.store.root().join("volumes").join(name);
-        if path.exists() {
-            return Ok(path);
+        let volume = self.store.volumes().take(name, Hold::Shared, cancel)?;
+        volume.note(None)?;
+        if volume.path().exists() {
+            return Ok(volume);
         }
         let io = |source| BuildError::Io { what: format!("make volume {name}"), source };
         let scratch = self.store.scratch("volume")?;
         let made = scratch.path().join("fs");
         self.fill(&made, from, &scratch.path().join("tar"))?;
-        match renameat_with(CWD, &made, CWD, &path, RenameFlags::NOREPLACE) {
-            Ok(()) | Err(Errno::EXIST) => Ok(path),
+        match renameat_with(CWD, &made, CWD, volume.path(), RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::EXIST) => Ok(volume),
             Err(errno) => Err(io(errno.into())),
         }
     }

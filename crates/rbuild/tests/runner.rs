@@ -28,8 +28,10 @@ mod build_platforms;
 mod build_registry;
 mod build_remote;
 mod build_resources;
+mod build_space;
 mod build_steps;
 mod build_why;
+mod cache_mounts;
 mod check;
 mod child;
 mod container_run;
@@ -84,8 +86,10 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_registry", build_registry::TESTS),
     ("build_remote", build_remote::TESTS),
     ("build_resources", build_resources::TESTS),
+    ("build_space", build_space::TESTS),
     ("build_steps", build_steps::TESTS),
     ("build_why", build_why::TESTS),
+    ("cache_mounts", cache_mounts::TESTS),
     ("check", check::TESTS),
     ("container_run", container_run::TESTS),
 ];

@@ -16,6 +16,7 @@ mod gc;
 mod images;
 mod kill;
 mod locks;
+mod space;
 mod steps;
 
 use rbuild_cache::{SnapshotId, SnapshotMeta, StepRecord, Store};
@@ -33,12 +34,7 @@ fn store() -> (TempDir, Store) {
 fn snapshot(store: &Store, parent: Option<&SnapshotId>, chain: Option<Digest>) -> SnapshotId {
     let new = store.snapshots().allocate("run").unwrap();
     fs_err::write(new.path().join("file"), "content").unwrap();
-    let meta = SnapshotMeta {
-        parent: parent.cloned(),
-        chain_id: chain,
-        bytes: 8192,
-        ..SnapshotMeta::default()
-    };
+    let meta = SnapshotMeta { parent: parent.cloned(), chain_id: chain, ..SnapshotMeta::default() };
     store.snapshots().publish(new, meta).unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! `--filter KEY=VALUE` of `images` and `prune`.
+//! `--filter KEY=VALUE` of `images`, `du` and `prune`.
 
 use rbuild::{ImageRecord, Reference};
 
@@ -39,7 +39,7 @@ pub fn time(text: &str, now: i64) -> Result<i64, Failure> {
 }
 
 /// Milliseconds of a duration as Go writes them, and days.
-fn duration(text: &str) -> Option<i64> {
+pub fn duration(text: &str) -> Option<i64> {
     let (mut rest, mut sum) = (text, 0_f64);
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;

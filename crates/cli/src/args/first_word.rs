@@ -5,13 +5,21 @@ use std::ffi::{OsStr, OsString};
 
 use crate::failure::Failure;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "build", "context", "run", "images", "rmi", "tag", "inspect", "history", "why", "du", "prune",
-    "version", "info", "help",
+    "cache", "version", "info", "help",
 ];
 
 /// Flags of the whole command that take a value as the next word.
-const WITH_VALUE: [&str; 3] = ["--root", "--registry-mirror", "--insecure-registry"];
+const WITH_VALUE: [&str; 7] = [
+    "--root",
+    "--registry-mirror",
+    "--insecure-registry",
+    "--max-used-space",
+    "--reserved-space",
+    "--keep-storage",
+    "--min-free-space",
+];
 
 /// Flags that clap answers itself.
 const ANSWERED: [&str; 5] = ["-h", "--help", "-v", "-V", "--version"];

@@ -110,7 +110,6 @@ impl Table for OfRun {
         flag("memory-reservation", Value, NotYet),
         flag("memory-swap", Value, NotYet),
         flag("memory-swappiness", Value, NotYet),
-        flag("mount", Value, NotYet),
         flag("net-alias", Value, NotYet),
         flag("network-alias", Value, NotYet),
         // No health is checked.
@@ -188,7 +187,6 @@ impl Table for OfDu {
     const FLAGS: &'static [Flag] = &[
         flag("builder", Value, NoMeaning),
         short('D', "debug", Switch, NoMeaning),
-        flag("filter", Value, NotYet),
         flag("timeout", Value, NoMeaning),
     ];
 }
@@ -201,10 +199,7 @@ impl Table for OfPrune {
     const FLAGS: &'static [Flag] = &[
         flag("builder", Value, NoMeaning),
         short('D', "debug", Switch, NoMeaning),
-        flag("max-used-space", Value, NotYet),
-        flag("min-free-space", Value, NotYet),
         flag("timeout", Value, NoMeaning),
-        flag("verbose", Switch, NotYet),
         flag("volumes", Switch, NotYet),
     ];
 }
@@ -272,8 +267,7 @@ mod tests {
             ("rmi --platform a x", "platform"),
             ("history --platform a x", "platform"),
             ("inspect --platform a x", "platform"),
-            ("du --filter a=b", "filter"),
-            ("prune --min-free-space 1g", "min-free-space"),
+            ("prune --volumes", "volumes"),
         ] {
             assert_eq!(said(&format!("rbuild {line}")), format!("--{flag} is not supported yet"));
         }

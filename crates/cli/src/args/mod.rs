@@ -1,6 +1,7 @@
 //! Arguments: clap's structs, and how a line becomes one of them.
 
 pub mod build;
+pub mod cache;
 pub mod call;
 pub mod context;
 pub mod filter;
@@ -9,12 +10,14 @@ pub mod flag_tables;
 pub mod global;
 pub mod images;
 pub mod limits;
+pub mod mount;
 pub mod other_flags;
 pub mod output;
 pub mod progress;
 pub mod prune;
 pub mod run;
 pub mod secret;
+pub mod space;
 pub mod ssh;
 pub mod switch;
 pub mod volume;
@@ -72,6 +75,8 @@ pub enum Command {
     History(images::HistoryArgs),
     /// Say why steps of the last build ran
     Why(why::WhyArgs),
+    /// Look at cache mounts, and carry them elsewhere
+    Cache(cache::CacheArgs),
     /// Show what takes space in the store
     Du(prune::DuArgs),
     /// Remove build cache

@@ -1,22 +1,30 @@
 //! Arguments of `du` and `prune`.
 
 use clap::Args;
-use rbuild::PruneOptions;
+use rbuild::{PruneOptions, RowFilter, SpaceLimits};
 
-use crate::args::filter;
 use crate::args::flag_tables::{OfDu, OfPrune};
 use crate::args::other_flags::OtherFlags;
+use crate::args::{filter, switch};
 use crate::failure::Failure;
+
+/// The keys of [`row_filter`].
+const KEYS: &str = "until, id, type, parents, description, inuse, shared, private, mutable and \
+                    immutable";
 
 /// Show what takes space in the store.
 #[derive(Debug, Args)]
 pub struct DuArgs {
-    /// Also each snapshot, record and blob
+    /// Everything that is known of each part of the cache
     #[arg(short, long)]
     pub verbose: bool,
-    /// `json`, or text with fields such as {{.What}}: {{.Size}}
+    /// `json`, or text with fields such as {{.ID}}: {{.Size}}
     #[arg(long, value_name = "FORMAT", conflicts_with = "verbose")]
     pub format: Option<String>,
+    /// Only parts of the cache with until=TIME, id=ID, type=KIND, inuse=BOOL, shared=BOOL or the
+    /// like; may be repeated
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Vec<String>,
     /// Flags of Docker that are not here.
     #[command(flatten)]
     pub other: OtherFlags<OfDu>,
@@ -25,76 +33,72 @@ pub struct DuArgs {
 /// Remove build cache that no image uses.
 #[derive(Debug, Args)]
 pub struct PruneArgs {
-    /// Also images without a name, and everything that can be had again
+    /// Also cache mounts, images without a name, and everything that can be had again
     #[arg(short, long)]
     pub all: bool,
     /// Do not ask
     #[arg(short, long)]
     pub force: bool,
-    /// Only cache with until=TIME, id=ID or type=KIND; TIME is a date or a duration ago, such as
-    /// 24h; may be repeated. Images stay
+    /// Only cache with until=TIME, id=ID, type=KIND, shared=BOOL or the like; TIME is a date or a
+    /// duration ago, such as 24h; may be repeated. Images stay
     #[arg(long, value_name = "FILTER")]
     pub filter: Vec<String>,
-    /// Keep this much cache, such as 10GB. Images stay
-    #[arg(long, alias = "keep-storage", value_name = "BYTES")]
-    pub reserved_space: Option<String>,
+    /// Only cache that was not used for this long, such as 24h
+    #[arg(long, value_name = "DURATION")]
+    pub keep_duration: Option<String>,
+    /// Everything that is known of what was removed
+    #[arg(long)]
+    pub verbose: bool,
     /// Flags of Docker that are not here.
     #[command(flatten)]
     pub other: OtherFlags<OfPrune>,
 }
 
 impl PruneArgs {
-    /// Whether something among the cache was chosen, which images have no part in.
-    pub fn chooses(&self) -> bool {
-        !self.filter.is_empty() || self.reserved_space.is_some()
-    }
-
-    /// The arguments as the engine wants them. `now` is in milliseconds since 1970.
-    pub fn options(&self, now: i64) -> Result<PruneOptions, Failure> {
+    /// The arguments as the engine wants them; `limits` are those of the command line. `now` is in
+    /// milliseconds since 1970.
+    pub fn options(&self, limits: SpaceLimits, now: i64) -> Result<PruneOptions, Failure> {
         self.other.settle()?;
-        let mut options = PruneOptions { all: self.all, ..PruneOptions::default() };
-        for text in &self.filter {
-            let (key, value) = filter::pair(text)?;
-            match key {
-                "until" | "unused-for" => options.until = Some(filter::time(value, now)?),
-                "id" => options.ids.push(value.to_owned()),
-                "type" => options.kinds.push(value.to_owned()),
-                _ => return Err(filter::unknown(key, "until, id and type")),
-            }
-        }
-        if let Some(text) = &self.reserved_space {
-            let bytes = bytes(text).ok_or_else(|| {
+        let mut filter = row_filter(&self.filter, now)?;
+        if let Some(text) = &self.keep_duration {
+            let ago = filter::duration(text).ok_or_else(|| {
                 Failure::usage_hint(
-                    format!("--reserved-space {text}: not a number of bytes"),
-                    "for example 500MB or 10GB",
+                    format!("--keep-duration {text}: not a duration"),
+                    "for example 24h or 7d",
                 )
             })?;
-            options.keep_bytes = Some(bytes);
+            filter.until = Some(now.saturating_sub(ago));
         }
-        Ok(options)
+        Ok(PruneOptions { all: self.all, filter, limits })
     }
 }
 
-/// `10GB` and `512mb` are powers of 1000, `1GiB` of 1024.
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-    let unit = text[digits.len()..].trim().to_ascii_lowercase();
-    let unit = unit.strip_suffix('b').unwrap_or(&unit);
-    let (base, unit) = match unit.strip_suffix('i') {
-        Some(unit) if !unit.is_empty() => (1024_f64, unit),
-        _ => (1000_f64, unit),
-    };
-    let power = match unit {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        _ => return None,
-    };
-    let value = digits.parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0)?;
-    // Whatever is above the highest number is the highest number.
-    Some((value * base.powi(power)) as u64)
+/// Filters of `du` and `prune`.
+pub fn row_filter(texts: &[String], now: i64) -> Result<RowFilter, Failure> {
+    let mut chosen = RowFilter::default();
+    for text in texts {
+        // A key alone asks whether it is so.
+        let text = if text.contains('=') { text.clone() } else { format!("{text}=true") };
+        let (key, value) = filter::pair(&text)?;
+        let flag = || {
+            switch::parse(value)
+                .map_err(|why| Failure::usage(format!("--filter {key}={value}: {why}")))
+        };
+        match key {
+            "until" | "unused-for" => chosen.until = Some(filter::time(value, now)?),
+            "id" => chosen.ids.push(value.to_owned()),
+            "type" => chosen.kinds.push(value.to_owned()),
+            "parents" => chosen.parents.push(value.to_owned()),
+            "description" => chosen.descriptions.push(value.to_owned()),
+            "inuse" => chosen.in_use = Some(flag()?),
+            "shared" => chosen.shared = Some(flag()?),
+            "private" => chosen.shared = Some(!flag()?),
+            "mutable" => chosen.mutable = Some(flag()?),
+            "immutable" => chosen.mutable = Some(!flag()?),
+            _ => return Err(filter::unknown(key, KEYS)),
+        }
+    }
+    Ok(chosen)
 }
 
 #[cfg(test)]
@@ -111,29 +115,24 @@ mod tests {
 
     fn options(line: &str) -> Result<PruneOptions, Failure> {
         let words = std::iter::once("prune").chain(line.split_whitespace());
-        Line::try_parse_from(words).unwrap().prune.options(1_000_000_000)
+        let line = Line::try_parse_from(words).unwrap();
+        line.prune.options(SpaceLimits::default(), 1_000_000_000)
     }
 
     #[test]
     fn filters_choose_among_the_cache() {
-        let chosen = options("--filter until=1h --filter id=ab --filter type=regular").unwrap();
+        let line = "--filter until=1h --filter id=ab --filter type=regular --filter shared=0";
+        let chosen = options(line).unwrap().filter;
         assert_eq!(chosen.until, Some(1_000_000_000 - 3_600_000));
         assert_eq!((chosen.ids, chosen.kinds), (vec!["ab".into()], vec!["regular".into()]));
-        assert_eq!(options("--keep-storage 1.5GB").unwrap().keep_bytes, Some(1_500_000_000));
-        assert_eq!(options("--reserved-space 2GiB").unwrap().keep_bytes, Some(2 << 30));
-        for bad in ["--filter until", "--filter shared=1", "--filter until=x", "--keep-storage x"] {
+        assert_eq!((chosen.shared, chosen.mutable), (Some(false), None));
+        let chosen = options("--filter private --filter immutable=false").unwrap().filter;
+        assert_eq!((chosen.shared, chosen.mutable, chosen.in_use), (Some(false), Some(true), None));
+        let kept = options("--keep-duration 2h").unwrap().filter;
+        assert_eq!(kept.until, Some(1_000_000_000 - 7_200_000));
+        for bad in ["--filter until", "--filter color=1", "--filter until=x", "--filter inuse=x"] {
             assert!(options(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn sizes() {
-        assert_eq!(bytes("0"), Some(0));
-        assert_eq!(bytes("10 kB"), Some(10_000));
-        assert_eq!(bytes("512m"), Some(512_000_000));
-        assert_eq!(bytes("1e400"), None);
-        for bad in ["", "B", "-1", "inf", "1x", "1.2.3", "NaN", "1i"] {
-            assert_eq!(bytes(bad), None, "{bad}");
-        }
+        assert!(options("--keep-duration x").is_err());
     }
 }

@@ -7,6 +7,7 @@ use rbuild::{ContainerNetwork, Platform, Process};
 
 use crate::args::build::PullPolicy;
 use crate::args::flag_tables::OfRun;
+use crate::args::mount::{self, Mounted};
 use crate::args::other_flags::OtherFlags;
 use crate::args::volume;
 use crate::environment::Environment;
@@ -36,9 +37,14 @@ pub struct RunArgs {
     /// File of variables, one a line; may be repeated
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
-    /// Directory, file or named volume to mount: SOURCE:TARGET[:ro]; may be repeated
+    /// Directory, file, named volume or cache mount (cache:ID) to mount: SOURCE:TARGET[:ro]; may be
+    /// repeated
     #[arg(short, long, value_name = "VOLUME")]
     pub volume: Vec<String>,
+    /// What to mount, in more words: type=bind|volume|tmpfs,source=SOURCE,target=TARGET[,readonly],
+    /// where the source of a volume may be cache:ID, with sharing=shared|locked; may be repeated
+    #[arg(long, value_name = "MOUNT")]
+    pub mount: Vec<String>,
     /// Directory in memory; may be repeated
     #[arg(long, value_name = "TARGET")]
     pub tmpfs: Vec<String>,
@@ -104,8 +110,15 @@ impl RunArgs {
                 ));
             }
         };
-        let volumes =
-            self.volume.iter().map(|text| volume::parse(text)).collect::<Result<_, _>>()?;
+        let mut volumes =
+            self.volume.iter().map(|text| volume::parse(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut tmpfs = self.tmpfs.iter().map(|text| tmpfs(text)).collect::<Result<Vec<_>, _>>()?;
+        for text in &self.mount {
+            match mount::parse(text)? {
+                Mounted::Volume(volume) => volumes.push(volume),
+                Mounted::Tmpfs(target) => tmpfs.push(target),
+            }
+        }
         let env = volume::variables(&self.env_file, &self.env, environment)?;
         let entrypoint = self.entrypoint.as_ref().map(|program| match program.as_str() {
             "" => Vec::new(),
@@ -120,7 +133,7 @@ impl RunArgs {
             hostname: self.hostname.clone(),
             network,
             volumes,
-            tmpfs: self.tmpfs.iter().map(|text| tmpfs(text)).collect::<Result<_, _>>()?,
+            tmpfs,
             terminal: self.tty,
             read_only: self.read_only,
         })

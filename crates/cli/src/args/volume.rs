@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rbuild::{Volume, VolumeSource};
+use rbuild::{Hold, Volume, VolumeSource};
 
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -12,11 +12,21 @@ pub fn parse(text: &str) -> Result<Volume, Failure> {
     let refuse = |why: &str| {
         Failure::usage_hint(
             format!("--volume {text}: {why}"),
-            "the form is SOURCE:/TARGET[:ro], where SOURCE is a path or the name of a volume",
+            "the form is SOURCE:/TARGET[:ro], where SOURCE is a path, the name of a volume, or \
+             cache:ID for a cache mount of builds",
         )
     };
     let parts: Vec<&str> = text.split(':').collect();
-    let (source, target, options) = match parts.as_slice() {
+    // `cache:/x:ro` is a volume named cache.
+    let of_cache = match parts.as_slice() {
+        ["cache", id, target, ..] if !id.is_empty() && target.starts_with('/') => Some(*id),
+        _ => None,
+    };
+    let parts = match of_cache {
+        Some(_) => &parts[1..],
+        None => parts.as_slice(),
+    };
+    let (source, target, options) = match parts {
         [target] => (None, *target, ""),
         [source, target] => (Some(*source), *target, ""),
         [source, target, options] => (Some(*source), *target, *options),
@@ -38,7 +48,10 @@ pub fn parse(text: &str) -> Result<Volume, Failure> {
         }
     }
     let target = target.to_owned();
-    let source = source.map_or(VolumeSource::Anonymous, self::source);
+    let source = match of_cache {
+        Some(id) => VolumeSource::Cache { id: id.to_owned(), hold: Hold::Shared },
+        None => source.map_or(VolumeSource::Anonymous, self::source),
+    };
     Ok(Volume { source, target, read_only })
 }
 
@@ -46,9 +59,14 @@ pub fn parse(text: &str) -> Result<Volume, Failure> {
 fn source(text: &str) -> VolumeSource {
     let is_path = text.contains('/') || text.starts_with('.');
     match is_path {
-        true => VolumeSource::Path(std::path::absolute(text).unwrap_or_else(|_| text.into())),
+        true => VolumeSource::Path(absolute(text)),
         false => VolumeSource::Named(text.to_owned()),
     }
+}
+
+/// A path of the host, whole.
+pub fn absolute(path: &str) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
 
 /// The variables of `--env-file` and `--env`, in the order in which later ones win. A name alone
@@ -109,6 +127,10 @@ mod tests {
         assert!(volume("/a:/b:ro,z").read_only && volume("/a:/b").target == "/b");
         assert_eq!(volume("data:/b").source, VolumeSource::Named("data".to_owned()));
         assert_eq!(volume("/b").source, VolumeSource::Anonymous);
+        let cache = |id: &str| VolumeSource::Cache { id: id.to_owned(), hold: Hold::Shared };
+        assert_eq!(volume("cache:go:/b:ro").source, cache("go"));
+        assert_eq!(volume("cache:/root/.cache:/b").source, cache("/root/.cache"));
+        assert_eq!(volume("cache:/b:ro").source, VolumeSource::Named("cache".to_owned()));
         let here = std::env::current_dir().unwrap();
         assert_eq!(volume("./x:/b").source, VolumeSource::Path(here.join("x")));
         for bad in ["", "a:b", ":/x", "/a:/b:ro:z", "/a:/b:what", "/a:/"] {

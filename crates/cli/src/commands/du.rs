@@ -1,73 +1,62 @@
 //! `rbuild du`.
 
-use rbuild::Class;
-use serde_json::json;
-
-use crate::args::prune::DuArgs;
-use crate::commands::Context;
+use crate::args::prune::{DuArgs, row_filter};
+use crate::commands::{Context, rows};
 use crate::failure::Failure;
 use crate::listing::Listing;
 use crate::table::Table;
 use crate::{exit_code, human, output};
 
-/// Shows what takes space.
+/// Shows what takes space: the parts of the cache, and then, unless some of them were chosen, the
+/// whole store by classes.
 pub fn run(args: &DuArgs, context: &Context<'_>) -> Result<i32, Failure> {
     args.other.settle()?;
     let listing = Listing::parse(args.format.as_deref())?;
-    let engine = context.engine()?;
+    let now = human::now();
+    let filter = row_filter(&args.filter, now)?;
+    let usage = context.engine()?.usage()?;
+    let mut shown = usage.rows;
+    shown.retain(|row| filter.takes(row));
+    shown.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+    if let Some(listing) = listing {
+        let documents: Vec<_> = shown.iter().map(|row| rows::document(row, now)).collect();
+        output::data(listing.render(&rows::TITLES, &documents)?)?;
+        return Ok(exit_code::SUCCESS);
+    }
     if args.verbose {
-        let mut rows = engine.rows()?;
-        rows.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
-        let titles =
-            ["ID", "CLASS", "KIND", "SIZE", "CREATED", "LAST USED", "IN USE", "DESCRIPTION"];
-        let mut table = Table::new(&titles);
-        let now = human::now();
-        for row in &rows {
-            let id: String = row.id.trim_start_matches("sha256:").chars().take(12).collect();
-            let class = match row.class {
-                Class::Snapshot => "snapshot",
-                Class::Record => "record",
-                Class::Blob => "blob",
-            };
-            table.row(&[
-                &id,
-                class,
-                &row.kind,
-                &human::bytes(row.size),
-                &human::ago(row.created, now),
-                &human::ago(row.last_used, now),
-                if row.in_use { "yes" } else { "no" },
-                &console::truncate_str(&row.description, 60, "…"),
-            ]);
-        }
-        output::data(table.render())?;
+        output::data(rows::blocks(&shown, now))?;
+    } else if !shown.is_empty() {
+        output::data(rows::table(&shown, now))?;
         output::line("")?;
     }
-    let usage = engine.usage()?;
-    let lines = [
+    let reclaimable = shown.iter().filter(|row| !row.in_use).map(|row| row.size).sum();
+    if !filter.is_empty() {
+        let total = shown.iter().map(|row| row.size).sum();
+        output::data(sums(&[("reclaimable", reclaimable), ("total", total)]))?;
+        return Ok(exit_code::SUCCESS);
+    }
+    output::data(sums(&[
         ("images: trees", usage.image_snapshots),
         ("images: blobs", usage.image_blobs),
         ("cache: trees", usage.other_snapshots),
         ("cache: blobs", usage.other_blobs),
-        ("index", usage.records),
-        ("logs", usage.logs),
+        ("cache mounts", usage.caches),
         ("volumes", usage.volumes),
         ("containers", usage.containers),
+        ("logs", usage.logs),
+        ("index", usage.index),
         ("temporary", usage.temporary),
+        ("other", usage.other),
+        ("reclaimable", reclaimable),
         ("total", usage.total),
-    ];
-    if let Some(listing) = listing {
-        let rows = lines.map(
-            |(what, bytes)| json!({ "What": what, "Size": human::bytes(bytes), "Bytes": bytes }),
-        );
-        let titles = [("What", "WHAT"), ("Size", "SIZE"), ("Bytes", "BYTES")];
-        output::data(listing.render(&titles, &rows)?)?;
-        return Ok(exit_code::SUCCESS);
-    }
+    ]))?;
+    Ok(exit_code::SUCCESS)
+}
+
+fn sums(lines: &[(&str, u64)]) -> String {
     let mut table = Table::new(&["WHAT", "SIZE"]);
     for (what, bytes) in lines {
-        table.row(&[what, &human::bytes(bytes)]);
+        table.row(&[what, &human::bytes(*bytes)]);
     }
-    output::data(table.render())?;
-    Ok(exit_code::SUCCESS)
+    table.render()
 }

@@ -1,6 +1,7 @@
 //! One file per command. A command prints its data and returns the code to exit with.
 
 mod build;
+mod cache;
 mod check;
 mod context;
 mod du;
@@ -11,6 +12,7 @@ mod inspect;
 mod outline;
 mod prune;
 mod rmi;
+mod rows;
 mod run;
 mod tag;
 mod terminal;
@@ -50,6 +52,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::History(args) => history::run(&args, &context),
         Command::Why(args) => why::run(&args, &context),
+        Command::Cache(args) => cache::run(&args, &context),
         Command::Du(args) => du::run(&args, &context),
         Command::Prune(args) => prune::run(&args, &context),
         Command::Version(args) => version::run(&args, &context),

@@ -2,37 +2,46 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use rbuild::Silent;
+use rbuild::{Class, PruneOptions, Silent};
 
 use crate::args::prune::PruneArgs;
-use crate::commands::Context;
+use crate::commands::{Context, rows};
 use crate::failure::Failure;
 use crate::{exit_code, human, interrupt, output};
 
-/// Removes build cache, and with `--all` also images without a name, unless some cache was chosen.
+/// Removes build cache, and with `--all` also cache mounts and images without a name, unless some
+/// cache was chosen.
 pub fn run(args: &PruneArgs, context: &Context<'_>) -> Result<i32, Failure> {
-    let options = args.options(human::now())?;
-    if !args.force && std::io::stdin().is_terminal() && !is_meant(args)? {
+    let now = human::now();
+    // What the environment says is about building; to prune means to prune.
+    let options = args.options(context.global.limits(None)?, now)?;
+    if !args.force && std::io::stdin().is_terminal() && !is_meant(&options)? {
         return Ok(exit_code::FAILURE);
     }
     let cancel = interrupt::cancel_on_interrupt()?;
-    let engine = context.engine()?;
-    if args.all && !args.chooses() {
-        for image in engine.prune_images()? {
-            output::line(&format!("Deleted: {}", image.image_id))?;
-        }
+    let pruned = context.engine()?.prune(&options, &Silent, &cancel)?;
+    let (images, removed): (Vec<_>, Vec<_>) =
+        pruned.removed.into_iter().partition(|row| row.class == Class::Image);
+    for image in images {
+        output::line(&format!("Deleted: {}", image.id))?;
     }
-    let pruned = engine.prune(&options, &Silent, &cancel)?;
+    if args.verbose {
+        output::data(rows::blocks(&removed, now))?;
+    } else if !removed.is_empty() {
+        output::data(rows::table(&removed, now))?;
+    }
     output::line(&format!("Total reclaimed space: {}", human::bytes(pruned.bytes)))?;
     Ok(exit_code::SUCCESS)
 }
 
 /// Asks. Scripts, which have no terminal, are not asked.
-fn is_meant(args: &PruneArgs) -> Result<bool, Failure> {
-    let what = match (args.all, args.chooses()) {
-        (_, true) => "the chosen build cache",
-        (true, false) => "all build cache that no image needs, and images without a name",
-        (false, false) => "build cache that no image uses",
+fn is_meant(options: &PruneOptions) -> Result<bool, Failure> {
+    let what = match (options.all, options.filter.is_empty()) {
+        (_, false) => "the chosen build cache",
+        (true, true) => {
+            "all build cache that no image needs, cache mounts, and images without a name"
+        }
+        (false, true) => "build cache that no image uses",
     };
     let mut stderr = std::io::stderr();
     let _ = write!(stderr, "This removes {what}. Continue? [y/N] ");

@@ -42,7 +42,8 @@ fn mistakes_are_named() {
     program.run("images --filter is-official=true").refused(1, "--filter is-official=…");
     program.run("images --tree").refused(1, "--tree is not supported yet");
     program.run("prune --filter until=soon -f").refused(1, "not a time");
-    program.run("du --filter a=b").refused(1, "--filter is not supported yet");
+    program.run("du --filter a=b").refused(1, "--filter a=… is not supported yet");
+    program.run("--max-used-space much du").refused(1, "--max-used-space much: neither");
 }
 
 #[test]

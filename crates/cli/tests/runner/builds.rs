@@ -97,8 +97,13 @@ fn lists_are_chosen_and_shown_as_asked() {
     let bytes = listed("history -H=false --format {{.Size}} app:1");
     assert!(bytes.lines().all(|line| line.parse::<u64>().is_ok()), "{bytes}");
     assert!(listed("history --human=false app:1").starts_with("IMAGE          CREATED AT"));
-    let du = listed("du --format {{.What}}={{.Bytes}}");
-    assert!(du.contains("\ntotal="), "{du}");
+    let kinds = listed("du --format {{.Type}}/{{.Shared}}/{{.Reclaimable}} --filter shared");
+    assert_eq!(kinds.lines().next(), Some("regular/true/false"), "{kinds}");
+    let du = listed("du");
+    assert!(du.starts_with("ID ") && du.contains("RECLAIMABLE") && du.contains("\ntotal "), "{du}");
+    assert!(listed("du --verbose").contains("\nReclaimable:    false\n"));
+    assert!(!listed("du --filter type=exec.cachemount").contains("COPY"));
+    assert!(listed("prune -a -f --max-used-space 1TB").contains("reclaimed space: 0B"));
     assert!(listed("prune -a -f --filter until=1000h").contains("reclaimed space: 0B"));
 }
 

@@ -78,6 +78,36 @@ fn names_ids_and_switches() {
 }
 
 #[test]
+fn cache_mounts_are_seen_copied_and_carried() {
+    let Some(program) = program() else { return };
+    program.file("cached", "FROM box\nRUN --mount=type=cache,target=/c echo built > /c/f\n");
+    program.run("-f cached .").good();
+    assert_eq!(program.run("cache ls -q").good().stdout, "/c\n");
+    let table = program.run("cache ls").good().stdout;
+    assert!(table.starts_with("ID   NAME") && table.contains("/c   cache-"), "{table}");
+    assert_eq!(program.run("run -v cache:/c:/x:ro box cat /x/f").good().stdout, "built\n");
+    let mount = "run --mount type=volume,source=cache:/c,target=/x,sharing=locked box";
+    program.run(&format!("{mount} touch /x/container")).good();
+    let local = program.context().join("out");
+    program.run(&format!("cache cp /c:/f {}", local.display())).good();
+    assert_eq!(fs_err::read_to_string(&local).unwrap(), "built\n");
+    program.run("cache cp nope:/f out").refused(1, "no cache mount has the id \"nope\"");
+    let tar = program.context().join("c.tar.zst");
+    program.run(&format!("cache export /c -o {}", tar.display())).good();
+    program.run(&format!("cache import other {}", tar.display())).good();
+    assert_eq!(program.run("run -v cache:other:/x box cat /x/f").good().stdout, "built\n");
+    let format = "cache inspect --format {{.ID}}/{{.Mode}}/{{.InUse}} other";
+    assert_eq!(program.run(format).good().stdout, "other/0755/false\n");
+    let listed = program.run("du --filter type=exec.cachemount --format {{.Description}}").good();
+    assert_eq!(listed.stdout.lines().count(), 2, "{}", listed.stdout);
+    assert_eq!(program.run("cache rm other").good().stdout, "other\n");
+    program.run("cache rm -f other").good();
+    let pruned = program.run("prune -f --filter type=exec.cachemount").good().stdout;
+    assert!(pruned.contains("cache mount /c"), "{pruned}");
+    assert_eq!(program.run("cache ls -q").good().stdout, "");
+}
+
+#[test]
 fn signals_are_passed_on() {
     let Some(program) = program() else { return };
     program.file("trap.sh", "trap 'exit 9' TERM\necho ready\nwhile :; do sleep 0.05; done\n");

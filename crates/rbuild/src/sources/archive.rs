@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use rbuild_cache::{DiskUsage, Scratch, SnapshotMeta, StepRecord, Store};
+use rbuild_cache::{Scratch, SnapshotMeta, StepRecord, Store};
 use rbuild_image::layer::{UnpackOptions, unpack_archive};
 use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Hasher};
@@ -68,13 +68,7 @@ impl RemoteSources<'_> {
         fs_err::create_dir(&files).map_err(failed)?;
         let options = UnpackOptions::default();
         unpack_archive(&mut reader, &Root::open(&files)?, &options, ctx.cancel)?;
-        let mut usage = DiskUsage::new();
-        usage.add(&files)?;
-        let meta = SnapshotMeta {
-            chain_id: Some(digest),
-            bytes: usage.bytes(),
-            ..SnapshotMeta::default()
-        };
+        let meta = SnapshotMeta { chain_id: Some(digest), ..SnapshotMeta::default() };
         let tree = snapshots.publish(new, meta)?;
         let inputs = json!({ "unpacked": identity });
         let mut record = StepRecord::new(digest, "archive", &format!("unpack {shown}"), inputs);

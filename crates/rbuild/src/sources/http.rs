@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
 
-use rbuild_cache::{DiskUsage, NewSnapshot, SnapshotId, SnapshotMeta, StepRecord, Store};
+use rbuild_cache::{NewSnapshot, SnapshotId, SnapshotMeta, StepRecord, Store};
 use rbuild_image::layer::{is_archive, newest_file};
 use rbuild_plan::op::{Http, Source};
 use rbuild_registry::{BlobSink, Fetch, Fetched, RegistryError};
@@ -137,13 +137,8 @@ impl RemoteSources<'_> {
         let modified = fetched.last_modified.as_deref().and_then(http_date).unwrap_or_default();
         let time = Time { sec: modified, nsec: 0 };
         file.root.set_times(&http.name, time, time)?;
-        let mut usage = DiskUsage::new();
-        usage.add(file.new.path())?;
-        let meta = SnapshotMeta {
-            chain_id: Some(tree_id(&digest, http)),
-            bytes: usage.bytes(),
-            ..SnapshotMeta::default()
-        };
+        let chain_id = Some(tree_id(&digest, http));
+        let meta = SnapshotMeta { chain_id, ..SnapshotMeta::default() };
         let tree = self.store().snapshots().publish(file.new, meta)?;
         let known = Known { digest, etag: fetched.etag, last_modified: fetched.last_modified };
         let inputs = serde_json::to_value(known).unwrap_or_default();

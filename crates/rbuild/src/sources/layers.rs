@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rbuild_cache::{BlobWriter, CacheError, DiskUsage, SnapshotId, SnapshotMeta, Store};
+use rbuild_cache::{BlobWriter, CacheError, SnapshotId, SnapshotMeta, Store};
 use rbuild_image::compress::reader;
 use rbuild_image::layer::{UnpackOptions, unpack_layer};
 use rbuild_image::manifest::{Descriptor, chain_ids};
@@ -161,15 +161,12 @@ impl ImageSource<'_> {
             return Err(bad_document("layer", problem).into());
         }
         drop(into);
-        let mut usage = DiskUsage::new();
-        usage.add(&tree)?;
         let meta = SnapshotMeta {
             parent: below.last().cloned(),
             chain_id: Some(chain_id),
             diff_id: Some(diff_id),
             tar_size: Some(tar_size),
-            tree: None,
-            bytes: usage.bytes(),
+            ..SnapshotMeta::default()
         };
         Ok(snapshots.publish(new, meta)?)
     }

@@ -34,7 +34,7 @@ pub fn shown_by_mount(context: &ContextName, path: &str) -> Copy {
 }
 
 /// A path as a source of a copy that names nothing else: the source of a mount is no pattern.
-pub(crate) fn literal(path: &str) -> String {
+pub fn literal(path: &str) -> String {
     let mut escaped = String::with_capacity(path.len());
     for letter in path.chars() {
         if "*?[\\".contains(letter) {

@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rbuild_cache::{DiskUsage, NewSnapshot, SnapshotId, SnapshotMeta, Store};
+use rbuild_cache::{NewSnapshot, SnapshotId, SnapshotMeta, Store};
 use rbuild_image::layer::FileTimes;
 use rbuild_rooted::{Follow, Root};
 use rbuild_snapshot::Active;
@@ -75,10 +75,7 @@ impl Writing {
             world.store.snapshots().take_listing(&self.new, &same.snapshot)?;
             return Ok(Published { snapshot: same.snapshot, same_as: Some(same.key) });
         }
-        let mut usage = DiskUsage::new();
-        usage.add(self.new.path())?;
-        let meta =
-            SnapshotMeta { parent: self.parent, bytes: usage.bytes(), ..SnapshotMeta::default() };
+        let meta = SnapshotMeta { parent: self.parent, ..SnapshotMeta::default() };
         let snapshot = world.store.snapshots().publish(self.new, meta)?;
         Ok(Published { snapshot, same_as: None })
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use rbuild_cache::{Scratch, StepLock};
+use rbuild_cache::{HeldVolume, Hold, Scratch};
 use rbuild_plan::mount::{MountKind, MountRoot, MountSource, Sharing, SshMount};
 use rbuild_plan::op::Run;
 use rbuild_rooted::{FileKind, Follow, Root};
@@ -16,7 +16,7 @@ use rbuild_sandbox::InjectedFile;
 use rbuild_snapshot::Active;
 use rbuild_types::Digest;
 
-use self::cache::{cache_directory, cache_id};
+use self::cache::{cache_directory, volume_info};
 use self::context::copy_of_context;
 use crate::device::HostMount;
 use crate::error::StepError;
@@ -286,28 +286,33 @@ struct Held {
     /// Before the directories that their sockets lie in.
     agents: Vec<Forwarding>,
     scratch: Vec<Scratch>,
-    /// By the id of the cache mount: two mounts of a process may show one directory.
-    locks: BTreeMap<Digest, StepLock>,
+    /// By name: two mounts of a process may show one directory.
+    volumes: BTreeMap<String, HeldVolume>,
 }
 
 impl Held {
-    /// Waits for all locked cache mounts, in the same order whatever their order in the
+    /// Waits for the volumes of all cache mounts, in the same order whatever their order in the
     /// Dockerfile, so that no two steps wait for each other.
     fn lock(job: &Job<'_>, op: &Run) -> Result<Self, StepError> {
-        let ids: BTreeSet<_> = op
-            .mounts
-            .iter()
-            .filter_map(|mount| match &mount.kind {
-                MountKind::Cache(cache) if cache.sharing == Sharing::Locked => {
-                    Some(cache_id(job, cache))
-                }
-                _ => None,
-            })
-            .collect();
-        let mut locks = BTreeMap::new();
-        for id in ids {
-            locks.insert(id, job.world.store.step_lock(&id, job.cancel)?);
+        let mut wanted: BTreeMap<String, BTreeSet<Sharing>> = BTreeMap::new();
+        for mount in &op.mounts {
+            if let MountKind::Cache(cache) = &mount.kind {
+                let name = volume_info(job, cache).volume_name();
+                wanted.entry(name).or_default().insert(cache.sharing);
+            }
         }
-        Ok(Self { agents: Vec::new(), scratch: Vec::new(), locks })
+        let of_store = job.world.store.volumes();
+        let mut volumes = BTreeMap::new();
+        for (name, sharing) in wanted {
+            let held = if sharing.contains(&Sharing::Locked) {
+                Some(of_store.take(&name, Hold::Alone, job.cancel)?)
+            } else if sharing.contains(&Sharing::Shared) {
+                Some(of_store.take(&name, Hold::Shared, job.cancel)?)
+            } else {
+                of_store.try_take(&name, Hold::Alone)?
+            };
+            volumes.extend(held.map(|held| (name, held)));
+        }
+        Ok(Self { agents: Vec::new(), scratch: Vec::new(), volumes })
     }
 }

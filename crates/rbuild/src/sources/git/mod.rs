@@ -21,7 +21,7 @@ mod submodule;
 mod web;
 mod wire;
 
-use rbuild_cache::{DiskUsage, Scratch, SnapshotId, SnapshotMeta, StepRecord};
+use rbuild_cache::{Scratch, SnapshotId, SnapshotMeta, StepRecord};
 use rbuild_plan::git_ref::CheckoutTime;
 use rbuild_plan::op::{Git, Source};
 use rbuild_rooted::Root;
@@ -121,13 +121,7 @@ impl RemoteSources<'_> {
         let scratch = self.store().scratch("git")?;
         let job = Job { sources: self, scratch: &scratch, ctx };
         let committed = job.check_out(git, resolved, &Root::open(&path)?)?;
-        let mut usage = DiskUsage::new();
-        usage.add(&path)?;
-        let meta = SnapshotMeta {
-            chain_id: Some(tree_id),
-            bytes: usage.bytes(),
-            ..SnapshotMeta::default()
-        };
+        let meta = SnapshotMeta { chain_id: Some(tree_id), ..SnapshotMeta::default() };
         let tree = self.store().snapshots().publish(new, meta)?;
         let name = format!("{}#{}", rbuild_plan::without_passwords(&git.remote), resolved.commit());
         // No part of the key: the commit decides over it.

@@ -1,12 +1,12 @@
 //! The directories of cache mounts.
 
-use std::collections::btree_map::Entry;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use rbuild_plan::mount::{CacheMount, MountRoot, Sharing};
+use rbuild_cache::VolumeInfo;
+use rbuild_plan::mount::{CacheMount, MountRoot};
 use rbuild_plan::op::{Copy, CopySource};
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
-use rbuild_types::{Digest, Hasher};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
@@ -18,31 +18,28 @@ use crate::steps::copy::Trees;
 
 /// The directory of a cache mount; made with its first use.
 ///
-/// `locked` waits for the other user, `private` takes an empty directory of its own while there
-/// is one. With `--no-cache` the directory starts anew and stays the one that is used.
+/// The volumes of a step are held before (`Held::lock`): `locked` waited for all other users and
+/// `shared` for one who is alone, `private` takes an empty directory of its own where somebody else
+/// uses the volume. With `--no-cache` the directory starts anew and stays the one that is used.
 pub(super) fn cache_directory(
     job: &Job<'_>,
     cache: &CacheMount,
     held: &mut Held,
 ) -> Result<Shown, StepError> {
     let store = job.world.store;
-    // The id is a stranger's text and never becomes a path.
-    let id = cache_id(job, cache);
-    let mut directory = store.root().join("volumes").join(format!("cache-{}", id.hex()));
-    match cache.sharing {
-        Sharing::Shared | Sharing::Locked => {}
-        Sharing::Private => {
-            if let Entry::Vacant(lock) = held.locks.entry(id) {
-                if let Some(taken) = store.try_step_lock(&id)? {
-                    lock.insert(taken);
-                } else {
-                    let scratch = store.scratch("cache")?;
-                    directory = scratch.path().join("fs");
-                    held.scratch.push(scratch);
-                }
-            }
+    let info = volume_info(job, cache);
+    let directory = match held.volumes.get(&info.volume_name()) {
+        Some(volume) => {
+            volume.note(Some(&info))?;
+            volume.path().to_owned()
         }
-    }
+        None => {
+            let scratch = store.scratch("cache")?;
+            let directory = scratch.path().join("fs");
+            held.scratch.push(scratch);
+            directory
+        }
+    };
     if job.no_cache && directory.exists() {
         let old = store.scratch("cache")?;
         fs_err::rename(&directory, old.path().join("fs"))?;
@@ -106,19 +103,18 @@ fn seed(job: &Job<'_>, input: usize, path: &str, into: &Root) -> Result<(), Step
     Ok(into.set_mode(path, found.mode)?)
 }
 
-/// Names a cache mount's directory and lock. Mode and owner belong to it: a step that asks for
-/// others must not get this one's directory. So does what it starts from, as in BuildKit: with
-/// another seed it is another directory.
-pub(super) fn cache_id(job: &Job<'_>, cache: &CacheMount) -> Digest {
+/// What tells the volume of a cache mount from others.
+pub(super) fn volume_info(job: &Job<'_>, cache: &CacheMount) -> VolumeInfo {
     let CacheMount { id, mode, uid, gid, path, .. } = cache;
-    match &cache.seed {
+    let seed = match &cache.seed {
         Some(MountRoot::Input { input }) => {
             let from = job.input_keys.get(*input).map(ToString::to_string).unwrap_or_default();
-            let mut hasher = Hasher::new();
-            hasher.field(format!("seeded cache mount {mode:o} {uid} {gid}"));
-            hasher.field(from).field(path).field(id);
-            hasher.finish()
+            Some(format!("{from} {path}"))
         }
-        _ => Digest::of(format!("cache mount {mode:o} {uid} {gid} {id}")),
-    }
+        _ => None,
+    };
+    let created =
+        i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis());
+    let created = created.unwrap_or(i64::MAX);
+    VolumeInfo { id: id.clone(), mode: *mode, uid: *uid, gid: *gid, seed, created }
 }

@@ -16,7 +16,10 @@ use crate::sources::context::{self, Contexts};
 use crate::sources::dockerfile::Text;
 use crate::sources::image::ImageSource;
 use crate::sources::remote::RemoteSources;
-use crate::{BuildError, BuildRequest, Built, ContextInput, Engine, StepSummary, assemble, export};
+use crate::{
+    BuildError, BuildRequest, Built, ContextInput, Engine, Export, ExportedImage, Output,
+    StepSummary, assemble, export,
+};
 
 impl Engine {
     /// Builds, and returns when the image is in the store and all outputs are written.
@@ -55,10 +58,13 @@ impl Engine {
         let solution = self.solve(text, &outside, request, &plan, ctx)?;
         let (cached, executed) = (solution.cached, solution.executed);
         let product = assemble::product(self, &plan, solution, images)?;
-        for output in &request.outputs {
-            export::write(self, output, request, &product, &tags, images, ctx)?;
+        let mut exported = None;
+        for wanted in &request.outputs {
+            let left = export::write(self, wanted, request, &product, &tags, images, ctx)?;
+            exported = left.or(exported);
         }
-        let built = assemble::publish(self, &product, &tags, ctx)?;
+        let mut built = assemble::publish(self, &product, &tags, ctx)?;
+        built.exported = exported.map(ExportedImage::from);
         self.store.records().flush_used()?;
         self.store.sync()?;
         Ok(Built { image: Some(built), cached, executed, steps: summary.finish() })
@@ -130,7 +136,8 @@ impl Engine {
         let policy = Policy {
             jobs: request.jobs.unwrap_or_else(default_jobs),
             layers: true,
-            root: is_kept(request) || request.outputs.iter().any(export::needs_root),
+            root: is_kept(request)
+                || request.outputs.iter().any(|wanted| export::needs_root(&wanted.output)),
         };
         let targets: Vec<_> = plan.targets.iter().map(|target| target.vertex).collect();
         let solved = solve(&plan.graph, &targets, world, &policy, ctx)
@@ -153,9 +160,14 @@ struct Outside<'a> {
 }
 
 /// Whether the image is for the store, where it must be whole: whoever runs or exports it by its name
-/// or id may do so without any network.
+/// or id may do so without any network. One that is only pushed can be had from its registry.
 fn is_kept(request: &BuildRequest) -> bool {
-    request.outputs.is_empty() || !request.tags.is_empty()
+    let is_pushed = request.outputs.iter().all(is_push);
+    request.outputs.is_empty() || (!request.tags.is_empty() && !is_pushed)
+}
+
+fn is_push(wanted: &Export) -> bool {
+    matches!(wanted.output, Output::Registry { .. })
 }
 
 /// What a build is called by those that come after it: it is explained by the last one of the same
@@ -181,6 +193,10 @@ fn default_jobs() -> usize {
 }
 
 fn tags(request: &BuildRequest) -> Result<Vec<Reference>, BuildError> {
+    if request.tags.is_empty() && request.outputs.iter().any(is_push) {
+        let message = "a tag is needed when pushing to a registry: its host says to which one";
+        return Err(BuildError::Request { message: message.to_owned() });
+    }
     let parse = |name: &String| {
         let reference: Reference = name.parse().map_err(|error| BuildError::Request {
             message: format!("invalid tag {name:?}: {error}"),

@@ -164,7 +164,6 @@ impl Registry {
         let stored = |actual| RegistryError::Stored {
             subject: errand.subject.clone(),
             host: place.host.clone(),
-            expected: digest,
             actual,
         };
         if let Some(other) = reference.digest().filter(|other| *other != digest) {

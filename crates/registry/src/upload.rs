@@ -225,7 +225,6 @@ impl Client {
             Some(actual) if actual != blob.digest => Err(RegistryError::Stored {
                 subject: errand.subject.clone(),
                 host: answered.answered_by,
-                expected: blob.digest,
                 actual,
             }
             .into()),

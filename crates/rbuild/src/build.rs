@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use rbuild_plan::Plan;
-use rbuild_solver::{Policy, Solution, World, solve};
+use rbuild_solver::{FinishedLayers, Policy, Solution, World, solve};
 use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
 
 use crate::devices::CdiDevices;
@@ -55,7 +55,9 @@ impl Engine {
         }
         export::check(request, plan.is_index)?;
         let outside = Outside { contexts: &contexts, images, remotes, devices: &devices };
-        let solution = self.solve(text, &outside, request, &plan, ctx)?;
+        let solution = export::ahead(self, request, &tags, ctx, |finished| {
+            self.solve(text, &outside, request, &plan, finished, ctx)
+        })?;
         let (cached, executed) = (solution.cached, solution.executed);
         let product = assemble::product(self, &plan, solution, images)?;
         let mut exported = None;
@@ -110,6 +112,7 @@ impl Engine {
         outside: &Outside<'_>,
         request: &BuildRequest,
         plan: &Plan,
+        finished: Option<&dyn FinishedLayers>,
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
         let Outside { contexts, images, remotes, devices } = *outside;
@@ -132,6 +135,7 @@ impl Engine {
             emulators: &self.emulators(),
             project: &project(request, &text.name),
             log_directory: log_directory.get(..16).unwrap_or(&log_directory),
+            finished,
         };
         let policy = Policy {
             jobs: request.jobs.unwrap_or_else(default_jobs),

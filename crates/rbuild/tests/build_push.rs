@@ -15,6 +15,8 @@ tests![
     a_base_that_was_never_fetched_is_mounted,
     a_base_of_another_registry_is_fetched_and_sent,
     an_index_comes_after_what_it_names,
+    a_layer_is_sent_while_the_next_step_runs,
+    a_step_that_fails_ends_what_is_sent_meanwhile,
     a_refusal_moves_no_name,
     a_push_needs_a_name,
 ];
@@ -254,4 +256,54 @@ fn a_push_needs_a_name() {
     let place = Place::new();
     let error = build_error(&place.engine(), &pushed(place.request(TEXT)));
     assert!(error.to_string().contains("a tag is needed"), "{error}");
+}
+
+/// Says to steps whether a layer has come.
+fn with_flag(registry: &Registry) {
+    let shelf = registry.shelf.clone();
+    registry.web.change(move |asked| {
+        let mut shelf = shelf.lock().unwrap();
+        match asked.path.as_str() {
+            "/flag" => answer(if shelf.bytes.is_empty() { 404 } else { 200 }, "here\n"),
+            _ => shelf.answer(asked),
+        }
+    });
+}
+
+fn a_layer_is_sent_while_the_next_step_runs() {
+    for encoding in [Encoding::GZIP, Encoding::Uncompressed] {
+        let (registry, place) = (Registry::start(), Place::new());
+        with_flag(&registry);
+        // The step waits for the registry to have a layer of a step before it.
+        let text = format!(
+            "{TEXT}RUN for i in $(seq 200); do wget -q -O- {} && exit 0; sleep 0.1; done; exit 1\n",
+            registry.web.url("/flag")
+        );
+        let layers = LayerForm { encoding, ..LayerForm::default() };
+        let output = Export { output: Output::Registry { insecure: false }, layers };
+        let request = place.request(&text).tag(registry.name("team/app:1")).output(output);
+        build(&place.engine(), &request);
+        let pushed = registry.manifest("team/app", "1");
+        // The same bytes as without the hurry.
+        let again = Registry::start();
+        let request = request.tag(again.name("team/app:1"));
+        build(&place.engine(), &request);
+        assert_eq!(again.manifest("team/app", "1"), pushed);
+    }
+}
+
+fn a_step_that_fails_ends_what_is_sent_meanwhile() {
+    let (registry, place) = (Registry::start(), Place::new());
+    let shelf = registry.shelf.clone();
+    registry.web.change(move |asked| {
+        let mut answer = shelf.lock().unwrap().answer(asked);
+        answer.stall = asked.method == "PUT";
+        answer
+    });
+    let text = format!("{TEXT}RUN sleep 1; false\n");
+    let request = place.request(&text).tag(registry.name("team/app:1"));
+    let error = build_error(&place.engine(), &pushed(request));
+    assert!(matches!(error, BuildError::Step { .. }), "{error:?}");
+    assert!(registry.asked().iter().any(|line| line.starts_with("PUT")));
+    assert_eq!(place.leftovers(), Vec::<String>::new());
 }

@@ -41,22 +41,19 @@ pub(crate) enum Origin {
 
 impl Leaving {
     /// Opens the bytes, which are in the store or made as they are read.
-    pub(crate) fn open(
-        &self,
-        engine: &Engine,
-        cancel: &CancelToken,
-    ) -> Result<Box<dyn Read>, BuildError> {
+    pub(crate) fn open(&self, engine: &Engine, cancel: &CancelToken) -> io::Result<Box<dyn Read>> {
         match &self.origin {
             Origin::Blob | Origin::Base(..) => {
-                Ok(Box::new(engine.store.blobs().open(&self.descriptor.digest)?))
+                let blob = engine.store.blobs().open(&self.descriptor.digest);
+                Ok(Box::new(blob.map_err(io::Error::other)?))
             }
             Origin::Tree(layer) => {
-                let (tree, layer) = (tree(engine, layer)?, layer.clone());
+                let tree = tree(engine, layer).map_err(io::Error::other)?;
+                let layer = layer.clone();
                 let check =
                     move |packed: Packed| same(&layer, packed.diff_id).map_err(io::Error::other);
-                let reader = LayerReader::start(tree, PackOptions::default(), check, cancel);
-                let failed = |source| BuildError::Io { what: "start a thread".to_owned(), source };
-                Ok(Box::new(reader.map_err(failed)?))
+                let options = PackOptions::default();
+                Ok(Box::new(LayerReader::start(tree, options, check, cancel)?))
             }
         }
     }
@@ -81,7 +78,7 @@ pub(crate) fn leaving(
             all.push(match snapshot {
                 Some(snapshot) if !blob && layer.digest == *diff_id => {
                     let layer = Layer { snapshot, diff_id: *diff_id, tar_size: layer.size };
-                    own(engine, &layer, form, ctx.cancel)?
+                    own(engine, engine.pool()?, &layer, form, ctx.cancel)?
                 }
                 _ if form.force && is_other(layer, form.encoding) => {
                     images.fetch_layer(base, layer, ctx)?;
@@ -97,7 +94,7 @@ pub(crate) fn leaving(
         }
     }
     for layer in &image.layers {
-        all.push(own(engine, layer, form, ctx.cancel)?);
+        all.push(own(engine, engine.pool()?, layer, form, ctx.cancel)?);
     }
     Ok(all)
 }
@@ -108,9 +105,10 @@ fn is_other(layer: &Descriptor, encoding: Encoding) -> bool {
         .is_some_and(|compression| compression != encoding.compression())
 }
 
-/// A layer that was made here.
-fn own(
+/// A layer that was made here, compressed on this pool.
+pub(super) fn own(
     engine: &Engine,
+    pool: &rayon::ThreadPool,
     layer: &Layer,
     form: &LayerForm,
     cancel: &CancelToken,
@@ -120,7 +118,8 @@ fn own(
         let descriptor = Descriptor::new(media_type, layer.diff_id, layer.tar_size);
         return Ok(Leaving { descriptor, origin: Origin::Tree(layer.clone()) });
     }
-    let descriptor = encoded(engine, &Tar::Tree(layer), form.encoding, form.family, cancel)?;
+    let tar = Tar::Tree(layer);
+    let descriptor = encoded_by(pool, engine, &tar, form.encoding, form.family, cancel)?;
     Ok(Leaving { descriptor, origin: Origin::Blob })
 }
 
@@ -155,6 +154,18 @@ pub(crate) fn encoded(
     family: Family,
     cancel: &CancelToken,
 ) -> Result<Descriptor, BuildError> {
+    encoded_by(engine.pool()?, engine, tar, encoding, family, cancel)
+}
+
+/// [`encoded`] on a pool of choice.
+fn encoded_by(
+    pool: &rayon::ThreadPool,
+    engine: &Engine,
+    tar: &Tar<'_>,
+    encoding: Encoding,
+    family: Family,
+    cancel: &CancelToken,
+) -> Result<Descriptor, BuildError> {
     let media_type = family.layer(encoding.compression())?;
     let mut name = Hasher::new();
     name.field("compressed layer")
@@ -173,7 +184,7 @@ pub(crate) fn encoded(
     if let Some((digest, size)) = known()? {
         return Ok(Descriptor::new(media_type, digest, size));
     }
-    let mut writer = CompressedWriter::new(blobs.writer()?, encoding, engine.pool()?);
+    let mut writer = CompressedWriter::new(blobs.writer()?, encoding, pool);
     write_tar(engine, tar, &mut writer, cancel)?;
     let failed = |source| BuildError::Io { what: "compress a layer".to_owned(), source };
     let (digest, size) = writer.finish().map_err(failed)?.commit(None, None)?;

@@ -1,5 +1,6 @@
 //! What a build makes besides the image in the store.
 
+mod ahead;
 mod archive;
 mod layers;
 mod package;
@@ -14,6 +15,7 @@ use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Reference};
 
 use crate::assemble::{Assembled, Product};
+pub(crate) use crate::export::ahead::ahead;
 use crate::export::package::Package;
 use crate::sources::image::ImageSource;
 use crate::{BuildError, BuildRequest, Destination, Engine, Export, Output};

@@ -104,10 +104,13 @@ impl<'a> Package<'a> {
 
 impl BlobSource for Package<'_> {
     fn open(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ImageError> {
-        let missing = |_| ImageError::MissingBlob { digest };
         match (self.documents.get(&digest), self.layer(digest)) {
             (Some(bytes), _) => Ok(Box::new(bytes.as_slice())),
-            (None, Some(layer)) => layer.open(self.engine, &self.cancel).map_err(missing),
+            (None, Some(layer)) => {
+                let subject = format!("layer {}", digest.short());
+                let failed = |source| ImageError::Io { action: "read", subject, source };
+                layer.open(self.engine, &self.cancel).map_err(failed)
+            }
             (None, None) => Err(ImageError::MissingBlob { digest }),
         }
     }

@@ -13,12 +13,12 @@ use rbuild_image::manifest::Descriptor;
 use rbuild_registry::{Registry, Upload};
 use rbuild_types::{CancelToken, Ctx, Reference};
 
-use crate::BuildError;
 use crate::export::layers::Origin;
 use crate::export::package::{Package, skip};
+use crate::{BuildError, Engine};
 
 /// Blobs of one image under way at once; the registry client has a limit of its own per host.
-const PARALLEL_BLOBS: usize = 4;
+pub(super) const PARALLEL_BLOBS: usize = 4;
 /// How often a wait for uploads looks at the caller's cancel token.
 const CANCEL_TICK: Duration = Duration::from_millis(50);
 
@@ -29,7 +29,7 @@ pub(super) fn push(
     insecure: bool,
     ctx: Ctx<'_>,
 ) -> Result<(), BuildError> {
-    let registry = registry(package, tags, insecure)?;
+    let registry = registry(package.engine, tags, insecure)?;
     let mut repositories: Vec<&Reference> = Vec::new();
     for tag in tags {
         if repositories.iter().any(|known| known.repository() == tag.repository()) {
@@ -63,15 +63,15 @@ fn put(
 }
 
 /// The engine's client, or one that may speak plain HTTP to these registries too.
-fn registry(
-    package: &Package<'_>,
+pub(super) fn registry(
+    engine: &Engine,
     tags: &[Reference],
     insecure: bool,
 ) -> Result<Registry, BuildError> {
     if !insecure {
-        return Ok(package.engine.registry()?.clone());
+        return Ok(engine.registry()?.clone());
     }
-    let mut options = package.engine.options.registry.clone();
+    let mut options = engine.options.registry.clone();
     options.insecure.extend(tags.iter().map(|tag| tag.host().to_owned()));
     Ok(Registry::new(options)?)
 }

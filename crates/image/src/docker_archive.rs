@@ -33,8 +33,7 @@ pub struct SavedImage {
 
 /// Writes images as `docker save` does; `docker load` of 20.10 and of today both read it.
 ///
-/// Each export must be one image, not an index, and its layers must not be zstd, which Docker
-/// reads since version 23 only.
+/// Each export must be one image, not an index. Layers of zstd are read by Docker since version 23.
 pub fn write_docker_archive(
     exports: &[Export],
     blobs: &dyn BlobSource,
@@ -71,7 +70,7 @@ fn saved_image(export: &Export, blobs: &dyn BlobSource) -> Result<SavedImage, Im
 fn check_layers(manifest: &Manifest) -> Result<(), ImageError> {
     for layer in &manifest.layers {
         match layer_compression(&layer.media_type) {
-            Some(Compression::None | Compression::Gzip) => {}
+            Some(Compression::None | Compression::Gzip | Compression::Zstd) => {}
             _ => {
                 let problem = format!("docker load cannot read layers of {}", layer.media_type);
                 return Err(ImageError::document("docker archive", problem));

@@ -29,16 +29,17 @@ pub(crate) struct Product {
 pub(crate) type Documents = BTreeMap<Digest, Vec<u8>>;
 
 impl Product {
-    /// The descriptor of the whole, given the `manifests` of the images in their order. All
-    /// documents are added to `documents`.
+    /// The descriptor of the whole, given the `manifests` of the images in their order and whose
+    /// media types they have. All documents are added to `documents`.
     pub(crate) fn top(
         &self,
+        family: Family,
         manifests: Vec<Vec<u8>>,
         documents: &mut Documents,
     ) -> Result<Descriptor, BuildError> {
         let mut descriptors = Vec::new();
         for (image, manifest) in self.images.iter().zip(manifests) {
-            let mut descriptor = Descriptor::of(Family::Oci.manifest(), &manifest);
+            let mut descriptor = Descriptor::of(family.manifest(), &manifest);
             descriptor.platform = Some(DescriptorPlatform::from(&image.platform));
             documents.insert(image.id(), image.config_bytes.clone());
             documents.insert(descriptor.digest, manifest);
@@ -48,8 +49,8 @@ impl Product {
             (false, Some(image)) => Ok(image),
             (_, last) => {
                 descriptors.extend(last);
-                let index = Index::new(Family::Oci, descriptors).to_bytes()?;
-                let descriptor = Descriptor::of(Family::Oci.index(), &index);
+                let index = Index::new(family, descriptors).to_bytes()?;
+                let descriptor = Descriptor::of(family.index(), &index);
                 documents.insert(descriptor.digest, index);
                 Ok(descriptor)
             }
@@ -124,7 +125,7 @@ fn image(
 
     let mut descriptors = Vec::new();
     for layer in base.iter().flat_map(|base| &base.manifest.layers) {
-        descriptors.push(as_oci(layer)?);
+        descriptors.push(in_family(layer, Family::Oci)?);
     }
     descriptors.extend(
         layers.iter().map(|layer| Descriptor::new(OCI_LAYER, layer.diff_id, layer.tar_size)),
@@ -145,11 +146,11 @@ fn image(
     })
 }
 
-/// A layer descriptor in OCI's terms; the bytes are the same under Docker's.
-pub(crate) fn as_oci(layer: &Descriptor) -> Result<Descriptor, BuildError> {
+/// A layer descriptor in the terms of OCI or Docker; the bytes are the same under both.
+pub(crate) fn in_family(layer: &Descriptor, family: Family) -> Result<Descriptor, BuildError> {
     match layer_compression(&layer.media_type) {
         Some(compression) => {
-            Ok(Descriptor::new(Family::Oci.layer(compression)?, layer.digest, layer.size))
+            Ok(Descriptor::new(family.layer(compression)?, layer.digest, layer.size))
         }
         None => Ok(layer.clone()),
     }
@@ -225,7 +226,7 @@ pub(crate) fn publish(
 ) -> Result<BuiltImage, BuildError> {
     let mut documents = Documents::new();
     let manifests = product.images.iter().map(|image| image.manifest_bytes.clone()).collect();
-    let top = product.top(manifests, &mut documents)?;
+    let top = product.top(Family::Oci, manifests, &mut documents)?;
     let blobs = engine.store.blobs();
     for (digest, bytes) in &documents {
         if !blobs.contains(digest)? {
@@ -251,5 +252,6 @@ pub(crate) fn publish(
         manifest_size: size,
         platforms: product.images.iter().map(|image| image.platform.clone()).collect(),
         names: tags.iter().map(ToString::to_string).collect(),
+        exported: None,
     })
 }

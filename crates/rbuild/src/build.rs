@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use rbuild_plan::Plan;
-use rbuild_solver::{Policy, Solution, World, solve};
+use rbuild_solver::{FinishedLayers, Policy, Solution, World, solve};
 use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
 
 use crate::devices::CdiDevices;
@@ -16,7 +16,10 @@ use crate::sources::context::{self, Contexts};
 use crate::sources::dockerfile::Text;
 use crate::sources::image::ImageSource;
 use crate::sources::remote::RemoteSources;
-use crate::{BuildError, BuildRequest, Built, ContextInput, Engine, StepSummary, assemble, export};
+use crate::{
+    BuildError, BuildRequest, Built, ContextInput, Engine, Export, ExportedImage, Output,
+    StepSummary, assemble, export,
+};
 
 impl Engine {
     /// Builds, and returns when the image is in the store and all outputs are written.
@@ -52,13 +55,18 @@ impl Engine {
         }
         export::check(request, plan.is_index)?;
         let outside = Outside { contexts: &contexts, images, remotes, devices: &devices };
-        let solution = self.solve(text, &outside, request, &plan, ctx)?;
+        let solution = export::ahead(self, request, &tags, ctx, |finished| {
+            self.solve(text, &outside, request, &plan, finished, ctx)
+        })?;
         let (cached, executed) = (solution.cached, solution.executed);
         let product = assemble::product(self, &plan, solution, images)?;
-        for output in &request.outputs {
-            export::write(self, output, request, &product, &tags, images, ctx)?;
+        let mut exported = None;
+        for wanted in &request.outputs {
+            let left = export::write(self, wanted, request, &product, &tags, images, ctx)?;
+            exported = left.or(exported);
         }
-        let built = assemble::publish(self, &product, &tags, ctx)?;
+        let mut built = assemble::publish(self, &product, &tags, ctx)?;
+        built.exported = exported.map(ExportedImage::from);
         self.store.records().flush_used()?;
         self.store.sync()?;
         Ok(Built { image: Some(built), cached, executed, steps: summary.finish() })
@@ -104,6 +112,7 @@ impl Engine {
         outside: &Outside<'_>,
         request: &BuildRequest,
         plan: &Plan,
+        finished: Option<&dyn FinishedLayers>,
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
         let Outside { contexts, images, remotes, devices } = *outside;
@@ -128,11 +137,13 @@ impl Engine {
             cutoff: request.cutoff,
             project: &project(request, &text.name),
             log_directory: &log_directory,
+            finished,
         };
         let policy = Policy {
             jobs: request.jobs.unwrap_or_else(default_jobs),
             layers: true,
-            root: is_kept(request) || request.outputs.iter().any(export::needs_root),
+            root: is_kept(request)
+                || request.outputs.iter().any(|wanted| export::needs_root(&wanted.output)),
         };
         let targets: Vec<_> = plan.targets.iter().map(|target| target.vertex).collect();
         let solved = solve(&plan.graph, &targets, world, &policy, ctx)
@@ -155,9 +166,14 @@ struct Outside<'a> {
 }
 
 /// Whether the image is for the store, where it must be whole: whoever runs or exports it by its name
-/// or id may do so without any network.
+/// or id may do so without any network. One that is only pushed can be had from its registry.
 fn is_kept(request: &BuildRequest) -> bool {
-    request.outputs.is_empty() || !request.tags.is_empty()
+    let is_pushed = request.outputs.iter().all(is_push);
+    request.outputs.is_empty() || (!request.tags.is_empty() && !is_pushed)
+}
+
+fn is_push(wanted: &Export) -> bool {
+    matches!(wanted.output, Output::Registry { .. })
 }
 
 /// What a build is called by those that come after it: it is explained by the last one of the same
@@ -183,6 +199,10 @@ fn default_jobs() -> usize {
 }
 
 fn tags(request: &BuildRequest) -> Result<Vec<Reference>, BuildError> {
+    if request.tags.is_empty() && request.outputs.iter().any(is_push) {
+        let message = "a tag is needed when pushing to a registry: its host says to which one";
+        return Err(BuildError::Request { message: message.to_owned() });
+    }
     let parse = |name: &String| {
         let reference: Reference = name.parse().map_err(|error| BuildError::Request {
             message: format!("invalid tag {name:?}: {error}"),

@@ -60,7 +60,12 @@ pub struct Engine {
     /// Made with first use, as the pool is: listing images needs neither.
     registry: OnceLock<Registry>,
     pool: OnceLock<rayon::ThreadPool>,
+    quiet_pool: OnceLock<rayon::ThreadPool>,
 }
+
+/// The niceness of work that nobody waits for yet: beside a busy thread of the usual niceness it gets
+/// a tenth of a processor.
+const QUIET: i32 = 10;
 
 impl Engine {
     /// Opens the store in `root`, making it when it is missing.
@@ -86,14 +91,26 @@ impl Engine {
         if !store.is_read_only() {
             crate::container::sweep_unless_busy(store.root());
         }
-        Ok(Self { store, options, registry: OnceLock::new(), pool: OnceLock::new() })
+        Ok(Self {
+            store,
+            options,
+            registry: OnceLock::new(),
+            pool: OnceLock::new(),
+            quiet_pool: OnceLock::new(),
+        })
     }
 
     /// Opens an engine whose store is only looked at: nothing in it changes, and it is not made
     /// when it is missing.
     pub fn read_only(options: EngineOptions) -> Result<Self, BuildError> {
         let store = Store::open_read_only(&options.root)?;
-        Ok(Self { store, options, registry: OnceLock::new(), pool: OnceLock::new() })
+        Ok(Self {
+            store,
+            options,
+            registry: OnceLock::new(),
+            pool: OnceLock::new(),
+            quiet_pool: OnceLock::new(),
+        })
     }
 
     pub(crate) fn registry(&self) -> Result<&Registry, BuildError> {
@@ -107,17 +124,16 @@ impl Engine {
     /// The pool for hashing, walking, packing and compressing. It is the engine's own: the global
     /// one belongs to the host.
     pub(crate) fn pool(&self) -> Result<&rayon::ThreadPool, BuildError> {
-        if let Some(pool) = self.pool.get() {
-            return Ok(pool);
-        }
-        let made = rayon::ThreadPoolBuilder::new()
-            .thread_name(|number| format!("rbuild-pool-{number}"))
-            .build()
-            .map_err(|error| BuildError::Io {
-                what: "start the thread pool".to_owned(),
-                source: std::io::Error::other(error),
-            })?;
-        Ok(self.pool.get_or_init(|| made))
+        let name = |number| format!("rbuild-pool-{number}");
+        let builder = rayon::ThreadPoolBuilder::new().thread_name(name);
+        made_once(&self.pool, builder)
+    }
+
+    /// The pool for work that is done ahead of time while steps run, which it must not slow down.
+    pub(crate) fn quiet_pool(&self) -> Result<&rayon::ThreadPool, BuildError> {
+        let name = |number| format!("rbuild-quiet-{number}");
+        let builder = rayon::ThreadPoolBuilder::new().thread_name(name);
+        made_once(&self.quiet_pool, builder.start_handler(|_| be_quiet()))
     }
 
     /// What lies under the layers of a root filesystem.
@@ -143,6 +159,26 @@ impl Engine {
             None => fs_err::read_to_string("/etc/resolv.conf").unwrap_or_default(),
         }
     }
+}
+
+fn made_once(
+    pool: &OnceLock<rayon::ThreadPool>,
+    builder: rayon::ThreadPoolBuilder,
+) -> Result<&rayon::ThreadPool, BuildError> {
+    if let Some(pool) = pool.get() {
+        return Ok(pool);
+    }
+    let made = builder.build().map_err(|error| BuildError::Io {
+        what: "start the thread pool".to_owned(),
+        source: std::io::Error::other(error),
+    })?;
+    Ok(pool.get_or_init(|| made))
+}
+
+/// Lets the calling thread stand back behind others: on Linux niceness is a thread's own.
+pub(crate) fn be_quiet() {
+    // Where that is forbidden it is as nice as the others.
+    let _ = rustix::process::setpriority_process(None, QUIET);
 }
 
 /// A random name of 64 hex digits.

@@ -85,6 +85,14 @@ pub enum BuildError {
     /// A registry could not give what was asked for.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// An image could not be pushed. No name in the registry moved to it.
+    #[error("cannot push {name}: {source}")]
+    Push {
+        /// The name, or that of the repository.
+        name: String,
+        /// Why not.
+        source: Box<RegistryError>,
+    },
     /// A root filesystem could not be mounted.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
@@ -123,6 +131,14 @@ impl BuildError {
             StepError::Cancelled(cancelled) => Self::Cancelled(cancelled),
             StepError::Store(error) => error.into(),
             other => Self::Fetch { subject, source: Box::new(other) },
+        }
+    }
+
+    /// Says what could not be pushed.
+    pub(crate) fn of_push(name: String, error: RegistryError) -> Self {
+        match error {
+            RegistryError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            other => Self::Push { name, source: Box::new(other) },
         }
     }
 

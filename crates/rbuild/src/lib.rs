@@ -69,7 +69,8 @@ pub use images::{HistoryLine, ImageDetails, ImageManifest, RemovedImage};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
 pub use request::{
-    BuildRequest, Built, BuiltImage, Destination, DockerfileInput, Output, Pull, StepSummary,
+    BuildRequest, Built, BuiltImage, Destination, DockerfileInput, Export, ExportedImage,
+    LayerForm, Output, Pull, StepSummary,
 };
 pub use volume::{Volume, VolumeSource};
 
@@ -77,6 +78,8 @@ pub use rbuild_cache::{
     BuildRecord, BuiltStep, Class, Hold, ImageRecord, Outcome, PruneOptions, Pruned, Row,
     RowFilter, Space, SpaceLimits, Usage,
 };
+pub use rbuild_image::compress::Encoding;
+pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;
 pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, ram_in_bytes};
 pub use rbuild_registry::{Mirror, Proxies, RegistryOptions};

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rbuild_image::compress::Encoding;
+use rbuild_image::manifest::Descriptor;
+use rbuild_image::media_type::Family;
 use rbuild_plan::{NoCache, Options};
 use rbuild_sandbox::Resources;
 use rbuild_solver::{Cutoff, Secrets, SshAgents};
@@ -40,7 +43,7 @@ pub struct BuildRequest {
     /// Names given to the image in the store.
     pub tags: Vec<String>,
     /// What is made besides. Without any, the image in the store is the output.
-    pub outputs: Vec<Output>,
+    pub outputs: Vec<Export>,
     /// Whether [`Output::Tar`] and [`Output::Directory`] have a directory for each platform, such
     /// as `linux_arm64`; `None` is where there may be several. Without them, no file may be in the
     /// images of two platforms.
@@ -66,6 +69,39 @@ pub enum DockerfileInput {
     },
 }
 
+/// One output, and the form of the layers in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Where it goes.
+    pub output: Output,
+    /// How layers are written; outputs of files have none.
+    pub layers: LayerForm,
+}
+
+impl From<Output> for Export {
+    fn from(output: Output) -> Self {
+        Self { output, layers: LayerForm::default() }
+    }
+}
+
+/// How the layers of an image are written when it leaves the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerForm {
+    /// How layers that were made here are compressed. Gzip unless said otherwise.
+    pub encoding: Encoding,
+    /// Whether layers of base images that are compressed in another way get this one too; else
+    /// they stay as they came.
+    pub force: bool,
+    /// Whose media types manifest, config and layers have. OCI's unless said otherwise.
+    pub family: Family,
+}
+
+impl Default for LayerForm {
+    fn default() -> Self {
+        Self { encoding: Encoding::GZIP, force: false, family: Family::Oci }
+    }
+}
+
 /// Something that a build makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -81,6 +117,11 @@ pub enum Output {
     /// The root filesystem as files of the caller; of several platforms, each in a directory of
     /// its own.
     Directory(PathBuf),
+    /// The image in the registries that the build's names name, under each of them.
+    Registry {
+        /// Whether those registries may be spoken to in plain HTTP.
+        insecure: bool,
+    },
 }
 
 /// A file, or the caller's standard output.
@@ -187,8 +228,8 @@ impl BuildRequest {
     }
 
     /// Makes something besides the image in the store.
-    pub fn output(mut self, output: Output) -> Self {
-        self.outputs.push(output);
+    pub fn output(mut self, output: impl Into<Export>) -> Self {
+        self.outputs.push(output.into());
         self
     }
 }
@@ -223,6 +264,27 @@ pub struct BuiltImage {
     pub platforms: Vec<Platform>,
     /// Full names.
     pub names: Vec<String>,
+    /// The image as the last output has it that is one: with its layers in another form than in
+    /// the store, it has another manifest.
+    pub exported: Option<ExportedImage>,
+}
+
+/// The manifest, or the index, of an image that left the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedImage {
+    /// Its digest.
+    pub digest: rbuild_types::Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its bytes.
+    pub size: u64,
+}
+
+impl From<Descriptor> for ExportedImage {
+    fn from(descriptor: Descriptor) -> Self {
+        let Descriptor { digest, media_type, size, .. } = descriptor;
+        Self { digest, media_type, size }
+    }
 }
 
 /// What became of one step.

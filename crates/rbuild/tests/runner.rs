@@ -10,6 +10,7 @@
 mod build_add;
 mod build_cache;
 mod build_check;
+mod build_codecs;
 mod build_cold;
 mod build_concurrent;
 mod build_context;
@@ -25,6 +26,7 @@ mod build_images;
 mod build_link;
 mod build_mounts;
 mod build_platforms;
+mod build_push;
 mod build_registry;
 mod build_remote;
 mod build_resources;
@@ -68,6 +70,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_add", build_add::TESTS),
     ("build_cache", build_cache::TESTS),
     ("build_check", build_check::TESTS),
+    ("build_codecs", build_codecs::TESTS),
     ("build_cold", build_cold::TESTS),
     ("build_concurrent", build_concurrent::TESTS),
     ("build_context", build_context::TESTS),
@@ -83,6 +86,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_link", build_link::TESTS),
     ("build_mounts", build_mounts::TESTS),
     ("build_platforms", build_platforms::TESTS),
+    ("build_push", build_push::TESTS),
     ("build_registry", build_registry::TESTS),
     ("build_remote", build_remote::TESTS),
     ("build_resources", build_resources::TESTS),

@@ -182,16 +182,14 @@ pub enum RegistryError {
         reason: String,
     },
     /// A registry stored other bytes than it was sent.
-    #[error("{host} says that it stored {subject} as {actual}, but what was sent is {expected}")]
+    #[error("{host} says that it stored {subject} as {actual}, which is not what was sent")]
     Stored {
         /// What was sent.
         subject: String,
         /// The registry.
         host: String,
-        /// The digest of what was sent.
-        expected: Digest,
         /// The digest that the registry names.
-        actual: Box<Digest>,
+        actual: Digest,
     },
     /// A registry does not do what an upload needs.
     #[error("{host} does not take {subject} as registries do: {reason}")]

@@ -164,8 +164,7 @@ impl Registry {
         let stored = |actual| RegistryError::Stored {
             subject: errand.subject.clone(),
             host: place.host.clone(),
-            expected: digest,
-            actual: Box::new(actual),
+            actual,
         };
         if let Some(other) = reference.digest().filter(|other| *other != digest) {
             return Err(stored(other));

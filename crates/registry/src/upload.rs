@@ -225,8 +225,7 @@ impl Client {
             Some(actual) if actual != blob.digest => Err(RegistryError::Stored {
                 subject: errand.subject.clone(),
                 host: answered.answered_by,
-                expected: blob.digest,
-                actual: Box::new(actual),
+                actual,
             }
             .into()),
             _ => Ok(()),

@@ -25,4 +25,4 @@ pub use same::Cutoff;
 pub use schedule::{Policy, Solution, Solved, solve, this_program};
 pub use ssh_agent::{InvalidSshKey, SshAgents};
 pub use steps::nothing;
-pub use world::{Context, Images, RememberedDigests, Remotes, Secrets, World};
+pub use world::{Context, FinishedLayers, Images, RememberedDigests, Remotes, Secrets, World};

@@ -346,7 +346,7 @@ impl<'env> Coordinator<'_, 'env> {
             }
             Message::Packed { vertex, result } => {
                 let layer = result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
-                self.packed[vertex.0] = Some(layer);
+                self.packed(vertex, layer);
             }
             Message::Executed { vertex, result } => {
                 self.running -= 1;
@@ -383,6 +383,14 @@ impl<'env> Coordinator<'_, 'env> {
             self.take_the_place_of(id, key);
         }
         self.done(id, Some(snapshot))
+    }
+
+    /// A layer has its digest.
+    fn packed(&mut self, id: VertexId, layer: Layer) {
+        if let Some(finished) = self.world.finished {
+            finished.finished(&layer);
+        }
+        self.packed[id.0] = Some(layer);
     }
 
     /// The layer that `id` makes. That of a linked copy was perhaps packed before it was laid upon

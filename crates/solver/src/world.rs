@@ -16,6 +16,7 @@ use rbuild_types::{Ctx, Digest, Platform, Reference};
 use crate::copy::{DigestCache, OwnerRule, SourceTree};
 use crate::device::Devices;
 use crate::error::StepError;
+use crate::layer::Layer;
 use crate::same::Cutoff;
 use crate::ssh_agent::SshAgents;
 
@@ -54,6 +55,15 @@ pub struct World<'a> {
     pub project: &'a str,
     /// Directory below the store's `logs/` for the output of this build's steps.
     pub log_directory: &'a str,
+    /// Who wants layers of targets while later steps run, if anybody does.
+    pub finished: Option<&'a dyn FinishedLayers>,
+}
+
+/// Is told of layers. Implemented by the engine, where bytes of layers leave the machine.
+pub trait FinishedLayers: Sync {
+    /// A layer of a target has got its digest: a new one, or one of the cache. Called once for
+    /// each by the coordinator, so it must not wait for anything.
+    fn finished(&self, layer: &Layer);
 }
 
 /// Gives root filesystems of images. Implemented over a registry by the engine.

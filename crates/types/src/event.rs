@@ -81,7 +81,8 @@ pub enum Event {
     },
     /// Bytes moved for one object (a layer, a manifest, an exported archive).
     Transferred {
-        /// What moved, in words: `python:3.7 sha256:0123…`.
+        /// What moved, in words: `python:3.7 sha256:0123…`, and with `push ` in front when it was
+        /// sent.
         name: String,
         /// Bytes so far.
         bytes: u64,

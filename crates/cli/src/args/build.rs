@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use rbuild::{
     BuildRequest, ContextArchive, ContextInput, Cutoff, Destination, DockerfileInput, Entitlement,
-    NamedContextInput, Network, NoCache, Output, Platform, Pull, Sniffed,
+    Export, NamedContextInput, Network, NoCache, Output, Platform, Pull, Sniffed,
 };
 
 use crate::args::call::Call;
@@ -83,10 +83,14 @@ pub struct BuildArgs {
     /// Network of RUN: `default` is the host's for now
     #[arg(long, alias = "net", value_name = "default|none|host", default_value = "default")]
     pub network: String,
-    /// What to make besides the image in the store: type=oci|docker|tar|local,dest=PATH; a bare
-    /// PATH is a directory, `-` a tar on standard output
+    /// What to make besides the image in the store: type=oci|docker|tar|local,dest=PATH, or
+    /// type=registry; a bare PATH is a directory, `-` a tar on standard output. Layers of images
+    /// take compression=gzip|zstd|uncompressed, compression-level=N and force-compression=true
     #[arg(short, long, value_name = "OUTPUT")]
     pub output: Vec<String>,
+    /// Push the image to the registry that each of its names names; the same as -o type=registry
+    #[arg(long)]
+    pub push: bool,
     /// Changes nothing: the image is always in the store
     #[arg(long, hide = true)]
     pub load: bool,
@@ -245,6 +249,10 @@ impl BuildArgs {
                 }
             }
         }
+        let is_push = |wanted: &Export| matches!(wanted.output, Output::Registry { .. });
+        if self.push && !request.outputs.iter().any(is_push) {
+            request.outputs.push(Output::Registry { insecure: false }.into());
+        }
         one_reader_of_stdout(&request.outputs, self.quiet)?;
         Ok(request)
     }
@@ -394,11 +402,11 @@ fn network(text: &str) -> Result<Network, Failure> {
 }
 
 /// Two archives in one stream are none, and an archive on the screen is a mistake.
-fn one_reader_of_stdout(outputs: &[Output], quiet: bool) -> Result<(), Failure> {
+fn one_reader_of_stdout(outputs: &[Export], quiet: bool) -> Result<(), Failure> {
     use std::io::IsTerminal as _;
-    let to_stdout = outputs.iter().filter(|output| {
+    let to_stdout = outputs.iter().filter(|wanted| {
         matches!(
-            output,
+            wanted.output,
             Output::OciArchive(Destination::Stdout)
                 | Output::DockerArchive(Destination::Stdout)
                 | Output::Tar(Destination::Stdout)

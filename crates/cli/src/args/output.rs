@@ -2,19 +2,37 @@
 
 use std::path::PathBuf;
 
-use rbuild::{Destination, Output};
+use rbuild::{Destination, Encoding, Export, Family, LayerForm, Output};
 
+use crate::args::switch;
 use crate::failure::Failure;
+use crate::output::note;
 
 /// What one `--output` asks for.
 #[derive(Debug, PartialEq)]
 pub struct Wanted {
     /// Something besides the image in the store.
-    pub output: Option<Output>,
-    /// Further names of the image in the store.
+    pub output: Option<Export>,
+    /// Further names of the image.
     pub names: Vec<String>,
     /// Whether files are in a directory for each platform, if that was said.
     pub platform_split: Option<bool>,
+}
+
+/// The fields of one `--output`, of any type.
+#[derive(Default)]
+struct Fields {
+    kind: Option<String>,
+    dest: Option<String>,
+    tar: Option<bool>,
+    names: Vec<String>,
+    platform_split: Option<bool>,
+    push: Option<bool>,
+    insecure: Option<bool>,
+    compression: Option<String>,
+    level: Option<String>,
+    force: Option<bool>,
+    oci_types: Option<bool>,
 }
 
 /// Reads the value of one `--output`.
@@ -29,71 +47,143 @@ pub fn parse(text: &str) -> Result<Wanted, Failure> {
         Failure::usage_hint(
             format!("--output {text}: {why}"),
             "for example type=oci,dest=app.tar, type=docker,dest=app.tar, type=tar,dest=root.tar, \
-             type=local,dest=DIR, or just DIR",
+             type=registry,name=HOST/NAME, type=local,dest=DIR, or just DIR",
         )
     };
-    let (mut kind, mut dest, mut tar, mut names) = (None, None, true, Vec::new());
-    let mut platform_split = None;
-    for field in fields(text) {
-        let (key, value) =
-            field.split_once('=').ok_or_else(|| refuse(format!("`{field}` has no value")))?;
-        match key.trim().to_ascii_lowercase().as_str() {
-            "type" => kind = Some(value.to_owned()),
-            "dest" | "destination" => dest = Some(value.to_owned()),
-            "tar" => tar = switch(value).ok_or_else(|| refuse(format!("tar={value}")))?,
-            "platform-split" => {
-                let split = switch(value).ok_or_else(|| refuse(format!("{key}={value}")))?;
-                platform_split = Some(split);
+    wanted(Fields::read(text).map_err(refuse)?).map_err(refuse)
+}
+
+impl Fields {
+    fn read(text: &str) -> Result<Self, String> {
+        let mut fields = Self::default();
+        for field in split(text) {
+            let (key, value) =
+                field.split_once('=').ok_or_else(|| format!("`{field}` has no value"))?;
+            let key = key.trim().to_ascii_lowercase();
+            let switched = || switch::parse(value).map_err(|why| format!("{key}={value}: {why}"));
+            match key.as_str() {
+                "type" => fields.kind = Some(value.to_owned()),
+                "dest" | "destination" => fields.dest = Some(value.to_owned()),
+                "tar" => fields.tar = Some(switched()?),
+                "platform-split" => fields.platform_split = Some(switched()?),
+                "name" => fields.names = value.split(',').map(str::to_owned).collect(),
+                "push" => fields.push = Some(switched()?),
+                "registry.insecure" => fields.insecure = Some(switched()?),
+                "compression" => fields.compression = Some(value.to_owned()),
+                "compression-level" => fields.level = Some(value.to_owned()),
+                "force-compression" => fields.force = Some(switched()?),
+                "oci-mediatypes" => fields.oci_types = Some(switched()?),
+                "unpack" | "store" if switched()? => {}
+                other => return Err(format!("{other}={value} is not supported yet")),
             }
-            "name" => names = value.split(',').map(str::to_owned).collect(),
-            "push" if switch(value) == Some(false) => {}
-            "oci-mediatypes" | "unpack" | "store" if switch(value) == Some(true) => {}
-            other => return Err(refuse(format!("{other}={value} is not supported yet"))),
         }
+        Ok(fields)
     }
-    let kind = kind.ok_or_else(|| refuse("no type".to_owned()))?;
-    let dest = dest.filter(|dest| !dest.is_empty());
-    let stream = |dest: &Option<String>| match dest.as_deref() {
+
+    /// The form of layers; nothing when nothing was said of it.
+    fn form(&self) -> Result<Option<LayerForm>, String> {
+        let silent = self.compression.is_none()
+            && self.level.is_none()
+            && self.force.is_none()
+            && self.oci_types.is_none();
+        if silent {
+            return Ok(None);
+        }
+        let encoding = encoding(self.compression.as_deref(), self.level.as_deref())?;
+        let mut family = if self.oci_types == Some(false) { Family::Docker } else { Family::Oci };
+        if family == Family::Docker && matches!(encoding, Encoding::Zstd { .. }) {
+            note(
+                "oci-mediatypes=false: Docker has no name for zstd layers, so OCI's names are used",
+            );
+            family = Family::Oci;
+        }
+        Ok(Some(LayerForm { encoding, force: self.force == Some(true), family }))
+    }
+}
+
+/// Codec and level.
+fn encoding(compression: Option<&str>, level: Option<&str>) -> Result<Encoding, String> {
+    let level_of = |most: u32| match level {
+        None => Ok(None),
+        Some(text) => match text.parse::<u32>() {
+            Ok(level) if level <= most => Ok(Some(level)),
+            _ => Err(format!("compression-level={text}: expected a number from 0 to {most}")),
+        },
+    };
+    match compression.unwrap_or("gzip") {
+        "gzip" => Ok(level_of(9)?.map_or(Encoding::GZIP, |level| Encoding::Gzip { level })),
+        // As for zstd itself, 0 is its default.
+        "zstd" => Ok(match level_of(22)? {
+            None | Some(0) => Encoding::ZSTD,
+            Some(level) => Encoding::Zstd { level: level as i32 },
+        }),
+        "uncompressed" if level.is_some() => {
+            Err("compression-level has no meaning for compression=uncompressed".to_owned())
+        }
+        "uncompressed" => Ok(Encoding::Uncompressed),
+        "estargz" => Err("compression=estargz is not supported: there are uncompressed, gzip and \
+                          zstd"
+            .to_owned()),
+        other => Err(format!(
+            "compression={other}: no such compression: there are uncompressed, gzip and zstd"
+        )),
+    }
+}
+
+fn wanted(fields: Fields) -> Result<Wanted, String> {
+    let form = fields.form()?;
+    let kind = fields.kind.as_deref().ok_or("no type")?;
+    let dest = fields.dest.as_deref().filter(|dest| !dest.is_empty());
+    let stream = match dest {
         None | Some("-") => Destination::Stdout,
         Some(path) => Destination::File(path.into()),
     };
-    let needed =
-        |dest: Option<String>| dest.ok_or_else(|| refuse(format!("type={kind} needs dest=PATH")));
-    let output = match kind.as_str() {
-        "oci" if tar => Some(Output::OciArchive(stream(&dest))),
-        "oci" => Some(Output::OciLayout(needed(dest)?.into())),
+    let needed = || dest.ok_or_else(|| format!("type={kind} needs dest=PATH"));
+    let push = fields.push.unwrap_or(kind == "registry");
+    if push && !matches!(kind, "image" | "registry") {
+        return Err(format!("push=true is for type=image, not {kind}"));
+    }
+    let output = match kind {
+        "oci" if fields.tar != Some(false) => Some(Output::OciArchive(stream)),
+        "oci" => Some(Output::OciLayout(needed()?.into())),
         "docker" if dest.is_none() => None,
-        "docker" => Some(Output::DockerArchive(stream(&dest))),
-        "tar" => Some(Output::Tar(stream(&dest))),
-        "local" => match needed(dest)? {
-            dest if dest == "-" => Some(Output::Tar(Destination::Stdout)),
-            dest => Some(Output::Directory(dest.into())),
-        },
-        "image" | "cacheonly" => None,
-        "registry" => return Err(refuse("pushing is not supported yet".to_owned())),
-        other => return Err(refuse(format!("no type `{other}`"))),
+        "docker" => Some(Output::DockerArchive(stream)),
+        "tar" => Some(Output::Tar(stream)),
+        "local" if needed()? == "-" => Some(Output::Tar(Destination::Stdout)),
+        "local" => Some(Output::Directory(needed()?.into())),
+        "image" | "registry" if push => {
+            Some(Output::Registry { insecure: fields.insecure == Some(true) })
+        }
+        "image" | "registry" | "cacheonly" => None,
+        other => return Err(format!("no type `{other}`")),
     };
     let has_files = matches!(output, Some(Output::Tar(_) | Output::Directory(_)));
-    if platform_split.is_some() && !has_files {
-        return Err(refuse(format!("platform-split is for type=local and type=tar, not {kind}")));
+    if fields.platform_split.is_some() && !has_files {
+        return Err(format!("platform-split is for type=local and type=tar, not {kind}"));
     }
-    Ok(Wanted { output, names, platform_split })
+    if fields.insecure.is_some() && !push {
+        return Err("registry.insecure is for what is pushed".to_owned());
+    }
+    if form.is_some() && has_files {
+        return Err(format!("compression is of the layers of images, and type={kind} has none"));
+    }
+    if form.is_some() && output.is_none() {
+        return Err("compression is for images that leave, by dest=PATH or push=true: the store \
+                    keeps layers as files"
+            .to_owned());
+    }
+    let layers = form.unwrap_or_default();
+    let output = output.map(|output| Export { output, layers });
+    let names = fields.names.into_iter().filter(|name| !name.is_empty()).collect();
+    Ok(Wanted { output, names, platform_split: fields.platform_split })
 }
 
 fn only(output: Output) -> Wanted {
-    Wanted { output: Some(output), names: Vec::new(), platform_split: None }
-}
-
-fn switch(value: &str) -> Option<bool> {
-    match value {
-        "true" | "1" => Some(true),
-        "false" | "0" => Some(false),
-        _ => None,
-    }
+    Wanted { output: Some(output.into()), names: Vec::new(), platform_split: None }
 }
 
 /// The fields of a CSV record: a field in quotes may hold commas, as `"name=a,b"`.
-fn fields(text: &str) -> Vec<String> {
+fn split(text: &str) -> Vec<String> {
     let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
     for character in text.chars() {
         match character {
@@ -111,7 +201,11 @@ mod tests {
     use super::*;
 
     fn output(text: &str) -> Option<Output> {
-        parse(text).unwrap().output
+        parse(text).unwrap().output.map(|export| export.output)
+    }
+
+    fn form(text: &str) -> LayerForm {
+        parse(&format!("type=oci,dest=a.tar,{text}")).unwrap().output.unwrap().layers
     }
 
     #[test]
@@ -127,9 +221,29 @@ mod tests {
         assert_eq!(output("type=tar,dest=r.tar"), Some(Output::Tar(file("r.tar"))));
         assert_eq!(output("type=local,dest=d"), Some(Output::Directory("d".into())));
         assert_eq!(output("type=cacheonly"), None);
+        let pushed = |insecure| Some(Output::Registry { insecure });
+        assert_eq!(output("type=registry"), pushed(false));
+        assert_eq!(output("type=image,push=true,registry.insecure=true"), pushed(true));
+        assert_eq!(output("type=image,push=false"), None);
+        assert_eq!(output("type=registry,push=false"), None);
         let split = parse("type=local,dest=d,platform-split=false").unwrap().platform_split;
         assert_eq!(split, Some(false));
         assert_eq!(parse(r#"type=image,"name=a,b""#).unwrap().names, ["a", "b"]);
+    }
+
+    #[test]
+    fn every_compression() {
+        assert_eq!(parse("type=oci").unwrap().output.unwrap().layers, LayerForm::default());
+        assert_eq!(form("compression=gzip"), LayerForm::default());
+        assert_eq!(form("compression-level=0").encoding, Encoding::Gzip { level: 0 });
+        assert_eq!(form("compression=zstd").encoding, Encoding::ZSTD);
+        assert_eq!(form("compression=zstd,compression-level=0").encoding, Encoding::ZSTD);
+        let best = form("compression=zstd,compression-level=22").encoding;
+        assert_eq!(best, Encoding::Zstd { level: 22 });
+        assert_eq!(form("compression=uncompressed").encoding, Encoding::Uncompressed);
+        assert!(form("force-compression=true").force && !form("force-compression=false").force);
+        assert_eq!(form("oci-mediatypes=false").family, Family::Docker);
+        assert_eq!(form("oci-mediatypes=false,compression=zstd").family, Family::Oci);
     }
 
     #[test]
@@ -139,9 +253,18 @@ mod tests {
             "type=local",
             "type=x",
             "dest=x",
-            "type=image,push=true",
-            "type=oci,compression=zstd",
-            "type=registry",
+            "type=oci,dest=a,push=true",
+            "type=oci,dest=a,compression=estargz",
+            "type=oci,dest=a,compression=lz4",
+            "type=oci,dest=a,compression-level=10",
+            "type=oci,dest=a,compression=zstd,compression-level=23",
+            "type=oci,dest=a,compression=zstd,compression-level=-1",
+            "type=oci,dest=a,compression=uncompressed,compression-level=1",
+            "type=oci,dest=a,force-compression=perhaps",
+            "type=tar,dest=a,compression=gzip",
+            "type=image,compression=gzip",
+            "type=image,registry.insecure=true",
+            "type=image,push=true,push-by-digest=true",
             "type=oci,tar=maybe",
             "type=oci,x",
             "type=oci,platform-split=true",

@@ -83,10 +83,13 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 fn metadata(built: &Built) -> Value {
     let mut document = Map::new();
     if let Some(image) = &built.image {
+        // Of an image that left, scripts want the digest that it has there.
+        let left = image.exported.as_ref();
+        let digest = left.map_or(image.manifest_digest, |left| left.digest);
         let mut descriptor = json!({
-            "mediaType": image.media_type,
-            "digest": image.manifest_digest,
-            "size": image.manifest_size,
+            "mediaType": left.map_or(&image.media_type, |left| &left.media_type),
+            "digest": digest,
+            "size": left.map_or(image.manifest_size, |left| left.size),
         });
         // An index has neither a config nor a platform.
         if let (Some(config), [platform]) = (image.config_digest, image.platforms.as_slice()) {
@@ -94,7 +97,7 @@ fn metadata(built: &Built) -> Value {
             document.insert("containerimage.config.digest".to_owned(), json!(config));
         }
         document.insert("containerimage.descriptor".to_owned(), descriptor);
-        document.insert("containerimage.digest".to_owned(), json!(image.manifest_digest));
+        document.insert("containerimage.digest".to_owned(), json!(digest));
         if !image.names.is_empty() {
             document.insert("image.name".to_owned(), json!(image.names.join(",")));
         }

@@ -188,7 +188,9 @@ impl<W: Write> State<W> {
             None => {
                 let number = self.number();
                 self.groups.insert(group.to_owned(), number);
-                self.line(number, &format!("pull {}", visible(group)));
+                // What is sent says so itself; no image has a blank in its name.
+                let verb = if group.starts_with("push ") { "" } else { "pull " };
+                self.line(number, &format!("{verb}{}", visible(group)));
                 number
             }
         };
@@ -342,5 +344,8 @@ mod tests {
         };
         let text = shown(&[transfer(0, false), transfer(1000, false), transfer(2000, true)]);
         assert_eq!(text, "#1 pull python:3.7\n#1 sha256:0123 2kB / 2kB Ts done\n");
+        let name = "push h/a:1 sha256:0123".to_owned();
+        let sent = Event::Transferred { name, bytes: 2000, total: None, done: true };
+        assert_eq!(shown(&[sent]), "#1 push h/a:1\n#1 sha256:0123 2kB Ts done\n");
     }
 }

@@ -12,7 +12,7 @@ mod zstd_frames;
 pub use ahead::ahead;
 pub use detect::detect;
 pub use read::reader;
-pub use write::{COMPRESSION_FORMAT, CompressedWriter, Written};
+pub use write::{COMPRESSION_FORMAT, CompressedWriter};
 
 /// How bytes are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,10 +1,9 @@
-//! The writer that compresses on a caller's pool and knows what it wrote.
+//! The writer that compresses on a caller's pool.
 
 use std::io::{self, Write};
 
 use flate2::Crc;
 use rayon::ThreadPool;
-use rbuild_types::{Digest, Hasher};
 
 use super::gzip::{self, Position};
 use super::ordered::Ordered;
@@ -14,22 +13,13 @@ use super::{Encoding, zstd_frames};
 /// and with versions of the compression libraries that change their output.
 pub const COMPRESSION_FORMAT: u32 = 1;
 
-/// What a [`CompressedWriter`] wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    /// Digest of the compressed bytes.
-    pub digest: Digest,
-    /// Bytes after compression.
-    pub size: u64,
-}
-
 /// Compresses what is written to it, in blocks of fixed size on a pool.
 ///
 /// The bytes depend on content and encoding alone, never on the number of threads or on how the
 /// content is cut into writes. At most two blocks per thread are in memory, besides the one being
 /// filled. Nothing is complete before [`CompressedWriter::finish`].
 pub struct CompressedWriter<'p, W> {
-    sink: HashingSink<W>,
+    sink: W,
     encoding: Encoding,
     ordered: Ordered<'p>,
     block: Vec<u8>,
@@ -47,7 +37,7 @@ impl<'p, W: Write> CompressedWriter<'p, W> {
             Encoding::Zstd { .. } => zstd_frames::FRAME,
         };
         Self {
-            sink: HashingSink { sink, hasher: Hasher::new(), size: 0 },
+            sink,
             encoding,
             ordered: Ordered::new(pool),
             block: Vec::new(),
@@ -58,7 +48,7 @@ impl<'p, W: Write> CompressedWriter<'p, W> {
     }
 
     /// Ends the stream, flushes the sink and gives it back.
-    pub fn finish(mut self) -> io::Result<(W, Written)> {
+    pub fn finish(mut self) -> io::Result<W> {
         if self.encoding != Encoding::Uncompressed {
             // Also for empty content: no stream at all would not be a compressed nothing.
             self.send(Position::Last)?;
@@ -69,9 +59,8 @@ impl<'p, W: Write> CompressedWriter<'p, W> {
                 self.sink.write_all(&gzip::trailer(&self.crc))?;
             }
         }
-        self.sink.sink.flush()?;
-        let HashingSink { sink, hasher, size } = self.sink;
-        Ok((sink, Written { digest: hasher.finish(), size }))
+        self.sink.flush()?;
+        Ok(self.sink)
     }
 
     fn send(&mut self, position: Position) -> io::Result<()> {
@@ -117,25 +106,5 @@ impl<W: Write> Write for CompressedWriter<'_, W> {
     /// Does nothing: cutting a block short would change the bytes.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Hashes and counts what goes by.
-struct HashingSink<W> {
-    sink: W,
-    hasher: Hasher,
-    size: u64,
-}
-
-impl<W: Write> Write for HashingSink<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.sink.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        self.size += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
     }
 }

@@ -4,9 +4,11 @@ mod archive;
 mod content;
 pub mod pack;
 mod place;
+mod read;
 pub mod unpack;
 pub mod whiteout;
 
 pub use archive::{is_archive, newest_file, unpack_archive};
 pub use pack::{FileTimes, LAYER_FORMAT, PackOptions, Packed, Part, TreeForm, pack, pack_parts};
+pub use read::LayerReader;
 pub use unpack::{Devices, Ownership, UnpackOptions, Unpacked, unpack_layer};

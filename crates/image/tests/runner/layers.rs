@@ -1,11 +1,11 @@
 //! Packing and unpacking are each other's inverse.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use rbuild_image::layer::whiteout::OverlayXattrs;
 use rbuild_image::layer::{
-    FileTimes, Ownership, PackOptions, TreeForm, UnpackOptions, is_archive, newest_file, pack,
-    unpack_archive,
+    FileTimes, LayerReader, Ownership, PackOptions, TreeForm, UnpackOptions, is_archive,
+    newest_file, pack, unpack_archive,
 };
 use rbuild_image::tarball::{Entry, EntryKind};
 use rbuild_rooted::{FileKind, Follow, Root, Time};
@@ -386,4 +386,32 @@ fn files_with_holes_keep_them() {
         (bytes.len(), &bytes[..4], &bytes[999_996..]),
         (1_000_000, &b"abc\0"[..], &b"\0xyz"[..])
     );
+}
+
+#[test]
+fn a_layer_that_is_read_is_the_layer_that_is_written() {
+    let tree = temp();
+    fill(&tree.root);
+    tree.root.create_file("large", 0o644).unwrap().write_all(&vec![7; 5 << 20]).unwrap();
+    let (expected, tar) = packed(&tree.root);
+    let cancel = CancelToken::default();
+    let read = |check: Result<(), &'static str>| {
+        let check = move |packed: rbuild_image::layer::Packed| {
+            assert_eq!(packed, expected);
+            check.map_err(std::io::Error::other)
+        };
+        let root = tree.root.try_clone().unwrap();
+        LayerReader::start(root, PackOptions::default(), check, &cancel).unwrap()
+    };
+    let mut bytes = Vec::new();
+    read(Ok(())).read_to_end(&mut bytes).unwrap();
+    assert!(bytes == tar);
+    // What the check says comes before the end.
+    let error = read(Err("other bytes")).read_to_end(&mut bytes).unwrap_err();
+    assert_eq!(error.to_string(), "other bytes");
+    // Whoever stops early leaves no thread behind.
+    let mut first = [0; 10];
+    read(Ok(())).read_exact(&mut first).unwrap();
+    cancel.cancel();
+    assert!(read(Ok(())).read_to_end(&mut bytes).is_err());
 }

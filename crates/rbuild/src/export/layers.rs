@@ -1,28 +1,73 @@
-//! The compressed bytes of layers, made when an image leaves the machine.
+//! The bytes of layers, made when an image leaves the machine.
 //!
 //! A layer is compressed once for each encoding: the result is kept as a blob, and an alias in
-//! the index leads from (diff id, encoding) to it.
+//! the index leads from (diff id, encoding) to it. Its bytes are a function of the two, so it does
+//! not matter whether they were made of a tree of ours or of a base image's blob. An uncompressed
+//! layer that is a tree is not kept: it is packed as it leaves.
 
-use rbuild_image::compress::{COMPRESSION_FORMAT, CompressedWriter, Encoding};
-use rbuild_image::layer::{PackOptions, pack};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use rbuild_image::ImageError;
+use rbuild_image::compress::{COMPRESSION_FORMAT, CompressedWriter, Encoding, ahead, reader};
+use rbuild_image::layer::{LayerReader, PackOptions, Packed, pack};
 use rbuild_image::manifest::Descriptor;
-use rbuild_image::media_type::Family;
+use rbuild_image::media_type::{Family, layer_compression};
 use rbuild_rooted::Root;
 use rbuild_solver::Layer;
-use rbuild_types::{Ctx, Digest, Hasher};
+use rbuild_types::{CancelToken, Cancelled, Ctx, Digest, Hasher};
 
-use crate::assemble::{Assembled, as_oci};
-use crate::sources::image::ImageSource;
-use crate::{BuildError, Engine};
+use crate::assemble::{Assembled, in_family};
+use crate::sources::image::{ImageSource, Resolved, bad_document};
+use crate::{BuildError, Engine, LayerForm};
 
-/// Descriptors of all layers, bottom first; their bytes are in the store.
-pub(crate) fn descriptors(
+/// A layer in the form in which it leaves.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) origin: Origin,
+}
+
+/// Where a layer's bytes are.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// A blob of the store.
+    Blob,
+    /// A tree that is packed as it is read.
+    Tree(Layer),
+    /// What the base image names so; perhaps not fetched yet.
+    Base(Arc<Resolved>, Descriptor),
+}
+
+impl Leaving {
+    /// Opens the bytes, which are in the store or made as they are read.
+    pub(crate) fn open(&self, engine: &Engine, cancel: &CancelToken) -> io::Result<Box<dyn Read>> {
+        match &self.origin {
+            Origin::Blob | Origin::Base(..) => {
+                let blob = engine.store.blobs().open(&self.descriptor.digest);
+                Ok(Box::new(blob.map_err(io::Error::other)?))
+            }
+            Origin::Tree(layer) => {
+                let tree = tree(engine, layer).map_err(io::Error::other)?;
+                let layer = layer.clone();
+                let check =
+                    move |packed: Packed| same(&layer, packed.diff_id).map_err(io::Error::other);
+                let options = PackOptions::default();
+                Ok(Box::new(LayerReader::start(tree, options, check, cancel)?))
+            }
+        }
+    }
+}
+
+/// All layers of an image, bottom first.
+pub(crate) fn leaving(
     engine: &Engine,
     image: &Assembled,
+    form: &LayerForm,
     images: &ImageSource<'_>,
     ctx: Ctx<'_>,
-) -> Result<Vec<Descriptor>, BuildError> {
-    let mut descriptors = Vec::new();
+) -> Result<Vec<Leaving>, BuildError> {
+    let mut all = Vec::new();
     if let Some(base) = &image.base {
         let diff_ids = &base.config.rootfs.diff_ids;
         let chain = rbuild_image::manifest::chain_ids(diff_ids);
@@ -30,49 +75,185 @@ pub(crate) fn descriptors(
             // A base image that was built here has trees and no blobs.
             let snapshot = engine.store.snapshots().by_chain_id(&chain_id)?;
             let blob = engine.store.blobs().contains(&layer.digest)?;
-            match snapshot {
+            all.push(match snapshot {
                 Some(snapshot) if !blob && layer.digest == *diff_id => {
                     let layer = Layer { snapshot, diff_id: *diff_id, tar_size: layer.size };
-                    descriptors.push(compressed(engine, &layer, ctx)?);
+                    own(engine, engine.pool()?, &layer, form, ctx.cancel)?
                 }
-                _ => {
+                _ if form.force && is_other(layer, form.encoding) => {
                     images.fetch_layer(base, layer, ctx)?;
-                    descriptors.push(as_oci(layer)?);
+                    let tar = Tar::Blob { layer, diff_id: *diff_id };
+                    let descriptor = encoded(engine, &tar, form.encoding, form.family, ctx.cancel)?;
+                    Leaving { descriptor, origin: Origin::Blob }
+                }
+                _ => Leaving {
+                    descriptor: in_family(layer, form.family)?,
+                    origin: Origin::Base(base.clone(), layer.clone()),
+                },
+            });
+        }
+    }
+    for layer in &image.layers {
+        all.push(own(engine, engine.pool()?, layer, form, ctx.cancel)?);
+    }
+    Ok(all)
+}
+
+/// Whether a base image's layer has another form. What is no tar has none to change.
+fn is_other(layer: &Descriptor, encoding: Encoding) -> bool {
+    layer_compression(&layer.media_type)
+        .is_some_and(|compression| compression != encoding.compression())
+}
+
+/// A layer that was made here, compressed on this pool.
+pub(super) fn own(
+    engine: &Engine,
+    pool: &rayon::ThreadPool,
+    layer: &Layer,
+    form: &LayerForm,
+    cancel: &CancelToken,
+) -> Result<Leaving, BuildError> {
+    if form.encoding == Encoding::Uncompressed {
+        let media_type = form.family.layer(form.encoding.compression())?;
+        let descriptor = Descriptor::new(media_type, layer.diff_id, layer.tar_size);
+        return Ok(Leaving { descriptor, origin: Origin::Tree(layer.clone()) });
+    }
+    let tar = Tar::Tree(layer);
+    let descriptor = encoded_by(pool, engine, &tar, form.encoding, form.family, cancel)?;
+    Ok(Leaving { descriptor, origin: Origin::Blob })
+}
+
+/// What a layer's tar is made of.
+pub(crate) enum Tar<'a> {
+    /// A tree of ours.
+    Tree(&'a Layer),
+    /// A blob of the store, as a base image names it.
+    Blob {
+        /// What it is.
+        layer: &'a Descriptor,
+        /// The digest of what is in it.
+        diff_id: Digest,
+    },
+}
+
+impl Tar<'_> {
+    fn diff_id(&self) -> Digest {
+        match self {
+            Self::Tree(layer) => layer.diff_id,
+            Self::Blob { diff_id, .. } => *diff_id,
+        }
+    }
+}
+
+/// The layer in one encoding, as a blob of the store. Made once, also when several builds want it
+/// at the same time.
+pub(crate) fn encoded(
+    engine: &Engine,
+    tar: &Tar<'_>,
+    encoding: Encoding,
+    family: Family,
+    cancel: &CancelToken,
+) -> Result<Descriptor, BuildError> {
+    encoded_by(engine.pool()?, engine, tar, encoding, family, cancel)
+}
+
+/// [`encoded`] on a pool of choice.
+fn encoded_by(
+    pool: &rayon::ThreadPool,
+    engine: &Engine,
+    tar: &Tar<'_>,
+    encoding: Encoding,
+    family: Family,
+    cancel: &CancelToken,
+) -> Result<Descriptor, BuildError> {
+    let media_type = family.layer(encoding.compression())?;
+    let mut name = Hasher::new();
+    name.field("compressed layer")
+        .field(tar.diff_id().as_bytes())
+        .field(format!("{encoding:?} {COMPRESSION_FORMAT}"));
+    let name = name.finish();
+    let blobs = engine.store.blobs();
+    let known = || match engine.store.records().get_alias(&name)? {
+        Some(digest) => Ok::<_, BuildError>(blobs.size(&digest)?.map(|size| (digest, size))),
+        None => Ok(None),
+    };
+    if let Some((digest, size)) = known()? {
+        return Ok(Descriptor::new(media_type, digest, size));
+    }
+    let _lock = engine.store.step_lock(&name, cancel)?;
+    if let Some((digest, size)) = known()? {
+        return Ok(Descriptor::new(media_type, digest, size));
+    }
+    let mut writer = CompressedWriter::new(blobs.writer()?, encoding, pool);
+    write_tar(engine, tar, &mut writer, cancel)?;
+    let failed = |source| BuildError::Io { what: "compress a layer".to_owned(), source };
+    let (digest, size) = writer.finish().map_err(failed)?.commit(None, None)?;
+    engine.store.records().alias(&name, &digest)?;
+    Ok(Descriptor::new(media_type, digest, size))
+}
+
+/// Writes a layer's tar, which must be what its diff id says.
+fn write_tar(
+    engine: &Engine,
+    tar: &Tar<'_>,
+    sink: &mut dyn Write,
+    cancel: &CancelToken,
+) -> Result<(), BuildError> {
+    match tar {
+        Tar::Tree(layer) => {
+            let options = PackOptions::default();
+            let packed = pack(&tree(engine, layer)?, &options, sink, cancel)?;
+            same(layer, packed.diff_id)
+        }
+        Tar::Blob { layer, diff_id } => {
+            let compression = layer_compression(&layer.media_type).ok_or_else(|| {
+                bad_document("layer", format!("unknown media type {:?}", layer.media_type))
+            })?;
+            let subject = format!("layer {}", layer.digest.short());
+            let blob = engine.store.blobs().open(&layer.digest)?;
+            let found = ahead(
+                || reader(compression, blob, &subject),
+                |plain| copy_hashing(plain, sink, cancel),
+            );
+            let found = found
+                .map_err(|source| BuildError::Io { what: format!("read {subject}"), source })?;
+            match found {
+                None => Err(Cancelled.into()),
+                Some(found) if found == *diff_id => Ok(()),
+                Some(found) => {
+                    let expected = *diff_id;
+                    Err(ImageError::DigestMismatch { subject, expected, found }.into())
                 }
             }
         }
     }
-    for layer in &image.layers {
-        descriptors.push(compressed(engine, layer, ctx)?);
-    }
-    Ok(descriptors)
 }
 
-/// The gzip form of a layer of ours.
-fn compressed(engine: &Engine, layer: &Layer, ctx: Ctx<'_>) -> Result<Descriptor, BuildError> {
-    let encoding = Encoding::GZIP;
-    let media_type = Family::Oci.layer(encoding.compression())?;
-    let mut name = Hasher::new();
-    name.field("compressed layer")
-        .field(layer.diff_id.as_bytes())
-        .field(format!("{encoding:?} {COMPRESSION_FORMAT}"));
-    let name = name.finish();
-    let blobs = engine.store.blobs();
-    if let Some(digest) = engine.store.records().get_alias(&name)?
-        && let Some(size) = blobs.size(&digest)?
-        && blobs.contains(&digest)?
-    {
-        return Ok(Descriptor::new(media_type, digest, size));
+/// Copies everything and gives its digest; nothing when it was cancelled.
+fn copy_hashing(
+    from: &mut dyn Read,
+    to: &mut dyn Write,
+    cancel: &CancelToken,
+) -> io::Result<Option<Digest>> {
+    let (mut hasher, mut buffer) = (Hasher::new(), vec![0; 256 << 10]);
+    loop {
+        if cancel.is_cancelled() {
+            return Ok(None);
+        }
+        let count = match from.read(&mut buffer) {
+            Ok(0) => return Ok(Some(hasher.finish())),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let bytes = buffer.get(..count).unwrap_or_default();
+        hasher.update(bytes);
+        to.write_all(bytes)?;
     }
-    let tree = Root::open(engine.store.snapshots().path(&layer.snapshot).join("fs"))?;
-    let mut writer = CompressedWriter::new(blobs.writer()?, encoding, engine.pool()?);
-    let packed = pack(&tree, &PackOptions::default(), &mut writer, ctx.cancel)?;
-    let failed = |source| BuildError::Io { what: "compress a layer".to_owned(), source };
-    let (blob, written) = writer.finish().map_err(failed)?;
-    same(layer, packed.diff_id)?;
-    let (digest, size) = blob.commit(Some(&written.digest), Some(written.size))?;
-    engine.store.records().alias(&name, &digest)?;
-    Ok(Descriptor::new(media_type, digest, size))
+}
+
+fn tree(engine: &Engine, layer: &Layer) -> Result<Root, BuildError> {
+    Ok(Root::open(engine.store.snapshots().path(&layer.snapshot).join("fs"))?)
 }
 
 /// A tree that gives other bytes than before was changed behind our back.

@@ -1,18 +1,24 @@
 //! What a build makes besides the image in the store.
 
+mod ahead;
 mod archive;
 mod layers;
+mod package;
+mod push;
 
 use std::io::Write;
 use std::path::Path;
 
+use rbuild_image::manifest::Descriptor;
 use rbuild_image::rootfs::{RootfsPart, export_dir, export_tar};
 use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Reference};
 
 use crate::assemble::{Assembled, Product};
+pub(crate) use crate::export::ahead::ahead;
+use crate::export::package::Package;
 use crate::sources::image::ImageSource;
-use crate::{BuildError, BuildRequest, Destination, Engine, Output};
+use crate::{BuildError, BuildRequest, Destination, Engine, Export, Output};
 
 /// Whether an output is made of files, not of layers.
 pub(crate) fn needs_root(output: &Output) -> bool {
@@ -21,7 +27,7 @@ pub(crate) fn needs_root(output: &Output) -> bool {
 
 /// Refuses before the first step what could not be written after the last.
 pub(crate) fn check(request: &BuildRequest, is_index: bool) -> Result<(), BuildError> {
-    let is_docker = |output: &Output| matches!(output, Output::DockerArchive(_));
+    let is_docker = |wanted: &Export| matches!(wanted.output, Output::DockerArchive(_));
     if is_index && request.outputs.iter().any(is_docker) {
         let message = "the docker exporter does not support manifest lists: an archive for \
                        `docker load` holds the image of one platform (build that one alone, or \
@@ -31,33 +37,41 @@ pub(crate) fn check(request: &BuildRequest, is_index: bool) -> Result<(), BuildE
     Ok(())
 }
 
-/// Writes one output.
+/// Writes one output; an image's descriptor as it left.
 pub(crate) fn write(
     engine: &Engine,
-    output: &Output,
+    wanted: &Export,
     request: &BuildRequest,
     product: &Product,
     tags: &[Reference],
     images: &ImageSource<'_>,
     ctx: Ctx<'_>,
-) -> Result<(), BuildError> {
+) -> Result<Option<Descriptor>, BuildError> {
     let split = request.platform_split.unwrap_or(product.is_index);
-    match output {
-        Output::OciArchive(_) | Output::OciLayout(_) | Output::DockerArchive(_) => {
-            archive::write(engine, output, product, tags, images, ctx)
-        }
+    match &wanted.output {
         Output::Tar(destination) => {
             let parts = parts(engine, product, split)?;
             to(destination, &mut |sink| {
                 export_tar(&parts, sink, ctx.cancel)?;
                 Ok(())
-            })
+            })?;
+            return Ok(None);
         }
         Output::Directory(path) => {
             export_dir(&parts(engine, product, split)?, path, ctx.cancel)?;
-            Ok(())
+            return Ok(None);
         }
+        _ => {}
     }
+    let package = Package::new(engine, product, &wanted.layers, images, ctx)?;
+    match &wanted.output {
+        Output::OciArchive(destination) => archive::oci(&package, tags, destination, ctx)?,
+        Output::OciLayout(path) => archive::layout(&package, tags, path, ctx)?,
+        Output::DockerArchive(destination) => archive::docker(&package, tags, destination, ctx)?,
+        Output::Registry { insecure } => push::push(&package, tags, *insecure, ctx)?,
+        Output::Tar(_) | Output::Directory(_) => {}
+    }
+    Ok(Some(package.top))
 }
 
 /// The root filesystems of the images, each in a directory of its platform's name if they are

@@ -209,7 +209,7 @@ impl<'a> ImageSource<'a> {
     }
 }
 
-pub(super) fn bad_document(document: &str, problem: impl Into<String>) -> ImageError {
+pub(crate) fn bad_document(document: &str, problem: impl Into<String>) -> ImageError {
     ImageError::Document { document: document.to_owned(), problem: problem.into() }
 }
 

@@ -156,7 +156,7 @@ impl<'env> Coordinator<'_, 'env> {
         if let Some(layer) = layer::known(&world, &snapshot)
             .map_err(|error| self.failure_of(id, error, Vec::new()))?
         {
-            self.packed[id.0] = Some(layer);
+            self.packed(id, layer);
             return Ok(());
         }
         self.spawn(move || {

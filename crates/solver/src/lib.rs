@@ -8,6 +8,7 @@
 
 pub mod copy;
 mod device;
+mod elsewhere;
 mod error;
 mod key;
 mod layer;
@@ -18,6 +19,7 @@ mod why;
 mod world;
 
 pub use device::{DeviceEdits, Devices, HostMount};
+pub use elsewhere::{Exports, FinishedStep, Imports, RemoteResult};
 pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
 pub use layer::Layer;
 pub use schedule::{Policy, Solution, Solved, solve, this_program};

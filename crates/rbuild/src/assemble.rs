@@ -93,20 +93,17 @@ impl Assembled {
 
 /// Puts all images together.
 pub(crate) fn product(
-    engine: &Engine,
     plan: &Plan,
     solution: Solution,
     images: &ImageSource<'_>,
 ) -> Result<Product, BuildError> {
     let targets = plan.targets.iter().zip(solution.targets);
-    let assembled =
-        targets.map(|(target, solved)| image(engine, &plan.graph, target, solved, images));
+    let assembled = targets.map(|(target, solved)| image(&plan.graph, target, solved, images));
     Ok(Product { images: assembled.collect::<Result<_, _>>()?, is_index: plan.is_index })
 }
 
 /// Puts config and manifest of one image together.
 fn image(
-    engine: &Engine,
     graph: &Graph,
     target: &Target,
     solved: Solved,
@@ -119,7 +116,7 @@ fn image(
     diff_ids.extend(layers.iter().map(|layer| layer.diff_id));
 
     let mut config = target.config.clone();
-    let created = date(engine, target, &layers, &mut config)?;
+    let created = date(target, &layers, &mut config)?;
     let source_date_epoch = target.source_date_epoch;
     let config_bytes = config::assemble(&config, &diff_ids, created.as_deref())?;
 
@@ -178,7 +175,6 @@ fn base_of(
 /// image again; instructions without a layer take the time before them. With
 /// `SOURCE_DATE_EPOCH` everything has that time.
 fn date(
-    engine: &Engine,
     target: &Target,
     layers: &[Layer],
     config: &mut ImageConfig,
@@ -189,8 +185,7 @@ fn date(
     };
     let mut times = Vec::new();
     for layer in layers {
-        let snapshot = engine.store.snapshots().meta(&layer.snapshot)?;
-        times.push(rfc3339(snapshot.map_or(0, |snapshot| snapshot.created))?);
+        times.push(rfc3339(layer.created)?);
     }
     let mut times = times.into_iter();
     let base_time = config.history.iter().take(target.base_history).next_back();

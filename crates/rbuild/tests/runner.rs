@@ -28,6 +28,7 @@ mod build_platforms;
 mod build_push;
 mod build_registry;
 mod build_remote;
+mod build_remote_cache;
 mod build_resources;
 mod build_steps;
 mod build_why;
@@ -85,6 +86,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_push", build_push::TESTS),
     ("build_registry", build_registry::TESTS),
     ("build_remote", build_remote::TESTS),
+    ("build_remote_cache", build_remote_cache::TESTS),
     ("build_resources", build_resources::TESTS),
     ("build_steps", build_steps::TESTS),
     ("build_why", build_why::TESTS),

@@ -1,0 +1,122 @@
+//! Where a remote cache is kept: an index that is replaced as a whole, and layers by digest.
+//!
+//! A cache has the form of an image: a manifest whose config is the index and whose layers are the
+//! layers that the index names, so that any registry, layout or tool can keep and copy it.
+
+mod local;
+
+use std::time::Duration;
+
+use rbuild_cache::Store;
+use rbuild_image::manifest::{Descriptor, Manifest};
+use rbuild_image::media_type::Family;
+use rbuild_registry::BlobSink;
+use rbuild_types::{Cancelled, Ctx, Digest};
+
+use crate::remote_cache::CacheLocation;
+use crate::remote_cache::index::INDEX_TYPE;
+
+/// One place with a cache.
+pub(crate) trait CacheStore: Send + Sync {
+    /// Its name in messages.
+    fn name(&self) -> String;
+
+    /// The index and what its place holds now.
+    fn read_index(&self, ctx: Ctx<'_>) -> Result<Found, CacheStoreError>;
+
+    /// Replaces what [`CacheStore::read_index`] found by an index and the layers that it names.
+    /// Says `false`, and writes nothing, where something else is there by now.
+    fn write_index(
+        &self,
+        index: &[u8],
+        layers: &[Descriptor],
+        expected: Option<Digest>,
+        ctx: Ctx<'_>,
+    ) -> Result<bool, CacheStoreError>;
+
+    /// Whether somebody who looked before may still replace an index just written; then, after
+    /// which time to look again.
+    fn settles_after(&self) -> Option<Duration>;
+
+    /// Whether a layer is there.
+    fn has_blob(&self, blob: &Descriptor, ctx: Ctx<'_>) -> Result<bool, CacheStoreError>;
+
+    /// Puts a layer there that the store has.
+    fn put_blob(
+        &self,
+        blob: &Descriptor,
+        from: &Store,
+        ctx: Ctx<'_>,
+    ) -> Result<(), CacheStoreError>;
+
+    /// Gets a layer. Whoever keeps it checks it.
+    fn fetch_blob(
+        &self,
+        blob: &Descriptor,
+        sink: &mut dyn BlobSink,
+        ctx: Ctx<'_>,
+    ) -> Result<(), CacheStoreError>;
+}
+
+/// What a place holds.
+pub(crate) enum Found {
+    /// Nothing.
+    Nothing,
+    /// Something that is no cache of ours.
+    Foreign {
+        /// Which.
+        version: Digest,
+    },
+    /// An index.
+    Index {
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// Which: the digest of the manifest.
+        version: Digest,
+    },
+}
+
+/// Why a place could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheStoreError {
+    /// It does not hold what its own documents say.
+    #[error("{problem}")]
+    Damaged {
+        /// What is wrong.
+        problem: String,
+    },
+    /// The file system refused.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A path in a directory could not be opened.
+    #[error(transparent)]
+    Rooted(#[from] rbuild_rooted::RootedError),
+    /// A document could not be read or written.
+    #[error(transparent)]
+    Image(#[from] rbuild_image::ImageError),
+    /// Our own store refused.
+    #[error(transparent)]
+    Store(#[from] rbuild_cache::CacheError),
+    /// The call was cancelled, or the time for it was over.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// Opens the place; nothing is read or made yet.
+pub(crate) fn open(location: &CacheLocation) -> Box<dyn CacheStore> {
+    match location {
+        CacheLocation::Local { path, tag, digest } => {
+            Box::new(local::LocalCache::new(path, tag, *digest))
+        }
+    }
+}
+
+/// The manifest of a cache.
+fn manifest(index: &[u8], layers: &[Descriptor]) -> Manifest {
+    Manifest::new(Family::Oci, Descriptor::of(INDEX_TYPE, index), layers.to_vec())
+}

@@ -50,7 +50,7 @@ impl<'a> Front<'a> {
         let timed = epoch::settle(&mut options, dockerfile, &self.opened, &self.remotes, ctx)
             .map_err(|error| match error {
                 EpochError::Wrong(diagnostic) => wrong(text, vec![*diagnostic]),
-                EpochError::Failed(error) => error,
+                EpochError::Failed(error) => *error,
             })?;
         let lowered = lower(&text.text, dockerfile, &options, &self.images);
         ctx.cancel.check()?;

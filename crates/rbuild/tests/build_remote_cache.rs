@@ -337,7 +337,7 @@ fn a_layer_that_is_another_than_the_index_says_is_made_again() {
         let store = format!("cold-{}", output.is_some());
         let cold = engine(&place, &store);
         let mut request = importing(&place, STAGES).tag("kept");
-        request.outputs.extend(output);
+        request.outputs.extend(output.map(Into::into));
         let (built, notices) = build_noticing(&cold, &request);
         assert!(built.executed >= LAYERS - 1, "{:?} {notices:?}", ran(&built));
         assert_eq!(place.sh(&cold, "kept", "cat /both"), "tools\nmore\nbelow\n");

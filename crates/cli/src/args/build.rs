@@ -14,7 +14,7 @@ use crate::args::flag_tables::OfBuild;
 use crate::args::limits::LimitArgs;
 use crate::args::other_flags::OtherFlags;
 use crate::args::progress::ProgressMode;
-use crate::args::{output, secret, ssh};
+use crate::args::{cache, output, secret, ssh};
 use crate::environment::Environment;
 use crate::failure::Failure;
 
@@ -76,6 +76,12 @@ pub struct BuildArgs {
     /// Push the image to the registry that each of its names names; the same as -o type=registry
     #[arg(long)]
     pub push: bool,
+    /// Cache to take results from: type=local,src=DIR; may be repeated
+    #[arg(long, value_name = "CACHE")]
+    pub cache_from: Vec<String>,
+    /// Cache that results go to: type=local,dest=DIR[,mode=max]; may be repeated
+    #[arg(long, value_name = "CACHE")]
+    pub cache_to: Vec<String>,
     /// Changes nothing: the image is always in the store
     #[arg(long, hide = true)]
     pub load: bool,
@@ -223,6 +229,12 @@ impl BuildArgs {
         let is_push = |wanted: &Export| matches!(wanted.output, Output::Registry { .. });
         if self.push && !request.outputs.iter().any(is_push) {
             request.outputs.push(Output::Registry { insecure: false }.into());
+        }
+        for text in &self.cache_from {
+            request.cache_from.push(cache::from(text)?);
+        }
+        for text in &self.cache_to {
+            request.cache_to.push(cache::to(text)?);
         }
         one_reader_of_stdout(&request.outputs, self.quiet)?;
         Ok(request)

@@ -58,7 +58,13 @@ pub(crate) enum ImportError {
     #[error("layer {layer} of {name} is {found}, its index says {expected}")]
     Lie { name: String, layer: String, found: String, expected: String },
     #[error(transparent)]
-    Engine(#[from] BuildError),
+    Engine(Box<BuildError>),
+}
+
+impl From<BuildError> for ImportError {
+    fn from(error: BuildError) -> Self {
+        Self::Engine(Box::new(error))
+    }
 }
 
 impl<'a> CacheImports<'a> {
@@ -324,7 +330,10 @@ fn layer_blob(record: &Record) -> Option<LayerBlob> {
 
 fn step_error(error: ImportError) -> StepError {
     match error {
-        ImportError::Engine(BuildError::Cancelled(cancelled)) => StepError::Cancelled(cancelled),
+        ImportError::Engine(error) => match *error {
+            BuildError::Cancelled(cancelled) => StepError::Cancelled(cancelled),
+            error => StepError::Remote(Box::new(error)),
+        },
         error => StepError::Remote(Box::new(error)),
     }
 }

@@ -210,7 +210,7 @@ impl Index {
         let text = serde_json::to_vec(&document)?;
         let mut writer = CompressedWriter::new(Vec::new(), Encoding::ZSTD, pool);
         std::io::Write::write_all(&mut writer, &text)?;
-        Ok(writer.finish()?.0)
+        writer.finish()
     }
 
     #[cfg(test)]
@@ -325,7 +325,7 @@ mod tests {
         let pool = pool();
         let mut writer = CompressedWriter::new(Vec::new(), Encoding::ZSTD, &pool);
         std::io::Write::write_all(&mut writer, text).unwrap();
-        writer.finish().unwrap().0
+        writer.finish().unwrap()
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(crate) enum EpochError {
     /// The Dockerfile is wrong.
     Wrong(Box<Diagnostic>),
     /// It could not be asked for.
-    Failed(BuildError),
+    Failed(Box<BuildError>),
 }
 
 /// Puts seconds in the place of a name, or nothing where what is named has no time; for stages
@@ -36,7 +36,9 @@ pub(crate) fn settle(
     let time = match source {
         Some(source) => {
             let subject = format!("the time that {SOURCE_DATE_EPOCH} names");
-            remotes.time(&source, &subject, ctx).map_err(EpochError::Failed)?
+            remotes
+                .time(&source, &subject, ctx)
+                .map_err(|error| EpochError::Failed(error.into()))?
         }
         None if name.is_none() => opened.newest,
         None => None,

@@ -8,6 +8,7 @@ use rbuild::{
 };
 use serde_json::Value;
 
+use crate::build_push::Registry;
 use crate::exported::Exported;
 use crate::support::{BASE_STEPS, Events, Place, build, id, ran};
 use crate::tests;
@@ -30,6 +31,9 @@ tests![
     the_form_is_that_of_an_image,
     a_cache_that_cannot_be_written_is_a_warning,
     two_writers_lose_nothing,
+    a_registry_keeps_a_cache,
+    writers_to_a_registry_lose_nothing,
+    a_registry_that_is_gone_is_a_warning,
 ];
 
 /// Three stages: one that nobody copies from, one that is copied from, and the image.
@@ -445,4 +449,82 @@ fn two_writers_lose_nothing() {
         let built = build(&cold, &unseen(&place, text));
         assert_eq!(built.executed, 0, "{:?}", ran(&built));
     }
+}
+
+fn in_registry(registry: &Registry, name: &str) -> CacheLocation {
+    CacheLocation::Registry { reference: registry.name(name).parse().unwrap(), insecure: false }
+}
+
+fn a_registry_keeps_a_cache() {
+    let place = Place::new();
+    let registry = Registry::start();
+    let location = in_registry(&registry, "team/app:cache");
+    let export = CacheExport { location: location.clone(), ..to(&place, CacheMode::Max) };
+    let warm = engine(&place, "warm");
+    let request = BuildRequest { cache_to: vec![export], ..place.request(STAGES) };
+    let first = build(&warm, &request);
+    assert_eq!(traffic(&first).sent_layers, STEPS - 1);
+    let manifest = registry.manifest("team/app", "cache");
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), STEPS - 1);
+    registry.asked();
+    // Everything is there: what is written is nothing.
+    build(&warm, &request);
+    let asked = registry.asked();
+    assert!(!asked.iter().any(|asked| asked.starts_with("P")), "{asked:?}");
+    // In a cold store a manifest and an index are all that is asked for.
+    let cache_from = vec![CacheImport { location }];
+    let cold = engine(&place, "cold");
+    let request = BuildRequest { cache_from, ..place.request(STAGES) };
+    let second = build(&cold, &request.clone().output(Output::CacheOnly));
+    assert_eq!((second.executed, id(&second)), (0, id(&first)));
+    assert_eq!(registry.asked().len(), 2);
+    let third = build(&cold, &request.tag("kept"));
+    assert_eq!((third.executed, traffic(&third).fetched_layers), (0, LAYERS));
+    assert_eq!(place.sh(&cold, "kept", "cat /both"), "tools\nmore\nbelow\n");
+}
+
+fn writers_to_a_registry_lose_nothing() {
+    let place = Place::new();
+    let registry = Registry::start();
+    let location = in_registry(&registry, "team/app:cache");
+    let builds: Vec<String> = (0..3).map(|n| format!("RUN echo {n} > /number\n")).collect();
+    std::thread::scope(|scope| {
+        for (number, text) in builds.iter().enumerate() {
+            let (place, location) = (&place, location.clone());
+            scope.spawn(move || {
+                let export = CacheExport { location, ..to(place, CacheMode::Max) };
+                let request = BuildRequest { cache_to: vec![export], ..place.request(text) };
+                build(&engine(place, &format!("store-{number}")), &request);
+            });
+        }
+    });
+    for (number, text) in builds.iter().enumerate() {
+        let cache_from = vec![CacheImport { location: location.clone() }];
+        let request = BuildRequest { cache_from, ..place.request(text) };
+        let cold = engine(&place, &format!("cold-{number}"));
+        let built = build(&cold, &request.output(Output::CacheOnly));
+        assert_eq!(built.executed, 0, "{:?}", ran(&built));
+    }
+}
+
+fn a_registry_that_is_gone_is_a_warning() {
+    let place = Place::new();
+    let registry = Registry::start();
+    let location = in_registry(&registry, "team/app:cache");
+    drop(registry);
+    let export = CacheExport::new(location.clone());
+    let request = BuildRequest {
+        cache_from: vec![CacheImport { location }],
+        cache_to: vec![export],
+        ..place.request("")
+    };
+    let options = EngineOptions {
+        registry: rbuild::RegistryOptions { retries: 1, ..<_>::default() },
+        ..place.options()
+    };
+    let (built, notices) = build_noticing(&Engine::with_options(options).unwrap(), &request);
+    assert_eq!(built.executed, BASE_STEPS);
+    assert_eq!(notices.len(), 2, "{notices:?}");
+    assert!(notices[0].starts_with("nothing is taken from the cache 127.0.0.1:"), "{notices:?}");
+    assert!(notices[1].contains("is not complete"), "{notices:?}");
 }

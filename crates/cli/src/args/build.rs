@@ -76,10 +76,11 @@ pub struct BuildArgs {
     /// Push the image to the registry that each of its names names; the same as -o type=registry
     #[arg(long)]
     pub push: bool,
-    /// Cache to take results from: type=local,src=DIR; may be repeated
+    /// Cache to take results from: type=registry,ref=NAME or type=local,src=DIR; may be repeated
     #[arg(long, value_name = "CACHE")]
     pub cache_from: Vec<String>,
-    /// Cache that results go to: type=local,dest=DIR[,mode=max]; may be repeated
+    /// Cache that results go to: type=registry,ref=NAME or type=local,dest=DIR, with mode=max those
+    /// of all steps, else those of the image's; may be repeated
     #[arg(long, value_name = "CACHE")]
     pub cache_to: Vec<String>,
     /// Changes nothing: the image is always in the store

@@ -29,7 +29,13 @@ pub fn to(text: &str) -> Result<CacheExport, Failure> {
 }
 
 fn export(mut options: Options) -> Result<CacheExport, String> {
-    let mut export = CacheExport::new(options.location("dest")?);
+    let location = options.location("dest")?;
+    if let CacheLocation::Registry { reference, .. } = &location
+        && reference.digest().is_some()
+    {
+        return Err("a cache is written to a tag, not to a digest".to_owned());
+    }
+    let mut export = CacheExport::new(location);
     export.mode = match options.take("mode").as_deref() {
         None | Some("min") => CacheMode::Min,
         Some("max") => CacheMode::Max,
@@ -129,7 +135,13 @@ impl Options {
                 };
                 Ok(CacheLocation::Local { path, tag, digest })
             }
-            kind @ ("registry" | "inline" | "gha" | "s3" | "azblob") => {
+            "registry" => {
+                let text = self.needed("ref")?;
+                let reference = text.parse().map_err(|error| format!("ref={text}: {error}"))?;
+                let insecure = self.switch("registry.insecure")?.unwrap_or(false);
+                Ok(CacheLocation::Registry { reference, insecure })
+            }
+            kind @ ("inline" | "gha" | "s3" | "azblob") => {
                 Err(format!("type={kind} is not supported yet"))
             }
             other => Err(format!("no type `{other}`")),
@@ -165,6 +177,21 @@ mod tests {
     }
 
     #[test]
+    fn registries() {
+        let named = |text: &str, insecure| CacheLocation::Registry {
+            reference: text.parse().unwrap(),
+            insecure,
+        };
+        assert_eq!(
+            from("type=registry,ref=a/b:cache").unwrap().location,
+            named("a/b:cache", false)
+        );
+        assert_eq!(from("user/app:x").unwrap().location, named("user/app:x", false));
+        let to = to("type=registry,ref=h:5000/c,mode=max,registry.insecure=true").unwrap();
+        assert_eq!(to.location, named("h:5000/c", true));
+    }
+
+    #[test]
     fn options_of_exports() {
         let plain = to("type=local,dest=d").unwrap();
         assert_eq!((plain.mode, plain.encoding), (CacheMode::Min, Encoding::GZIP));
@@ -197,6 +224,9 @@ mod tests {
             "type=local,dest=d,color=red",
             "type=local,dest",
             "type=azblob,name=x",
+            "type=registry",
+            "type=registry,ref=A B",
+            "type=local,dest=d,registry.insecure=true",
         ] {
             assert!(to(bad).is_err(), "{bad}");
         }

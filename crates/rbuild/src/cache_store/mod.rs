@@ -4,17 +4,20 @@
 //! layers that the index names, so that any registry, layout or tool can keep and copy it.
 
 mod local;
+mod registry;
 
 use std::time::Duration;
 
 use rbuild_cache::Store;
 use rbuild_image::manifest::{Descriptor, Manifest};
 use rbuild_image::media_type::Family;
-use rbuild_registry::BlobSink;
+use rbuild_registry::{BlobSink, RegistryError};
 use rbuild_types::{Cancelled, Ctx, Digest};
 
+use crate::export::push;
 use crate::remote_cache::CacheLocation;
 use crate::remote_cache::index::INDEX_TYPE;
+use crate::{BuildError, Engine};
 
 /// One place with a cache.
 pub(crate) trait CacheStore: Send + Sync {
@@ -99,6 +102,9 @@ pub enum CacheStoreError {
     /// A document could not be read or written.
     #[error(transparent)]
     Image(#[from] rbuild_image::ImageError),
+    /// A registry refused, or could not be asked.
+    #[error(transparent)]
+    Registry(Box<RegistryError>),
     /// Our own store refused.
     #[error(transparent)]
     Store(#[from] rbuild_cache::CacheError),
@@ -107,13 +113,30 @@ pub enum CacheStoreError {
     Cancelled(#[from] Cancelled),
 }
 
+impl From<RegistryError> for CacheStoreError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Cancelled(cancelled) => Self::Cancelled(cancelled),
+            error => Self::Registry(Box::new(error)),
+        }
+    }
+}
+
 /// Opens the place; nothing is read or made yet.
-pub(crate) fn open(location: &CacheLocation) -> Box<dyn CacheStore> {
-    match location {
+pub(crate) fn open(
+    engine: &Engine,
+    location: &CacheLocation,
+) -> Result<Box<dyn CacheStore>, BuildError> {
+    Ok(match location {
         CacheLocation::Local { path, tag, digest } => {
             Box::new(local::LocalCache::new(path, tag, *digest))
         }
-    }
+        CacheLocation::Registry { reference, insecure } => {
+            let names = std::slice::from_ref(reference);
+            let registry = push::registry(engine, names, *insecure)?;
+            Box::new(registry::RegistryCache::new(registry, reference.clone()))
+        }
+    })
 }
 
 /// The manifest of a cache.

@@ -4,7 +4,7 @@ mod ahead;
 mod archive;
 pub(crate) mod layers;
 mod package;
-mod push;
+pub(crate) mod push;
 
 use std::io::Write;
 use std::path::Path;

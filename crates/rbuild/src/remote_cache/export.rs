@@ -1,7 +1,7 @@
 //! This build's results, sent to caches elsewhere while it still runs.
 //!
 //! The scheduler names each step that has a result; it never waits. One thread packs and compresses
-//! their layers in that order, on the engine's pool, as exports of images do; a few others ask
+//! their layers in that order, behind the steps, as exports of images do; a few others ask
 //! whether a cache has a layer and send it. When the build is done, what is under way may go on for
 //! the time that the cache allows, then the index is written, once, with what is there by then.
 //!
@@ -24,6 +24,7 @@ use super::import::CacheImports;
 use super::index::{Identity, Index, Record, shortened};
 use super::{CacheExport, CacheMode};
 use crate::cache_store::{self, CacheStore, CacheStoreError, Found};
+use crate::engine::be_quiet;
 use crate::export::layers;
 use crate::{BuildError, Engine};
 
@@ -94,13 +95,12 @@ pub(crate) fn with_exports<R>(
         return build(None);
     }
     let (steps, finished) = channel();
-    let targets = to.iter().map(|request| Target {
-        request,
-        store: cache_store::open(&request.location),
-        made: Mutex::default(),
-    });
-    let exporting =
-        Exporting { engine, imports, targets: targets.collect(), steps: Mutex::new(Some(steps)) };
+    let mut targets = Vec::new();
+    for request in to {
+        let store = cache_store::open(engine, &request.location)?;
+        targets.push(Target { request, store, made: Mutex::default() });
+    }
+    let exporting = Exporting { engine, imports, targets, steps: Mutex::new(Some(steps)) };
     // Cancelled with the caller's token, when the build fails, and when the time is over.
     let stop = CancelToken::default();
     let built = std::thread::scope(|scope| {
@@ -153,6 +153,7 @@ impl Exporting<'_> {
 
     /// Compresses until no more steps come, with threads beside it that send.
     fn work(&self, finished: &Receiver<FinishedStep>, ctx: Ctx<'_>) {
+        be_quiet();
         let (jobs, waiting) = channel();
         let waiting = Mutex::new(waiting);
         std::thread::scope(|scope| {

@@ -68,11 +68,12 @@ impl From<BuildError> for ImportError {
 }
 
 impl<'a> CacheImports<'a> {
-    pub(crate) fn new(engine: &'a Engine, from: &[CacheImport]) -> Self {
-        let stores: Vec<_> = from.iter().map(|one| cache_store::open(&one.location)).collect();
+    pub(crate) fn new(engine: &'a Engine, from: &[CacheImport]) -> Result<Self, BuildError> {
+        let open = |one: &CacheImport| cache_store::open(engine, &one.location);
+        let stores = from.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let read = Mutex::new(stores.iter().map(|_| None).collect());
         let (one_more, known, traffic) = <_>::default();
-        Self { engine, stores, read, one_more, known, traffic }
+        Ok(Self { engine, stores, read, one_more, known, traffic })
     }
 
     /// Starts to read all indexes.

@@ -37,7 +37,7 @@ pub(crate) fn with_caches<R>(
         let built = with_exports(engine, None, &request.cache_to, ctx, &mut sent, build)?;
         return Ok((built, sent));
     }
-    let imports = CacheImports::new(engine, &request.cache_from);
+    let imports = CacheImports::new(engine, &request.cache_from)?;
     // A build that finds everything in the store does not wait for indexes.
     let stop = CancelToken::default();
     let built = std::thread::scope(|scope| {

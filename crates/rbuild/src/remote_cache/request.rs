@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rbuild_image::compress::Encoding;
-use rbuild_types::Digest;
+use rbuild_types::{Digest, Reference};
 
 /// How long sending layers may take once the build is done: as BuildKit's for GitHub's cache.
 pub const CACHE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -21,6 +21,13 @@ pub enum CacheLocation {
         tag: String,
         /// The manifest to take, whatever it is called. For reading only.
         digest: Option<Digest>,
+    },
+    /// A tag in a registry.
+    Registry {
+        /// The repository and the tag; a digest for reading only.
+        reference: Reference,
+        /// Whether the registry may be spoken to in plain HTTP.
+        insecure: bool,
     },
 }
 

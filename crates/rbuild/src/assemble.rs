@@ -14,6 +14,7 @@ use rbuild_plan::{Graph, Plan, Target, VertexId};
 use rbuild_solver::{Layer, Solution, Solved};
 use rbuild_types::{Ctx, Digest, Event, ImageConfig, Platform, Reference};
 
+use crate::remote_cache::{Exporting, inline};
 use crate::sources::image::{ImageSource, Resolved};
 use crate::{BuildError, BuiltImage, Engine};
 
@@ -96,9 +97,11 @@ pub(crate) fn product(
     plan: &Plan,
     solution: Solution,
     images: &ImageSource<'_>,
+    caches: Option<&Exporting<'_>>,
 ) -> Result<Product, BuildError> {
     let targets = plan.targets.iter().zip(solution.targets);
-    let assembled = targets.map(|(target, solved)| image(&plan.graph, target, solved, images));
+    let assembled =
+        targets.map(|(target, solved)| image(&plan.graph, target, solved, images, caches));
     Ok(Product { images: assembled.collect::<Result<_, _>>()?, is_index: plan.is_index })
 }
 
@@ -108,6 +111,7 @@ fn image(
     target: &Target,
     solved: Solved,
     images: &ImageSource<'_>,
+    caches: Option<&Exporting<'_>>,
 ) -> Result<Assembled, BuildError> {
     let base = base_of(graph, target, images)?;
     let Solved { layers, root } = solved;
@@ -117,6 +121,10 @@ fn image(
 
     let mut config = target.config.clone();
     let created = date(target, &layers, &mut config)?;
+    inline::clear(&mut config);
+    if let Some(caches) = caches {
+        caches.put_inline(&mut config, &diff_ids)?;
+    }
     let source_date_epoch = target.source_date_epoch;
     let config_bytes = config::assemble(&config, &diff_ids, created.as_deref())?;
 

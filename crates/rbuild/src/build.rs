@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use rbuild_plan::Plan;
-use rbuild_solver::{FinishedLayers, Policy, Solution, World, solve};
+use rbuild_solver::{Exports, FinishedLayers, Policy, Solution, World, solve};
 use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
 
 use crate::devices::CdiDevices;
@@ -62,7 +62,7 @@ impl Engine {
                 self.solve(text, &outside, request, &plan, finished, ctx)
             })?;
             let (cached, executed) = (solution.cached, solution.executed);
-            let product = assemble::product(&plan, solution, images)?;
+            let product = assemble::product(&plan, solution, images, caches.exports)?;
             let mut exported = None;
             for wanted in &request.outputs {
                 let left = export::write(self, wanted, request, &product, &tags, images, ctx)?;
@@ -135,7 +135,7 @@ impl Engine {
             images,
             remotes,
             imports: caches.imports,
-            exports: caches.exports,
+            exports: caches.exports.map(|exports| exports as &dyn Exports),
             devices,
             context: contexts.main.as_ref(),
             named: &contexts.named,

@@ -34,6 +34,8 @@ tests![
     a_registry_keeps_a_cache,
     writers_to_a_registry_lose_nothing,
     a_registry_that_is_gone_is_a_warning,
+    an_image_brings_its_own_steps,
+    an_index_of_images_brings_the_steps_of_all,
 ];
 
 /// Three stages: one that nobody copies from, one that is copied from, and the image.
@@ -527,4 +529,53 @@ fn a_registry_that_is_gone_is_a_warning() {
     assert_eq!(notices.len(), 2, "{notices:?}");
     assert!(notices[0].starts_with("nothing is taken from the cache 127.0.0.1:"), "{notices:?}");
     assert!(notices[1].contains("is not complete"), "{notices:?}");
+}
+
+/// Pushes an image with its steps in it, in a store of this name.
+fn push_inline(place: &Place, store: &str, registry: &Registry, text: &str) -> Built {
+    let export = CacheExport { must_succeed: true, ..CacheExport::new(CacheLocation::Inline) };
+    let request = BuildRequest { cache_to: vec![export], ..place.request(text) };
+    let request = request.tag(registry.name("team/app:1"));
+    build(&engine(place, store), &request.output(Output::Registry { insecure: false }))
+}
+
+fn an_image_brings_its_own_steps() {
+    let place = Place::new();
+    let registry = Registry::start();
+    let first = push_inline(&place, "warm", &registry, STAGES);
+    let location = in_registry(&registry, "team/app:1");
+    let cache_from = vec![CacheImport { location }];
+    let cold = engine(&place, "cold");
+    registry.asked();
+    let request = BuildRequest { cache_from, ..place.request(STAGES) };
+    let second = build(&cold, &request.clone().output(Output::CacheOnly));
+    assert_eq!((second.executed, second.cached), (0, LAYERS));
+    // The manifest and the config of the image.
+    assert_eq!(registry.asked().len(), 2);
+    let third = build(&cold, &request.tag("kept"));
+    assert_eq!((third.executed, traffic(&third).fetched_layers), (0, LAYERS));
+    assert_eq!(place.sh(&cold, "kept", "cat /both"), "tools\nmore\nbelow\n");
+    // The image that says so again is the same image, and one that does not is another.
+    assert_eq!(id(&push_inline(&place, "cold", &registry, STAGES)), id(&first));
+    assert_ne!(id(&third), id(&first));
+}
+
+fn an_index_of_images_brings_the_steps_of_all() {
+    let place = Place::new();
+    let registry = Registry::start();
+    let text = "FROM scratch\nARG TARGETARCH\nCOPY busybox /busybox-$TARGETARCH\n";
+    let platforms = ["linux/amd64", "linux/arm64"].map(|text| text.parse().unwrap());
+    let request = |place: &Place| {
+        let mut request = BuildRequest::new(place.context()).dockerfile_text(text);
+        request.options.platforms = platforms.to_vec();
+        request
+    };
+    let export = CacheExport { must_succeed: true, ..CacheExport::new(CacheLocation::Inline) };
+    let pushed = BuildRequest { cache_to: vec![export], ..request(&place) }
+        .tag(registry.name("team/app:1"))
+        .output(Output::Registry { insecure: false });
+    assert_eq!(build(&engine(&place, "warm"), &pushed).executed, 2);
+    let cache_from = vec![CacheImport { location: in_registry(&registry, "team/app:1") }];
+    let taken = BuildRequest { cache_from, ..request(&place) }.output(Output::CacheOnly);
+    assert_eq!(build(&engine(&place, "cold"), &taken).executed, 0);
 }

@@ -79,8 +79,8 @@ pub struct BuildArgs {
     /// Cache to take results from: type=registry,ref=NAME or type=local,src=DIR; may be repeated
     #[arg(long, value_name = "CACHE")]
     pub cache_from: Vec<String>,
-    /// Cache that results go to: type=registry,ref=NAME or type=local,dest=DIR, with mode=max those
-    /// of all steps, else those of the image's; may be repeated
+    /// Cache that results go to: type=registry,ref=NAME, type=local,dest=DIR or type=inline; with
+    /// mode=max those of all steps, else of the image's; may be repeated
     #[arg(long, value_name = "CACHE")]
     pub cache_to: Vec<String>,
     /// Changes nothing: the image is always in the store

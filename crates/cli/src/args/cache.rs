@@ -38,9 +38,16 @@ fn export(mut options: Options) -> Result<CacheExport, String> {
     let mut export = CacheExport::new(location);
     export.mode = match options.take("mode").as_deref() {
         None | Some("min") => CacheMode::Min,
+        Some("max") if export.location == CacheLocation::Inline => {
+            return Err("an image has its own steps only: mode=max needs another type".to_owned());
+        }
         Some("max") => CacheMode::Max,
         Some(other) => return Err(format!("mode={other} is neither min nor max")),
     };
+    if export.location == CacheLocation::Inline {
+        options.nothing_left()?;
+        return Ok(export);
+    }
     let (compression, level) = (options.take("compression"), options.take("compression-level"));
     export.encoding = encoding(compression.as_deref(), level.as_deref())?;
     export.force_compression = options.switch("force-compression")?.unwrap_or(false);
@@ -141,9 +148,12 @@ impl Options {
                 let insecure = self.switch("registry.insecure")?.unwrap_or(false);
                 Ok(CacheLocation::Registry { reference, insecure })
             }
-            kind @ ("inline" | "gha" | "s3" | "azblob") => {
-                Err(format!("type={kind} is not supported yet"))
+            "inline" if directory == "src" => {
+                let image = "type=registry,ref=IMAGE";
+                Err(format!("steps that are in an image are taken from its name: {image}"))
             }
+            "inline" => Ok(CacheLocation::Inline),
+            kind @ ("gha" | "s3" | "azblob") => Err(format!("type={kind} is not supported yet")),
             other => Err(format!("no type `{other}`")),
         }
     }
@@ -187,6 +197,7 @@ mod tests {
             named("a/b:cache", false)
         );
         assert_eq!(from("user/app:x").unwrap().location, named("user/app:x", false));
+        assert_eq!(super::to("type=inline").unwrap().location, CacheLocation::Inline);
         let to = to("type=registry,ref=h:5000/c,mode=max,registry.insecure=true").unwrap();
         assert_eq!(to.location, named("h:5000/c", true));
     }
@@ -225,11 +236,14 @@ mod tests {
             "type=local,dest",
             "type=azblob,name=x",
             "type=registry",
+            "type=inline,mode=max",
+            "type=inline,compression=zstd",
             "type=registry,ref=A B",
             "type=local,dest=d,registry.insecure=true",
         ] {
             assert!(to(bad).is_err(), "{bad}");
         }
+        assert!(from("type=inline").is_err());
         assert!(from("type=local,dest=d").is_err());
         assert!(from("type=local,src=d,mode=max").is_err());
         assert!(from("type=local,src=d,digest=x").is_err());

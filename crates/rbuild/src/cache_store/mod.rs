@@ -6,6 +6,7 @@
 mod local;
 mod registry;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rbuild_cache::Store;
@@ -70,6 +71,13 @@ pub(crate) enum Found {
         /// Which.
         version: Digest,
     },
+    /// Images that were built with the index in their configs.
+    Images {
+        /// Their indexes and layers.
+        images: Vec<InlineIndex>,
+        /// Which.
+        version: Digest,
+    },
     /// An index.
     Index {
         /// Its bytes.
@@ -77,6 +85,14 @@ pub(crate) enum Found {
         /// Which: the digest of the manifest.
         version: Digest,
     },
+}
+
+/// The index in the config of an image, which leaves it to the manifest where layers are.
+pub(crate) struct InlineIndex {
+    /// Its bytes.
+    pub(crate) bytes: Vec<u8>,
+    /// The image's layers by diff id.
+    pub(crate) layers: BTreeMap<Digest, Descriptor>,
 }
 
 /// Why a place could not be read or written.
@@ -122,12 +138,13 @@ impl From<RegistryError> for CacheStoreError {
     }
 }
 
-/// Opens the place; nothing is read or made yet.
+/// Opens the place; nothing is read or made yet. An image's config is none by itself.
 pub(crate) fn open(
     engine: &Engine,
     location: &CacheLocation,
-) -> Result<Box<dyn CacheStore>, BuildError> {
-    Ok(match location {
+) -> Result<Option<Box<dyn CacheStore>>, BuildError> {
+    Ok(Some(match location {
+        CacheLocation::Inline => return Ok(None),
         CacheLocation::Local { path, tag, digest } => {
             Box::new(local::LocalCache::new(path, tag, *digest))
         }
@@ -136,7 +153,7 @@ pub(crate) fn open(
             let registry = push::registry(engine, names, *insecure)?;
             Box::new(registry::RegistryCache::new(registry, reference.clone()))
         }
-    })
+    }))
 }
 
 /// The manifest of a cache.

@@ -3,22 +3,30 @@
 //! A registry has no way to replace a tag only if it still is what it was, so a writer looks right
 //! before it writes, and again a little later: who comes second puts its records beside those of
 //! who came first.
+//!
+//! The tag may also be that of an image, or of an index of images, with their steps in their configs:
+//! for reading only.
 
 use std::io::{Read, Seek as _, SeekFrom};
 use std::time::Duration;
 
 use rbuild_cache::Store;
-use rbuild_image::manifest::{Descriptor, Manifest};
+use rbuild_image::config::parse_config;
+use rbuild_image::manifest::{Descriptor, Document, Manifest, parse_manifest};
 use rbuild_image::media_type::Family;
 use rbuild_registry::{BlobSink, Registry, RegistryError, Upload};
 use rbuild_types::{Ctx, Digest, Reference};
 
-use super::{CacheStore, CacheStoreError, Found, manifest};
+use super::{CacheStore, CacheStoreError, Found, InlineIndex, manifest};
 use crate::remote_cache::index::{INDEX_TYPE, MAX_BYTES};
+use crate::remote_cache::inline;
 
 /// After which time a writer looks whether somebody else has written. Longer than between another
 /// writer's last look and its write.
 const SETTLES_AFTER: Duration = Duration::from_millis(500);
+
+/// Images of an index that are asked for their steps.
+const MAX_IMAGES: usize = 16;
 
 /// See the module.
 pub(super) struct RegistryCache {
@@ -29,6 +37,21 @@ pub(super) struct RegistryCache {
 impl RegistryCache {
     pub(super) fn new(registry: Registry, reference: Reference) -> Self {
         Self { registry, reference }
+    }
+
+    /// The index in the config of an image.
+    fn inline(
+        &self,
+        manifest: &Manifest,
+        ctx: Ctx<'_>,
+    ) -> Result<Option<InlineIndex>, CacheStoreError> {
+        let Descriptor { digest, size, .. } = manifest.config;
+        let config = self.registry.document(&self.reference, digest, Some(size), ctx)?;
+        // What is no config of an image has no index either.
+        let Ok(config) = parse_config(&config) else { return Ok(None) };
+        let Some(bytes) = inline::decode(&config) else { return Ok(None) };
+        let layers = config.rootfs.diff_ids.iter().copied().zip(manifest.layers.iter().cloned());
+        Ok(Some(InlineIndex { bytes, layers: layers.collect() }))
     }
 
     /// The bytes of the index that a manifest names.
@@ -55,11 +78,29 @@ impl CacheStore for RegistryCache {
             Err(error) => return Err(error.into()),
         };
         let version = answer.digest;
+        let mut images = Vec::new();
         match serde_json::from_slice::<Manifest>(&answer.bytes) {
             Ok(manifest) if manifest.config.media_type == INDEX_TYPE => {
-                Ok(Found::Index { bytes: self.index(&manifest.config, ctx)?, version })
+                return Ok(Found::Index { bytes: self.index(&manifest.config, ctx)?, version });
             }
-            _ => Ok(Found::Foreign { version }),
+            Ok(manifest) => images.extend(self.inline(&manifest, ctx)?),
+            Err(_) if answer.is_index() => {
+                let Document::Index(index) = parse_manifest(&answer.bytes, None)? else {
+                    return Ok(Found::Foreign { version });
+                };
+                for image in index.manifests.iter().take(MAX_IMAGES) {
+                    let name = self.reference.with_digest(image.digest);
+                    let image = self.registry.manifest(&name, ctx)?;
+                    if let Ok(manifest) = serde_json::from_slice::<Manifest>(&image.bytes) {
+                        images.extend(self.inline(&manifest, ctx)?);
+                    }
+                }
+            }
+            Err(_) => {}
+        }
+        match images.is_empty() {
+            true => Ok(Found::Foreign { version }),
+            false => Ok(Found::Images { images, version }),
         }
     }
 

@@ -14,15 +14,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rbuild_cache::SnapshotId;
-use rbuild_image::manifest::chain_id;
+use rbuild_cache::{SnapshotId, StepRecord};
+use rbuild_image::manifest::{Descriptor, chain_id};
 use rbuild_image::media_type::{Family, layer_compression};
 use rbuild_solver::{Exports, FinishedStep, Imports as _, Layer, RemoteResult};
-use rbuild_types::{CacheTraffic, CancelToken, Ctx, Digest, Event};
+use rbuild_types::{CacheTraffic, CancelToken, Ctx, Digest, Event, ImageConfig};
 
 use super::import::CacheImports;
 use super::index::{Identity, Index, Record, shortened};
-use super::{CacheExport, CacheMode};
+use super::{CacheExport, CacheMode, inline};
 use crate::cache_store::{self, CacheStore, CacheStoreError, Found};
 use crate::engine::be_quiet;
 use crate::export::layers;
@@ -40,6 +40,10 @@ pub(crate) struct Exporting<'a> {
     engine: &'a Engine,
     imports: Option<&'a CacheImports<'a>>,
     targets: Vec<Target<'a>>,
+    /// Whether the steps of images go into their configs.
+    is_inline: bool,
+    /// Those steps, where they do.
+    inline: Mutex<Vec<FinishedStep>>,
     /// To the thread that compresses; taken away when nothing more will come.
     steps: Mutex<Option<Sender<FinishedStep>>>,
 }
@@ -54,6 +58,8 @@ struct Target<'a> {
 #[derive(Default)]
 struct Made {
     records: BTreeMap<Identity, Record>,
+    /// By layer that is on its way: the records that it is sent for.
+    waiting: BTreeMap<Digest, Vec<Record>>,
     sent_layers: usize,
     sent_bytes: u64,
     /// The first thing that went wrong.
@@ -63,7 +69,7 @@ struct Made {
 /// A layer on its way.
 struct Job {
     target: usize,
-    record: Record,
+    blob: Descriptor,
     /// Where its bytes are if not here.
     elsewhere: Option<RemoteResult>,
 }
@@ -89,7 +95,7 @@ pub(crate) fn with_exports<R>(
     to: &[CacheExport],
     ctx: Ctx<'_>,
     traffic: &mut CacheTraffic,
-    build: impl FnOnce(Option<&dyn Exports>) -> Result<R, BuildError>,
+    build: impl FnOnce(Option<&Exporting<'_>>) -> Result<R, BuildError>,
 ) -> Result<R, BuildError> {
     if to.is_empty() {
         return build(None);
@@ -97,10 +103,13 @@ pub(crate) fn with_exports<R>(
     let (steps, finished) = channel();
     let mut targets = Vec::new();
     for request in to {
-        let store = cache_store::open(engine, &request.location)?;
-        targets.push(Target { request, store, made: Mutex::default() });
+        if let Some(store) = cache_store::open(engine, &request.location)? {
+            targets.push(Target { request, store, made: Mutex::default() });
+        }
     }
-    let exporting = Exporting { engine, imports, targets, steps: Mutex::new(Some(steps)) };
+    let (is_inline, inline) = (targets.len() < to.len(), Mutex::default());
+    let steps = Mutex::new(Some(steps));
+    let exporting = Exporting { engine, imports, targets, is_inline, inline, steps };
     // Cancelled with the caller's token, when the build fails, and when the time is over.
     let stop = CancelToken::default();
     let built = std::thread::scope(|scope| {
@@ -125,6 +134,48 @@ pub(crate) fn with_exports<R>(
 }
 
 impl Exporting<'_> {
+    /// Puts the steps of an image that is solved into its config, if that is asked for.
+    pub(crate) fn put_inline(
+        &self,
+        config: &mut ImageConfig,
+        diff_ids: &[Digest],
+    ) -> Result<(), BuildError> {
+        if !self.is_inline {
+            return Ok(());
+        }
+        let mut records = BTreeMap::new();
+        for step in self.inline.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let record = match &step.elsewhere {
+                Some(result) => self.imports.and_then(|imports| imports.record_of(result)),
+                None => self.record_without_blob(step)?,
+            };
+            if let Some(mut record) = record {
+                record.define(step.definition);
+                records.insert(record.identity(), record);
+            }
+        }
+        let failed = |source| BuildError::Io { what: "write the image's cache".to_owned(), source };
+        inline::put(config, diff_ids, &records, self.engine.pool()?).map_err(failed)
+    }
+
+    /// The record of a step whose layer has its digests, as those of an image have.
+    fn record_without_blob(&self, step: &FinishedStep) -> Result<Option<Record>, BuildError> {
+        let store = &self.engine.store;
+        let Some(known) = store.records().get(&step.key)? else { return Ok(None) };
+        let Some(snapshot) = &known.snapshot else { return Ok(None) };
+        let Some(made) = store.snapshots().meta(snapshot)? else { return Ok(None) };
+        let upon = match &made.meta.parent {
+            Some(parent) => store.snapshots().meta(parent)?.and_then(|parent| parent.meta.chain_id),
+            None => None,
+        };
+        let Some((diff_id, tar_size)) = made.meta.diff_id.zip(made.meta.tar_size) else {
+            return Ok(None);
+        };
+        let created = made.made();
+        let layer = Layer { snapshot: Some(snapshot.clone()), diff_id, tar_size, created };
+        Ok(Some(record(step, &known, upon, &layer)))
+    }
+
     fn close(&self) {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -187,11 +238,16 @@ impl Exporting<'_> {
             };
             match record {
                 Ok(Some(mut record)) => {
-                    record.definitions.extend(step.definition);
-                    record.definitions.sort();
-                    record.definitions.dedup();
+                    record.define(step.definition);
+                    let Some(blob) = record.blob.clone() else { continue };
                     let elsewhere = step.elsewhere.clone();
-                    let _ = jobs.send(Job { target: number, record, elsewhere });
+                    // Several steps may give the same layer.
+                    let mut made = target.lock();
+                    let waiting = made.waiting.entry(blob.digest).or_default();
+                    waiting.push(record);
+                    if waiting.len() == 1 {
+                        let _ = jobs.send(Job { target: number, blob, elsewhere });
+                    }
                 }
                 Err(_) if ctx.cancel.is_cancelled() => {}
                 Ok(None) => {}
@@ -221,20 +277,8 @@ impl Exporting<'_> {
         if made.meta.chain_id.is_none() {
             store.snapshots().set_diff(snapshot, layer.diff_id, layer.tar_size, chain)?;
         }
-        let mut record = Record {
-            key: step.key,
-            upon,
-            op: shortened(&known.op),
-            name: shortened(&known.step_name),
-            definitions: Vec::new(),
-            diff_id: layer.diff_id,
-            tar_size: layer.tar_size,
-            blob: Some(blob),
-            created: layer.created,
-            duration_ms: known.duration_ms,
-            used: 0,
-            inputs: String::new(),
-        };
+        let mut record = record(step, &known, upon, &layer);
+        record.blob = Some(blob);
         record.explain(known.inputs);
         Ok(Some(record))
     }
@@ -295,31 +339,29 @@ impl Exporting<'_> {
     fn send(&self, job: Job, ctx: Ctx<'_>) {
         let Some(target) = self.targets.get(job.target) else { return };
         let sent = self.send_layer(target, &job, ctx);
+        let mut made = target.lock();
+        let records = made.waiting.remove(&job.blob.digest).unwrap_or_default();
         match sent {
             Ok(sent) => {
-                let mut made = target.lock();
-                if let Some(bytes) = sent {
+                if sent {
                     made.sent_layers += 1;
-                    made.sent_bytes = made.sent_bytes.saturating_add(bytes);
+                    made.sent_bytes = made.sent_bytes.saturating_add(job.blob.size);
                 }
-                made.records.insert(job.record.identity(), job.record);
+                made.records.extend(records.into_iter().map(|record| (record.identity(), record)));
             }
             Err(_) if ctx.cancel.is_cancelled() => {}
-            Err(problem) => target.fail(problem),
+            Err(problem) => {
+                made.failure.get_or_insert(problem);
+            }
         }
     }
 
-    /// Says how many bytes were sent, if any.
-    fn send_layer(
-        &self,
-        target: &Target<'_>,
-        job: &Job,
-        ctx: Ctx<'_>,
-    ) -> Result<Option<u64>, String> {
-        let Some(blob) = &job.record.blob else { return Ok(None) };
+    /// Says whether it had to be sent.
+    fn send_layer(&self, target: &Target<'_>, job: &Job, ctx: Ctx<'_>) -> Result<bool, String> {
+        let blob = &job.blob;
         let said = |error: CacheStoreError| error.to_string();
         if target.store.has_blob(blob, ctx).map_err(said)? {
-            return Ok(None);
+            return Ok(false);
         }
         let stores_blob = self.engine.store.blobs().contains(&blob.digest);
         if let (Some(result), Some(imports)) = (&job.elsewhere, self.imports)
@@ -328,7 +370,7 @@ impl Exporting<'_> {
             imports.bring(result, ctx).map_err(|error| error.to_string())?;
         }
         target.store.put_blob(blob, &self.engine.store, ctx).map_err(said)?;
-        Ok(Some(blob.size))
+        Ok(true)
     }
 
     /// Writes the indexes.
@@ -366,7 +408,9 @@ impl Exporting<'_> {
             ctx.cancel.check()?;
             let (index, expected) = match store.read_index(ctx)? {
                 Found::Nothing => (Index::default(), None),
-                Found::Foreign { version } => (Index::default(), Some(version)),
+                Found::Foreign { version } | Found::Images { version, .. } => {
+                    (Index::default(), Some(version))
+                }
                 Found::Index { bytes, version } => match Index::parse(&bytes) {
                     Ok(index) => (index, Some(version)),
                     Err(error) => {
@@ -400,9 +444,30 @@ impl Exporting<'_> {
 
 impl Exports for Exporting<'_> {
     fn finished(&self, step: FinishedStep) {
+        if self.is_inline && step.in_target {
+            let mut inline = self.inline.lock().unwrap_or_else(PoisonError::into_inner);
+            inline.push(step.clone());
+        }
         if let Some(steps) = &*self.steps.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = steps.send(step);
         }
+    }
+}
+
+fn record(step: &FinishedStep, known: &StepRecord, upon: Option<Digest>, layer: &Layer) -> Record {
+    Record {
+        key: step.key,
+        upon,
+        op: shortened(&known.op),
+        name: shortened(&known.step_name),
+        definitions: Vec::new(),
+        diff_id: layer.diff_id,
+        tar_size: layer.tar_size,
+        blob: None,
+        created: layer.created,
+        duration_ms: known.duration_ms,
+        used: 0,
+        inputs: String::new(),
     }
 }
 

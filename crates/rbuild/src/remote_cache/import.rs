@@ -14,8 +14,8 @@ use rbuild_image::media_type::layer_compression;
 use rbuild_solver::{Imports, RemoteResult, StepError};
 use rbuild_types::{CacheTraffic, CancelToken, Ctx, Digest, Event};
 
-use super::CacheImport;
-use super::index::{Index, Record};
+use super::index::{Index, IndexError, Record};
+use super::{CacheImport, inline};
 use crate::cache_store::{self, CacheStore, CacheStoreError, Found};
 use crate::export::layers;
 use crate::sources::layers::{LayerBlob, StoreSink, diff_id_of, unpack_blob};
@@ -69,8 +69,14 @@ impl From<BuildError> for ImportError {
 
 impl<'a> CacheImports<'a> {
     pub(crate) fn new(engine: &'a Engine, from: &[CacheImport]) -> Result<Self, BuildError> {
-        let open = |one: &CacheImport| cache_store::open(engine, &one.location);
-        let stores = from.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let mut stores = Vec::new();
+        for one in from {
+            let Some(store) = cache_store::open(engine, &one.location)? else {
+                let message = "steps that are in an image are taken from the image's name";
+                return Err(BuildError::Request { message: message.to_owned() });
+            };
+            stores.push(store);
+        }
         let read = Mutex::new(stores.iter().map(|_| None).collect());
         let (one_more, known, traffic) = <_>::default();
         Ok(Self { engine, stores, read, one_more, known, traffic })
@@ -94,6 +100,14 @@ impl<'a> CacheImports<'a> {
                 self.lock_traffic().index_bytes += bytes.len() as u64;
                 Index::parse(&bytes).map_err(|error| error.to_string())
             }
+            Ok(Found::Images { images, .. }) => images
+                .iter()
+                .try_fold(Index::default(), |mut all, image| {
+                    self.lock_traffic().index_bytes += image.bytes.len() as u64;
+                    inline::parse(image)?.into_records().for_each(|record| all.insert(record));
+                    Ok(all)
+                })
+                .map_err(|error: IndexError| error.to_string()),
             Ok(Found::Foreign { .. }) => Err("what is there is no cache of rbuild".to_owned()),
             Ok(Found::Nothing) => Ok(Index::default()),
             Err(CacheStoreError::Cancelled(_)) => Ok(Index::default()),

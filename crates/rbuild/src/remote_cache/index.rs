@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use rbuild_image::compress::{CompressedWriter, Compression, Encoding, reader};
-use rbuild_image::manifest::Descriptor;
+use rbuild_image::manifest::{Descriptor, chain_id};
 use rbuild_image::media_type::layer_compression;
 use rbuild_types::Digest;
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,14 @@ impl Record {
         (self.key, self.upon, self.diff_id)
     }
 
+    /// Lets a definition key lead to it.
+    pub(super) fn define(&mut self, definition: Option<Digest>) {
+        self.definitions.extend(definition);
+        self.definitions.sort();
+        self.definitions.dedup();
+        self.definitions.truncate(MAX_DEFINITIONS);
+    }
+
     /// Puts the key's document in, unless it is large.
     pub(crate) fn explain(&mut self, mut inputs: serde_json::Value) {
         if let serde_json::Value::Object(document) = &mut inputs {
@@ -115,7 +123,13 @@ impl Record {
         self.inputs = if text.len() <= MAX_INPUTS { text } else { String::new() };
     }
 
-    fn problem(&self) -> Option<&'static str> {
+    /// The chain id of the layer with all below it.
+    pub(super) fn chain_id(&self) -> Digest {
+        chain_id(self.upon.as_ref(), &self.diff_id)
+    }
+
+    /// What of it cannot be.
+    pub(super) fn problem(&self) -> Option<&'static str> {
         let blob = self.blob.as_ref();
         if self.op.len() > MAX_NAME || self.name.len() > MAX_NAME {
             Some("has a step with a name that is too long")

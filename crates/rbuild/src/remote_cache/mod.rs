@@ -7,11 +7,13 @@
 mod export;
 mod import;
 pub(crate) mod index;
+pub(crate) mod inline;
 mod request;
 
-use rbuild_solver::{Exports, Imports};
+use rbuild_solver::Imports;
 use rbuild_types::{CacheTraffic, CancelToken, Ctx};
 
+pub(crate) use self::export::Exporting;
 use self::export::with_exports;
 use self::import::CacheImports;
 pub use self::request::{CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode};
@@ -21,7 +23,7 @@ use crate::{BuildError, BuildRequest, Engine};
 #[derive(Clone, Copy)]
 pub(crate) struct Caches<'a> {
     pub(crate) imports: Option<&'a dyn Imports>,
-    pub(crate) exports: Option<&'a dyn Exports>,
+    pub(crate) exports: Option<&'a Exporting<'a>>,
 }
 
 /// Runs a build with the caches that its request names.
@@ -33,7 +35,7 @@ pub(crate) fn with_caches<R>(
 ) -> Result<(R, CacheTraffic), BuildError> {
     let mut sent = CacheTraffic::default();
     if request.cache_from.is_empty() {
-        let build = |exports: Option<&dyn Exports>| build(Caches { imports: None, exports });
+        let build = |exports: Option<&Exporting<'_>>| build(Caches { imports: None, exports });
         let built = with_exports(engine, None, &request.cache_to, ctx, &mut sent, build)?;
         return Ok((built, sent));
     }
@@ -43,7 +45,7 @@ pub(crate) fn with_caches<R>(
     let built = std::thread::scope(|scope| {
         imports.start(scope, Ctx::new(ctx.progress, &stop));
         let build =
-            |exports: Option<&dyn Exports>| build(Caches { imports: Some(&imports), exports });
+            |exports: Option<&Exporting<'_>>| build(Caches { imports: Some(&imports), exports });
         let built = with_exports(engine, Some(&imports), &request.cache_to, ctx, &mut sent, build);
         stop.cancel();
         built

@@ -29,6 +29,8 @@ pub enum CacheLocation {
         /// Whether the registry may be spoken to in plain HTTP.
         insecure: bool,
     },
+    /// The config of the image that is built. It is taken from where the image is pushed to.
+    Inline,
 }
 
 /// A cache to take results from.

@@ -102,6 +102,9 @@ pub struct SnapshotMeta {
     /// Bytes of the uncompressed tar.
     #[serde(default)]
     pub tar_size: Option<u64>,
+    /// Milliseconds since 1970 when the content was made, where that was not here and now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<i64>,
     /// Bytes on disk when it was published, without files that other snapshots have too;
     /// [`Snapshots::publish`] measures them.
     #[serde(default)]
@@ -127,6 +130,13 @@ pub struct Snapshot {
     /// The rest.
     #[serde(flatten)]
     pub meta: SnapshotMeta,
+}
+
+impl Snapshot {
+    /// Milliseconds since 1970 when its content was made.
+    pub fn made(&self) -> i64 {
+        self.meta.made.unwrap_or(self.created)
+    }
 }
 
 /// A tree in the making. Dropped without [`Snapshots::publish`], it is removed.
@@ -273,14 +283,19 @@ impl<'a> Snapshots<'a> {
         kind: &str,
     ) -> Result<SnapshotId, CacheError> {
         let missing = || CacheError::NoSnapshot { id: layer.to_string() };
-        let known = self.meta(layer)?.ok_or_else(missing)?.meta;
+        let known = self.meta(layer)?.ok_or_else(missing)?;
+        let made = Some(known.made());
+        let known = known.meta;
         let tree = known.tree.unwrap_or_else(|| layer.clone());
         let new = self.allocate(kind)?;
         let link = new.path().join("fs");
         std::os::unix::fs::symlink(format!("../{tree}/fs"), &link).at("link", &link)?;
         let (diff_id, tar_size) = (known.diff_id, known.tar_size);
         let tree = Some(tree);
-        self.publish(new, SnapshotMeta { parent, tree, diff_id, tar_size, ..Default::default() })
+        self.publish(
+            new,
+            SnapshotMeta { parent, tree, diff_id, tar_size, made, ..Default::default() },
+        )
     }
 
     /// Whether the snapshot is there and whole; a lease of this handle then keeps it.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use rbuild::{
-    BuildError, Built, Diagnostic, LineIndex, Reference, Severity, Span, StepError, StepFailure,
+    BuildError, Built, CacheTraffic, Diagnostic, LineIndex, Reference, Severity, Span, StepError,
+    StepFailure,
 };
 
 use crate::exit_code;
@@ -69,6 +70,23 @@ pub fn built(built: &Built, took: Duration) -> String {
     let took = crate::human::duration(took);
     parts.push(format!("{steps} {noun}, {} cached, {took}", built.cached));
     parts.join("  ")
+}
+
+/// One line about caches elsewhere.
+pub fn cache_traffic(traffic: &CacheTraffic) -> String {
+    let size = crate::human::bytes;
+    let mut parts = Vec::new();
+    if traffic.imported > 0 || traffic.fetched_bytes > 0 {
+        let noun = if traffic.imported == 1 { "step" } else { "steps" };
+        parts.push(format!("{} {noun} from elsewhere", traffic.imported));
+        parts.push(format!("{} fetched", size(traffic.fetched_bytes)));
+        parts.push(format!("{} not needed", size(traffic.avoided_bytes)));
+    }
+    parts.push(match traffic.sent_layers {
+        0 => "nothing sent".to_owned(),
+        layers => format!("{layers} layers, {} sent", size(traffic.sent_bytes)),
+    });
+    format!("cache  {}", parts.join(", "))
 }
 
 /// A name as people type it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rbuild_types::{Digest, Hasher, Platform};
+use rbuild_types::{Digest, Platform};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -236,17 +236,17 @@ pub fn parse_manifest(bytes: &[u8], media_type: Option<&str>) -> Result<Document
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {
-        let id = match chain.last() {
-            None => *diff_id,
-            Some(below) => {
-                let mut hasher = Hasher::new();
-                hasher.update(format!("{below} {diff_id}").as_bytes());
-                hasher.finish()
-            }
-        };
-        chain.push(id);
+        chain.push(chain_id(chain.last(), diff_id));
     }
     chain
+}
+
+/// The chain id of one layer upon what has the chain id `below`.
+pub fn chain_id(below: Option<&Digest>, diff_id: &Digest) -> Digest {
+    match below {
+        None => *diff_id,
+        Some(below) => Digest::of(format!("{below} {diff_id}")),
+    }
 }
 
 /// Go writes `null` for empty slices and maps.

@@ -14,6 +14,7 @@ use rbuild_plan::{Graph, Plan, Target, VertexId};
 use rbuild_solver::{Layer, Solution, Solved};
 use rbuild_types::{Ctx, Digest, Event, ImageConfig, Platform, Reference};
 
+use crate::remote_cache::{Exporting, inline};
 use crate::sources::image::{ImageSource, Resolved};
 use crate::{BuildError, BuiltImage, Engine};
 
@@ -93,24 +94,24 @@ impl Assembled {
 
 /// Puts all images together.
 pub(crate) fn product(
-    engine: &Engine,
     plan: &Plan,
     solution: Solution,
     images: &ImageSource<'_>,
+    caches: Option<&Exporting<'_>>,
 ) -> Result<Product, BuildError> {
     let targets = plan.targets.iter().zip(solution.targets);
     let assembled =
-        targets.map(|(target, solved)| image(engine, &plan.graph, target, solved, images));
+        targets.map(|(target, solved)| image(&plan.graph, target, solved, images, caches));
     Ok(Product { images: assembled.collect::<Result<_, _>>()?, is_index: plan.is_index })
 }
 
 /// Puts config and manifest of one image together.
 fn image(
-    engine: &Engine,
     graph: &Graph,
     target: &Target,
     solved: Solved,
     images: &ImageSource<'_>,
+    caches: Option<&Exporting<'_>>,
 ) -> Result<Assembled, BuildError> {
     let base = base_of(graph, target, images)?;
     let Solved { layers, root } = solved;
@@ -119,7 +120,11 @@ fn image(
     diff_ids.extend(layers.iter().map(|layer| layer.diff_id));
 
     let mut config = target.config.clone();
-    let created = date(engine, target, &layers, &mut config)?;
+    let created = date(target, &layers, &mut config)?;
+    inline::clear(&mut config);
+    if let Some(caches) = caches {
+        caches.put_inline(&mut config, &diff_ids)?;
+    }
     let source_date_epoch = target.source_date_epoch;
     let config_bytes = config::assemble(&config, &diff_ids, created.as_deref())?;
 
@@ -178,7 +183,6 @@ fn base_of(
 /// image again; instructions without a layer take the time before them. With
 /// `SOURCE_DATE_EPOCH` everything has that time.
 fn date(
-    engine: &Engine,
     target: &Target,
     layers: &[Layer],
     config: &mut ImageConfig,
@@ -189,8 +193,7 @@ fn date(
     };
     let mut times = Vec::new();
     for layer in layers {
-        let snapshot = engine.store.snapshots().meta(&layer.snapshot)?;
-        times.push(rfc3339(snapshot.map_or(0, |snapshot| snapshot.created))?);
+        times.push(rfc3339(layer.created)?);
     }
     let mut times = times.into_iter();
     let base_time = config.history.iter().take(target.base_history).next_back();

@@ -5,13 +5,14 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use rbuild_plan::Plan;
-use rbuild_solver::{FinishedLayers, Policy, Solution, World, solve};
+use rbuild_solver::{Exports, FinishedLayers, Policy, Solution, World, solve};
 use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
 
 use crate::devices::CdiDevices;
 use crate::engine::random_id;
 use crate::front::{Front, report, wrong};
 use crate::lint::{Lint, ignored_copies};
+use crate::remote_cache::{Caches, with_caches};
 use crate::sources::context::{self, Contexts};
 use crate::sources::dockerfile::Text;
 use crate::sources::image::ImageSource;
@@ -54,22 +55,31 @@ impl Engine {
             return Err(wrong(text, vec![violation]));
         }
         export::check(request, plan.is_index)?;
-        let outside = Outside { contexts: &contexts, images, remotes, devices: &devices };
-        let solution = export::ahead(self, request, &tags, ctx, |finished| {
-            self.solve(text, &outside, request, &plan, finished, ctx)
+        let ((built, cached, executed), traffic) = with_caches(self, request, ctx, |caches| {
+            let devices = &devices;
+            let outside = Outside { contexts: &contexts, images, remotes, devices, caches };
+            let solution = export::ahead(self, request, &tags, ctx, |finished| {
+                self.solve(text, &outside, request, &plan, finished, ctx)
+            })?;
+            let (cached, executed) = (solution.cached, solution.executed);
+            let product = assemble::product(&plan, solution, images, caches.exports)?;
+            let mut exported = None;
+            for wanted in &request.outputs {
+                let left = export::write(self, wanted, request, &product, &tags, images, ctx)?;
+                exported = left.or(exported);
+            }
+            let mut built = assemble::publish(self, &product, &tags, ctx)?;
+            built.exported = exported.map(ExportedImage::from);
+            Ok((built, cached, executed))
         })?;
-        let (cached, executed) = (solution.cached, solution.executed);
-        let product = assemble::product(self, &plan, solution, images)?;
-        let mut exported = None;
-        for wanted in &request.outputs {
-            let left = export::write(self, wanted, request, &product, &tags, images, ctx)?;
-            exported = left.or(exported);
-        }
-        let mut built = assemble::publish(self, &product, &tags, ctx)?;
-        built.exported = exported.map(ExportedImage::from);
         self.store.records().flush_used()?;
         self.store.sync()?;
-        Ok(Built { image: Some(built), cached, executed, steps: summary.finish() })
+        let uses_caches = !(request.cache_from.is_empty() && request.cache_to.is_empty());
+        if uses_caches {
+            ctx.report(Event::CacheTraffic(traffic));
+        }
+        let cache_traffic = uses_caches.then_some(traffic);
+        Ok(Built { image: Some(built), cached, executed, cache_traffic, steps: summary.finish() })
     }
 
     /// The instruction graph of a build as Graphviz text.
@@ -115,7 +125,7 @@ impl Engine {
         finished: Option<&dyn FinishedLayers>,
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
-        let Outside { contexts, images, remotes, devices } = *outside;
+        let Outside { contexts, images, remotes, devices, caches } = *outside;
         let log_directory = random_id()?[..16].to_owned();
         self.store.keep_logs(&log_directory)?;
         let helper = self.helper();
@@ -125,6 +135,8 @@ impl Engine {
             pool: self.pool()?,
             images,
             remotes,
+            imports: caches.imports,
+            exports: caches.exports.map(|exports| exports as &dyn Exports),
             devices,
             context: contexts.main.as_ref(),
             named: &contexts.named,
@@ -142,6 +154,7 @@ impl Engine {
         let policy = Policy {
             jobs: request.jobs.unwrap_or_else(default_jobs),
             layers: true,
+            bytes: request.outputs.iter().any(|wanted| export::needs_bytes(&wanted.output)),
             root: is_kept(request)
                 || request.outputs.iter().any(|wanted| export::needs_root(&wanted.output)),
         };
@@ -163,6 +176,7 @@ struct Outside<'a> {
     images: &'a ImageSource<'a>,
     remotes: &'a RemoteSources<'a>,
     devices: &'a CdiDevices,
+    caches: Caches<'a>,
 }
 
 /// Whether the image is for the store, where it must be whole: whoever runs or exports it by its name
@@ -252,6 +266,10 @@ impl Progress for Summary<'_> {
                 Event::StepMissed { step, reason } => {
                     let reason = Some(reason.clone());
                     steps.entry(*step).and_modify(|summary| summary.reason = reason);
+                }
+                // A result of a cache elsewhere may turn out to be of no use.
+                Event::StepStarted { step } => {
+                    steps.entry(*step).and_modify(|summary| summary.cached = false);
                 }
                 Event::StepFinished { step, duration } => {
                     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

@@ -93,6 +93,14 @@ pub enum BuildError {
         /// Why not.
         source: Box<RegistryError>,
     },
+    /// A cache elsewhere could not be written, and the request says that it must be.
+    #[error("cannot write {name}: {problem}")]
+    CacheExport {
+        /// The cache.
+        name: String,
+        /// Why not.
+        problem: String,
+    },
     /// A root filesystem could not be mounted.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),

@@ -40,6 +40,7 @@
 mod assemble;
 mod build;
 mod cache_mount;
+mod cache_store;
 mod check;
 mod container;
 mod context_input;
@@ -54,6 +55,7 @@ mod lint;
 mod outline;
 mod preview;
 mod prune;
+mod remote_cache;
 mod request;
 mod sources;
 mod unused;
@@ -68,6 +70,7 @@ pub use error::BuildError;
 pub use images::{HistoryLine, ImageDetails, ImageManifest, RemovedImage};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
+pub use remote_cache::{CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode};
 pub use request::{
     BuildRequest, Built, BuiltImage, Destination, DockerfileInput, Export, ExportedImage,
     LayerForm, Output, Pull, StepSummary,
@@ -87,7 +90,7 @@ pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_ma
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{Cutoff, InvalidSshKey, Secrets, SshAgents, StepError, StepFailure};
 pub use rbuild_types::{
-    CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event, FileChange, History,
-    ImageConfig, Label, LineIndex, Platform, Progress, Reason, Reference, Severity, Silent, Span,
-    StepId, Stream,
+    CacheTraffic, CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event,
+    FileChange, History, ImageConfig, Label, LineIndex, Platform, Progress, Reason, Reference,
+    Severity, Silent, Span, StepId, Stream,
 };

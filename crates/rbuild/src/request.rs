@@ -9,9 +9,9 @@ use rbuild_image::media_type::Family;
 use rbuild_plan::{NoCache, Options};
 use rbuild_sandbox::Resources;
 use rbuild_solver::{Cutoff, Secrets, SshAgents};
-use rbuild_types::Platform;
+use rbuild_types::{CacheTraffic, Platform};
 
-use crate::{ContextInput, NamedContextInput};
+use crate::{CacheExport, CacheImport, ContextInput, NamedContextInput};
 
 /// One build. [`BuildRequest::new`] and the methods that follow cover the common case; the fields
 /// are public for the rest.
@@ -50,6 +50,10 @@ pub struct BuildRequest {
     pub platform_split: Option<bool>,
     /// When base images are asked of their registry.
     pub pull: Pull,
+    /// Caches elsewhere to take results from, the first first.
+    pub cache_from: Vec<CacheImport>,
+    /// Caches elsewhere that results go to.
+    pub cache_to: Vec<CacheExport>,
 }
 
 /// Where the Dockerfile is.
@@ -112,6 +116,9 @@ pub enum Output {
     OciLayout(PathBuf),
     /// What `docker load` reads: one image, not an index.
     DockerArchive(Destination),
+    /// Nothing: the results of the steps are all that is wanted, and the image's layers need not
+    /// be here.
+    CacheOnly,
     /// The root filesystem as a tar; of several platforms, each in a directory of its own.
     Tar(Destination),
     /// The root filesystem as files of the caller; of several platforms, each in a directory of
@@ -169,6 +176,8 @@ impl BuildRequest {
             outputs: Vec::new(),
             platform_split: None,
             pull: Pull::default(),
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
         }
     }
 
@@ -243,6 +252,8 @@ pub struct Built {
     pub cached: usize,
     /// Steps that ran.
     pub executed: usize,
+    /// What caches elsewhere cost and saved, if there were any.
+    pub cache_traffic: Option<CacheTraffic>,
     /// Every step in the order of the graph.
     pub steps: Vec<StepSummary>,
 }

@@ -32,31 +32,31 @@ struct Shelf {
     manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
 }
 
-struct Registry {
+pub struct Registry {
     web: Web,
     shelf: Arc<Mutex<Shelf>>,
 }
 
 impl Registry {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let shelf = Arc::new(Mutex::new(Shelf::default()));
         let kept = shelf.clone();
         Self { web: Web::start(move |asked| kept.lock().unwrap().answer(asked)), shelf }
     }
 
     /// `name` in this registry.
-    fn name(&self, name: &str) -> String {
+    pub fn name(&self, name: &str) -> String {
         format!("{}/{name}", self.web.address)
     }
 
-    fn manifest(&self, repository: &str, name: &str) -> serde_json::Value {
+    pub fn manifest(&self, repository: &str, name: &str) -> serde_json::Value {
         let shelf = self.shelf.lock().unwrap();
         let (_, bytes) = &shelf.manifests[&(repository.to_owned(), name.to_owned())];
         serde_json::from_slice(bytes).unwrap()
     }
 
     /// Methods and paths since the last call, without the probes.
-    fn asked(&self) -> Vec<String> {
+    pub fn asked(&self) -> Vec<String> {
         let asked = self.web.asked().into_iter().filter(|asked| asked.path != "/v2/");
         asked.map(|asked| format!("{} {}", asked.method, asked.path)).collect()
     }

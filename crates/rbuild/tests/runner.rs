@@ -29,6 +29,7 @@ mod build_platforms;
 mod build_push;
 mod build_registry;
 mod build_remote;
+mod build_remote_cache;
 mod build_resources;
 mod build_space;
 mod build_steps;
@@ -89,6 +90,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_push", build_push::TESTS),
     ("build_registry", build_registry::TESTS),
     ("build_remote", build_remote::TESTS),
+    ("build_remote_cache", build_remote_cache::TESTS),
     ("build_resources", build_resources::TESTS),
     ("build_space", build_space::TESTS),
     ("build_steps", build_steps::TESTS),

@@ -95,8 +95,14 @@ impl Place {
 
     /// Mounts, temporary files and control groups that a build left behind.
     pub fn leftovers(&self) -> Vec<String> {
+        self.leftovers_of("store")
+    }
+
+    /// The same, of a store of this name.
+    pub fn leftovers_of(&self, store: &str) -> Vec<String> {
         let mut found = Vec::new();
-        let store = self.store().display().to_string();
+        let directory = self.path().join(store);
+        let store = directory.display().to_string();
         for process in fs_err::read_dir("/proc").unwrap().flatten() {
             let Ok(mounts) = fs_err::read_to_string(process.path().join("mountinfo")) else {
                 continue;
@@ -104,7 +110,7 @@ impl Place {
             let ours = mounts.lines().filter(|line| line.contains(&store));
             found.extend(ours.map(|line| format!("{}: {line}", process.path().display())));
         }
-        for entry in fs_err::read_dir(self.store().join("tmp")).unwrap().flatten() {
+        for entry in fs_err::read_dir(directory.join("tmp")).unwrap().flatten() {
             // Every open engine has a directory of its own here: what it holds counts.
             match fs_err::read_dir(entry.path()) {
                 Ok(inside) => {

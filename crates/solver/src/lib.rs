@@ -8,6 +8,7 @@
 
 pub mod copy;
 mod device;
+mod elsewhere;
 mod error;
 mod key;
 mod layer;
@@ -19,6 +20,7 @@ mod why;
 mod world;
 
 pub use device::{DeviceEdits, Devices, HostMount};
+pub use elsewhere::{Exports, FinishedStep, Imports, RemoteResult};
 pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
 pub use layer::Layer;
 pub use same::Cutoff;

@@ -33,6 +33,11 @@
 //! Nothing here calls itself along the graph, which a Dockerfile may make as deep as it likes:
 //! who may go on is put on a list ([`Coordinator::settle`]).
 //!
+//! # Caches elsewhere
+//!
+//! What the store does not know is asked of caches that lie elsewhere (`schedule/import.rs`). Such a
+//! result is done before any of its files is here.
+//!
 //! # Steps that must run
 //!
 //! A step under `--no-cache` is *fresh*: what earlier builds made of it does not count. Nor does
@@ -48,6 +53,7 @@
 //! place it takes, so the next build finds the same keys without running it.
 
 mod history;
+mod import;
 mod keys;
 mod node;
 mod threads;
@@ -64,6 +70,7 @@ use rbuild_plan::{Graph, Vertex, VertexId};
 use rbuild_types::{CancelToken, Ctx, Event, StepId};
 
 use self::history::History;
+use self::import::Indexes;
 use self::node::{Node, State};
 use self::threads::{Message, Outcome};
 use crate::error::{SolveError, StepError, StepFailure};
@@ -84,6 +91,8 @@ pub struct Policy {
     pub jobs: usize,
     /// Whether the targets' layers get their digests: images are made of them.
     pub layers: bool,
+    /// Whether the bytes of the targets' layers are needed, also of those that lie elsewhere.
+    pub bytes: bool,
     /// Whether the targets' whole root filesystems are needed as snapshots.
     pub root: bool,
 }
@@ -136,6 +145,7 @@ pub fn solve(
             scope,
             sender,
             nodes,
+            indexes: Indexes::Unread,
             layers_of_targets: vec![false; graph.len()],
             pending: VecDeque::new(),
             ready: BTreeSet::new(),
@@ -163,6 +173,8 @@ struct Coordinator<'scope, 'env> {
     scope: &'scope std::thread::Scope<'scope, 'env>,
     sender: SyncSender<Message>,
     nodes: Vec<Node>,
+    /// Of the caches elsewhere.
+    indexes: Indexes,
     /// Whether each vertex makes a layer of a target.
     layers_of_targets: Vec<bool>,
     /// Vertices that may get further.
@@ -279,8 +291,9 @@ impl<'env> Coordinator<'_, 'env> {
                 }
             }
             State::NeedsFiles => self.select_when_possible(id)?,
+            State::Asking if self.indexes == Indexes::Read => self.ask(id)?,
             State::Missed => self.run_when_possible(id)?,
-            State::Selecting | State::Running | State::Done => {}
+            State::Asking | State::Selecting | State::Running | State::Done => {}
         }
         Ok(())
     }
@@ -355,6 +368,12 @@ impl<'env> Coordinator<'_, 'env> {
                 self.executed(vertex, outcome)?;
                 self.advance_all();
             }
+            Message::IndexesRead => {
+                self.indexes = Indexes::Read;
+                self.advance_all();
+            }
+            Message::Fetched { vertex, result } => self.fetched(vertex, result)?,
+            Message::Arrived { vertex, result } => self.arrived(vertex, result)?,
             Message::Panicked => return Err(SolveError::Panicked),
         }
         self.settle()?;
@@ -396,10 +415,12 @@ impl<'env> Coordinator<'_, 'env> {
     /// The layer that `id` makes. That of a linked copy was perhaps packed before it was laid upon
     /// anything.
     fn packed_layer(&self, id: VertexId) -> Option<Layer> {
-        self.packed[id.0].clone().or_else(|| {
-            let packed = self.packed[self.layer_of(id)?.0].clone()?;
-            Some(Layer { snapshot: self.node(id).snapshot.clone()?, ..packed })
-        })
+        let linked = self.layer_of(id);
+        let packed = self.packed[id.0].clone();
+        let packed = packed.or_else(|| self.packed[linked?.0].clone())?;
+        let snapshot = self.node(id).snapshot.clone();
+        let snapshot = snapshot.or_else(|| self.node(linked?).snapshot.clone());
+        Some(Layer { snapshot, ..packed })
     }
 
     fn failure_of(&self, id: VertexId, source: StepError, log_tail: Vec<u8>) -> SolveError {

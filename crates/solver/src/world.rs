@@ -15,6 +15,7 @@ use rbuild_types::{Ctx, Digest, Platform, Reference};
 
 use crate::copy::{DigestCache, OwnerRule, SourceTree};
 use crate::device::Devices;
+use crate::elsewhere::{Exports, Imports};
 use crate::error::StepError;
 use crate::layer::Layer;
 use crate::same::Cutoff;
@@ -31,6 +32,10 @@ pub struct World<'a> {
     pub images: &'a dyn Images,
     /// URLs and git repositories.
     pub remotes: &'a dyn Remotes,
+    /// Caches elsewhere that results are taken from.
+    pub imports: Option<&'a dyn Imports>,
+    /// Caches elsewhere that results go to.
+    pub exports: Option<&'a dyn Exports>,
     /// Devices of the machine.
     pub devices: &'a dyn Devices,
     /// The build context, if there is one.

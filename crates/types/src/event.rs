@@ -98,6 +98,8 @@ pub enum Event {
         /// The sentence.
         message: String,
     },
+    /// The build is done: what caches elsewhere cost and saved it.
+    CacheTraffic(CacheTraffic),
     /// An image was made and named.
     Image {
         /// The image id: the digest of its config.
@@ -105,6 +107,23 @@ pub enum Event {
         /// Familiar names given to it.
         names: Vec<String>,
     },
+}
+
+/// What caches elsewhere cost and saved a build. Sizes in bytes, as the layers are kept there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct CacheTraffic {
+    /// Steps whose result was found elsewhere.
+    pub imported: usize,
+    /// Layers of those that somebody had to see.
+    pub fetched_layers: usize,
+    /// Bytes of those, and of the indexes.
+    pub fetched_bytes: u64,
+    /// Bytes of layers that nobody had to see.
+    pub avoided_bytes: u64,
+    /// Layers that were sent.
+    pub sent_layers: usize,
+    /// Bytes of those.
+    pub sent_bytes: u64,
 }
 
 /// Receives events. Any `Fn(&Event) + Sync` is one.

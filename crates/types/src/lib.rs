@@ -16,7 +16,7 @@ mod span;
 pub use cancel::{CancelToken, Cancelled};
 pub use diagnostic::{Diagnostic, Label, Severity};
 pub use digest::{Digest, DigestError, Hasher};
-pub use event::{Ctx, Event, Progress, Silent, StepId, Stream};
+pub use event::{CacheTraffic, Ctx, Event, Progress, Silent, StepId, Stream};
 pub use image_config::{ContainerConfig, HealthConfig, History, ImageConfig, RootFs};
 pub use platform::{Platform, PlatformError};
 pub use reason::{FileChange, Reason};

@@ -14,7 +14,7 @@ use crate::args::flag_tables::OfBuild;
 use crate::args::limits::LimitArgs;
 use crate::args::other_flags::OtherFlags;
 use crate::args::progress::ProgressMode;
-use crate::args::{output, secret, ssh};
+use crate::args::{output, remote_cache, secret, ssh};
 use crate::environment::Environment;
 use crate::failure::Failure;
 
@@ -91,6 +91,13 @@ pub struct BuildArgs {
     /// Push the image to the registry that each of its names names; the same as -o type=registry
     #[arg(long)]
     pub push: bool,
+    /// Cache to take results from: type=registry,ref=NAME or type=local,src=DIR; may be repeated
+    #[arg(long, value_name = "CACHE")]
+    pub cache_from: Vec<String>,
+    /// Cache that results go to: type=registry,ref=NAME, type=local,dest=DIR or type=inline; with
+    /// mode=max those of all steps, else of the image's; may be repeated
+    #[arg(long, value_name = "CACHE")]
+    pub cache_to: Vec<String>,
     /// Changes nothing: the image is always in the store
     #[arg(long, hide = true)]
     pub load: bool,
@@ -252,6 +259,12 @@ impl BuildArgs {
         let is_push = |wanted: &Export| matches!(wanted.output, Output::Registry { .. });
         if self.push && !request.outputs.iter().any(is_push) {
             request.outputs.push(Output::Registry { insecure: false }.into());
+        }
+        for text in &self.cache_from {
+            request.cache_from.push(remote_cache::from(text)?);
+        }
+        for text in &self.cache_to {
+            request.cache_to.push(remote_cache::to(text)?);
         }
         one_reader_of_stdout(&request.outputs, self.quiet)?;
         Ok(request)

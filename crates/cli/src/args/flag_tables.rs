@@ -17,8 +17,6 @@ impl Table for OfBuild {
         flag("annotation", Value, NotYet),
         flag("attest", Value, NotYet),
         flag("builder", Value, NoMeaning),
-        flag("cache-from", Value, NotYet),
-        flag("cache-to", Value, NotYet),
         flag("compress", Switch, NoMeaning),
         short('D', "debug", Switch, NoMeaning),
         flag("detach", Switch, NoMeaning),

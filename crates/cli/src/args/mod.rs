@@ -15,6 +15,7 @@ pub mod other_flags;
 pub mod output;
 pub mod progress;
 pub mod prune;
+pub mod remote_cache;
 pub mod run;
 pub mod secret;
 pub mod space;

@@ -102,7 +102,7 @@ impl Fields {
 }
 
 /// Codec and level.
-fn encoding(compression: Option<&str>, level: Option<&str>) -> Result<Encoding, String> {
+pub(super) fn encoding(compression: Option<&str>, level: Option<&str>) -> Result<Encoding, String> {
     let level_of = |most: u32| match level {
         None => Ok(None),
         Some(text) => match text.parse::<u32>() {
@@ -154,7 +154,8 @@ fn wanted(fields: Fields) -> Result<Wanted, String> {
         "image" | "registry" if push => {
             Some(Output::Registry { insecure: fields.insecure == Some(true) })
         }
-        "image" | "registry" | "cacheonly" => None,
+        "image" | "registry" => None,
+        "cacheonly" => Some(Output::CacheOnly),
         other => return Err(format!("no type `{other}`")),
     };
     let has_files = matches!(output, Some(Output::Tar(_) | Output::Directory(_)));
@@ -167,7 +168,7 @@ fn wanted(fields: Fields) -> Result<Wanted, String> {
     if form.is_some() && has_files {
         return Err(format!("compression is of the layers of images, and type={kind} has none"));
     }
-    if form.is_some() && output.is_none() {
+    if form.is_some() && matches!(output, None | Some(Output::CacheOnly)) {
         return Err("compression is for images that leave, by dest=PATH or push=true: the store \
                     keeps layers as files"
             .to_owned());
@@ -183,7 +184,7 @@ fn only(output: Output) -> Wanted {
 }
 
 /// The fields of a CSV record: a field in quotes may hold commas, as `"name=a,b"`.
-fn split(text: &str) -> Vec<String> {
+pub(super) fn split(text: &str) -> Vec<String> {
     let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
     for character in text.chars() {
         match character {
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!(output("type=docker,dest=-"), Some(Output::DockerArchive(Destination::Stdout)));
         assert_eq!(output("type=tar,dest=r.tar"), Some(Output::Tar(file("r.tar"))));
         assert_eq!(output("type=local,dest=d"), Some(Output::Directory("d".into())));
-        assert_eq!(output("type=cacheonly"), None);
+        assert_eq!(output("type=cacheonly"), Some(Output::CacheOnly));
         let pushed = |insecure| Some(Output::Registry { insecure });
         assert_eq!(output("type=registry"), pushed(false));
         assert_eq!(output("type=image,push=true,registry.insecure=true"), pushed(true));

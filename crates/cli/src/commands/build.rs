@@ -66,6 +66,9 @@ pub fn run(args: &BuildArgs, context: &Context<'_>) -> Result<i32, Failure> {
     }
     if speaks(mode) {
         output::say(&report::built(&built, started.elapsed()));
+        if let Some(traffic) = &built.cache_traffic {
+            output::say(&report::cache_traffic(traffic));
+        }
     }
     Ok(exit_code::SUCCESS)
 }
@@ -101,6 +104,9 @@ fn metadata(built: &Built) -> Value {
         if !image.names.is_empty() {
             document.insert("image.name".to_owned(), json!(image.names.join(",")));
         }
+    }
+    if let Some(traffic) = &built.cache_traffic {
+        document.insert("rbuild.cache".to_owned(), json!(traffic));
     }
     let steps = built.steps.iter().map(|step| {
         let mut document = json!(step);

@@ -109,7 +109,7 @@ fn wanted(
     for Export { output, layers: form } in &request.outputs {
         let form = *form;
         match output {
-            Output::Tar(_) | Output::Directory(_) => {}
+            Output::Tar(_) | Output::Directory(_) | Output::CacheOnly => {}
             Output::Registry { insecure } => {
                 let registry = Some(push::registry(engine, tags, *insecure)?);
                 let mut repositories: Vec<Reference> = Vec::new();

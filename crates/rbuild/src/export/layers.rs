@@ -8,8 +8,11 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use rbuild_cache::{Snapshot, SnapshotId};
 use rbuild_image::ImageError;
-use rbuild_image::compress::{COMPRESSION_FORMAT, CompressedWriter, Encoding, ahead, reader};
+use rbuild_image::compress::{
+    COMPRESSION_FORMAT, CompressedWriter, Compression, Encoding, ahead, reader,
+};
 use rbuild_image::layer::{LayerReader, PackOptions, Packed, pack};
 use rbuild_image::manifest::Descriptor;
 use rbuild_image::media_type::{Family, layer_compression};
@@ -77,7 +80,8 @@ pub(crate) fn leaving(
             let blob = engine.store.blobs().contains(&layer.digest)?;
             all.push(match snapshot {
                 Some(snapshot) if !blob && layer.digest == *diff_id => {
-                    let layer = Layer { snapshot, diff_id: *diff_id, tar_size: layer.size };
+                    let (snapshot, diff_id, tar_size) = (Some(snapshot), *diff_id, layer.size);
+                    let layer = Layer { snapshot, diff_id, tar_size, created: 0 };
                     own(engine, engine.pool()?, &layer, form, ctx.cancel)?
                 }
                 _ if form.force && is_other(layer, form.encoding) => {
@@ -113,6 +117,10 @@ pub(super) fn own(
     form: &LayerForm,
     cancel: &CancelToken,
 ) -> Result<Leaving, BuildError> {
+    if layer.snapshot.is_none() {
+        let descriptor = recoded(engine, layer, form.encoding, form.family, cancel)?;
+        return Ok(Leaving { descriptor, origin: Origin::Blob });
+    }
     if form.encoding == Encoding::Uncompressed {
         let media_type = form.family.layer(form.encoding.compression())?;
         let descriptor = Descriptor::new(media_type, layer.diff_id, layer.tar_size);
@@ -166,30 +174,127 @@ fn encoded_by(
     family: Family,
     cancel: &CancelToken,
 ) -> Result<Descriptor, BuildError> {
-    let media_type = family.layer(encoding.compression())?;
-    let mut name = Hasher::new();
-    name.field("compressed layer")
-        .field(tar.diff_id().as_bytes())
-        .field(format!("{encoding:?} {COMPRESSION_FORMAT}"));
-    let name = name.finish();
-    let blobs = engine.store.blobs();
-    let known = || match engine.store.records().get_alias(&name)? {
-        Some(digest) => Ok::<_, BuildError>(blobs.size(&digest)?.map(|size| (digest, size))),
-        None => Ok(None),
-    };
-    if let Some((digest, size)) = known()? {
-        return Ok(Descriptor::new(media_type, digest, size));
+    let diff_id = tar.diff_id();
+    if let Some(known) = known(engine, &diff_id, encoding, family)? {
+        return Ok(known);
     }
+    let name = name(&diff_id, encoding);
     let _lock = engine.store.step_lock(&name, cancel)?;
-    if let Some((digest, size)) = known()? {
-        return Ok(Descriptor::new(media_type, digest, size));
+    if let Some(known) = known(engine, &diff_id, encoding, family)? {
+        return Ok(known);
     }
-    let mut writer = CompressedWriter::new(blobs.writer()?, encoding, pool);
+    let blob = engine.store.blobs().writer()?;
+    let mut writer = CompressedWriter::new(blob, encoding, pool);
     write_tar(engine, tar, &mut writer, cancel)?;
     let failed = |source| BuildError::Io { what: "compress a layer".to_owned(), source };
     let (digest, size) = writer.finish().map_err(failed)?.commit(None, None)?;
     engine.store.records().alias(&name, &digest)?;
-    Ok(Descriptor::new(media_type, digest, size))
+    Ok(Descriptor::new(family.layer(encoding.compression())?, digest, size))
+}
+
+/// What an alias from (layer, encoding) to the blob goes by.
+fn name(diff_id: &Digest, encoding: Encoding) -> Digest {
+    let mut name = Hasher::new();
+    name.field("compressed layer")
+        .field(diff_id.as_bytes())
+        .field(format!("{encoding:?} {COMPRESSION_FORMAT}"));
+    name.finish()
+}
+
+/// The blob of a layer, if it was made before.
+fn known(
+    engine: &Engine,
+    diff_id: &Digest,
+    encoding: Encoding,
+    family: Family,
+) -> Result<Option<Descriptor>, BuildError> {
+    let Some(digest) = engine.store.records().get_alias(&name(diff_id, encoding))? else {
+        return Ok(None);
+    };
+    let Some(size) = engine.store.blobs().size(&digest)? else { return Ok(None) };
+    Ok(Some(Descriptor::new(family.layer(encoding.compression())?, digest, size)))
+}
+
+/// How a layer that came from elsewhere is taken to be compressed: at which level nobody knows.
+fn usual(compression: Compression) -> Option<Encoding> {
+    match compression {
+        Compression::None => Some(Encoding::Uncompressed),
+        Compression::Gzip => Some(Encoding::GZIP),
+        Compression::Zstd => Some(Encoding::ZSTD),
+        Compression::Bzip2 | Compression::Xz => None,
+    }
+}
+
+/// Lets exports take a blob that came from elsewhere, and holds this layer, unless they have one.
+pub(crate) fn keep(
+    engine: &Engine,
+    diff_id: &Digest,
+    compression: Compression,
+    blob: &Digest,
+) -> Result<(), BuildError> {
+    match usual(compression) {
+        Some(encoding) if known(engine, diff_id, encoding, Family::Oci)?.is_none() => {
+            Ok(engine.store.records().alias(&name(diff_id, encoding), blob)?)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether exports take this blob for the layer.
+pub(crate) fn is_kept(
+    engine: &Engine,
+    diff_id: &Digest,
+    compression: Compression,
+    blob: &Digest,
+) -> Result<bool, BuildError> {
+    let Some(encoding) = usual(compression) else { return Ok(false) };
+    let known = known(engine, diff_id, encoding, Family::Oci)?;
+    Ok(known.is_some_and(|known| known.digest == *blob))
+}
+
+/// A layer without files, which came from elsewhere: as it came where that is what is wanted.
+pub(crate) fn recoded(
+    engine: &Engine,
+    layer: &Layer,
+    encoding: Encoding,
+    family: Family,
+    cancel: &CancelToken,
+) -> Result<Descriptor, BuildError> {
+    for came in [encoding, Encoding::GZIP, Encoding::ZSTD, Encoding::Uncompressed] {
+        let Some(blob) = known(engine, &layer.diff_id, came, family)? else { continue };
+        if came.compression() == encoding.compression() {
+            return Ok(blob);
+        }
+        let tar = Tar::Blob { layer: &blob, diff_id: layer.diff_id };
+        return encoded(engine, &tar, encoding, family, cancel);
+    }
+    let problem = format!("the bytes of layer {} are not in the store", layer.diff_id);
+    Err(BuildError::Request { message: format!("{problem}: build again") })
+}
+
+/// The layer that a snapshot is, with its blob, which is made behind the steps that run.
+pub(crate) fn of_snapshot(
+    engine: &Engine,
+    snapshot: &SnapshotId,
+    encoding: Encoding,
+    cancel: &CancelToken,
+) -> Result<(Layer, Descriptor), BuildError> {
+    let meta = engine.store.snapshots().meta(snapshot)?;
+    let created = meta.as_ref().map_or(0, Snapshot::made);
+    let known = meta.and_then(|known| known.meta.diff_id.zip(known.meta.tar_size));
+    let snapshot = Some(snapshot.clone());
+    let mut layer = Layer { snapshot, diff_id: Digest::of(""), tar_size: 0, created };
+    (layer.diff_id, layer.tar_size) = match known {
+        Some(known) => known,
+        None => {
+            let tree = tree(engine, &layer)?;
+            let packed = pack(&tree, &PackOptions::default(), &mut io::sink(), cancel)?;
+            (packed.diff_id, packed.size)
+        }
+    };
+    let (pool, tar) = (engine.quiet_pool()?, Tar::Tree(&layer));
+    let blob = encoded_by(pool, engine, &tar, encoding, Family::Oci, cancel)?;
+    Ok((layer, blob))
 }
 
 /// Writes a layer's tar, which must be what its diff id says.
@@ -253,7 +358,9 @@ fn copy_hashing(
 }
 
 fn tree(engine: &Engine, layer: &Layer) -> Result<Root, BuildError> {
-    Ok(Root::open(engine.store.snapshots().path(&layer.snapshot).join("fs"))?)
+    let missing = || rbuild_cache::CacheError::NoSnapshot { id: layer.diff_id.to_string() };
+    let snapshot = layer.snapshot.as_ref().ok_or_else(missing)?;
+    Ok(Root::open(engine.store.snapshots().path(snapshot).join("fs"))?)
 }
 
 /// A tree that gives other bytes than before was changed behind our back.
@@ -265,7 +372,8 @@ fn same(layer: &Layer, found: Digest) -> Result<(), BuildError> {
         message: format!(
             "snapshot {} is damaged: its content is {found}, recorded was {}; \
              remove it with `rbuild prune -a` and build again",
-            layer.snapshot, layer.diff_id
+            layer.snapshot.as_ref().map_or("", SnapshotId::as_str),
+            layer.diff_id
         ),
     })
 }

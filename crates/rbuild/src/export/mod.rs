@@ -2,9 +2,9 @@
 
 mod ahead;
 mod archive;
-mod layers;
+pub(crate) mod layers;
 mod package;
-mod push;
+pub(crate) mod push;
 
 use std::io::Write;
 use std::path::Path;
@@ -23,6 +23,11 @@ use crate::{BuildError, BuildRequest, Destination, Engine, Export, Output};
 /// Whether an output is made of files, not of layers.
 pub(crate) fn needs_root(output: &Output) -> bool {
     matches!(output, Output::Tar(_) | Output::Directory(_))
+}
+
+/// Whether an output is made of layers.
+pub(crate) fn needs_bytes(output: &Output) -> bool {
+    !needs_root(output) && !matches!(output, Output::CacheOnly)
 }
 
 /// Refuses before the first step what could not be written after the last.
@@ -57,6 +62,7 @@ pub(crate) fn write(
             })?;
             return Ok(None);
         }
+        Output::CacheOnly => return Ok(None),
         Output::Directory(path) => {
             export_dir(&parts(engine, product, split)?, path, ctx.cancel)?;
             return Ok(None);
@@ -69,7 +75,7 @@ pub(crate) fn write(
         Output::OciLayout(path) => archive::layout(&package, tags, path, ctx)?,
         Output::DockerArchive(destination) => archive::docker(&package, tags, destination, ctx)?,
         Output::Registry { insecure } => push::push(&package, tags, *insecure, ctx)?,
-        Output::Tar(_) | Output::Directory(_) => {}
+        Output::Tar(_) | Output::Directory(_) | Output::CacheOnly => {}
     }
     Ok(Some(package.top))
 }

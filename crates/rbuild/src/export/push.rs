@@ -63,7 +63,7 @@ fn put(
 }
 
 /// The engine's client, or one that may speak plain HTTP to these registries too.
-pub(super) fn registry(
+pub(crate) fn registry(
     engine: &Engine,
     tags: &[Reference],
     insecure: bool,

@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rbuild_cache::{BlobWriter, CacheError, SnapshotId, SnapshotMeta, Store};
-use rbuild_image::compress::reader;
+use rbuild_image::compress::{Compression, reader};
 use rbuild_image::layer::{UnpackOptions, unpack_layer};
-use rbuild_image::manifest::{Descriptor, chain_ids};
+use rbuild_image::manifest::{Descriptor, chain_id, chain_ids};
 use rbuild_image::media_type::layer_compression;
 use rbuild_registry::BlobSink;
 use rbuild_rooted::Root;
@@ -48,14 +48,10 @@ impl ImageSource<'_> {
                 name: format!("layer {} (and pulling was forbidden)", layer.digest),
             });
         }
-        let mut sink = StoreSink { store: self.store(), writer: None, limit: layer.size };
+        let mut sink = StoreSink::new(self.store(), layer.size);
         let registry = self.engine.registry()?;
         registry.blob(&image.reference, layer.digest, Some(layer.size), &mut sink, ctx)?;
-        match sink.writer {
-            Some(writer) => writer.commit(Some(&layer.digest), Some(layer.size))?,
-            None => self.store().blobs().writer()?.commit(Some(&layer.digest), Some(0))?,
-        };
-        Ok(())
+        Ok(sink.commit(layer)?)
     }
 
     /// The snapshots of all layers, bottom first.
@@ -122,54 +118,113 @@ impl ImageSource<'_> {
             ids.map(|(diff_id, chain_id)| (*diff_id, *chain_id)).ok_or_else(|| {
                 bad_document("manifest", "names another number of layers than the config")
             })?;
-        let _lock = self.store().step_lock(&chain_id, ctx.cancel)?;
-        let snapshots = self.store().snapshots();
-        if let Some(there) = snapshots.by_chain_id(&chain_id)? {
-            return Ok(there);
-        }
         let compression = layer_compression(&layer.media_type).ok_or_else(|| {
             let problem = format!("layer of unknown media type {:?}", layer.media_type);
             bad_document("manifest", problem)
         })?;
-        let new = snapshots.allocate("layer")?;
-        let tree = new.path().join("fs");
-        // What the image does not say of its root directory is the usual; the umask is not asked.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs_err::create_dir(&tree)
-            .and_then(|()| fs_err::set_permissions(&tree, mode))
-            .map_err(|source| BuildError::Io { what: "make a snapshot".to_owned(), source })?;
-        let merged = match below {
-            [] => None,
-            below => {
-                let layers: Vec<_> = below.iter().map(|id| snapshots.path(id).join("fs")).collect();
-                Some(Root::from_fd(rbuild_snapshot::view(&layers)?))
-            }
-        };
-        let subject = format!("layer {}", layer.digest.short());
-        let blob = self.store().blobs().open(&layer.digest)?;
-        let mut plain = Hashing {
-            source: reader(compression, blob, &subject)?,
-            hasher: Hasher::new(),
-            size: 0,
-        };
-        let into = Root::open(&tree)?;
-        let options = UnpackOptions::default();
-        unpack_layer(&mut plain, &into, merged.as_ref(), &options, ctx.cancel)?;
-        let (found, tar_size) = (plain.hasher.finish(), plain.size);
-        if found != diff_id {
-            let problem = format!("{subject} is {found}, the config names {diff_id}");
-            return Err(bad_document("layer", problem).into());
-        }
-        drop(into);
-        let meta = SnapshotMeta {
-            parent: below.last().cloned(),
-            chain_id: Some(chain_id),
-            diff_id: Some(diff_id),
-            tar_size: Some(tar_size),
-            ..SnapshotMeta::default()
-        };
-        Ok(snapshots.publish(new, meta)?)
+        let _lock = self.store().step_lock(&chain_id, ctx.cancel)?;
+        let digest = layer.digest;
+        let blob = LayerBlob { digest, compression, diff_id, tar_size: None, made: None };
+        let upon = index.checked_sub(1).and_then(|below| chain.get(below)).copied();
+        unpack_blob(self.store(), &blob, below, upon, ctx)
     }
+}
+
+/// A layer whose bytes are in the store.
+pub(crate) struct LayerBlob {
+    /// Of the bytes as they are there.
+    pub(crate) digest: Digest,
+    pub(crate) compression: Compression,
+    /// Of the uncompressed tar; whatever else comes out is refused.
+    pub(crate) diff_id: Digest,
+    /// Bytes of the tar, if somebody has said so; no more are unpacked.
+    pub(crate) tar_size: Option<u64>,
+    /// Milliseconds since 1970 when it was made, if that was not here and now.
+    pub(crate) made: Option<i64>,
+}
+
+impl LayerBlob {
+    fn subject(&self) -> String {
+        format!("layer {}", self.digest.short())
+    }
+
+    /// The tar, hashed and counted on the way; one byte more than there may be ends it.
+    fn plain(&self, store: &Store) -> Result<Hashing<impl Read + use<>>, BuildError> {
+        let blob = store.blobs().open(&self.digest)?;
+        let limit = self.tar_size.map_or(u64::MAX, |size| size.saturating_add(1));
+        let source = reader(self.compression, blob, &self.subject())?.take(limit);
+        Ok(Hashing { source, hasher: Hasher::new(), size: 0 })
+    }
+}
+
+/// Diff id and size of the tar that a layer really holds.
+pub(crate) fn diff_id_of(
+    store: &Store,
+    layer: &LayerBlob,
+    cancel: &CancelToken,
+) -> Result<(Digest, u64), BuildError> {
+    let mut plain = layer.plain(store)?;
+    let mut buffer = vec![0; 1 << 17];
+    loop {
+        cancel.check()?;
+        match plain.read(&mut buffer) {
+            Ok(0) => return Ok((plain.hasher.finish(), plain.size)),
+            Ok(_) => {}
+            Err(source) => {
+                return Err(BuildError::Io { what: format!("read {}", layer.subject()), source });
+            }
+        }
+    }
+}
+
+/// Makes a layer a snapshot upon the snapshots `below`, whose chain id is `upon`. The caller holds
+/// a lock that keeps others from doing the same.
+pub(crate) fn unpack_blob(
+    store: &Store,
+    layer: &LayerBlob,
+    below: &[SnapshotId],
+    upon: Option<Digest>,
+    ctx: Ctx<'_>,
+) -> Result<SnapshotId, BuildError> {
+    let diff_id = layer.diff_id;
+    let chain_id = chain_id(upon.as_ref(), &diff_id);
+    let snapshots = store.snapshots();
+    if let Some(there) = snapshots.by_chain_id(&chain_id)? {
+        return Ok(there);
+    }
+    let new = snapshots.allocate("layer")?;
+    let tree = new.path().join("fs");
+    // What the layer does not say of its root directory is the usual; the umask is not asked.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs_err::create_dir(&tree)
+        .and_then(|()| fs_err::set_permissions(&tree, mode))
+        .map_err(|source| BuildError::Io { what: "make a snapshot".to_owned(), source })?;
+    let merged = match below {
+        [] => None,
+        below => {
+            let layers: Vec<_> = below.iter().map(|id| snapshots.path(id).join("fs")).collect();
+            Some(Root::from_fd(rbuild_snapshot::view(&layers)?))
+        }
+    };
+    let mut plain = layer.plain(store)?;
+    let into = Root::open(&tree)?;
+    let options = UnpackOptions::default();
+    unpack_layer(&mut plain, &into, merged.as_ref(), &options, ctx.cancel)?;
+    let (found, tar_size) = (plain.hasher.finish(), plain.size);
+    if found != diff_id {
+        let problem = format!("{} is {found}, it was said to be {diff_id}", layer.subject());
+        return Err(bad_document("layer", problem).into());
+    }
+    drop(into);
+    let meta = SnapshotMeta {
+        parent: below.last().cloned(),
+        chain_id: Some(chain_id),
+        diff_id: Some(diff_id),
+        tar_size: Some(tar_size),
+        made: layer.made,
+        ..SnapshotMeta::default()
+    };
+    Ok(snapshots.publish(new, meta)?)
 }
 
 impl Images for ImageSource<'_> {
@@ -218,10 +273,23 @@ fn wait(
 }
 
 /// A blob on its way into the store.
-struct StoreSink<'a> {
+pub(crate) struct StoreSink<'a> {
     store: &'a Store,
     writer: Option<BlobWriter>,
     limit: u64,
+}
+
+impl<'a> StoreSink<'a> {
+    /// For at most `limit` bytes.
+    pub(crate) fn new(store: &'a Store, limit: u64) -> Self {
+        Self { store, writer: None, limit }
+    }
+
+    /// Publishes what came if it is what was named.
+    pub(crate) fn commit(self, blob: &Descriptor) -> Result<(), CacheError> {
+        let writer = self.writer.map_or_else(|| self.store.blobs().writer(), Ok)?;
+        writer.commit(Some(&blob.digest), Some(blob.size)).map(drop)
+    }
 }
 
 impl BlobSink for StoreSink<'_> {

@@ -8,7 +8,7 @@ mod git;
 mod http;
 pub(crate) mod ignore_file;
 pub(crate) mod image;
-mod layers;
+pub(crate) mod layers;
 mod layout;
 pub(crate) mod named;
 pub(crate) mod remote;

@@ -62,9 +62,15 @@ impl Coordinator<'_, '_> {
                 if !reads_context {
                     let definition = key::definition(self.op(id), &self.input_keys(id), None);
                     self.node_mut(id).definition = Some(definition);
-                    let known = self.world.store.records().get_alias(&definition)?;
+                    let mut known = self.world.store.records().get_alias(&definition)?;
                     let fresh = self.node(id).fresh
                         || self.files_of(id).iter().any(|input| self.node(*input).fresh);
+                    if known.is_none() && !fresh {
+                        if !self.indexes_are_read()? {
+                            return Ok(());
+                        }
+                        known = self.alias_elsewhere(&definition);
+                    }
                     if let Some(digest) = known.filter(|_| !fresh) {
                         // Should the record be gone, the key alone still spares the files.
                         let inputs = serde_json::Value::Null;
@@ -101,8 +107,11 @@ impl Coordinator<'_, '_> {
                 self.hit(id, record)
             }
             None => {
-                self.node_mut(id).state = State::Missed;
                 self.advance_users(id);
+                if !self.node(id).fresh {
+                    return self.ask(id);
+                }
+                self.node_mut(id).state = State::Missed;
                 self.run_when_possible(id)
             }
         }
@@ -148,6 +157,7 @@ impl Coordinator<'_, '_> {
         node.snapshot = snapshot;
         node.selection = None;
         let wanted = node.wanted;
+        self.tell_exports(id);
         self.advance_users(id);
         if wanted { self.want_below(id) } else { Ok(()) }
     }
@@ -204,10 +214,10 @@ impl Coordinator<'_, '_> {
     /// Lays a linked layer upon its root as soon as both are there.
     fn merge_when_possible(&mut self, id: VertexId, layer: VertexId) -> Result<(), SolveError> {
         let Some(root) = self.root_of(id) else { return Ok(()) };
-        self.want(layer)?;
+        let layer_is_there = self.need_files(layer)?;
         let below = self.need_files(root)?;
         let Some(files) = &self.node(layer).snapshot else { return Ok(()) };
-        if !below || self.node(id).state != State::Missed {
+        if !below || !layer_is_there || self.node(id).state != State::Missed {
             return Ok(());
         }
         let parent = self.chain(root).pop();
@@ -226,19 +236,28 @@ impl Coordinator<'_, '_> {
         log: Option<String>,
     ) -> Result<(), SolveError> {
         let Some(key) = &self.node(id).key else { return Ok(()) };
-        let vertex = self.graph.vertex(id);
-        let op = kind(&vertex.op);
-        let mut record = StepRecord::new(key.digest, op, &vertex.name, key.inputs.clone());
-        record.root = self.key_of(self.root_of(id));
-        record.same_as = same_as.filter(|same| *same != key.digest);
-        record.snapshot = Some(snapshot);
-        record.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        record.log = log;
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let record = self.record_of(id, key.digest, key.inputs.clone(), duration_ms);
+        let same_as = same_as.filter(|same| *same != key.digest);
+        let record = StepRecord { snapshot: Some(snapshot), same_as, log, ..record };
         self.world.store.records().put(&record)?;
         if let Some(definition) = self.node(id).definition {
             self.world.store.records().alias(&definition, &key.digest)?;
         }
         Ok(())
+    }
+
+    /// A record of `id` that has no result yet.
+    pub(super) fn record_of(
+        &self,
+        id: VertexId,
+        key: Digest,
+        inputs: serde_json::Value,
+        duration_ms: u64,
+    ) -> StepRecord {
+        let vertex = self.graph.vertex(id);
+        let record = StepRecord::new(key, kind(&vertex.op), &vertex.name, inputs);
+        StepRecord { root: self.key_of(self.root_of(id)), duration_ms, ..record }
     }
 
     /// Files of the context changed after they were selected: the step's result belongs to what
@@ -291,7 +310,7 @@ impl Coordinator<'_, '_> {
             let node = self.node_mut(user);
             match node.state {
                 State::Waiting => continue,
-                State::NeedsFiles | State::Missed => {}
+                State::NeedsFiles | State::Asking | State::Missed => {}
                 State::Selecting | State::Running | State::Done => {
                     unused = false;
                     continue;

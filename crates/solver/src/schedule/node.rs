@@ -10,6 +10,7 @@ use rbuild_plan::op::{CopySource, Op};
 use rbuild_types::{Digest, Reason};
 
 use super::Coordinator;
+use super::import::{Arrival, Unseen};
 use crate::copy::Selection;
 use crate::key::Key;
 use crate::steps::mounts::context::Shown;
@@ -23,6 +24,8 @@ pub(super) enum State {
     NeedsFiles,
     /// Its files are being selected, or a server is asked what it is.
     Selecting,
+    /// The store does not know its key; caches elsewhere cannot be asked yet.
+    Asking,
     /// It has a key and no result.
     Missed,
     /// It runs.
@@ -40,6 +43,11 @@ pub(super) struct Node {
     /// The key that needs no file, when it is another.
     pub(super) definition: Option<Digest>,
     pub(super) snapshot: Option<SnapshotId>,
+    /// What the result may be, as long as nobody here has seen its files.
+    pub(super) unseen: Vec<Unseen>,
+    /// Which of them it is was decided, and for all below it too.
+    pub(super) settled: bool,
+    pub(super) arrival: Option<Arrival>,
     /// Results of earlier builds do not count.
     pub(super) fresh: bool,
     /// It has no key before something has run.
@@ -68,6 +76,9 @@ impl Node {
             own_key: None,
             definition: None,
             snapshot: None,
+            unseen: Vec::new(),
+            settled: false,
+            arrival: None,
             fresh: false,
             stalled: false,
             unpacked: None,

@@ -51,6 +51,18 @@ pub(super) enum Message {
         vertex: VertexId,
         result: Result<Layer, StepError>,
     },
+    /// What caches elsewhere have is known.
+    IndexesRead,
+    /// Bytes of a layer from elsewhere.
+    Fetched {
+        vertex: VertexId,
+        result: Result<(), StepError>,
+    },
+    /// Files of a layer from elsewhere.
+    Arrived {
+        vertex: VertexId,
+        result: Result<SnapshotId, StepError>,
+    },
     Panicked,
 }
 
@@ -145,6 +157,10 @@ impl<'env> Coordinator<'_, 'env> {
 
     /// Makes the digests of a layer on the pool.
     pub(super) fn pack(&mut self, id: VertexId) -> Result<(), SolveError> {
+        if let Some(layer) = self.layer_elsewhere(id) {
+            self.packed[id.0] = Some(layer);
+            return if self.policy.bytes { self.fetch(id) } else { Ok(()) };
+        }
         let Some(snapshot) = self.node(id).snapshot.clone() else { return Ok(()) };
         // A linked layer may be packed before it is laid upon anything.
         let packed = self.layer_of(id).is_some_and(|layer| self.packing.contains(&layer));

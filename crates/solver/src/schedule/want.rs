@@ -21,8 +21,14 @@ impl Coordinator<'_, '_> {
     pub(super) fn want_below(&mut self, id: VertexId) -> Result<(), SolveError> {
         let mut at = id;
         loop {
+            if !self.settle_on_one(at)? {
+                return Ok(());
+            }
             if self.policy.layers && self.layers_of_targets[at.0] {
                 self.pack(at)?;
+            }
+            if let Some(layer) = self.layer_of(at).filter(|_| self.is_unseen(at)) {
+                self.want(layer)?;
             }
             let Some(root) = self.root_of(at) else { return Ok(()) };
             if !self.node(root).wanted {
@@ -42,7 +48,8 @@ impl Coordinator<'_, '_> {
     /// A cached result was made on a tree that is still there, even when the record that led to
     /// the tree is not: to run that step again would put the result on another tree.
     pub(super) fn take_parent(&mut self, id: VertexId, root: VertexId) -> Result<(), SolveError> {
-        if self.node(root).state != State::Missed || self.node(root).fresh {
+        let is_open = matches!(self.node(root).state, State::Asking | State::Missed);
+        if !(is_open || self.is_unseen(root)) || self.node(root).fresh {
             return Ok(());
         }
         let snapshots = self.world.store.snapshots();
@@ -50,6 +57,10 @@ impl Coordinator<'_, '_> {
         let parent = snapshots.meta(snapshot)?.and_then(|snapshot| snapshot.meta.parent);
         match parent {
             Some(parent) if snapshots.contains(&parent)? => {
+                if self.is_unseen(root) {
+                    self.prefer_local(root, parent);
+                    return Ok(());
+                }
                 self.count_cached(root);
                 self.done(root, Some(parent))
             }
@@ -57,24 +68,35 @@ impl Coordinator<'_, '_> {
         }
     }
 
-    /// The files of `id` are needed: its result, and images below it unpacked. Says whether all
-    /// is there.
+    /// The files of `id` are needed: its result, images below it unpacked, and layers that lie
+    /// elsewhere brought. Says whether all is there.
     pub(super) fn need_files(&mut self, id: VertexId) -> Result<bool, SolveError> {
-        let mut at = id;
         loop {
-            self.want(at)?;
-            if self.node(at).state != State::Done {
-                return Ok(false);
-            }
-            if matches!(self.op(at), Op::Source(_)) {
-                if self.node(at).unpacked.is_none() && !self.node(at).unpacking {
-                    self.unpack(at)?;
+            let (mut at, mut lowest) = (id, None);
+            let bottom_is_there = loop {
+                self.want(at)?;
+                if self.node(at).state != State::Done {
+                    return Ok(false);
                 }
-                return Ok(self.node(at).unpacked.is_some());
-            }
-            match self.root_of(at) {
-                Some(root) => at = root,
-                None => return Ok(true),
+                if matches!(self.op(at), Op::Source(_)) {
+                    if self.node(at).unpacked.is_none() && !self.node(at).unpacking {
+                        self.unpack(at)?;
+                    }
+                    break self.node(at).unpacked.is_some();
+                }
+                if self.is_unseen(at) {
+                    self.fetch(at)?;
+                    lowest = Some(at);
+                }
+                match self.root_of(at) {
+                    Some(root) => at = root,
+                    None => break true,
+                }
+            };
+            match lowest {
+                None => return Ok(bottom_is_there),
+                Some(lowest) if bottom_is_there && self.bring(lowest)? => {}
+                Some(_) => return Ok(false),
             }
         }
     }

@@ -1,0 +1,251 @@
+//! `--cache-from` and `--cache-to`: `type=…,KEY=VALUE,…` as buildx takes them.
+
+use std::time::Duration;
+
+use rbuild::{CacheExport, CacheImport, CacheLocation, CacheMode};
+
+use crate::args::output::{encoding, split};
+use crate::args::switch;
+use crate::failure::Failure;
+
+const LATEST: &str = "latest";
+const EXAMPLES: &str = "for example type=local,src=DIR or type=registry,ref=NAME";
+const DEST_EXAMPLES: &str = "for example type=local,dest=DIR or type=registry,ref=NAME,mode=max";
+
+/// Reads the value of one `--cache-from`.
+pub fn from(text: &str) -> Result<CacheImport, Failure> {
+    let refuse = |why: String| Failure::usage_hint(format!("--cache-from {text}: {why}"), EXAMPLES);
+    let mut options = Options::parse(text).map_err(refuse)?;
+    let location = options.location("src").map_err(refuse)?;
+    options.nothing_left().map_err(refuse)?;
+    Ok(CacheImport { location })
+}
+
+/// Reads the value of one `--cache-to`.
+pub fn to(text: &str) -> Result<CacheExport, Failure> {
+    let refuse =
+        |why: String| Failure::usage_hint(format!("--cache-to {text}: {why}"), DEST_EXAMPLES);
+    export(Options::parse(text).map_err(refuse)?).map_err(refuse)
+}
+
+fn export(mut options: Options) -> Result<CacheExport, String> {
+    let location = options.location("dest")?;
+    if let CacheLocation::Registry { reference, .. } = &location
+        && reference.digest().is_some()
+    {
+        return Err("a cache is written to a tag, not to a digest".to_owned());
+    }
+    let mut export = CacheExport::new(location);
+    export.mode = match options.take("mode").as_deref() {
+        None | Some("min") => CacheMode::Min,
+        Some("max") if export.location == CacheLocation::Inline => {
+            return Err("an image has its own steps only: mode=max needs another type".to_owned());
+        }
+        Some("max") => CacheMode::Max,
+        Some(other) => return Err(format!("mode={other} is neither min nor max")),
+    };
+    if export.location == CacheLocation::Inline {
+        options.nothing_left()?;
+        return Ok(export);
+    }
+    let (compression, level) = (options.take("compression"), options.take("compression-level"));
+    export.encoding = encoding(compression.as_deref(), level.as_deref())?;
+    export.force_compression = options.switch("force-compression")?.unwrap_or(false);
+    export.must_succeed = options.switch("ignore-error")? == Some(false);
+    if let Some(text) = options.take("timeout") {
+        export.timeout = duration(&text).ok_or_else(|| format!("timeout={text} is no duration"))?;
+    }
+    // A cache has the form of an OCI image and drops what it does not need, always.
+    for always in ["image-manifest", "oci-mediatypes", "reset"] {
+        if options.switch(always)? == Some(false) {
+            return Err(format!("{always}=false is not supported: it is always true"));
+        }
+    }
+    options.nothing_left()?;
+    Ok(export)
+}
+
+/// A duration as Go writes it: `90s`, `10m`, `1h30m`.
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest.get(..end)?.parse().ok()?;
+        let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+        let after = rest.get(end..)?;
+        let (unit, millis) = units.into_iter().find(|(unit, _)| after.starts_with(unit))?;
+        sum = sum.checked_add(Duration::from_millis(number.checked_mul(millis)?))?;
+        rest = after.get(unit.len()..)?;
+    }
+    (!text.is_empty()).then_some(sum)
+}
+
+/// The fields that nobody has asked for yet.
+struct Options {
+    kind: String,
+    fields: Vec<(String, String)>,
+}
+
+impl Options {
+    fn parse(text: &str) -> Result<Self, String> {
+        // buildx takes the name of an image alone.
+        if !text.contains('=') {
+            let reference = ("ref".to_owned(), text.to_owned());
+            return Ok(Self { kind: "registry".to_owned(), fields: vec![reference] });
+        }
+        let mut found = Self { kind: String::new(), fields: Vec::new() };
+        for field in split(text) {
+            let (key, value) =
+                field.split_once('=').ok_or_else(|| format!("`{field}` has no value"))?;
+            let key = key.trim().to_ascii_lowercase();
+            match key.as_str() {
+                "type" => found.kind = value.to_owned(),
+                _ if found.fields.iter().any(|(known, _)| *known == key) => {
+                    return Err(format!("{key} is there twice"));
+                }
+                _ => found.fields.push((key, value.to_owned())),
+            }
+        }
+        if found.kind.is_empty() {
+            return Err("no type".to_owned());
+        }
+        Ok(found)
+    }
+
+    fn take(&mut self, key: &str) -> Option<String> {
+        let at = self.fields.iter().position(|(known, _)| known == key)?;
+        Some(self.fields.remove(at).1)
+    }
+
+    fn needed(&mut self, key: &str) -> Result<String, String> {
+        let value = self.take(key).filter(|value| !value.is_empty());
+        value.ok_or_else(|| format!("type={} needs {key}=…", self.kind))
+    }
+
+    fn switch(&mut self, key: &str) -> Result<Option<bool>, String> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        switch::parse(&value).map(Some).map_err(|why| format!("{key}={value}: {why}"))
+    }
+
+    /// Where the cache is; the directory of a local one goes by the name `directory`.
+    fn location(&mut self, directory: &str) -> Result<CacheLocation, String> {
+        match self.kind.as_str() {
+            "local" => {
+                let path = self.needed(directory)?.into();
+                let tag = self.take("tag").unwrap_or_else(|| LATEST.to_owned());
+                let digest = match self.take("digest").filter(|_| directory == "src") {
+                    None => None,
+                    Some(text) => {
+                        Some(text.parse().map_err(|error| format!("digest={text}: {error}"))?)
+                    }
+                };
+                Ok(CacheLocation::Local { path, tag, digest })
+            }
+            "registry" => {
+                let text = self.needed("ref")?;
+                let reference = text.parse().map_err(|error| format!("ref={text}: {error}"))?;
+                let insecure = self.switch("registry.insecure")?.unwrap_or(false);
+                Ok(CacheLocation::Registry { reference, insecure })
+            }
+            "inline" if directory == "src" => {
+                let image = "type=registry,ref=IMAGE";
+                Err(format!("steps that are in an image are taken from its name: {image}"))
+            }
+            "inline" => Ok(CacheLocation::Inline),
+            kind @ ("gha" | "s3" | "azblob") => Err(format!("type={kind} is not supported yet")),
+            other => Err(format!("no type `{other}`")),
+        }
+    }
+
+    fn nothing_left(&self) -> Result<(), String> {
+        match self.fields.first() {
+            None => Ok(()),
+            Some((key, value)) => {
+                Err(format!("{key}={value} is not supported for type={}", self.kind))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rbuild::Encoding;
+
+    use super::*;
+
+    fn local(path: &str, tag: &str) -> CacheLocation {
+        CacheLocation::Local { path: path.into(), tag: tag.to_owned(), digest: None }
+    }
+
+    #[test]
+    fn directories() {
+        assert_eq!(from("type=local,src=d").unwrap().location, local("d", "latest"));
+        assert_eq!(from("type=local,src=d,tag=main").unwrap().location, local("d", "main"));
+        let export = to("type=local,dest=d,mode=max").unwrap();
+        assert_eq!((export.location, export.mode), (local("d", "latest"), CacheMode::Max));
+    }
+
+    #[test]
+    fn registries() {
+        let named = |text: &str, insecure| CacheLocation::Registry {
+            reference: text.parse().unwrap(),
+            insecure,
+        };
+        assert_eq!(
+            from("type=registry,ref=a/b:cache").unwrap().location,
+            named("a/b:cache", false)
+        );
+        assert_eq!(from("user/app:x").unwrap().location, named("user/app:x", false));
+        assert_eq!(super::to("type=inline").unwrap().location, CacheLocation::Inline);
+        let to = to("type=registry,ref=h:5000/c,mode=max,registry.insecure=true").unwrap();
+        assert_eq!(to.location, named("h:5000/c", true));
+    }
+
+    #[test]
+    fn options_of_exports() {
+        let plain = to("type=local,dest=d").unwrap();
+        assert_eq!((plain.mode, plain.encoding), (CacheMode::Min, Encoding::GZIP));
+        assert!(!plain.must_succeed && !plain.force_compression);
+        assert_eq!(plain.timeout, Duration::from_secs(600));
+        let all = to("type=local,dest=d,compression=zstd,compression-level=9,timeout=1m30s,\
+                      force-compression=true,ignore-error=false,image-manifest=true,reset=true")
+        .unwrap();
+        assert_eq!(all.encoding, Encoding::Zstd { level: 9 });
+        assert!(all.must_succeed && all.force_compression);
+        assert_eq!(all.timeout, Duration::from_secs(90));
+        assert!(!to("type=local,dest=d,ignore-error=true").unwrap().must_succeed);
+    }
+
+    #[test]
+    fn the_rest_is_refused() {
+        for bad in [
+            "",
+            "dest=d",
+            "type=local",
+            "type=local,src=d",
+            "type=x,dest=d",
+            "type=local,dest=d,mode=middle",
+            "type=local,dest=d,compression=estargz",
+            "type=local,dest=d,compression-level=10",
+            "type=local,dest=d,compression=uncompressed,compression-level=1",
+            "type=local,dest=d,image-manifest=false",
+            "type=local,dest=d,timeout=10",
+            "type=local,dest=d,dest=e",
+            "type=local,dest=d,color=red",
+            "type=local,dest",
+            "type=azblob,name=x",
+            "type=registry",
+            "type=inline,mode=max",
+            "type=inline,compression=zstd",
+            "type=registry,ref=A B",
+            "type=local,dest=d,registry.insecure=true",
+        ] {
+            assert!(to(bad).is_err(), "{bad}");
+        }
+        assert!(from("type=inline").is_err());
+        assert!(from("type=local,dest=d").is_err());
+        assert!(from("type=local,src=d,mode=max").is_err());
+        assert!(from("type=local,src=d,digest=x").is_err());
+    }
+}

@@ -1,0 +1,492 @@
+//! This build's results, sent to caches elsewhere while it still runs.
+//!
+//! The scheduler names each step that has a result; it never waits. One thread packs and compresses
+//! their layers in that order, behind the steps, as exports of images do; a few others ask
+//! whether a cache has a layer and send it. When the build is done, what is under way may go on for
+//! the time that the cache allows, then the index is written, once, with what is there by then.
+//!
+//! Writers do not know of each other. Each reads the index, adds its records, and replaces exactly
+//! what it read; where the place cannot compare and replace in one step it looks again a little
+//! later whether its records are still there.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rbuild_cache::{SnapshotId, StepRecord};
+use rbuild_image::manifest::{Descriptor, chain_id};
+use rbuild_image::media_type::{Family, layer_compression};
+use rbuild_solver::{Exports, FinishedStep, Imports as _, Layer, RemoteResult};
+use rbuild_types::{CacheTraffic, CancelToken, Ctx, Digest, Event, ImageConfig};
+
+use super::import::CacheImports;
+use super::index::{Identity, Index, Record, shortened};
+use super::{CacheExport, CacheMode, inline};
+use crate::cache_store::{self, CacheStore, CacheStoreError, Found};
+use crate::engine::be_quiet;
+use crate::export::layers;
+use crate::{BuildError, Engine};
+
+/// Layers sent at once, as BuildKit's caches do.
+const PARALLEL_LAYERS: usize = 4;
+/// How often a wait looks at the cancel token.
+const CANCEL_TICK: Duration = Duration::from_millis(50);
+/// Tries to write an index beside others that do the same.
+const MAX_TRIES: usize = 30;
+
+/// The caches that one build's results go to.
+pub(crate) struct Exporting<'a> {
+    engine: &'a Engine,
+    imports: Option<&'a CacheImports<'a>>,
+    targets: Vec<Target<'a>>,
+    /// Whether the steps of images go into their configs.
+    is_inline: bool,
+    /// Those steps, where they do.
+    inline: Mutex<Vec<FinishedStep>>,
+    /// To the thread that compresses; taken away when nothing more will come.
+    steps: Mutex<Option<Sender<FinishedStep>>>,
+}
+
+struct Target<'a> {
+    request: &'a CacheExport,
+    store: Box<dyn CacheStore>,
+    made: Mutex<Made>,
+}
+
+/// What has been sent to one cache.
+#[derive(Default)]
+struct Made {
+    records: BTreeMap<Identity, Record>,
+    /// By layer that is on its way: the records that it is sent for.
+    waiting: BTreeMap<Digest, Vec<Record>>,
+    sent_layers: usize,
+    sent_bytes: u64,
+    /// The first thing that went wrong.
+    failure: Option<String>,
+}
+
+/// A layer on its way.
+struct Job {
+    target: usize,
+    blob: Descriptor,
+    /// Where its bytes are if not here.
+    elsewhere: Option<RemoteResult>,
+}
+
+impl Target<'_> {
+    fn lock(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, problem: String) {
+        self.lock().failure.get_or_insert(problem);
+    }
+}
+
+/// Runs a build whose results go to `to`. What they cost is added to `traffic`.
+///
+/// # Errors
+///
+/// Those of the build; [`BuildError::CacheExport`] when a cache that must be written could not be.
+pub(crate) fn with_exports<R>(
+    engine: &Engine,
+    imports: Option<&CacheImports<'_>>,
+    to: &[CacheExport],
+    ctx: Ctx<'_>,
+    traffic: &mut CacheTraffic,
+    build: impl FnOnce(Option<&Exporting<'_>>) -> Result<R, BuildError>,
+) -> Result<R, BuildError> {
+    if to.is_empty() {
+        return build(None);
+    }
+    let (steps, finished) = channel();
+    let mut targets = Vec::new();
+    for request in to {
+        if let Some(store) = cache_store::open(engine, &request.location)? {
+            targets.push(Target { request, store, made: Mutex::default() });
+        }
+    }
+    let (is_inline, inline) = (targets.len() < to.len(), Mutex::default());
+    let steps = Mutex::new(Some(steps));
+    let exporting = Exporting { engine, imports, targets, is_inline, inline, steps };
+    // Cancelled with the caller's token, when the build fails, and when the time is over.
+    let stop = CancelToken::default();
+    let built = std::thread::scope(|scope| {
+        let inner = Ctx::new(ctx.progress, &stop);
+        let (done, is_done) = channel();
+        let exporting = &exporting;
+        scope.spawn(move || {
+            exporting.work(&finished, inner);
+            let _ = done.send(());
+        });
+        let built = build(Some(exporting));
+        exporting.close();
+        match built {
+            Ok(_) => exporting.wait(&is_done, ctx, &stop),
+            Err(_) => stop.cancel(),
+        }
+        built
+    })?;
+    ctx.cancel.check()?;
+    exporting.publish(ctx, traffic)?;
+    Ok(built)
+}
+
+impl Exporting<'_> {
+    /// Puts the steps of an image that is solved into its config, if that is asked for.
+    pub(crate) fn put_inline(
+        &self,
+        config: &mut ImageConfig,
+        diff_ids: &[Digest],
+    ) -> Result<(), BuildError> {
+        if !self.is_inline {
+            return Ok(());
+        }
+        let mut records = BTreeMap::new();
+        for step in self.inline.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let record = match &step.elsewhere {
+                Some(result) => self.imports.and_then(|imports| imports.record_of(result)),
+                None => self.record_without_blob(step)?,
+            };
+            if let Some(mut record) = record {
+                record.define(step.definition);
+                records.insert(record.identity(), record);
+            }
+        }
+        let failed = |source| BuildError::Io { what: "write the image's cache".to_owned(), source };
+        inline::put(config, diff_ids, &records, self.engine.pool()?).map_err(failed)
+    }
+
+    /// The record of a step whose layer has its digests, as those of an image have.
+    fn record_without_blob(&self, step: &FinishedStep) -> Result<Option<Record>, BuildError> {
+        let store = &self.engine.store;
+        let Some(known) = store.records().get(&step.key)? else { return Ok(None) };
+        let Some(snapshot) = &known.snapshot else { return Ok(None) };
+        let Some(made) = store.snapshots().meta(snapshot)? else { return Ok(None) };
+        let upon = match &made.meta.parent {
+            Some(parent) => store.snapshots().meta(parent)?.and_then(|parent| parent.meta.chain_id),
+            None => None,
+        };
+        let Some((diff_id, tar_size)) = made.meta.diff_id.zip(made.meta.tar_size) else {
+            return Ok(None);
+        };
+        let created = made.made();
+        let layer = Layer { snapshot: Some(snapshot.clone()), diff_id, tar_size, created };
+        Ok(Some(record(step, &known, upon, &layer)))
+    }
+
+    fn close(&self) {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Waits for what is under way, but no longer than the most patient cache.
+    fn wait(&self, done: &Receiver<()>, ctx: Ctx<'_>, stop: &CancelToken) {
+        let patience = self.targets.iter().map(|target| target.request.timeout).max();
+        let began = Instant::now();
+        loop {
+            match done.recv_timeout(CANCEL_TICK) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if ctx.cancel.is_cancelled() {
+                return stop.cancel();
+            }
+            if patience.is_some_and(|patience| began.elapsed() >= patience) {
+                for target in &self.targets {
+                    let waited = target.request.timeout.as_secs();
+                    target.fail(format!("not all layers were sent within {waited} s"));
+                }
+                return stop.cancel();
+            }
+        }
+    }
+
+    /// Compresses until no more steps come, with threads beside it that send.
+    fn work(&self, finished: &Receiver<FinishedStep>, ctx: Ctx<'_>) {
+        be_quiet();
+        let (jobs, waiting) = channel();
+        let waiting = Mutex::new(waiting);
+        std::thread::scope(|scope| {
+            for _ in 0..PARALLEL_LAYERS {
+                scope.spawn(|| {
+                    loop {
+                        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok(job) = next else { break };
+                        self.send(job, ctx);
+                    }
+                });
+            }
+            for step in finished {
+                if ctx.cancel.is_cancelled() {
+                    break;
+                }
+                self.prepare(&step, &jobs, ctx);
+            }
+            drop(jobs);
+        });
+    }
+
+    fn prepare(&self, step: &FinishedStep, jobs: &Sender<Job>, ctx: Ctx<'_>) {
+        for (number, target) in self.targets.iter().enumerate() {
+            if target.request.mode == CacheMode::Min && !step.in_target {
+                continue;
+            }
+            let record = match &step.elsewhere {
+                Some(result) => self.record_elsewhere(result, target, ctx),
+                None => self.record(step, target, ctx),
+            };
+            match record {
+                Ok(Some(mut record)) => {
+                    record.define(step.definition);
+                    let Some(blob) = record.blob.clone() else { continue };
+                    let elsewhere = step.elsewhere.clone();
+                    // Several steps may give the same layer.
+                    let mut made = target.lock();
+                    let waiting = made.waiting.entry(blob.digest).or_default();
+                    waiting.push(record);
+                    if waiting.len() == 1 {
+                        let _ = jobs.send(Job { target: number, blob, elsewhere });
+                    }
+                }
+                Err(_) if ctx.cancel.is_cancelled() => {}
+                Ok(None) => {}
+                Err(error) => target.fail(error.to_string()),
+            }
+        }
+    }
+
+    /// The record of a step whose result is in the store, with its layer compressed.
+    fn record(
+        &self,
+        step: &FinishedStep,
+        target: &Target<'_>,
+        ctx: Ctx<'_>,
+    ) -> Result<Option<Record>, BuildError> {
+        let store = &self.engine.store;
+        let Some(known) = store.records().get(&step.key)? else { return Ok(None) };
+        let Some(snapshot) = &known.snapshot else { return Ok(None) };
+        let Some(made) = store.snapshots().meta(snapshot)? else { return Ok(None) };
+        let upon = match &made.meta.parent {
+            Some(parent) => Some(self.chain_id(parent, target, ctx)?),
+            None => None,
+        };
+        let encoding = target.request.encoding;
+        let (layer, blob) = layers::of_snapshot(self.engine, snapshot, encoding, ctx.cancel)?;
+        let chain = chain_id(upon.as_ref(), &layer.diff_id);
+        if made.meta.chain_id.is_none() {
+            store.snapshots().set_diff(snapshot, layer.diff_id, layer.tar_size, chain)?;
+        }
+        let mut record = record(step, &known, upon, &layer);
+        record.blob = Some(blob);
+        record.explain(known.inputs);
+        Ok(Some(record))
+    }
+
+    /// The record of a step whose result came from a cache, as that cache has it.
+    fn record_elsewhere(
+        &self,
+        result: &RemoteResult,
+        target: &Target<'_>,
+        ctx: Ctx<'_>,
+    ) -> Result<Option<Record>, BuildError> {
+        let Some(imports) = self.imports else { return Ok(None) };
+        let Some(mut record) = imports.record_of(result) else { return Ok(None) };
+        let encoding = target.request.encoding;
+        let compression = record.blob.as_ref().map(|blob| layer_compression(&blob.media_type));
+        let fits = compression == Some(Some(encoding.compression()));
+        if target.request.force_compression && !fits {
+            let failed = |error| BuildError::of_fetch(record.name.clone(), error);
+            imports.fetch(result, ctx).map_err(failed)?;
+            imports.check(result, ctx).map_err(failed)?;
+            let RemoteResult { diff_id, tar_size, created, .. } = *result;
+            let layer = Layer { snapshot: None, diff_id, tar_size, created };
+            let family = Family::Oci;
+            let blob = layers::recoded(self.engine, &layer, encoding, family, ctx.cancel)?;
+            record.blob = Some(blob);
+        }
+        Ok(Some(record))
+    }
+
+    /// The chain id of a snapshot, which is remembered for all below it too.
+    fn chain_id(
+        &self,
+        snapshot: &SnapshotId,
+        target: &Target<'_>,
+        ctx: Ctx<'_>,
+    ) -> Result<Digest, BuildError> {
+        let snapshots = self.engine.store.snapshots();
+        let missing = || rbuild_cache::CacheError::NoSnapshot { id: snapshot.to_string() };
+        let mut below = None;
+        for id in snapshots.chain(snapshot)? {
+            let meta = snapshots.meta(&id)?.ok_or_else(missing)?.meta;
+            let known = match meta.chain_id {
+                Some(known) => known,
+                None => {
+                    let encoding = target.request.encoding;
+                    let (layer, _) = layers::of_snapshot(self.engine, &id, encoding, ctx.cancel)?;
+                    let chain = chain_id(below.as_ref(), &layer.diff_id);
+                    snapshots.set_diff(&id, layer.diff_id, layer.tar_size, chain)?;
+                    chain
+                }
+            };
+            below = Some(known);
+        }
+        Ok(below.ok_or_else(missing)?)
+    }
+
+    /// Makes sure that a cache has a layer.
+    fn send(&self, job: Job, ctx: Ctx<'_>) {
+        let Some(target) = self.targets.get(job.target) else { return };
+        let sent = self.send_layer(target, &job, ctx);
+        let mut made = target.lock();
+        let records = made.waiting.remove(&job.blob.digest).unwrap_or_default();
+        match sent {
+            Ok(sent) => {
+                if sent {
+                    made.sent_layers += 1;
+                    made.sent_bytes = made.sent_bytes.saturating_add(job.blob.size);
+                }
+                made.records.extend(records.into_iter().map(|record| (record.identity(), record)));
+            }
+            Err(_) if ctx.cancel.is_cancelled() => {}
+            Err(problem) => {
+                made.failure.get_or_insert(problem);
+            }
+        }
+    }
+
+    /// Says whether it had to be sent.
+    fn send_layer(&self, target: &Target<'_>, job: &Job, ctx: Ctx<'_>) -> Result<bool, String> {
+        let blob = &job.blob;
+        let said = |error: CacheStoreError| error.to_string();
+        if target.store.has_blob(blob, ctx).map_err(said)? {
+            return Ok(false);
+        }
+        let stores_blob = self.engine.store.blobs().contains(&blob.digest);
+        if let (Some(result), Some(imports)) = (&job.elsewhere, self.imports)
+            && !stores_blob.map_err(|error| error.to_string())?
+        {
+            imports.bring(result, ctx).map_err(|error| error.to_string())?;
+        }
+        target.store.put_blob(blob, &self.engine.store, ctx).map_err(said)?;
+        Ok(true)
+    }
+
+    /// Writes the indexes.
+    fn publish(&self, ctx: Ctx<'_>, traffic: &mut CacheTraffic) -> Result<(), BuildError> {
+        for target in &self.targets {
+            let made = std::mem::take(&mut *target.lock());
+            traffic.sent_layers += made.sent_layers;
+            traffic.sent_bytes = traffic.sent_bytes.saturating_add(made.sent_bytes);
+            let written = self.write(target, &made.records, ctx);
+            let failure = match written {
+                Err(CacheStoreError::Cancelled(cancelled)) => return Err(cancelled.into()),
+                Err(error) => Some(error.to_string()),
+                Ok(()) => made.failure,
+            };
+            let Some(problem) = failure else { continue };
+            let name = target.store.name();
+            if target.request.must_succeed {
+                return Err(BuildError::CacheExport { name, problem });
+            }
+            let message = format!("{name} is not complete: {problem}");
+            ctx.report(Event::Notice { message });
+        }
+        Ok(())
+    }
+
+    /// Adds records to the index of a cache so that nobody's are lost.
+    fn write(
+        &self,
+        target: &Target<'_>,
+        records: &BTreeMap<Identity, Record>,
+        ctx: Ctx<'_>,
+    ) -> Result<(), CacheStoreError> {
+        let store = target.store.as_ref();
+        for _ in 0..MAX_TRIES {
+            ctx.cancel.check()?;
+            let (index, expected) = match store.read_index(ctx)? {
+                Found::Nothing => (Index::default(), None),
+                Found::Foreign { version } | Found::Images { version, .. } => {
+                    (Index::default(), Some(version))
+                }
+                Found::Index { bytes, version } => match Index::parse(&bytes) {
+                    Ok(index) => (index, Some(version)),
+                    Err(error) => {
+                        let message = format!("{} starts anew: {error}", store.name());
+                        ctx.report(Event::Notice { message });
+                        (Index::default(), Some(version))
+                    }
+                },
+            };
+            if index.covers(records) {
+                return Ok(());
+            }
+            let next = index.with(records);
+            let bytes = self.engine.pool().map_err(engine).and_then(|pool| {
+                next.to_bytes(pool).map_err(|source| CacheStoreError::Io {
+                    what: "write the index of a cache".to_owned(),
+                    source,
+                })
+            })?;
+            let written = store.write_index(&bytes, &next.layers(), expected, ctx)?;
+            match store.settles_after() {
+                None if written => return Ok(()),
+                Some(pause) if written => sleep(jittered(pause), ctx.cancel),
+                _ => sleep(jittered(CANCEL_TICK), ctx.cancel),
+            }
+        }
+        let problem = "others write it all the time".to_owned();
+        Err(CacheStoreError::Damaged { problem })
+    }
+}
+
+impl Exports for Exporting<'_> {
+    fn finished(&self, step: FinishedStep) {
+        if self.is_inline && step.in_target {
+            let mut inline = self.inline.lock().unwrap_or_else(PoisonError::into_inner);
+            inline.push(step.clone());
+        }
+        if let Some(steps) = &*self.steps.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = steps.send(step);
+        }
+    }
+}
+
+fn record(step: &FinishedStep, known: &StepRecord, upon: Option<Digest>, layer: &Layer) -> Record {
+    Record {
+        key: step.key,
+        upon,
+        op: shortened(&known.op),
+        name: shortened(&known.step_name),
+        definitions: Vec::new(),
+        diff_id: layer.diff_id,
+        tar_size: layer.tar_size,
+        blob: None,
+        created: layer.created,
+        duration_ms: known.duration_ms,
+        used: 0,
+        inputs: String::new(),
+    }
+}
+
+fn engine(error: BuildError) -> CacheStoreError {
+    CacheStoreError::Damaged { problem: error.to_string() }
+}
+
+/// Between one and two times `pause`, so that writers do not meet again and again.
+fn jittered(pause: Duration) -> Duration {
+    let mut bytes = [0; 4];
+    // Without random bytes everybody waits equally long.
+    let _ = getrandom::fill(&mut bytes);
+    pause + pause.mul_f64(f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
+}
+
+fn sleep(mut pause: Duration, cancel: &CancelToken) {
+    while !pause.is_zero() && !cancel.is_cancelled() {
+        let part = pause.min(CANCEL_TICK);
+        std::thread::sleep(part);
+        pause -= part;
+    }
+}

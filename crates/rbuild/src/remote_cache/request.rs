@@ -1,0 +1,82 @@
+//! What a build is asked to do with caches elsewhere.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rbuild_image::compress::Encoding;
+use rbuild_types::{Digest, Reference};
+
+/// How long sending layers may take once the build is done: as BuildKit's for GitHub's cache.
+pub const CACHE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Where a cache is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CacheLocation {
+    /// An OCI image layout in a directory.
+    Local {
+        /// The directory.
+        path: PathBuf,
+        /// Its name in the layout; `latest` when nobody says otherwise.
+        tag: String,
+        /// The manifest to take, whatever it is called. For reading only.
+        digest: Option<Digest>,
+    },
+    /// A tag in a registry.
+    Registry {
+        /// The repository and the tag; a digest for reading only.
+        reference: Reference,
+        /// Whether the registry may be spoken to in plain HTTP.
+        insecure: bool,
+    },
+    /// The config of the image that is built. It is taken from where the image is pushed to.
+    Inline,
+}
+
+/// A cache to take results from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheImport {
+    /// Where it is.
+    pub location: CacheLocation,
+}
+
+/// A cache that a build's results go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheExport {
+    /// Where it is.
+    pub location: CacheLocation,
+    /// Which results.
+    pub mode: CacheMode,
+    /// How layers are compressed.
+    pub encoding: Encoding,
+    /// Whether layers that are compressed in another way already are compressed anew.
+    pub force_compression: bool,
+    /// Whether the build fails when the cache cannot be written; else that is a warning.
+    pub must_succeed: bool,
+    /// How long sending may take once the build is done.
+    pub timeout: Duration,
+}
+
+impl CacheExport {
+    /// With everything as it is when nobody says otherwise.
+    pub fn new(location: CacheLocation) -> Self {
+        Self {
+            location,
+            mode: CacheMode::Min,
+            encoding: Encoding::GZIP,
+            force_compression: false,
+            must_succeed: false,
+            timeout: CACHE_TIMEOUT,
+        }
+    }
+}
+
+/// Which results go to a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheMode {
+    /// Those whose layers are in an image that is built.
+    #[default]
+    Min,
+    /// Those of all steps of all stages.
+    Max,
+}

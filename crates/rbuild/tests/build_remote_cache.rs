@@ -36,6 +36,7 @@ tests![
     a_registry_that_is_gone_is_a_warning,
     an_image_brings_its_own_steps,
     an_index_of_images_brings_the_steps_of_all,
+    a_step_that_took_the_place_of_another_is_found,
 ];
 
 /// Three stages: one that nobody copies from, one that is copied from, and the image.
@@ -578,4 +579,23 @@ fn an_index_of_images_brings_the_steps_of_all() {
     let cache_from = vec![CacheImport { location: in_registry(&registry, "team/app:1") }];
     let taken = BuildRequest { cache_from, ..request(&place) }.output(Output::CacheOnly);
     assert_eq!(build(&engine(&place, "cold"), &taken).executed, 0);
+}
+
+fn a_step_that_took_the_place_of_another_is_found() {
+    let place = Place::new();
+    let text = |lint: &str| {
+        format!("RUN {lint}; echo x > /made; touch -d @1 /made\nRUN cat /proc/uptime > /top\n")
+    };
+    let warm = engine(&place, "warm");
+    build(&warm, &exporting(&place, &text("true"), CacheMode::Max));
+    let second = build(&warm, &exporting(&place, &text("echo other"), CacheMode::Max));
+    assert_eq!(second.executed, 1, "{:?}", ran(&second));
+    let cold = engine(&place, "cold");
+    let unseen = build(&cold, &unseen(&place, &text("echo other")));
+    assert_eq!(unseen.executed, 0, "{:?}", ran(&unseen));
+    let kept = build(&cold, &importing(&place, &text("echo other")));
+    assert_eq!(kept.executed, 0, "{:?}", ran(&kept));
+    // What was brought is found without the cache.
+    let local = build(&cold, &place.request(&text("echo other")));
+    assert_eq!((local.executed, id(&local)), (0, id(&kept)), "{:?}", ran(&local));
 }

@@ -68,6 +68,8 @@ pub struct FinishedStep {
     pub key: Digest,
     /// The key that needs no file, where that is another.
     pub definition: Option<Digest>,
+    /// The key by which it was looked up, where it took the place of an earlier step.
+    pub own_key: Option<Digest>,
     /// The result, if it came from a cache and nobody needed its files.
     pub elsewhere: Option<RemoteResult>,
     /// Whether its layer is one of a target's.

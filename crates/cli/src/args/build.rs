@@ -64,8 +64,8 @@ pub struct BuildArgs {
     pub label: Vec<String>,
     /// Give files that are made no later time than SOURCE_DATE_EPOCH; by default those that
     /// processes make keep theirs
-    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true", hide_possible_values = true)]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = super::switch::parse)]
     pub rewrite_timestamp: Option<bool>,
     /// When a step that ran again made what it had made before, so that what follows stays cached:
     /// `bytes`, or `content` where times do not count

@@ -151,6 +151,7 @@ impl Exporting<'_> {
             };
             if let Some(mut record) = record {
                 record.define(step.definition);
+                record.define(step.own_key);
                 records.insert(record.identity(), record);
             }
         }
@@ -239,6 +240,7 @@ impl Exporting<'_> {
             match record {
                 Ok(Some(mut record)) => {
                     record.define(step.definition);
+                    record.define(step.own_key);
                     let Some(blob) = record.blob.clone() else { continue };
                     let elsewhere = step.elsewhere.clone();
                     // Several steps may give the same layer.

@@ -92,8 +92,15 @@ impl<'env> Coordinator<'_, 'env> {
         if let Some(layer) = self.layer_of(id) {
             return self.merge_unseen(id, layer);
         }
-        let found = self.find_elsewhere(id)?;
+        let found = match self.key_of(Some(id)) {
+            Some(key) => self.find_elsewhere(id, &key)?,
+            None => Vec::new(),
+        };
         if found.is_empty() {
+            if let Some(same) = self.same_elsewhere(id)? {
+                self.take_the_place_of(id, same);
+                return self.ask(id);
+            }
             self.node_mut(id).state = State::Missed;
             return self.run_when_possible(id);
         }
@@ -106,15 +113,22 @@ impl<'env> Coordinator<'_, 'env> {
         self.done(id, None)
     }
 
-    fn find_elsewhere(&self, id: VertexId) -> Result<Vec<RemoteResult>, SolveError> {
-        let (Some(imports), Some(key)) = (self.world.imports, self.key_of(Some(id))) else {
-            return Ok(Vec::new());
+    /// The step whose place this one took on another machine, if its result is to be had.
+    fn same_elsewhere(&self, id: VertexId) -> Result<Option<Digest>, SolveError> {
+        let Some(key) = self.key_of(Some(id)).filter(|_| self.node(id).own_key.is_none()) else {
+            return Ok(None);
         };
+        let Some(same) = self.alias_elsewhere(&key) else { return Ok(None) };
+        Ok((!self.find_elsewhere(id, &same)?.is_empty()).then_some(same))
+    }
+
+    fn find_elsewhere(&self, id: VertexId, key: &Digest) -> Result<Vec<RemoteResult>, SolveError> {
+        let Some(imports) = self.world.imports else { return Ok(Vec::new()) };
         let upon = match self.root_of(id) {
             None => vec![None],
             Some(root) => self.chains_of(root)?,
         };
-        Ok(imports.find(&key, &upon))
+        Ok(imports.find(key, &upon))
     }
 
     /// Lays a linked layer upon its root without looking at the files of either.
@@ -321,6 +335,13 @@ impl<'env> Coordinator<'_, 'env> {
         match result {
             _ if self.elsewhere(id).is_none() => Ok(()),
             Ok(snapshot) => {
+                let node = self.node(id);
+                if let (Some(own), Some(key)) = (node.own_key, &node.key) {
+                    let record = self.record_of(id, own, key.inputs.clone(), 0);
+                    let (snapshot, same_as) = (Some(snapshot.clone()), Some(key.digest));
+                    let record = StepRecord { snapshot, same_as, ..record };
+                    self.world.store.records().put(&record)?;
+                }
                 self.node_mut(id).snapshot = Some(snapshot);
                 self.advance_all();
                 Ok(())
@@ -387,7 +408,8 @@ impl<'env> Coordinator<'_, 'env> {
         let in_target = self.layers_of_targets[id.0];
         let tell = |elsewhere| {
             let definition = node.definition;
-            exports.finished(FinishedStep { key, definition, elsewhere, in_target });
+            let own_key = node.own_key;
+            exports.finished(FinishedStep { key, definition, own_key, elsewhere, in_target });
         };
         match node.snapshot {
             Some(_) => tell(None),

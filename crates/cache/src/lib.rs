@@ -61,6 +61,7 @@ mod recovery;
 mod remove;
 mod rows;
 mod scratch;
+mod secrets;
 mod sizes;
 mod snapshots;
 mod stat_cache;

@@ -4,6 +4,8 @@
 //! it (the early cutoff: the same operation on parents with the same results). It keeps the
 //! structured inputs of the key beside the hash, so that a later miss can be explained.
 
+use std::collections::BTreeMap;
+
 use rbuild_types::Digest;
 use rusqlite::{OptionalExtension as _, Row};
 use serde::{Deserialize, Serialize};
@@ -50,8 +52,10 @@ pub struct StepRecord {
     pub step_name: String,
     /// The step's full output: a path relative to `logs/`.
     pub log: Option<String>,
-    /// Keyed MAC of the secrets that the step used.
-    pub secrets_mac: Option<Vec<u8>>,
+    /// Keyed digests ([`Store::mac`]) of the secrets that the step used and that are not in its
+    /// key, by id.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
 }
 
 impl StepRecord {
@@ -70,7 +74,7 @@ impl StepRecord {
             duration_ms: 0,
             step_name: step_name.to_owned(),
             log: None,
-            secrets_mac: None,
+            secrets: BTreeMap::new(),
         }
     }
 
@@ -371,7 +375,7 @@ mod tests {
             duration_ms: numbers.2,
             step_name: texts.1,
             log: texts.2,
-            secrets_mac: rest.1.map(Vec::from),
+            secrets: rest.1.into_iter().map(|mac| ("id".to_owned(), hex::encode(mac))).collect(),
         })
     }
 

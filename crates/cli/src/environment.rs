@@ -78,6 +78,12 @@ impl Environment {
         }
     }
 
+    /// `RBUILD_SECRET_KEY`: what keyed digests of secrets are made with, for machines that share a
+    /// cache.
+    pub fn secret_key(&self) -> Option<String> {
+        self.filled("RBUILD_SECRET_KEY").map(str::to_owned)
+    }
+
     /// `RBUILD_REGISTRY_MIRRORS`: `HOST=LOCATION` with commas between.
     pub fn registry_mirrors(&self) -> Vec<String> {
         self.list("RBUILD_REGISTRY_MIRRORS")

@@ -1,6 +1,7 @@
 //! The instruction DAG: vertices over petgraph, equal vertices merged.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -28,6 +29,8 @@ pub struct Vertex {
     pub stage: String,
     /// The names of the `ARG`s among the variables of a process.
     pub args: Vec<String>,
+    /// How old a result of the cache may be, if its instruction says so.
+    pub ttl: Option<Duration>,
     /// Whether the cache may not be read for it (`--no-cache`, `--no-cache-filter`).
     pub no_cache: bool,
 }
@@ -45,7 +48,9 @@ impl Graph {
         let identity = (vertex.op.clone(), vertex.inputs.clone());
         if let Some(id) = self.seen.get(&identity) {
             // Of two equal steps one may have been asked to run afresh.
-            self.inner[NodeIndex::new(id.0)].no_cache |= vertex.no_cache;
+            let equal = &mut self.inner[NodeIndex::new(id.0)];
+            equal.no_cache |= vertex.no_cache;
+            equal.ttl = equal.ttl.into_iter().chain(vertex.ttl).min();
             return *id;
         }
         let inputs = vertex.inputs.clone();

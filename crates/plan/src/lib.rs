@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod dot;
+mod duration;
 mod entitlement;
 mod extra_host;
 mod git_address;
@@ -26,6 +27,7 @@ mod ulimit;
 mod url;
 
 pub use dot::dot;
+pub use duration::duration;
 pub use entitlement::{Entitlement, UnknownEntitlement};
 pub use extra_host::{ExtraHost, HOST_GATEWAY, InvalidExtraHost};
 pub use git_address::{GitAddress, GitWay};

@@ -146,6 +146,7 @@ impl Engine {
             ssh: &request.ssh,
             resources: &request.resources,
             emulators: &self.emulators(),
+            ttl: request.cache_ttl,
             cutoff: request.cutoff,
             project: &project(request, &text.name),
             log_directory: &log_directory,

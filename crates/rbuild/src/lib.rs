@@ -84,11 +84,13 @@ pub use rbuild_cache::{
 pub use rbuild_image::compress::Encoding;
 pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;
-pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, ram_in_bytes};
+pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, duration, ram_in_bytes};
 pub use rbuild_registry::{Mirror, Proxies, RegistryOptions};
 pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
-pub use rbuild_solver::{Cutoff, InvalidSshKey, Secrets, SshAgents, StepError, StepFailure};
+pub use rbuild_solver::{
+    Cutoff, InvalidSshKey, SecretKey, Secrets, SshAgents, StepError, StepFailure,
+};
 pub use rbuild_types::{
     CacheTraffic, CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event,
     FileChange, History, ImageConfig, Label, LineIndex, Platform, Progress, Reason, Reference,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rbuild_image::compress::Encoding;
 use rbuild_image::manifest::Descriptor;
@@ -36,6 +37,9 @@ pub struct BuildRequest {
     pub ssh: SshAgents,
     /// What each step may use; in no key.
     pub resources: Resources,
+    /// How old a result of a process may be that is taken from the cache; an instruction may say
+    /// something else of its own, by `# rbuild: ttl=24h` above it.
+    pub cache_ttl: Option<Duration>,
     /// When a step that ran has the result of an earlier one, so that what stands on it is found.
     pub cutoff: Cutoff,
     /// Steps that run at once; `None` is twice the number of processors, and four at least.
@@ -170,6 +174,7 @@ impl BuildRequest {
             secrets: Secrets::default(),
             ssh: SshAgents::default(),
             resources: Resources::default(),
+            cache_ttl: None,
             cutoff: Cutoff::default(),
             jobs: None,
             tags: Vec::new(),

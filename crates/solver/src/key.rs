@@ -11,6 +11,8 @@
 //! its way without any file of a stage, and a stage that changed without changing the copied
 //! files keeps the hit. Proxy variables, secrets and file times are in no key.
 
+use std::collections::BTreeMap;
+
 use rbuild_plan::op::{Copy, CopySource, Op, Run};
 use rbuild_types::{Digest, Hasher};
 use serde_json::{Value, json};
@@ -45,7 +47,14 @@ pub(crate) fn remote(identity: &Value) -> Key {
 
 /// The key of a step that reads nothing but its root filesystem (and, for RUN, bind mounts with
 /// the given content digests), and of a layer upon a root filesystem.
-pub(crate) fn step(op: &Op, root: Option<Digest>, content: &[Digest]) -> Key {
+///
+/// `secrets` is what of secrets is to count, by id.
+pub(crate) fn step(
+    op: &Op,
+    root: Option<Digest>,
+    content: &[Digest],
+    secrets: &BTreeMap<String, String>,
+) -> Key {
     let op = match op {
         Op::Run(run) => {
             let mut run = Run { proxy_env: Vec::new(), ..run.clone() };
@@ -54,7 +63,11 @@ pub(crate) fn step(op: &Op, root: Option<Digest>, content: &[Digest]) -> Key {
         }
         other => json!(other),
     };
-    Key::of(json!({ "step": op, "root": root, "content": content }))
+    let mut document = json!({ "step": op, "root": root, "content": content });
+    if !secrets.is_empty() {
+        document["secrets"] = json!(secrets);
+    }
+    Key::of(document)
 }
 
 /// The definition key of a copy, or of a run that binds other stages: `inputs` are the keys of
@@ -133,15 +146,29 @@ mod tests {
         }
     }
 
+    fn of(op: &Op, root: Option<Digest>) -> Digest {
+        step(op, root, &[], &BTreeMap::new()).digest
+    }
+
+    #[test]
+    fn secrets_count_when_they_are_said_to() {
+        let op = Op::Run(run(&["x"]));
+        let with = |text: &str| {
+            step(&op, None, &[], &BTreeMap::from([("id".to_owned(), text.to_owned())])).digest
+        };
+        assert_ne!(with("version 1"), of(&op, None));
+        assert_ne!(with("version 1"), with("version 2"));
+    }
+
     #[test]
     fn of_extra_hosts_the_names_count() {
         let key = |name: &str, address: &str| {
             let host = ExtraHost { name: name.to_owned(), address: address.to_owned() };
-            step(&Op::Run(Run { extra_hosts: vec![host], ..run(&["x"]) }), None, &[]).digest
+            of(&Op::Run(Run { extra_hosts: vec![host], ..run(&["x"]) }), None)
         };
         assert_eq!(key("a", "1.2.3.4"), key("a", "::1"));
         assert_ne!(key("a", "1.2.3.4"), key("b", "1.2.3.4"));
-        assert_ne!(key("a", "1.2.3.4"), step(&Op::Run(run(&["x"])), None, &[]).digest);
+        assert_ne!(key("a", "1.2.3.4"), of(&Op::Run(run(&["x"])), None));
     }
 
     #[test]
@@ -160,7 +187,7 @@ mod tests {
 
     #[test]
     fn neighbouring_words_do_not_run_into_each_other() {
-        let key = |argv: &[&str]| step(&Op::Run(run(argv)), None, &[]).digest;
+        let key = |argv: &[&str]| of(&Op::Run(run(argv)), None);
         assert_ne!(key(&["a b", "c"]), key(&["a", "b c"]));
         assert_eq!(key(&["a"]), key(&["a"]));
     }
@@ -169,7 +196,7 @@ mod tests {
     fn proxies_are_in_no_key_and_everything_else_is() {
         let plain = run(&["x"]);
         let device = |required| Device { name: "a/b".to_owned(), required };
-        let key = |run: &Run, root| step(&Op::Run(run.clone()), root, &[]).digest;
+        let key = |run: &Run, root| of(&Op::Run(run.clone()), root);
         let proxied = Run { proxy_env: vec!["HTTP_PROXY=p".to_owned()], ..plain.clone() };
         assert_eq!(key(&plain, None), key(&proxied, None));
         for changed in [
@@ -196,6 +223,6 @@ mod tests {
             created: None,
             latest: None,
         };
-        assert_ne!(key(&plain, None), step(&Op::Mkdir(mkdir), None, &[]).digest);
+        assert_ne!(key(&plain, None), of(&Op::Mkdir(mkdir), None));
     }
 }

@@ -340,9 +340,9 @@ impl<'env> Coordinator<'_, 'env> {
                 let shown = result.map_err(|error| self.failure_of(vertex, error, Vec::new()))?;
                 let mut content = self.input_keys(vertex);
                 content.extend(&shown.digests);
-                let root = self.key_of(self.root_of(vertex));
                 self.node_mut(vertex).shown = shown;
-                self.look_up(vertex, key::step(self.op(vertex), root, &content))?;
+                let key = self.step_key(vertex, &content)?;
+                self.look_up(vertex, key)?;
             }
             Message::Identified { vertex, result } => {
                 let identity =

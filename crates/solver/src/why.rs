@@ -4,7 +4,7 @@
 //! says comes first, then its environment, then files, then what it builds upon: a step whose text
 //! changed is explained by that, whatever else changed below it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rbuild_parser::lint::is_secret;
 use rbuild_types::{FileChange, Reason};
@@ -50,6 +50,7 @@ pub(crate) fn differences(
         Some("copy") => copy(was, is, old, new, &mut reasons),
         _ => settings(was, is, &[], &mut reasons),
     }
+    secrets(&old.inputs["secrets"], &new.inputs["secrets"], &mut reasons);
     // Files that were fetched are told by where they are from.
     let is_remote = |reason: &&Reason| matches!(reason, Reason::Remote { .. });
     let (remotes, others): (Vec<_>, Vec<_>) = surroundings.inputs.iter().partition(is_remote);
@@ -123,7 +124,7 @@ fn command(run: &Value) -> String {
 
 fn variables(was: &Value, is: &Value, args: &[String], reasons: &mut Vec<Reason>) {
     let (was, is) = (pairs(was), pairs(is));
-    let names: std::collections::BTreeSet<&str> = was.keys().chain(is.keys()).copied().collect();
+    let names: BTreeSet<&str> = was.keys().chain(is.keys()).copied().collect();
     for name in names {
         let (old, new) = (was.get(name), is.get(name));
         if old == new {
@@ -143,12 +144,21 @@ fn pairs(env: &Value) -> BTreeMap<&str, &str> {
     list.iter().filter_map(|pair| pair.as_str()?.split_once('=')).collect()
 }
 
+/// What of secrets is in keys.
+fn secrets(was: &Value, is: &Value, reasons: &mut Vec<Reason>) {
+    let empty = Map::new();
+    let (was, is) = (was.as_object().unwrap_or(&empty), is.as_object().unwrap_or(&empty));
+    let ids: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    let changed = ids.into_iter().filter(|id| was.get(*id) != is.get(*id));
+    reasons.extend(changed.map(|id| Reason::Secret { id: id.clone() }));
+}
+
 /// Everything else, field by field.
 fn settings(was: &Value, is: &Value, said: &[&str], reasons: &mut Vec<Reason>) {
     let empty = Map::new();
     let was = was.as_object().unwrap_or(&empty);
     let is = is.as_object().unwrap_or(&empty);
-    let names: std::collections::BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    let names: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
     for name in names {
         let (old, new) = (was.get(name), is.get(name));
         if old != new && !said.contains(&name.as_str()) {

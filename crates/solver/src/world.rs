@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rbuild_cache::{FileStamp, SnapshotId, StatCache, Store};
 use rbuild_parser::ignore_file::Patterns;
@@ -19,6 +19,7 @@ use crate::elsewhere::{Exports, Imports};
 use crate::error::StepError;
 use crate::layer::Layer;
 use crate::same::Cutoff;
+use crate::secrets::Secrets;
 use crate::ssh_agent::SshAgents;
 
 /// Everything outside of the graph that a solve needs.
@@ -54,6 +55,8 @@ pub struct World<'a> {
     pub resources: &'a Resources,
     /// What runs the programs of other processors.
     pub emulators: &'a Emulators,
+    /// How old a result of a process may be, unless its instruction says so itself.
+    pub ttl: Option<Duration>,
     /// When a step's result is that of an earlier one.
     pub cutoff: Cutoff,
     /// Names what is built, so that the next build of the same can be explained by this one.
@@ -98,28 +101,6 @@ pub trait Remotes: Sync {
 
     /// Makes sure that the tree that was identified before is in the store.
     fn fetch(&self, source: &Source, ctx: Ctx<'_>) -> Result<SnapshotId, StepError>;
-}
-
-/// Secrets of a build. Without `Debug` output of the values on purpose.
-#[derive(Clone, Default)]
-pub struct Secrets(BTreeMap<String, Vec<u8>>);
-
-impl Secrets {
-    /// Adds one.
-    pub fn insert(&mut self, id: impl Into<String>, value: Vec<u8>) {
-        self.0.insert(id.into(), value);
-    }
-
-    /// The value of one.
-    pub fn get(&self, id: &str) -> Option<&Vec<u8>> {
-        self.0.get(id)
-    }
-}
-
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
 }
 
 /// A directory that files are copied from: a local one, or what an archive was unpacked to.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use rbuild::{
@@ -125,7 +126,12 @@ pub struct BuildArgs {
         hide_possible_values = true
     )]
     pub pull: PullPolicy,
-    /// Secret of `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE
+    /// Run processes again whose results are older, such as 24h or 7d; `# rbuild: ttl=24h` above an
+    /// instruction says it of that one
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub cache_ttl: Option<Duration>,
+    /// Secret of `RUN --mount=type=secret`: id=NAME,src=FILE or id=NAME,env=VARIABLE; with
+    /// key=content its value counts for the cache, with key=TEXT that text
     #[arg(long, value_name = "SECRET")]
     pub secret: Vec<String>,
     /// Agent of `RUN --mount=type=ssh`, and for git repositories: default, for that of
@@ -152,6 +158,10 @@ pub struct BuildArgs {
     /// Flags of Docker that are not here.
     #[command(flatten)]
     pub other: OtherFlags<OfBuild>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    rbuild::duration(text).ok_or_else(|| "it is no duration, such as 90s, 24h or 7d".to_owned())
 }
 
 /// `--early-cutoff`.
@@ -237,6 +247,7 @@ impl BuildArgs {
         };
         request.resources = self.limits.resources()?;
         request.jobs = self.jobs.map(usize::from);
+        request.cache_ttl = self.cache_ttl;
         request.options.rewrite_timestamps = self.rewrite_timestamp;
         request.cutoff = match self.early_cutoff {
             EarlyCutoff::Bytes => Cutoff::Bytes,

@@ -1,6 +1,6 @@
 //! `--secret id=…,src=…|env=…`.
 
-use rbuild::Secrets;
+use rbuild::{SecretKey, Secrets};
 
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -9,13 +9,17 @@ use crate::failure::Failure;
 pub fn read(options: &[String], environment: &Environment) -> Result<Secrets, Failure> {
     let mut secrets = Secrets::default();
     for option in options {
-        let (id, value) = read_one(option, environment)?;
-        secrets.insert(id, value);
+        let (id, value, key) = read_one(option, environment)?;
+        secrets.insert_keyed(id, value, key);
     }
+    secrets.mac_key = environment.secret_key();
     Ok(secrets)
 }
 
-fn read_one(option: &str, environment: &Environment) -> Result<(String, Vec<u8>), Failure> {
+fn read_one(
+    option: &str,
+    environment: &Environment,
+) -> Result<(String, Vec<u8>, SecretKey), Failure> {
     let refuse = |why: &str| {
         Failure::usage_hint(
             format!("--secret {option}: {why}"),
@@ -23,6 +27,7 @@ fn read_one(option: &str, environment: &Environment) -> Result<(String, Vec<u8>)
         )
     };
     let (mut id, mut source, mut variable, mut kind) = (None, None, None, None);
+    let mut in_key = SecretKey::Nothing;
     for field in option.split(',') {
         let (key, value) = field.split_once('=').ok_or_else(|| refuse("a field without `=`"))?;
         match key.trim().to_ascii_lowercase().as_str() {
@@ -30,6 +35,8 @@ fn read_one(option: &str, environment: &Environment) -> Result<(String, Vec<u8>)
             "src" | "source" => source = Some(value),
             "env" => variable = Some(value),
             "type" if ["file", "env"].contains(&value) => kind = Some(value),
+            "key" if value == "content" => in_key = SecretKey::Content,
+            "key" if !value.is_empty() => in_key = SecretKey::Version(value.to_owned()),
             "type" => return Err(refuse("the type is neither `file` nor `env`")),
             other => return Err(refuse(&format!("no field `{other}`"))),
         }
@@ -58,7 +65,7 @@ fn read_one(option: &str, environment: &Environment) -> Result<(String, Vec<u8>)
             None => of_file(&id)?,
         },
     };
-    Ok((id, value))
+    Ok((id, value, in_key))
 }
 
 #[cfg(test)]
@@ -69,13 +76,16 @@ mod tests {
     fn sources_of_a_secret() {
         let environment = Environment::of(&[("TOKEN", "t0p")]);
         let read = |option: &str| read_one(option, &environment);
-        assert_eq!(read("id=a,env=TOKEN").unwrap(), ("a".into(), b"t0p".to_vec()));
+        let nothing = SecretKey::Nothing;
+        assert_eq!(read("id=a,env=TOKEN").unwrap(), ("a".into(), b"t0p".to_vec(), nothing));
+        assert_eq!(read("id=TOKEN,key=content").unwrap().2, SecretKey::Content);
+        assert_eq!(read("id=TOKEN,key=v3").unwrap().2, SecretKey::Version("v3".to_owned()));
         assert_eq!(read("id=TOKEN").unwrap().1, b"t0p");
         assert_eq!(read("type=env,id=TOKEN").unwrap().1, b"t0p");
         let file = tempfile::NamedTempFile::new().unwrap();
         fs_err::write(file.path(), "in a file").unwrap();
         let option = format!("id=b,src={}", file.path().display());
-        assert_eq!(read(&option).unwrap(), ("b".into(), b"in a file".to_vec()));
+        assert_eq!(read(&option).unwrap(), ("b".into(), b"in a file".to_vec(), SecretKey::Nothing));
         for bad in
             ["id=x,env=UNSET", "x", "id=x,src=/none", "id=", "id=x,type=y", "id=x,src=a,env=b"]
         {

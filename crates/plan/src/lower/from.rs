@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use rbuild_types::{Diagnostic, ImageConfig, Platform, Reference, RootFs, Span};
 
 use super::environment::Variables;
+use super::settings::Settings;
 use super::stage::{Layer, Origin, StageLowering, State, Trigger, is_step};
 use super::stages::{Base, Found, Replaced};
 use super::{Lowering, Stop, path};
@@ -103,6 +104,7 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             cmd_set: false,
             origin: Origin::File,
             here: stage.span,
+            settings: Settings::default(),
             step: 0,
             steps: 0,
         };
@@ -306,6 +308,7 @@ impl Lowering<'_> {
                     span: Some(span),
                     stage: self.stages.name(index).to_owned(),
                     args: Vec::new(),
+                    ttl: None,
                     no_cache: false,
                 };
                 Ok(Root::Vertex(self.graph.add(vertex)))

@@ -18,6 +18,7 @@ mod onbuild;
 mod outline;
 pub(crate) mod path;
 mod run;
+mod settings;
 mod signal;
 mod source;
 mod stage;

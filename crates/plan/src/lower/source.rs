@@ -23,6 +23,7 @@ impl Lowering<'_> {
             span: Some(span),
             stage: self.stages.name(index).to_owned(),
             args: Vec::new(),
+            ttl: None,
             no_cache: false,
         })
     }

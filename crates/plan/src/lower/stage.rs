@@ -9,6 +9,7 @@ use rbuild_parser::suggest;
 use rbuild_types::{Diagnostic, History, ImageConfig, Platform, Span};
 
 use super::environment::Variables;
+use super::settings::Settings;
 use super::{Lowering, Stop, index, path};
 use crate::graph::{Vertex, VertexId};
 use crate::mount::MountKind;
@@ -88,6 +89,8 @@ pub(super) struct StageLowering<'b, 'a> {
     pub(super) origin: Origin,
     /// What to point at when nothing better is known: the instruction.
     pub(super) here: Span,
+    /// What comments set for the current instruction.
+    pub(super) settings: Settings,
     /// Steps so far, and in all.
     pub(super) step: usize,
     pub(super) steps: usize,
@@ -113,6 +116,7 @@ impl<'b, 'a> StageLowering<'b, 'a> {
     /// Lowers one instruction, from the file or from a trigger.
     pub(super) fn instruction(&mut self, instruction: &Instruction) -> Result<(), Stop> {
         self.here = self.place(instruction.span);
+        self.settings = Settings::of(instruction, self.here, &mut self.plan.warnings)?;
         match &instruction.kind {
             InstructionKind::Add(copy) => self.copy(instruction, copy),
             InstructionKind::Arg { args } => Ok(self.arg(args)?),
@@ -292,7 +296,8 @@ impl<'b, 'a> StageLowering<'b, 'a> {
             Op::Run(_) => self.state.args.iter().map(|(name, _)| name.clone()).collect(),
             _ => Vec::new(),
         };
-        let mut vertex = Vertex { op, inputs, name, span, stage, args, no_cache };
+        let mut vertex =
+            Vertex { op, inputs, name, span, stage, args, ttl: self.settings.ttl, no_cache };
         if let Some(below) = below {
             let layer = self.plan.graph.add(vertex.clone());
             let name = format!("{} (merge)", vertex.name);

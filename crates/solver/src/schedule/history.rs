@@ -88,6 +88,9 @@ impl Coordinator<'_, '_> {
         if vertex.no_cache {
             return Ok(vec![Reason::NoCache]);
         }
+        if let Some(expired) = &self.node(id).expired {
+            return Ok(vec![expired.clone()]);
+        }
         if self.node(id).fresh {
             let fresh = self.inputs(id).iter().find(|input| self.node(**input).fresh);
             return Ok(fresh.map(|input| self.below(*input)).into_iter().collect());

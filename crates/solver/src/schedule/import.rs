@@ -128,7 +128,9 @@ impl<'env> Coordinator<'_, 'env> {
             None => vec![None],
             Some(root) => self.chains_of(root)?,
         };
-        Ok(imports.find(key, &upon))
+        let mut found = imports.find(key, &upon);
+        found.retain(|result| self.expired(id, result.created).is_none());
+        Ok(found)
     }
 
     /// Lays a linked layer upon its root without looking at the files of either.
@@ -298,6 +300,7 @@ impl<'env> Coordinator<'_, 'env> {
         self.node_mut(id).arrival = Some(Arrival::Unpacking);
         let below = self.root_of(id).map(|root| self.chain(root)).unwrap_or_default();
         let record = self.record_of(id, found.key, found.inputs.clone(), found.duration_ms);
+        let record = StepRecord { created: found.created, ..record };
         let definition = self.node(id).definition;
         let (world, ctx, cancel) = (self.world, self.ctx, self.cancel);
         self.spawn(move || {

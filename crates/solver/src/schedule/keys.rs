@@ -1,13 +1,13 @@
 //! From a vertex to its key, and from a key to a result.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rbuild_cache::{SnapshotId, StepRecord};
 use rbuild_image::manifest::chain_ids;
 use rbuild_plan::VertexId;
 use rbuild_plan::op::{CopySource, Op, Source};
-use rbuild_types::{Ctx, Digest, Event, StepId};
+use rbuild_types::{Ctx, Diagnostic, Digest, Event, Reason, StepId};
 
 use super::Coordinator;
 use super::node::State;
@@ -22,7 +22,6 @@ impl Coordinator<'_, '_> {
     /// All inputs have keys: makes the vertex' own, or finds out what that takes.
     pub(super) fn find_key(&mut self, id: VertexId) -> Result<(), SolveError> {
         self.node_mut(id).fresh = self.is_fresh(id);
-        let root = self.key_of(self.root_of(id));
         match self.op(id) {
             Op::Source(Source::Image { reference, platform }) => {
                 let diff_ids = self
@@ -53,7 +52,7 @@ impl Coordinator<'_, '_> {
                 })
             }
             Op::Run(_) | Op::Mkdir(_) | Op::Merge => {
-                let key = key::step(self.op(id), root, &self.input_keys(id));
+                let key = self.step_key(id, &self.input_keys(id))?;
                 self.look_up(id, key)
             }
             Op::Copy(copy) => {
@@ -83,6 +82,13 @@ impl Coordinator<'_, '_> {
         }
     }
 
+    /// The key of a step that is no copy, with these keys and digests of what it reads.
+    pub(super) fn step_key(&self, id: VertexId, content: &[Digest]) -> Result<Key, SolveError> {
+        let root = self.key_of(self.root_of(id));
+        let secrets = self.world.secrets.of(self.op(id), self.world.store)?;
+        Ok(key::step(self.op(id), root, content, &secrets.in_key))
+    }
+
     /// Whether earlier results of a vertex do not count. Those of what stands on something fresh
     /// do not either.
     fn is_fresh(&self, id: VertexId) -> bool {
@@ -97,8 +103,13 @@ impl Coordinator<'_, '_> {
     pub(super) fn look_up(&mut self, id: VertexId, key: Key) -> Result<(), SolveError> {
         let digest = key.digest;
         self.node_mut(id).key = Some(key);
-        let record =
+        let mut record =
             if self.node(id).fresh { None } else { self.world.store.records().get(&digest)? };
+        if let Some(expired) = record.as_ref().and_then(|found| self.expired(id, found.created)) {
+            let node = self.node_mut(id);
+            (node.fresh, node.expired) = (true, Some(expired));
+            record = None;
+        }
         match record {
             Some(record) => {
                 if let Some(definition) = self.node(id).definition {
@@ -117,6 +128,36 @@ impl Coordinator<'_, '_> {
         }
     }
 
+    /// Whether a result of this time, in milliseconds since 1970, is older than one of `id` may be.
+    pub(super) fn expired(&self, id: VertexId, created: i64) -> Option<Reason> {
+        let vertex = self.graph.vertex(id);
+        let of_all = self.world.ttl.filter(|_| matches!(vertex.op, Op::Run(_)));
+        let ttl = vertex.ttl.or(of_all)?.as_secs();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        // A clock that was set back makes nothing old.
+        let age = u64::try_from(i128::try_from(now).ok()? - i128::from(created)).ok()? / 1000;
+        (age >= ttl).then_some(Reason::Expired { age, ttl })
+    }
+
+    /// A result is used whatever value a secret had when it was made; if it had another, somebody
+    /// may wonder.
+    fn warn_of_secrets(&self, id: VertexId, record: &StepRecord) -> Result<(), SolveError> {
+        let used = self.world.secrets.of(self.op(id), self.world.store)?.others;
+        let changed = used
+            .iter()
+            .find(|(secret, mac)| record.secrets.get(*secret).is_some_and(|known| known != *mac));
+        let Some((secret, _)) = changed else { return Ok(()) };
+        let vertex = self.graph.vertex(id);
+        let message = format!(
+            "secret {secret} has another value than when this step ran, and its result was taken \
+             from the cache"
+        );
+        let warning = Diagnostic::warning("stale-secret", vertex.span.unwrap_or_default(), message)
+            .help(format!("with --secret id={secret},…,key=content the value counts"));
+        self.ctx.report(Event::Warning(warning));
+        Ok(())
+    }
+
     /// An image whose layers are all in the store needs nobody to unpack it.
     fn take_unpacked(&mut self, id: VertexId, diff_ids: &[Digest]) -> Result<(), SolveError> {
         let mut layers = Vec::new();
@@ -133,6 +174,7 @@ impl Coordinator<'_, '_> {
 
     pub(super) fn hit(&mut self, id: VertexId, record: StepRecord) -> Result<(), SolveError> {
         self.count_cached(id);
+        self.warn_of_secrets(id, &record)?;
         if let Some(key) = record.same_as {
             self.take_the_place_of(id, key);
         }
@@ -239,7 +281,8 @@ impl Coordinator<'_, '_> {
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let record = self.record_of(id, key.digest, key.inputs.clone(), duration_ms);
         let same_as = same_as.filter(|same| *same != key.digest);
-        let record = StepRecord { snapshot: Some(snapshot), same_as, log, ..record };
+        let secrets = self.world.secrets.of(self.op(id), self.world.store)?.others;
+        let record = StepRecord { snapshot: Some(snapshot), same_as, secrets, log, ..record };
         self.world.store.records().put(&record)?;
         if let Some(definition) = self.node(id).definition {
             self.world.store.records().alias(&definition, &key.digest)?;
@@ -270,10 +313,10 @@ impl Coordinator<'_, '_> {
         let root = self.key_of(self.root_of(id));
         let key = match (self.op(id), read.as_slice()) {
             (Op::Copy(copy), [content]) => key::copy(copy, root, self.node(id).owner, *content),
-            (op, read) => {
+            (_, read) => {
                 let mut content = self.input_keys(id);
                 content.extend(read);
-                key::step(op, root, &content)
+                self.step_key(id, &content)?
             }
         };
         if self.key_of(Some(id)) == Some(key.digest) {

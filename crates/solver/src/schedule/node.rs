@@ -50,6 +50,8 @@ pub(super) struct Node {
     pub(super) arrival: Option<Arrival>,
     /// Results of earlier builds do not count.
     pub(super) fresh: bool,
+    /// Why not, where one was too old.
+    pub(super) expired: Option<Reason>,
     /// It has no key before something has run.
     pub(super) stalled: bool,
     /// A source's own snapshots, once they are unpacked or fetched.
@@ -80,6 +82,7 @@ impl Node {
             settled: false,
             arrival: None,
             fresh: false,
+            expired: None,
             stalled: false,
             unpacked: None,
             unpacking: false,

@@ -72,8 +72,8 @@ pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
 pub use remote_cache::{CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode};
 pub use request::{
-    BuildRequest, Built, BuiltImage, Destination, DockerfileInput, Export, ExportedImage,
-    LayerForm, Output, Pull, StepSummary,
+    BuildRequest, Built, BuiltImage, ContextMode, Destination, DockerfileInput, Export,
+    ExportedImage, LayerForm, Output, Pull, StepSummary,
 };
 pub use volume::{Volume, VolumeSource};
 

@@ -27,6 +27,9 @@ pub struct BuildRequest {
     /// The ignore file of the context; `None` is the one beside the Dockerfile, else the one at the
     /// context's root.
     pub ignore_file: Option<PathBuf>,
+    /// Which modes files of directories have; `None` is [`ContextMode::Git`] for a directory that
+    /// lies in a git work tree, and [`ContextMode::Plain`] for others.
+    pub context_mode: Option<ContextMode>,
     /// The Dockerfile.
     pub dockerfile: DockerfileInput,
     /// Target, build arguments, platform, labels, network, cache.
@@ -58,6 +61,16 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheImport>,
     /// Caches elsewhere that results go to.
     pub cache_to: Vec<CacheExport>,
+}
+
+/// Which modes the files of a context have that is a directory of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContextMode {
+    /// Those that git keeps: 0755 for directories and for what its owner may execute, else 0644;
+    /// also for files that git does not track. Every checkout gives the same then.
+    Git,
+    /// Those that they have.
+    Plain,
 }
 
 /// Where the Dockerfile is.
@@ -169,6 +182,7 @@ impl BuildRequest {
             context: ContextInput::Directory(context.as_ref().to_owned()),
             contexts: BTreeMap::new(),
             ignore_file: None,
+            context_mode: None,
             dockerfile: DockerfileInput::Default,
             options: Options::default(),
             secrets: Secrets::default(),

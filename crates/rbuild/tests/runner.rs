@@ -10,6 +10,7 @@
 mod build_add;
 mod build_cache;
 mod build_check;
+mod build_clones;
 mod build_codecs;
 mod build_cold;
 mod build_concurrent;
@@ -73,6 +74,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_cache", build_cache::TESTS),
     ("build_check", build_check::TESTS),
     ("build_codecs", build_codecs::TESTS),
+    ("build_clones", build_clones::TESTS),
     ("build_cold", build_cold::TESTS),
     ("build_concurrent", build_concurrent::TESTS),
     ("build_context", build_context::TESTS),

@@ -114,7 +114,7 @@ pub struct Context {
     pub ignore: Patterns,
     /// The name of that file.
     pub ignore_file: String,
-    /// Whose copied files become.
+    /// Whose copied files become, and what becomes of their modes.
     pub owner: OwnerRule,
     /// Digests remembered from earlier builds; of no use where the files are new each time.
     pub stamps: Option<Arc<RememberedDigests>>,

@@ -509,6 +509,35 @@ fn owners_follow_the_rule_of_the_tree_and_chown() {
 }
 
 #[test]
+fn a_work_tree_has_the_modes_that_git_keeps() {
+    let files = ["d/script", "d/private", "d/open/setuid", "d/open/group", "d/l -> script"];
+    let mut world = World::with(&files);
+    world.rule = OwnerRule::WorkTree;
+    let set = |modes: [u32; 6]| {
+        let names = ["d/script", "d/private", "d/open/setuid", "d/open/group", "d/open", "d"];
+        for (name, mode) in names.into_iter().zip(modes) {
+            fs::set_permissions(world.src(name), PermissionsExt::from_mode(mode)).unwrap();
+        }
+    };
+    let op = copy(&["d", "to"]);
+    set([0o755, 0o644, 0o755, 0o644, 0o755, 0o755]);
+    let first = world.select(&op).unwrap().digest();
+    // Nobody but root reads these, which does not count; of execute bits the owner's does.
+    set([0o700, 0o600, 0o4711, 0o654, 0o2700, 0o700]);
+    assert_eq!(world.select(&op).unwrap().digest(), first);
+    world.copy(&op).unwrap();
+    world.copy(&Copy { chmod: Some("g+w".into()), ..copy(&["d", "symbolic"]) }).unwrap();
+    world.copy(&with_parents(&["d/open/group", "above"])).unwrap();
+    let mode = |name: &str| world.dst(name).symlink_metadata().unwrap().mode() & 0o7777;
+    assert_eq!((mode("to/script"), mode("to/private"), mode("to/open")), (0o755, 0o644, 0o755));
+    assert_eq!((mode("to/open/setuid"), mode("to/open/group")), (0o755, 0o644));
+    assert_eq!((mode("symbolic/script"), mode("symbolic/private")), (0o775, 0o664));
+    assert_eq!((mode("above/d"), mode("above/d/open")), (0o755, 0o755));
+    set([0o600, 0o600, 0o4711, 0o654, 0o2700, 0o700]);
+    assert_ne!(world.select(&op).unwrap().digest(), first, "a script that is none any more");
+}
+
+#[test]
 fn chmod_applies_to_files_directories_and_new_parents() {
     let world = World::with(&["f", "d/sub/g", "d/l -> sub"]).with_destination(&["old/"]);
     let chmod = |mode: &str, op: Copy| Copy { chmod: Some(mode.into()), ..op };

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use rbuild::{
-    BuildRequest, ContextArchive, ContextInput, Cutoff, Destination, DockerfileInput, Entitlement,
-    Export, NamedContextInput, Network, NoCache, Output, Platform, Pull, Sniffed,
+    BuildRequest, ContextArchive, ContextInput, ContextMode, Cutoff, Destination, DockerfileInput,
+    Entitlement, Export, NamedContextInput, Network, NoCache, Output, Platform, Pull, Sniffed,
 };
 
 use crate::args::call::Call;
@@ -48,6 +48,10 @@ pub struct BuildArgs {
     /// else PATH/.dockerignore]
     #[arg(long, value_name = "FILE")]
     pub ignorefile: Option<PathBuf>,
+    /// Modes of the files of contexts that are directories: `git` for those that git keeps, 0644
+    /// and 0755, or `plain` for their own [default: git in a git work tree, else plain]
+    #[arg(long, value_name = "git|plain", hide_possible_values = true)]
+    pub context_mode: Option<ModesOfContext>,
     /// Value of an ARG; without `=` taken from the environment; may be repeated
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
@@ -164,6 +168,15 @@ fn duration(text: &str) -> Result<Duration, String> {
     rbuild::duration(text).ok_or_else(|| "it is no duration, such as 90s, 24h or 7d".to_owned())
 }
 
+/// `--context-mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModesOfContext {
+    /// Those that git keeps
+    Git,
+    /// Their own
+    Plain,
+}
+
 /// `--early-cutoff`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum EarlyCutoff {
@@ -215,6 +228,7 @@ impl BuildArgs {
             return Err(Failure::usage(message));
         }
         request.ignore_file.clone_from(&self.ignorefile);
+        request.context_mode = self.context_mode(&request)?;
         let options = &mut request.options;
         options.target.clone_from(&self.target);
         options.platforms =
@@ -279,6 +293,21 @@ impl BuildArgs {
         }
         one_reader_of_stdout(&request.outputs, self.quiet)?;
         Ok(request)
+    }
+
+    fn context_mode(&self, request: &BuildRequest) -> Result<Option<ContextMode>, Failure> {
+        let Some(mode) = self.context_mode else { return Ok(None) };
+        let is_directory =
+            |named: &NamedContextInput| matches!(named, NamedContextInput::Directory(_));
+        let named = request.contexts.values().any(is_directory);
+        if !named && !matches!(request.context, ContextInput::Directory(_)) {
+            let message = "there is no directory whose files --context-mode could hold for";
+            return Err(Failure::usage(message));
+        }
+        Ok(Some(match mode {
+            ModesOfContext::Git => ContextMode::Git,
+            ModesOfContext::Plain => ContextMode::Plain,
+        }))
     }
 
     /// Context and Dockerfile. Only one of them can be standard input.

@@ -81,6 +81,8 @@ fn what_standard_input_cannot_be_is_named() {
     program.run("--build-context x .").refused(1, "expected NAME=VALUE");
     program.run("--build-context x=nowhere .").refused(1, "the build context x does not exist");
     program.run_stdin("--ignorefile x -", "FROM scratch\n").refused(1, "--ignorefile");
+    program.run_stdin("--context-mode git -", "FROM scratch\n").refused(1, "--context-mode");
+    program.run("--context-mode svn .").refused(1, "--context-mode");
 }
 
 #[test]

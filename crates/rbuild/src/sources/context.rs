@@ -20,7 +20,7 @@ use super::archive::{self, unpack_stream};
 use super::dockerfile::{MAX_TEXT, Text};
 use super::ignore_file::{self, IgnoreFile};
 use super::remote::RemoteSources;
-use crate::{BuildError, BuildRequest, ContextArchive, ContextInput, Sniffed};
+use crate::{BuildError, BuildRequest, ContextArchive, ContextInput, ContextMode, Sniffed};
 
 /// What the context of a request turned out to be.
 #[derive(Debug, Default)]
@@ -218,19 +218,19 @@ pub(crate) fn open(
             Some(path) => contexts.stamps(store, path)?,
             None => None,
         };
-        let owner = match main.origin {
-            Origin::Directory => OwnerRule::Context,
+        let owner = match (main.origin, &main.path) {
+            (Origin::Directory, Some(path)) => owner_rule(request, path),
             // Whose they are is in the archive; a checkout is root's.
-            Origin::Archive | Origin::Remote => OwnerRule::Keep,
+            _ => OwnerRule::Keep,
         };
-        contexts.main =
-            Some(Context { owner, ..context("context".to_owned(), root, ignore, stamps) });
+        contexts.main = Some(context("context".to_owned(), root, ignore, owner, stamps));
     }
     for (name, path) in named {
         let root = open_directory(path)?;
         let ignore = ignore_file::of_directory(&root, ctx)?;
         let stamps = contexts.stamps(store, path)?;
-        let opened = context(format!("context {name}"), root, ignore, stamps);
+        let owner = owner_rule(request, path);
+        let opened = context(format!("context {name}"), root, ignore, owner, stamps);
         contexts.named.insert(name.clone(), opened);
     }
     Ok(contexts)
@@ -240,10 +240,30 @@ fn context(
     name: String,
     root: Root,
     ignore: IgnoreFile,
+    owner: OwnerRule,
     stamps: Option<Arc<RememberedDigests>>,
 ) -> Context {
     let IgnoreFile { name: ignore_file, patterns, .. } = ignore;
-    Context { name, root, ignore: patterns, ignore_file, owner: OwnerRule::Context, stamps }
+    Context { name, root, ignore: patterns, ignore_file, owner, stamps }
+}
+
+/// What becomes of owners and modes in a directory of the host.
+fn owner_rule(request: &BuildRequest, directory: &Path) -> OwnerRule {
+    let mode = request.context_mode.unwrap_or_else(|| match is_in_work_tree(directory) {
+        true => ContextMode::Git,
+        false => ContextMode::Plain,
+    });
+    match mode {
+        ContextMode::Git => OwnerRule::WorkTree,
+        ContextMode::Plain => OwnerRule::Context,
+    }
+}
+
+/// Whether there is a `.git` in the directory or above it: a directory, or the file of a submodule
+/// or of another work tree.
+fn is_in_work_tree(directory: &Path) -> bool {
+    let real = fs_err::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
+    real.ancestors().any(|above| above.join(".git").exists())
 }
 
 impl Contexts {

@@ -23,7 +23,7 @@ use super::error::CopyError;
 use super::level::{Attributes, Level, dress, inherits_group, open_file, open_source};
 use super::place::{DirTimes, FilePlace, Place, failed};
 use super::select::{ItemKind, Selection};
-use super::tree::{Dir, Entry, OwnerRule, SourceTree, shown};
+use super::tree::{Dir, Entry, SourceTree, shown};
 
 /// Resolves the text of `--chown` to user and group; an error says why it cannot.
 pub type LookupOwner<'a> = &'a dyn Fn(&str) -> Result<(u32, u32), String>;
@@ -275,7 +275,7 @@ impl Writer<'_> {
         // What is no context and may be an archive was downloaded.
         let wanted = match self.op.unpack {
             Unpack::None => false,
-            Unpack::Local => tree.owner == OwnerRule::Context,
+            Unpack::Local => tree.owner.is_context(),
             Unpack::All => true,
         };
         if !wanted || entry.kind != FileKind::Regular || entry.made_up {
@@ -288,7 +288,7 @@ impl Writer<'_> {
             return Ok(false);
         }
         file.seek(SeekFrom::Start(0)).map_err(read)?;
-        if tree.owner.may_change() {
+        if tree.owner.is_context() {
             let content = content::hash(&file, self.cancel)
                 .map_err(|failure| failure.named(&tree.name, &shown(&path), ""))?;
             if entry.digest != Some(content.digest) {

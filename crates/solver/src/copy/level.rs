@@ -135,7 +135,7 @@ impl Level<'_> {
         let sparse = entry.size > 4096
             && rustix::fs::fstat(from)
                 .is_ok_and(|stat| (stat.st_blocks as u64).saturating_mul(512) < entry.size);
-        if self.tree.owner.may_change() {
+        if self.tree.owner.is_context() {
             return content::copy_hashing(from, to, sparse, self.cancel).map(Some);
         }
         self.copier.copy(from, to, entry.size, sparse, self.cancel)?;

@@ -15,7 +15,7 @@ use super::chmod::Chmod;
 use super::digest::{self, Input, Overrides};
 use super::error::{Absence, CopyError, IgnoredBy};
 use super::pattern::{DoubleStar, Hit, has_wildcards, last_name, names, parents};
-use super::tree::{Dir, Entry, OwnerRule, SourceTree};
+use super::tree::{Dir, Entry, SourceTree};
 use super::walk::{Contents, Filter, Start, Walker};
 
 /// Mode of a file that is written in the Dockerfile.
@@ -445,11 +445,4 @@ enum Kept {
     /// The ignore file hides all of them.
     Ignored(Option<IgnoredBy>),
     Nothing,
-}
-
-impl OwnerRule {
-    /// Whether bytes may change while they are copied.
-    pub(crate) fn may_change(self) -> bool {
-        self == Self::Context
-    }
 }

@@ -19,21 +19,47 @@ pub struct SourceTree<'a> {
     pub ignore_file: &'a str,
     /// Its name in messages: `context`, `stage build`, an image.
     pub name: String,
-    /// Whose the copied files become.
+    /// Whose the copied files become, and what becomes of their modes.
     pub owner: OwnerRule,
     /// Content digests known from earlier.
     pub stamps: Option<&'a dyn DigestCache>,
 }
 
-/// Whose copied files become when `--chown` is not given, and which tree it is by that.
+/// Whose copied files become when `--chown` is not given, what becomes of their modes, and which
+/// tree it is by that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnerRule {
     /// A build context: everything becomes 0:0, whoever owns it on the host; no extended
     /// attribute is kept; what is copied is hashed again while it is copied.
     Context,
+    /// A build context in a git work tree: as [`OwnerRule::Context`], and with the modes that git
+    /// keeps, so that every checkout is the same, whatever umask it was made with.
+    WorkTree,
     /// A stage or an image: owners are kept, and so is `security.capability`. Such a tree is
     /// taken not to change.
     Keep,
+}
+
+impl OwnerRule {
+    /// Whether it is a build context, whose bytes may change while they are copied.
+    pub(crate) fn is_context(self) -> bool {
+        self != Self::Keep
+    }
+
+    fn owner(self, metadata: &Metadata) -> (u32, u32) {
+        if self.is_context() { (0, 0) } else { (metadata.uid, metadata.gid) }
+    }
+
+    fn mode(self, kind: FileKind, metadata: &Metadata) -> u32 {
+        match (kind, self) {
+            (FileKind::Symlink, _) => 0o777,
+            (_, Self::Context | Self::Keep) => metadata.mode,
+            (FileKind::Directory, Self::WorkTree) => 0o755,
+            // Git looks at the owner's bit alone.
+            (_, Self::WorkTree) if metadata.mode & 0o100 != 0 => 0o755,
+            (_, Self::WorkTree) => 0o644,
+        }
+    }
 }
 
 /// The stamp of a file's attributes.
@@ -89,15 +115,12 @@ impl Entry {
         let made_up = metadata.kind == FileKind::Socket;
         let kind = if made_up { FileKind::Regular } else { metadata.kind };
         let device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
-        let (uid, gid) = match owner {
-            OwnerRule::Context => (0, 0),
-            OwnerRule::Keep => (metadata.uid, metadata.gid),
-        };
+        let (uid, gid) = owner.owner(metadata);
         let regular = kind == FileKind::Regular && !made_up;
         Self {
             name,
             kind,
-            mode: if kind == FileKind::Symlink { 0o777 } else { metadata.mode },
+            mode: owner.mode(kind, metadata),
             uid,
             gid,
             size: if regular { metadata.size } else { 0 },

@@ -19,7 +19,7 @@ use rbuild_types::CancelToken;
 use super::content;
 use super::error::CopyError;
 use super::pattern::parents;
-use super::tree::{Dir, Entry, OwnerRule, SourceTree, shown, stamp_of};
+use super::tree::{Dir, Entry, SourceTree, shown, stamp_of};
 
 /// Entries of one directory that one thread looks at before others may help.
 const CHUNK: usize = 256;
@@ -308,7 +308,7 @@ impl<'a> Walker<'a> {
                     Some(digest) => entry.digest = Some(digest),
                     None => self.hash(held, directory, &mut entry)?,
                 }
-                if owner == OwnerRule::Keep {
+                if !owner.is_context() {
                     entry.capability =
                         held.get_xattr(path, "security.capability").map_err(error)?;
                 }

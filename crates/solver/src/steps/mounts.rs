@@ -4,8 +4,10 @@ mod cache;
 pub(crate) mod context;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use rbuild_cache::{HeldVolume, Hold, Scratch};
@@ -197,6 +199,7 @@ impl Mounts {
                 let scratch = world.store.scratch("context")?;
                 let files = scratch.path().join("fs");
                 fs_err::create_dir(&files)?;
+                fs_err::set_permissions(&files, Permissions::from_mode(0o755))?;
                 let into = Root::open(&files)?;
                 self.context.push(copy_of_context(
                     world,

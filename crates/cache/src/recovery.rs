@@ -196,7 +196,7 @@ pub(crate) fn refill(root: &Path, index: &Connection) -> rusqlite::Result<()> {
         let Some(bytes) = read_json(&directory.join(name), None) else { continue };
         let Some(snapshot) = body::decode::<Snapshot>(&bytes) else { continue };
         if snapshot.id.as_str() == id {
-            snapshots::insert(index, &snapshot, "", true)?;
+            snapshots::insert_described(index, &snapshot, &directory.join(name))?;
         }
     }
     Ok(())

@@ -82,7 +82,9 @@ impl Damage {
                     .to_owned()
             }
             (Loss::Cache, _) => {
-                "`rbuild fsck --repair` removes it, and the next build makes it anew".to_owned()
+                "`rbuild fsck --repair` removes it or writes it down anew; what is missing then, the \
+                 next build makes"
+                    .to_owned()
             }
             (Loss::Leftover, _) => "`rbuild fsck --repair` puts it right".to_owned(),
         }
@@ -163,10 +165,19 @@ impl Fsck<'_> {
             for needed in snapshot.meta.needs().filter(|id| !there.contains(id.as_str())) {
                 wrong(format!("snapshot {needed}, which it needs, is gone"));
             }
+            if !*synced {
+                continue;
+            }
+            let beside = Object::Sidecar(snapshot.id.clone());
             let described = read_json(&store.snapshots().sidecar(&snapshot.id), None);
-            if *synced && described.and_then(|it| body::decode(&it)).as_ref() != Some(snapshot) {
-                let object = Object::Sidecar(snapshot.id.clone());
-                damage.push(self.found(object, "its description beside it is damaged"));
+            match described.and_then(|it| body::decode::<Snapshot>(&it)) {
+                Some(described) if described == *snapshot => {}
+                // Two processes wrote at once: one of them had not heard of the layer's digest.
+                Some(_) => damage.push(Damage {
+                    loss: Loss::Leftover,
+                    ..self.found(beside, "its description beside it is an old one")
+                }),
+                None => damage.push(self.found(beside, "its description beside it is damaged")),
             }
         }
         for name in file::names(&store.root().join("snapshots"))? {

@@ -68,9 +68,9 @@ pub(crate) fn set_snapshot(index: &Connection, id: &str, bytes: u64) -> rusqlite
 }
 
 /// Adds to the size of a snapshot.
-pub(crate) fn grow_snapshot(index: &Connection, id: &str, bytes: u64) -> rusqlite::Result<()> {
+pub(crate) fn grow_snapshot(index: &Connection, id: &str, bytes: i64) -> rusqlite::Result<()> {
     let sql = "UPDATE sizes SET bytes = bytes + ?2 WHERE kind = 'snapshot' AND name = ?1";
-    index.prepare_cached(sql)?.execute((id, signed(bytes))).map(drop)
+    index.prepare_cached(sql)?.execute((id, bytes)).map(drop)
 }
 
 /// Adds to a part that somebody follows.

@@ -332,10 +332,18 @@ impl<'a> Snapshots<'a> {
     ///
     /// When it cannot be moved.
     pub fn take_listing(&self, new: &NewSnapshot, id: &SnapshotId) -> Result<(), CacheError> {
-        let path = new.path.join(LISTING);
-        match file::exists(&path) {
-            true => file::rename(&path, &self.path(id).join(LISTING)),
-            false => Ok(()),
+        let (from, to) = (new.path.join(LISTING), self.path(id).join(LISTING));
+        if !file::exists(&from) {
+            return Ok(());
+        }
+        let grown = sizes::signed(blocks_at(&from)) - sizes::signed(blocks_at(&to));
+        file::rename(&from, &to)?;
+        match grown {
+            0 => Ok(()),
+            grown => self
+                .store
+                .index()
+                .write(Durability::Lazy, |index| sizes::grow_snapshot(index, id.as_str(), grown)),
         }
     }
 
@@ -510,5 +518,5 @@ pub(crate) fn insert_described(
     sidecar: &Path,
 ) -> rusqlite::Result<()> {
     insert(index, snapshot, "", true)?;
-    sizes::grow_snapshot(index, snapshot.id.as_str(), blocks_at(sidecar))
+    sizes::grow_snapshot(index, snapshot.id.as_str(), sizes::signed(blocks_at(sidecar)))
 }

@@ -104,6 +104,8 @@ fn lists_are_chosen_and_shown_as_asked() {
     assert!(listed("du --verbose").contains("\nReclaimable:    false\n"));
     assert!(!listed("du --filter type=exec.cachemount").contains("COPY"));
     assert!(listed("prune -a -f --max-used-space 1TB").contains("reclaimed space: 0B"));
+    assert!(listed("prune -a -f --keep-storage 90%").contains("reclaimed space: 0B"));
+    assert!(listed("--min-free-space 0 prune -a -f").contains("reclaimed space: 0B"));
     assert!(listed("prune -a -f --filter until=1000h").contains("reclaimed space: 0B"));
 }
 

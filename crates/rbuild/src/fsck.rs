@@ -28,7 +28,7 @@ impl Engine {
     /// damaged cache is removed, so that the next build makes it anew; images stay as they are.
     pub fn fsck(&self, repair: bool, cancel: &CancelToken) -> Result<Checkup, BuildError> {
         let fsck = self.store.fsck()?;
-        let mut damage = fsck.index()?;
+        let mut damage = fsck.index().to_vec();
         damage.extend(fsck.blobs(cancel)?);
         let (known, unverified) = with_digests(fsck.snapshots());
         let look = |(snapshot, diff_id): &(&Snapshot, Digest)| {

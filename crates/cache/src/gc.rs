@@ -1,7 +1,7 @@
 //! What uses what.
 //!
 //! A snapshot is in use when an image (tagged or dangling), a container or a live lease reaches
-//! it: images by the chain ids of their configs, containers by `containers/<id>/pins` (one
+//! it: images by the chain ids of their configs (of several trees with one, the newest), containers by `containers/<id>/pins` (one
 //! snapshot id per line), leases by name; what a snapshot needs (its parent, and the
 //! layer whose files it shows) is in use with it. A blob is in use
 //! when an image's manifest reaches it, a lease names it, or it is the manifest or config of a
@@ -59,15 +59,25 @@ pub(crate) struct Reach {
     pub(crate) image_blobs: HashSet<Digest>,
     /// Images without a name that nobody uses, where those count as cache; what they alone reach
     /// is in none of the sets above.
-    pub(crate) loose: Vec<Loose>,
+    pub(crate) loose: Vec<Holding>,
 }
 
-/// An image that may go, and what it holds.
+/// An image and what it holds.
 #[derive(Debug)]
-pub(crate) struct Loose {
+pub(crate) struct Holding {
     pub(crate) image: ImageRecord,
     pub(crate) snapshots: HashSet<SnapshotId>,
     pub(crate) blobs: HashSet<Digest>,
+}
+
+impl Holding {
+    /// Follows everything from `image`, as far as it is among `snapshots`.
+    pub(crate) fn of(store: &Store, image: ImageRecord, snapshots: &[Snapshot]) -> Self {
+        let (mut blobs, mut chains) = (HashSet::new(), HashSet::new());
+        follow(store, &image.manifest_digest, 0, &mut blobs, &mut chains);
+        let known = snapshots.iter().map(|snapshot| (&snapshot.id, &snapshot.meta)).collect();
+        Self { snapshots: with_needs(of_chains(snapshots, &chains), &known), image, blobs }
+    }
 }
 
 /// What images without a name are.
@@ -97,10 +107,7 @@ impl Reach {
                 && image.reference.is_none()
                 && !protected.blobs.contains(&manifest);
             if is_loose {
-                let (mut blobs, mut chains) = (HashSet::new(), HashSet::new());
-                follow(store, &manifest, 0, &mut blobs, &mut chains);
-                let snapshots = with_needs(of_chains(&snapshots, &chains), &known);
-                reach.loose.push(Loose { image, snapshots, blobs });
+                reach.loose.push(Holding::of(store, image, &snapshots));
             } else {
                 follow(store, &manifest, 0, &mut reach.image_blobs, &mut chains);
             }
@@ -118,14 +125,14 @@ impl Reach {
     }
 }
 
-/// The snapshots with one of these chain ids.
+/// The snapshots that are found by these chain ids: of several with one, the newest.
 fn of_chains<'a>(
     snapshots: &'a [Snapshot],
     chains: &HashSet<Digest>,
 ) -> impl Iterator<Item = &'a SnapshotId> {
-    let chains = chains.clone();
-    let is_one = move |it: &&Snapshot| it.meta.chain_id.is_some_and(|id| chains.contains(&id));
-    snapshots.iter().filter(is_one).map(|snapshot| &snapshot.id)
+    let with_chain = snapshots.iter().filter_map(|it| Some((it.meta.chain_id?, &it.id)));
+    let newest: HashMap<_, _> = with_chain.filter(|(id, _)| chains.contains(id)).collect();
+    newest.into_values()
 }
 
 fn with_needs<'a>(
@@ -167,7 +174,8 @@ fn follow(
     }
 }
 
-fn parsed(store: &Store, digest: &Digest) -> Option<Manifest> {
+/// A manifest or an index whose bytes are those that its digest names.
+pub(crate) fn parsed(store: &Store, digest: &Digest) -> Option<Manifest> {
     serde_json::from_slice(&read_json(&store.blobs().path(digest), Some(digest))?).ok()
 }
 

@@ -230,6 +230,10 @@ fn carry_out(store: &Store, plan: &mut Plan) -> Result<Trash, CacheError> {
         for key in &plan.records {
             records::remove(index, key, Some(now))?;
         }
+        for digest in &plan.blobs {
+            let sql = "DELETE FROM aliases WHERE key = ?1";
+            index.prepare_cached(sql)?.execute([digest.as_bytes()])?;
+        }
         sizes::grow(index, Part::Blobs, -sizes::signed(blobs))?;
         records::trim_evicted(index)
     })?;
@@ -245,6 +249,48 @@ fn carry_out(store: &Store, plan: &mut Plan) -> Result<Trash, CacheError> {
         }
     }
     Ok(trash)
+}
+
+/// Removes snapshots with all that needs them, but for what is in use, and the records that lead
+/// to any of them; says which went.
+pub(crate) fn remove_snapshots(
+    store: &Store,
+    wanted: HashSet<SnapshotId>,
+) -> Result<HashSet<SnapshotId>, CacheError> {
+    if wanted.is_empty() {
+        return Ok(wanted);
+    }
+    let cancel = CancelToken::default();
+    let _one = store.prune_lock(&cancel)?;
+    let guard = GcLock::exclusive(&store.gc_path())?;
+    let reach = Reach::find(store, &Protected::read(&store.locks())?, Nameless::Images)?;
+    let inventory = Inventory::take(store)?;
+    // Rows without a tree are in no inventory; the orphans that a prune looks for are.
+    let mut gone = wanted;
+    loop {
+        let before = gone.len();
+        let needs_one = |it: &&crate::Snapshot| it.meta.needs().any(|needed| gone.contains(needed));
+        let above: Vec<_> =
+            inventory.snapshots.iter().filter(needs_one).map(|it| it.id.clone()).collect();
+        gone.extend(above);
+        if gone.len() == before {
+            break;
+        }
+    }
+    // Nobody finds any of them any more, but those that a running build has found.
+    let is_ours = |id: &SnapshotId| gone.contains(id) && !reach.leased.contains(id);
+    let records = inventory.records.iter();
+    let records = records.filter(|record| record.snapshot.as_ref().is_some_and(is_ours));
+    let records = records.map(|record| record.key).collect();
+    // What is in use keeps what it needs.
+    gone.retain(|id| !reach.snapshots.contains(id));
+    let there = inventory.snapshots.iter().map(|snapshot| &snapshot.id);
+    let there = there.filter(|id| gone.contains(id)).cloned().collect();
+    let mut plan = Plan { records, snapshots: there, ..Plan::default() };
+    let trash = carry_out(store, &mut plan)?;
+    drop(guard);
+    store.delete(trash, &Ctx::new(&Silent, &cancel))?;
+    Ok(gone)
 }
 
 /// [`Snapshots::remove`](crate::Snapshots::remove).

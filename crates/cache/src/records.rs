@@ -22,6 +22,9 @@ use crate::{body, file};
 /// writes nothing. Milliseconds.
 const USED_GRAIN: i64 = 3_600_000;
 
+/// The same where a store has limits, and what was used last decides many times an hour what stays.
+const USED_GRAIN_WITH_LIMITS: i64 = 60_000;
+
 /// Evicted keys that are remembered; older ones go.
 const MAX_EVICTED: i64 = 20_000;
 
@@ -44,7 +47,7 @@ pub struct StepRecord {
     pub same_as: Option<Digest>,
     /// Milliseconds since 1970 when the step ended.
     pub created: i64,
-    /// Milliseconds since 1970 of the last use, exact to an hour.
+    /// Milliseconds since 1970 of the last use, exact to an hour; to a minute with limits.
     pub last_used: i64,
     /// How long the step ran, in milliseconds.
     pub duration_ms: u64,
@@ -121,7 +124,7 @@ impl<'a> Records<'a> {
         {
             return Ok(None);
         }
-        if file::now_ms() - record.last_used > USED_GRAIN {
+        if file::now_ms() - record.last_used > self.used_grain() {
             self.store.note_used(*key);
         }
         Ok(Some(record))
@@ -276,8 +279,12 @@ impl<'a> Records<'a> {
         self.store.note_used(*key);
     }
 
+    fn used_grain(&self) -> i64 {
+        if self.store.limits().is_some() { USED_GRAIN_WITH_LIMITS } else { USED_GRAIN }
+    }
+
     /// Writes down what was used, in one transaction, as far as it moves a time by more than an
-    /// hour. Call it once at the end of a build.
+    /// hour, or a minute where the store has limits. Call it once at the end of a build.
     ///
     /// # Errors
     ///
@@ -289,7 +296,7 @@ impl<'a> Records<'a> {
             let sql = "SELECT 1 FROM records WHERE key = ?1 AND last_used < ?2";
             let mut statement = index.prepare_cached(sql)?;
             used.iter().try_fold(Vec::new(), |mut stale, key| {
-                if statement.exists((key.as_bytes(), now - USED_GRAIN))? {
+                if statement.exists((key.as_bytes(), now - self.used_grain()))? {
                     stale.push(*key);
                 }
                 Ok(stale)

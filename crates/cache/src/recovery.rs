@@ -15,7 +15,7 @@ use crate::lease::{self, Protected};
 use crate::lock::GcLock;
 use crate::measure::blocks_at;
 use crate::remove::remove_tree;
-use crate::sizes::grow_snapshot;
+use crate::sizes::{grow_snapshot, signed};
 use crate::snapshots::{self, Snapshot, SnapshotId};
 use crate::store::Store;
 use crate::{body, file, images, lock};
@@ -162,7 +162,7 @@ pub(crate) fn sync(store: &Store) -> Result<(), CacheError> {
     for snapshot in fresh.iter().flatten() {
         let target = store.snapshots().sidecar(&snapshot.id);
         let temporary = store.snapshots().prepare_sidecar(snapshot)?;
-        sizes.push((&snapshot.id, blocks_at(&temporary)));
+        sizes.push((&snapshot.id, signed(blocks_at(&temporary))));
         sidecars.push((temporary, target));
     }
     rustix::fs::syncfs(&root).at("sync", store.root())?;
@@ -196,7 +196,7 @@ pub(crate) fn refill(root: &Path, index: &Connection) -> rusqlite::Result<()> {
         let Some(bytes) = read_json(&directory.join(name), None) else { continue };
         let Some(snapshot) = body::decode::<Snapshot>(&bytes) else { continue };
         if snapshot.id.as_str() == id {
-            snapshots::insert(index, &snapshot, "", true)?;
+            snapshots::insert_described(index, &snapshot, &directory.join(name))?;
         }
     }
     Ok(())

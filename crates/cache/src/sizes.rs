@@ -13,7 +13,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 
 use crate::error::CacheError;
 use crate::file;
@@ -68,9 +68,9 @@ pub(crate) fn set_snapshot(index: &Connection, id: &str, bytes: u64) -> rusqlite
 }
 
 /// Adds to the size of a snapshot.
-pub(crate) fn grow_snapshot(index: &Connection, id: &str, bytes: u64) -> rusqlite::Result<()> {
+pub(crate) fn grow_snapshot(index: &Connection, id: &str, bytes: i64) -> rusqlite::Result<()> {
     let sql = "UPDATE sizes SET bytes = bytes + ?2 WHERE kind = 'snapshot' AND name = ?1";
-    index.prepare_cached(sql)?.execute((id, signed(bytes))).map(drop)
+    index.prepare_cached(sql)?.execute((id, bytes)).map(drop)
 }
 
 /// Adds to a part that somebody follows.
@@ -160,20 +160,22 @@ pub(crate) fn measure_volumes(store: &Store) -> Result<(), CacheError> {
     known.iter().try_for_each(|name| forget_volume(store, name))
 }
 
-/// Puts the running figure right: `measured` are the bytes of all snapshots.
-pub(crate) fn reconcile(store: &Store, measured: u64) -> Result<(), CacheError> {
-    let (rows, links): (i64, Option<i64>) = store.index().read(|index| {
-        let sql = "SELECT coalesce(sum(bytes), 0) FROM sizes WHERE kind = 'snapshot'";
-        let rows = index.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-        let sql = "SELECT bytes FROM sizes WHERE kind = 'part' AND name = 'links'";
-        let links = index.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
-        Ok((rows, links))
+/// What the running figure says too little: `measured` are the bytes of all snapshots.
+pub(crate) fn difference(store: &Store, measured: u64) -> Result<i64, CacheError> {
+    let recorded: i64 = store.index().read(|index| {
+        let sql = "SELECT coalesce(sum(bytes), 0) FROM sizes
+                   WHERE kind = 'snapshot' OR kind = 'part' AND name = 'links'";
+        index.prepare_cached(sql)?.query_row([], |row| row.get(0))
     })?;
-    let right = signed(measured) - rows;
-    if links.unwrap_or(0) == right {
-        return Ok(());
+    Ok(signed(measured) - recorded)
+}
+
+/// Puts the running figure right.
+pub(crate) fn reconcile(store: &Store, measured: u64) -> Result<(), CacheError> {
+    match difference(store, measured)? {
+        0 => Ok(()),
+        off => store.index().write(Durability::Lazy, |index| grow(index, Part::Links, off)),
     }
-    store.index().write(Durability::Lazy, |index| set(index, "part", Part::Links.name(), right))
 }
 
 /// SQLite's numbers have a sign.

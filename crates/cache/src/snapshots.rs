@@ -27,7 +27,7 @@ use crate::error::{At as _, CacheError};
 use crate::index::Durability;
 use crate::lease::Object;
 use crate::lock::GcLock;
-use crate::measure::Measure;
+use crate::measure::{Measure, blocks_at};
 use crate::store::Store;
 use crate::{body, file, remove, sizes};
 
@@ -332,10 +332,18 @@ impl<'a> Snapshots<'a> {
     ///
     /// When it cannot be moved.
     pub fn take_listing(&self, new: &NewSnapshot, id: &SnapshotId) -> Result<(), CacheError> {
-        let path = new.path.join(LISTING);
-        match file::exists(&path) {
-            true => file::rename(&path, &self.path(id).join(LISTING)),
-            false => Ok(()),
+        let (from, to) = (new.path.join(LISTING), self.path(id).join(LISTING));
+        if !file::exists(&from) {
+            return Ok(());
+        }
+        let grown = sizes::signed(blocks_at(&from)) - sizes::signed(blocks_at(&to));
+        file::rename(&from, &to)?;
+        match grown {
+            0 => Ok(()),
+            grown => self
+                .store
+                .index()
+                .write(Durability::Lazy, |index| sizes::grow_snapshot(index, id.as_str(), grown)),
         }
     }
 
@@ -352,13 +360,15 @@ impl<'a> Snapshots<'a> {
         Ok(body::decode(&bytes))
     }
 
-    /// A snapshot of this content, if there is one; a lease of this handle then keeps it.
+    /// The newest snapshot of this content, if there is one; a lease of this handle then keeps it.
     ///
     /// # Errors
     ///
     /// When the index cannot be read.
     pub fn by_chain_id(&self, chain_id: &Digest) -> Result<Option<SnapshotId>, CacheError> {
-        let sql = format!("SELECT body FROM snapshots WHERE chain_id = ?1 AND {USABLE}");
+        let sql = format!(
+            "SELECT body FROM snapshots WHERE chain_id = ?1 AND {USABLE} ORDER BY seq DESC"
+        );
         let boot = self.store.boot();
         let found: Vec<_> = self.store.index().read(|index| {
             let mut statement = index.prepare_cached(&sql)?;
@@ -499,4 +509,14 @@ pub(crate) fn insert(
         encoded,
     ))?;
     sizes::set_snapshot(index, snapshot.id.as_str(), snapshot.meta.bytes)
+}
+
+/// Inserts the row of a snapshot that its sidecar describes.
+pub(crate) fn insert_described(
+    index: &Connection,
+    snapshot: &Snapshot,
+    sidecar: &Path,
+) -> rusqlite::Result<()> {
+    insert(index, snapshot, "", true)?;
+    sizes::grow_snapshot(index, snapshot.id.as_str(), sizes::signed(blocks_at(sidecar)))
 }

@@ -1,6 +1,6 @@
 //! How much room everything takes, found out by walking the store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::CacheError;
 use crate::file;
@@ -53,7 +53,9 @@ impl Store {
     /// When the index cannot be read.
     pub fn usage(&self) -> Result<Usage, CacheError> {
         let reach = Reach::find(self, &Protected::read(&self.locks())?, Nameless::Images)?;
-        let mut rows = Inventory::take(self)?.rows(&reach);
+        let inventory = Inventory::take(self)?;
+        let mut rows = inventory.rows(&reach);
+        let known: HashSet<_> = inventory.snapshots.iter().map(|it| it.id.as_str()).collect();
         let (root, mut disk, mut usage) = (self.root(), Measure::default(), Usage::default());
         // By the number of the object measured.
         let mut ids = Vec::new();
@@ -70,7 +72,9 @@ impl Store {
             let bytes = disk.add([&path, &path.with_extension("json")]);
             let of_image = name.parse().is_ok_and(|id| reach.image_snapshots.contains(&id));
             *usage.snapshots(of_image) += bytes;
-            in_snapshots += bytes;
+            if known.contains(name.as_str()) {
+                in_snapshots += bytes;
+            }
             ids.push(name);
         }
         for digest in self.blobs().list()? {
@@ -102,6 +106,14 @@ impl Store {
             sizes::reconcile(self, in_snapshots)?;
         }
         Ok(usage)
+    }
+
+    /// Bytes of all snapshots.
+    pub(crate) fn measure_snapshots(&self) -> Result<u64, CacheError> {
+        let snapshots = self.snapshots();
+        let known = snapshots.list()?;
+        let paths = known.iter().map(|it| [snapshots.path(&it.id), snapshots.sidecar(&it.id)]);
+        Ok(Measure::default().add(paths.flatten()))
     }
 
     /// Bytes that the store takes but for work in progress, as far as they are known without

@@ -14,7 +14,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use rbuild_types::{CancelToken, Hasher};
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW};
+use rustix::fs::{Timespec, Timestamps};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -309,7 +309,9 @@ impl HeldVolume {
             (&self.file).rewind().at("write", &self.sidecar)?;
             (&self.file).write_all(&json).at("write", &self.sidecar)?;
         }
-        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        // The kernel's own idea of now is some milliseconds old.
+        let now = file::now_ms();
+        let now = Timespec { tv_sec: now / 1000, tv_nsec: now % 1000 * 1_000_000 };
         let now = Timestamps { last_access: now, last_modification: now };
         rustix::fs::futimens(self.file.as_fd(), &now).at("touch", &self.sidecar)
     }

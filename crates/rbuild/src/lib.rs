@@ -49,6 +49,7 @@ mod engine;
 mod error;
 mod export;
 mod front;
+mod fsck;
 mod history;
 mod images;
 mod lint;
@@ -67,6 +68,7 @@ pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signal
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
+pub use fsck::Checkup;
 pub use images::{HistoryLine, ImageDetails, ImageManifest, RemovedImage};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
@@ -78,8 +80,8 @@ pub use request::{
 pub use volume::{Volume, VolumeSource};
 
 pub use rbuild_cache::{
-    BuildRecord, BuiltStep, Class, Hold, ImageRecord, Outcome, PruneOptions, Pruned, Row,
-    RowFilter, Space, SpaceLimits, Usage,
+    BuildRecord, BuiltStep, Class, Damage, Hold, ImageRecord, Loss, Outcome, PruneOptions, Pruned,
+    Row, RowFilter, Space, SpaceLimits, Usage,
 };
 pub use rbuild_image::compress::Encoding;
 pub use rbuild_image::media_type::Family;

@@ -161,6 +161,8 @@ fn random_builds_stay_below_the_limit() {
         let walked = usage.total - usage.temporary;
         assert!(used.abs_diff(walked) <= 1 << 20, "{round}: {used} is not {walked}");
     }
+    let engine = limited(&place, limit);
+    assert_eq!(engine.fsck(false, &CancelToken::default()).unwrap().damage, []);
     assert!(largest > limit * 3 / 4, "{largest}: nothing was ever in the way");
     eprintln!("{builds} builds: the store had {largest} bytes at most, the limit is {limit}");
 }

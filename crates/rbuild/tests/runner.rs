@@ -41,6 +41,7 @@ mod check;
 mod child;
 mod container_run;
 mod exported;
+mod fsck;
 mod git_server;
 mod ssh_server;
 mod support;
@@ -102,6 +103,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("cache_mounts", cache_mounts::TESTS),
     ("check", check::TESTS),
     ("container_run", container_run::TESTS),
+    ("fsck", fsck::TESTS),
 ];
 
 fn main() {

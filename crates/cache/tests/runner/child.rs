@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use rbuild_cache::Store;
+use rbuild_cache::{Space, SpaceLimits, Store};
 use rbuild_types::{CancelToken, Digest};
 
 /// Starts the child; it plays `role` on the store at `root`.
@@ -69,6 +69,12 @@ fn play() {
             let blob = store.blobs().put(b"a new blob").unwrap();
             say(&format!("ready {new} {blob}"));
             forever();
+        }
+        "churn below a limit" => {
+            // Less than what the rounds make, so that every one takes from others.
+            let max_used = Some(Space::Bytes(600_000));
+            store.limit(SpaceLimits { max_used, ..SpaceLimits::default() });
+            crate::kill::churn(&store);
         }
         "churn" => crate::kill::churn(&store),
         "fill" => crate::full_disk::fill(&store),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rbuild_cache::{CacheError, PruneOptions, Store};
+use rbuild_cache::{CacheError, Hold, PruneOptions, Store, VolumeInfo};
 use rbuild_types::{CancelToken, Ctx, Digest, Silent};
 
 use crate::images::{MANIFEST, image, reference};
@@ -20,6 +20,12 @@ pub fn churn(store: &Store) {
         let bottom = snapshot(store, None, Some(diff));
         let top = snapshot(store, Some(&bottom), None);
         record(store, &name, Some(&top));
+        let mount = VolumeInfo::plain(&format!("id {}", round % 2));
+        let held = store.volumes().take(&mount.volume_name(), Hold::Shared, &cancel).unwrap();
+        held.note(Some(&mount)).unwrap();
+        fs_err::create_dir_all(held.path()).unwrap();
+        fs_err::write(held.path().join("file"), vec![1; 20_000]).unwrap();
+        drop(held);
         let layer = store.blobs().put(&vec![round as u8; 50_000]).unwrap();
         let (manifest, size) = image(store, &[diff], &[layer]);
         store
@@ -77,7 +83,8 @@ fn a_kill_at_any_time_leaves_a_whole_store() {
     let root = store.root().to_owned();
     drop(store);
     for round in 0..20 {
-        let mut children = [child::start("churn", &root), child::start("churn", &root)];
+        let roles = ["churn", "churn below a limit"];
+        let mut children = roles.map(|role| child::start(role, &root));
         for child in &mut children {
             child::wait_for(child, "ready");
         }
@@ -99,4 +106,6 @@ fn a_kill_at_any_time_leaves_a_whole_store() {
     assert!(names(&store, "snapshots").is_empty());
     assert!(names(&store, "blobs/sha256").is_empty());
     assert!(store.records().list().unwrap().is_empty());
+    assert!(names(&store, "volumes").is_empty());
+    assert_eq!(store.fsck().unwrap().index(), []);
 }

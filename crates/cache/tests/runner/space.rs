@@ -295,6 +295,40 @@ fn a_volume_is_held_beside_others_or_alone() {
 }
 
 #[test]
+fn what_nobody_names_is_swept() {
+    let (_directory, store) = store();
+    let root = store.root().to_owned();
+    let kept = snapshot(&store, None, None);
+    record(&store, "kept", Some(&kept));
+    let gone = snapshot(&store, None, None);
+    let leading_nowhere = record(&store, "gone", Some(&gone));
+    store.sync().unwrap();
+    let lease = store.lease().unwrap();
+    assert!(store.snapshots().contains(&kept).unwrap());
+    // A row without a tree, a tree without a row, and what lies beside neither.
+    fs_err::remove_dir_all(store.snapshots().path(&gone)).unwrap();
+    fs_err::create_dir_all(root.join("snapshots/0123/fs")).unwrap();
+    fs_err::write(root.join("snapshots/4567.json"), "{}").unwrap();
+    // What a dead process was doing.
+    fs_err::create_dir_all(root.join("tmp/dead/snapshot-1/fs")).unwrap();
+    fs_err::write(root.join("locks/lease-dead"), "s 0123\n").unwrap();
+    fs_err::write(root.join("volumes/.cache-dead"), "").unwrap();
+    fs_err::create_dir_all(root.join("logs/dead")).unwrap();
+    fs_err::write(root.join("blobs/sha256").join(Digest::of("x").hex()), "x").unwrap();
+    prune(&store, &PruneOptions::default());
+    assert_eq!(names(&store, "snapshots"), [kept.to_string(), format!("{kept}.json")]);
+    let records = store.records().list().unwrap();
+    assert!(records.len() == 1 && records[0].key != leading_nowhere.key);
+    for empty in ["volumes", "logs", "blobs/sha256"] {
+        assert!(names(&store, empty).is_empty(), "{empty}");
+    }
+    assert!(!names(&store, "tmp").contains(&"dead".to_owned()));
+    assert!(!names(&store, "locks").contains(&"lease-dead".to_owned()));
+    drop(lease);
+    assert_eq!(store.fsck().unwrap().index(), []);
+}
+
+#[test]
 fn logs_go_with_their_records_and_stay_with_their_build() {
     let (_directory, store) = store();
     let write = |path: &str| {

@@ -7,6 +7,7 @@ pub mod context;
 pub mod filter;
 pub mod first_word;
 pub mod flag_tables;
+pub mod fsck;
 pub mod global;
 pub mod images;
 pub mod limits;
@@ -82,6 +83,8 @@ pub enum Command {
     Du(prune::DuArgs),
     /// Remove build cache
     Prune(prune::PruneArgs),
+    /// Look for damage in the store
+    Fsck(fsck::FsckArgs),
     /// Show the version
     Version(images::FormatArgs),
     /// Show where things are and what is in the store

@@ -5,6 +5,7 @@ mod cache;
 mod check;
 mod context;
 mod du;
+mod fsck;
 mod history;
 mod images;
 mod info;
@@ -54,6 +55,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Why(args) => why::run(&args, &context),
         Command::Cache(args) => cache::run(&args, &context),
         Command::Du(args) => du::run(&args, &context),
+        Command::Fsck(args) => fsck::run(&args, &context),
         Command::Prune(args) => prune::run(&args, &context),
         Command::Version(args) => version::run(&args, &context),
         Command::Info(args) => info::run(&args, &context),

@@ -104,7 +104,35 @@ fn lists_are_chosen_and_shown_as_asked() {
     assert!(listed("du --verbose").contains("\nReclaimable:    false\n"));
     assert!(!listed("du --filter type=exec.cachemount").contains("COPY"));
     assert!(listed("prune -a -f --max-used-space 1TB").contains("reclaimed space: 0B"));
+    assert!(listed("prune -a -f --keep-storage 90%").contains("reclaimed space: 0B"));
+    assert!(listed("--min-free-space 0 prune -a -f").contains("reclaimed space: 0B"));
     assert!(listed("prune -a -f --filter until=1000h").contains("reclaimed space: 0B"));
+}
+
+#[test]
+fn damage_is_told_and_repaired() {
+    if !can_build() {
+        return;
+    }
+    let program = program();
+    program.run("-t app .").good();
+    let clean = program.run("fsck").good().stdout;
+    assert!(
+        clean.starts_with("nothing is damaged (trees compared with their digests: 1,"),
+        "{clean}"
+    );
+    let trees = program.store().join("snapshots");
+    let copied = fs_err::read_dir(&trees).unwrap().map(|entry| entry.unwrap().path().join("fs/a"));
+    let copied: Vec<_> = copied.filter(|path| path.exists()).collect();
+    fs_err::write(&copied[0], "flipped").unwrap();
+    let damaged = program.run("fsck");
+    assert_eq!(damaged.code, 1);
+    assert!(damaged.stdout.contains("(needed by app:latest)\n  hint: `rbuild rmi"), "{damaged:?}");
+    program.run("rmi app").good();
+    let format = "fsck --repair --format {{.Loss}}/{{.Repaired}}";
+    let repaired = program.run(format);
+    assert_eq!((repaired.code, repaired.stdout.as_str()), (1, "cache/true\n"));
+    program.run("fsck").good();
 }
 
 #[test]

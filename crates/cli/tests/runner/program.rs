@@ -25,6 +25,11 @@ impl Program {
         Self { folder }
     }
 
+    /// The store.
+    pub fn store(&self) -> std::path::PathBuf {
+        self.folder.path().join("store")
+    }
+
     /// The directory that commands run in; the store is beside it.
     pub fn context(&self) -> std::path::PathBuf {
         self.folder.path().join("context")
@@ -68,7 +73,7 @@ impl Program {
             .args(words)
             .current_dir(self.context())
             .env_clear()
-            .env("RBUILD_ROOT", self.folder.path().join("store"))
+            .env("RBUILD_ROOT", self.store())
             .env("HOME", self.folder.path())
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())

@@ -70,7 +70,9 @@ pub use error::BuildError;
 pub use images::{HistoryLine, ImageDetails, ImageManifest, RemovedImage};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
-pub use remote_cache::{CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode};
+pub use remote_cache::{
+    CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, S3Location,
+};
 pub use request::{
     BuildRequest, Built, BuiltImage, Destination, DockerfileInput, Export, ExportedImage,
     LayerForm, Output, Pull, StepSummary,
@@ -85,7 +87,7 @@ pub use rbuild_image::compress::Encoding;
 pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;
 pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, ram_in_bytes};
-pub use rbuild_registry::{Mirror, Proxies, RegistryOptions};
+pub use rbuild_registry::{BucketOptions, Mirror, Proxies, RegistryOptions};
 pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{Cutoff, InvalidSshKey, Secrets, SshAgents, StepError, StepFailure};

@@ -5,6 +5,7 @@
 
 mod local;
 mod registry;
+mod s3;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -147,6 +148,10 @@ pub(crate) fn open(
         CacheLocation::Inline => return Ok(None),
         CacheLocation::Local { path, tag, digest } => {
             Box::new(local::LocalCache::new(path, tag, *digest))
+        }
+        CacheLocation::S3(location) => {
+            let bucket = engine.registry()?.bucket(&location.bucket)?;
+            Box::new(s3::S3Cache::new(bucket, location.clone()))
         }
         CacheLocation::Registry { reference, insecure } => {
             let names = std::slice::from_ref(reference);

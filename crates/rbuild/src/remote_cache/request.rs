@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rbuild_image::compress::Encoding;
+use rbuild_registry::BucketOptions;
 use rbuild_types::{Digest, Reference};
 
 /// How long sending layers may take once the build is done: as BuildKit's for GitHub's cache.
@@ -29,8 +30,38 @@ pub enum CacheLocation {
         /// Whether the registry may be spoken to in plain HTTP.
         insecure: bool,
     },
+    /// Objects in a bucket.
+    S3(S3Location),
     /// The config of the image that is built. It is taken from where the image is pushed to.
     Inline,
+}
+
+/// Where in a bucket a cache is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Location {
+    /// The bucket.
+    pub bucket: BucketOptions,
+    /// What the name of each object begins with.
+    pub prefix: String,
+    /// What follows for an index.
+    pub manifests_prefix: String,
+    /// What follows for a layer.
+    pub blobs_prefix: String,
+    /// What follows for this index.
+    pub name: String,
+}
+
+impl S3Location {
+    /// A bucket, with the names that BuildKit gives but for that of the cache.
+    pub fn new(bucket: BucketOptions) -> Self {
+        Self {
+            bucket,
+            prefix: String::new(),
+            manifests_prefix: "manifests/".to_owned(),
+            blobs_prefix: "blobs/".to_owned(),
+            name: "rbuild".to_owned(),
+        }
+    }
 }
 
 /// A cache to take results from.

@@ -71,7 +71,7 @@ pub use images::{HistoryLine, ImageDetails, ImageManifest, RemovedImage};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
 pub use remote_cache::{
-    CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, S3Location,
+    CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, GhaLocation, S3Location,
 };
 pub use request::{
     BuildRequest, Built, BuiltImage, Destination, DockerfileInput, Export, ExportedImage,

@@ -19,6 +19,7 @@ mod build_cutoff;
 mod build_devices;
 mod build_export;
 mod build_failure;
+mod build_gha_cache;
 mod build_git;
 mod build_git_ssh;
 mod build_git_wire;
@@ -81,6 +82,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_devices", build_devices::TESTS),
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
+    ("build_gha_cache", build_gha_cache::TESTS),
     ("build_git", build_git::TESTS),
     ("build_git_ssh", build_git_ssh::TESTS),
     ("build_git_wire", build_git_wire::TESTS),

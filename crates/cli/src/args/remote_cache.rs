@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rbuild::{BucketOptions, CacheExport, CacheImport, CacheLocation, CacheMode, S3Location};
+use rbuild::{
+    BucketOptions, CacheExport, CacheImport, CacheLocation, CacheMode, GhaLocation, S3Location,
+};
 
 use crate::args::output::{encoding, split};
 use crate::args::switch;
@@ -168,9 +170,25 @@ impl Options {
             }
             "inline" => Ok(CacheLocation::Inline),
             "s3" => Ok(CacheLocation::S3(self.bucket(environment)?)),
-            kind @ ("gha" | "azblob") => Err(format!("type={kind} is not supported yet")),
+            "gha" => Ok(CacheLocation::Gha(self.workflow(environment)?)),
+            "azblob" => Err("type=azblob is not supported yet".to_owned()),
             other => Err(format!("no type `{other}`")),
         }
+    }
+
+    /// Options that are not there are taken from the variables of a workflow's job.
+    fn workflow(&mut self, environment: &Environment) -> Result<GhaLocation, String> {
+        let mut option = |key: &str, variable: &str| {
+            let found = self.take(key).or_else(|| environment.get(variable).map(str::to_owned));
+            let found = found.filter(|value| !value.is_empty());
+            found.ok_or_else(|| {
+                format!("type=gha needs {key}=…, or {variable}, which only steps of actions have")
+            })
+        };
+        let url = option("url_v2", "ACTIONS_RESULTS_URL")?;
+        let token = option("token", "ACTIONS_RUNTIME_TOKEN")?;
+        let scope = self.take("scope").unwrap_or_else(|| "rbuild".to_owned());
+        Ok(GhaLocation { url, token, scope })
     }
 
     /// Options that are not there are taken from the variables of AWS' own tools.
@@ -280,6 +298,19 @@ mod tests {
         assert_eq!(from("user/app:x").unwrap().location, named("user/app:x", false));
         let to = to("type=registry,ref=h:5000/c,mode=max,registry.insecure=true").unwrap();
         assert_eq!(to.location, named("h:5000/c", true));
+    }
+
+    #[test]
+    fn workflows() {
+        let variables =
+            [("ACTIONS_RESULTS_URL", "https://h/"), ("ACTIONS_RUNTIME_TOKEN", "hidden")];
+        let environment = Environment::of(&variables);
+        let found = super::from("type=gha,scope=main", &environment).unwrap().location;
+        let (url, token) = ("https://h/".to_owned(), "hidden".to_owned());
+        assert!(!format!("{found:?}").contains("hidden"));
+        assert_eq!(found, CacheLocation::Gha(GhaLocation { url, token, scope: "main".to_owned() }));
+        assert!(from("type=gha").is_err());
+        assert!(super::to("type=gha,ghtoken=x", &environment).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A cache has the form of an image: a manifest whose config is the index and whose layers are the
 //! layers that the index names, so that any registry, layout or tool can keep and copy it.
 
+mod gha;
 mod local;
 mod registry;
 mod s3;
@@ -148,6 +149,9 @@ pub(crate) fn open(
         CacheLocation::Inline => return Ok(None),
         CacheLocation::Local { path, tag, digest } => {
             Box::new(local::LocalCache::new(path, tag, *digest))
+        }
+        CacheLocation::Gha(location) => {
+            Box::new(gha::GhaCache::new(engine.registry()?.clone(), location.clone()))
         }
         CacheLocation::S3(location) => {
             let bucket = engine.registry()?.bucket(&location.bucket)?;

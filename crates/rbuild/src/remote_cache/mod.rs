@@ -17,7 +17,7 @@ pub(crate) use self::export::Exporting;
 use self::export::with_exports;
 use self::import::CacheImports;
 pub use self::request::{
-    CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, S3Location,
+    CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, GhaLocation, S3Location,
 };
 use crate::{BuildError, BuildRequest, Engine};
 

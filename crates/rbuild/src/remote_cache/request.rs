@@ -30,10 +30,34 @@ pub enum CacheLocation {
         /// Whether the registry may be spoken to in plain HTTP.
         insecure: bool,
     },
+    /// GitHub's cache of a workflow's jobs.
+    Gha(GhaLocation),
     /// Objects in a bucket.
     S3(S3Location),
     /// The config of the image that is built. It is taken from where the image is pushed to.
     Inline,
+}
+
+/// Where in GitHub's cache a cache is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GhaLocation {
+    /// Of the service: what a job has in `ACTIONS_RESULTS_URL`.
+    pub url: String,
+    /// What a job has in `ACTIONS_RUNTIME_TOKEN`.
+    pub token: String,
+    /// Tells caches of one repository apart.
+    pub scope: String,
+}
+
+impl std::fmt::Debug for GhaLocation {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { url, scope, .. } = self;
+        f.debug_struct("GhaLocation")
+            .field("url", url)
+            .field("scope", scope)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where in a bucket a cache is.

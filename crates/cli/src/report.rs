@@ -84,6 +84,7 @@ pub fn cache_traffic(traffic: &CacheTraffic) -> String {
     }
     parts.push(match traffic.sent_layers {
         0 => "nothing sent".to_owned(),
+        1 => format!("1 layer, {} sent", size(traffic.sent_bytes)),
         layers => format!("{layers} layers, {} sent", size(traffic.sent_bytes)),
     });
     format!("cache  {}", parts.join(", "))

@@ -72,7 +72,9 @@ pub use fsck::Checkup;
 pub use images::{HistoryLine, ImageDetails, ImageManifest, RemovedImage};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
-pub use remote_cache::{CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode};
+pub use remote_cache::{
+    CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, GhaLocation, S3Location,
+};
 pub use request::{
     BuildRequest, Built, BuiltImage, ContextMode, Destination, DockerfileInput, Export,
     ExportedImage, LayerForm, Output, Pull, StepSummary,
@@ -87,7 +89,7 @@ pub use rbuild_image::compress::Encoding;
 pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;
 pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, duration, ram_in_bytes};
-pub use rbuild_registry::{Mirror, Proxies, RegistryOptions};
+pub use rbuild_registry::{BucketOptions, Mirror, Proxies, RegistryOptions};
 pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{

@@ -40,7 +40,7 @@ tests![
 ];
 
 /// Three stages: one that nobody copies from, one that is copied from, and the image.
-const STAGES: &str = "\
+pub const STAGES: &str = "\
 FROM base AS tools
 RUN echo tools > /tool
 RUN echo more >> /tool
@@ -50,10 +50,10 @@ COPY --from=tools /tool /tool
 RUN cat /tool /below > /both
 ";
 /// Steps of the whole, those of the base with them.
-const STEPS: usize = BASE_STEPS + 5;
+pub const STEPS: usize = BASE_STEPS + 5;
 
 /// Steps that give the image's layers.
-const LAYERS: usize = BASE_STEPS + 3;
+pub const LAYERS: usize = BASE_STEPS + 3;
 
 fn at(path: PathBuf) -> CacheLocation {
     CacheLocation::Local { path, tag: "latest".to_owned(), digest: None }
@@ -72,7 +72,7 @@ fn from(place: &Place) -> CacheImport {
 }
 
 /// An engine whose store of this name is empty at first.
-fn engine(place: &Place, store: &str) -> Engine {
+pub fn engine(place: &Place, store: &str) -> Engine {
     let options = EngineOptions { root: place.path().join(store), ..place.options() };
     Engine::with_options(options).unwrap()
 }
@@ -90,7 +90,7 @@ fn unseen(place: &Place, text: &str) -> BuildRequest {
     importing(place, text).output(Output::CacheOnly)
 }
 
-fn traffic(built: &Built) -> CacheTraffic {
+pub fn traffic(built: &Built) -> CacheTraffic {
     built.cache_traffic.unwrap()
 }
 

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stderr, reason = "a test program says what it leaves out")]
 
 mod build_add;
+mod build_bucket_cache;
 mod build_cache;
 mod build_check;
 mod build_clones;
@@ -20,6 +21,7 @@ mod build_devices;
 mod build_export;
 mod build_failure;
 mod build_fresh;
+mod build_gha_cache;
 mod build_git;
 mod build_git_ssh;
 mod build_git_wire;
@@ -72,6 +74,7 @@ const ANYWHERE: [&str; 1] = ["check"];
 
 const MODULES: &[(&str, &[Test])] = &[
     ("build_add", build_add::TESTS),
+    ("build_bucket_cache", build_bucket_cache::TESTS),
     ("build_cache", build_cache::TESTS),
     ("build_check", build_check::TESTS),
     ("build_codecs", build_codecs::TESTS),
@@ -84,6 +87,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
     ("build_fresh", build_fresh::TESTS),
+    ("build_gha_cache", build_gha_cache::TESTS),
     ("build_git", build_git::TESTS),
     ("build_git_ssh", build_git_ssh::TESTS),
     ("build_git_wire", build_git_wire::TESTS),

@@ -191,6 +191,16 @@ pub enum RegistryError {
         /// The digest that the registry names.
         actual: Digest,
     },
+    /// An object in a bucket could not be read or written.
+    #[error("bucket {bucket}, {object}: {reason}")]
+    Bucket {
+        /// The bucket.
+        bucket: String,
+        /// Which object.
+        object: String,
+        /// Why not.
+        reason: String,
+    },
     /// A registry does not do what an upload needs.
     #[error("{host} does not take {subject} as registries do: {reason}")]
     Upload {

@@ -39,6 +39,8 @@ pub struct Fetch {
     pub authorization: Option<String>,
     /// Sent by `POST` when there is one.
     pub body: Option<Vec<u8>>,
+    /// Whether the body is sent by `PUT` instead.
+    pub put: bool,
     /// Whether bytes are reported as progress.
     pub report: bool,
 }
@@ -121,6 +123,7 @@ struct Prepared {
     headers: HeaderMap,
     authorization: Option<HeaderValue>,
     body: Option<Vec<u8>>,
+    put: bool,
 }
 
 impl Prepared {
@@ -162,7 +165,7 @@ impl Prepared {
             }
         };
         let (subject, body) = (fetch.subject.clone(), fetch.body.clone());
-        Ok(Self { subject, url, origin, headers, authorization, body })
+        Ok(Self { subject, url, origin, headers, authorization, body, put: fetch.put })
     }
 }
 
@@ -256,6 +259,7 @@ impl Client {
             let http = self.transport.client(&self.options, &target)?;
             let mut request = match &prepared.body {
                 None => http.get(url.clone()),
+                Some(body) if prepared.put => http.put(url.clone()).body(body.clone()),
                 Some(body) => http.post(url.clone()).body(body.clone()),
             };
             // Content is what the server has, not a way to send it.

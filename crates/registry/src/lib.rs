@@ -29,6 +29,7 @@
 mod auth;
 mod blob;
 mod body;
+mod bucket;
 mod conversation;
 mod error;
 mod exchange;
@@ -51,6 +52,7 @@ use std::sync::Arc;
 use rbuild_types::{CancelToken, Reference};
 
 pub use blob::BlobSink;
+pub use bucket::{Bucket, BucketOptions, Object};
 pub use conversation::Conversation;
 pub use error::{Answer, PlaceFailure, RegistryError};
 pub use fetch::{Fetch, Fetched};

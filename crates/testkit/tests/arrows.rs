@@ -32,11 +32,12 @@ const ARROWS: [(&str, &[&str]); 13] = [
 ];
 
 /// Libraries that only some crates may be made with, and why that is worth a test.
-const OWNERS: [(&str, &[&str]); 15] = [
+const OWNERS: [(&str, &[&str]); 16] = [
     // The async edge: nothing else may block on, or be called from, a runtime.
     ("tokio", &["registry"]),
     ("reqwest", &["registry"]),
     ("russh", &["registry"]),
+    ("object_store", &["registry"]),
     // Terminals and arguments are the command's.
     ("clap", &["cli"]),
     ("indicatif", &["cli"]),

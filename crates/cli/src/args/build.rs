@@ -96,10 +96,11 @@ pub struct BuildArgs {
     /// Push the image to the registry that each of its names names; the same as -o type=registry
     #[arg(long)]
     pub push: bool,
-    /// Cache to take results from: type=registry,ref=NAME or type=local,src=DIR; may be repeated
+    /// Cache to take results from: type=registry,ref=NAME, type=local,src=DIR or
+    /// type=s3,bucket=NAME,region=REGION; may be repeated
     #[arg(long, value_name = "CACHE")]
     pub cache_from: Vec<String>,
-    /// Cache that results go to: type=registry,ref=NAME, type=local,dest=DIR or type=inline; with
+    /// Cache that results go to: type=registry,ref=NAME, type=local,dest=DIR, type=s3 or type=inline; with
     /// mode=max those of all steps, else of the image's; may be repeated
     #[arg(long, value_name = "CACHE")]
     pub cache_to: Vec<String>,
@@ -286,10 +287,10 @@ impl BuildArgs {
             request.outputs.push(Output::Registry { insecure: false }.into());
         }
         for text in &self.cache_from {
-            request.cache_from.push(remote_cache::from(text)?);
+            request.cache_from.push(remote_cache::from(text, environment)?);
         }
         for text in &self.cache_to {
-            request.cache_to.push(remote_cache::to(text)?);
+            request.cache_to.push(remote_cache::to(text, environment)?);
         }
         one_reader_of_stdout(&request.outputs, self.quiet)?;
         Ok(request)

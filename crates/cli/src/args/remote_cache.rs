@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use rbuild::{CacheExport, CacheImport, CacheLocation, CacheMode};
+use rbuild::{
+    BucketOptions, CacheExport, CacheImport, CacheLocation, CacheMode, GhaLocation, S3Location,
+};
 
 use crate::args::output::{encoding, split};
 use crate::args::switch;
+use crate::environment::Environment;
 use crate::failure::Failure;
 
 const LATEST: &str = "latest";
@@ -13,23 +16,32 @@ const EXAMPLES: &str = "for example type=local,src=DIR or type=registry,ref=NAME
 const DEST_EXAMPLES: &str = "for example type=local,dest=DIR or type=registry,ref=NAME,mode=max";
 
 /// Reads the value of one `--cache-from`.
-pub fn from(text: &str) -> Result<CacheImport, Failure> {
-    let refuse = |why: String| Failure::usage_hint(format!("--cache-from {text}: {why}"), EXAMPLES);
+pub fn from(text: &str, environment: &Environment) -> Result<CacheImport, Failure> {
+    let refuse =
+        |why: String| Failure::usage_hint(format!("--cache-from {}: {why}", shown(text)), EXAMPLES);
     let mut options = Options::parse(text).map_err(refuse)?;
-    let location = options.location("src").map_err(refuse)?;
+    let location = options.location("src", environment).map_err(refuse)?;
     options.nothing_left().map_err(refuse)?;
     Ok(CacheImport { location })
 }
 
 /// Reads the value of one `--cache-to`.
-pub fn to(text: &str) -> Result<CacheExport, Failure> {
-    let refuse =
-        |why: String| Failure::usage_hint(format!("--cache-to {text}: {why}"), DEST_EXAMPLES);
-    export(Options::parse(text).map_err(refuse)?).map_err(refuse)
+pub fn to(text: &str, environment: &Environment) -> Result<CacheExport, Failure> {
+    let refuse = |why: String| {
+        Failure::usage_hint(format!("--cache-to {}: {why}", shown(text)), DEST_EXAMPLES)
+    };
+    export(Options::parse(text).map_err(refuse)?, environment).map_err(refuse)
 }
 
-fn export(mut options: Options) -> Result<CacheExport, String> {
-    let location = options.location("dest")?;
+/// What may be repeated in a message.
+fn shown(text: &str) -> &str {
+    let lower = text.to_ascii_lowercase();
+    let is_secret = ["secret", "token", "key"].iter().any(|word| lower.contains(word));
+    if is_secret { "…" } else { text }
+}
+
+fn export(mut options: Options, environment: &Environment) -> Result<CacheExport, String> {
+    let location = options.location("dest", environment)?;
     if let CacheLocation::Registry { reference, .. } = &location
         && reference.digest().is_some()
     {
@@ -129,7 +141,11 @@ impl Options {
     }
 
     /// Where the cache is; the directory of a local one goes by the name `directory`.
-    fn location(&mut self, directory: &str) -> Result<CacheLocation, String> {
+    fn location(
+        &mut self,
+        directory: &str,
+        environment: &Environment,
+    ) -> Result<CacheLocation, String> {
         match self.kind.as_str() {
             "local" => {
                 let path = self.needed(directory)?.into();
@@ -153,9 +169,84 @@ impl Options {
                 Err(format!("steps that are in an image are taken from its name: {image}"))
             }
             "inline" => Ok(CacheLocation::Inline),
-            kind @ ("gha" | "s3" | "azblob") => Err(format!("type={kind} is not supported yet")),
+            "s3" => Ok(CacheLocation::S3(self.bucket(environment)?)),
+            "gha" => Ok(CacheLocation::Gha(self.workflow(environment)?)),
+            "azblob" => Err("type=azblob is not supported yet".to_owned()),
             other => Err(format!("no type `{other}`")),
         }
+    }
+
+    /// Options that are not there are taken from the variables of a workflow's job.
+    fn workflow(&mut self, environment: &Environment) -> Result<GhaLocation, String> {
+        let mut option = |key: &str, variable: &str| {
+            let found = self.take(key).or_else(|| environment.get(variable).map(str::to_owned));
+            let found = found.filter(|value| !value.is_empty());
+            found.ok_or_else(|| {
+                format!("type=gha needs {key}=…, or {variable}, which only steps of actions have")
+            })
+        };
+        let url = option("url_v2", "ACTIONS_RESULTS_URL")?;
+        let token = option("token", "ACTIONS_RUNTIME_TOKEN")?;
+        let scope = self.take("scope").unwrap_or_else(|| "rbuild".to_owned());
+        Ok(GhaLocation { url, token, scope })
+    }
+
+    /// Options that are not there are taken from the variables of AWS' own tools.
+    fn bucket(&mut self, environment: &Environment) -> Result<S3Location, String> {
+        let mut option = |key: &str, variables: &[&str]| {
+            let given = self.take(key).filter(|value| !value.is_empty());
+            let mut variables = variables.iter();
+            given.or_else(|| variables.find_map(|name| environment.get(name)).map(str::to_owned))
+        };
+        let needed = |key: &str, found: Option<String>, variable: &str| {
+            found.ok_or_else(|| format!("type=s3 needs {key}=…, or {variable}"))
+        };
+        let bucket = needed("bucket", option("bucket", &["AWS_BUCKET"]), "AWS_BUCKET")?;
+        let region = option("region", &["AWS_REGION", "AWS_DEFAULT_REGION"]);
+        let region = needed("region", region, "AWS_REGION")?;
+        let id = option("access_key_id", &["AWS_ACCESS_KEY_ID"]);
+        let secret = option("secret_access_key", &["AWS_SECRET_ACCESS_KEY"]);
+        let session_token = option("session_token", &["AWS_SESSION_TOKEN"]);
+        let endpoint_url = option("endpoint_url", &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]);
+        let key = match (id, secret) {
+            (Some(id), Some(secret)) => Some((id, secret)),
+            (None, None) => None,
+            _ => return Err("access_key_id and secret_access_key belong together".to_owned()),
+        };
+        let use_path_style = self.switch("use_path_style")?.unwrap_or(false);
+        let retries = match self.take("retry_max_attempts") {
+            None => None,
+            Some(text) => {
+                let count = text.parse::<usize>().ok().and_then(|count| count.checked_sub(1));
+                Some(
+                    count
+                        .ok_or_else(|| format!("retry_max_attempts={text} is no number from 1"))?,
+                )
+            }
+        };
+        let mut location = S3Location::new(BucketOptions {
+            bucket,
+            region,
+            endpoint_url,
+            use_path_style,
+            key,
+            session_token,
+            retries,
+        });
+        for (key, part) in [
+            ("prefix", &mut location.prefix),
+            ("manifests_prefix", &mut location.manifests_prefix),
+            ("blobs_prefix", &mut location.blobs_prefix),
+            ("name", &mut location.name),
+        ] {
+            if let Some(value) = self.take(key) {
+                *part = value;
+            }
+        }
+        if location.name.contains(';') {
+            return Err("several names are not supported yet: repeat the flag".to_owned());
+        }
+        Ok(location)
     }
 
     fn nothing_left(&self) -> Result<(), String> {
@@ -173,6 +264,14 @@ mod tests {
     use rbuild::Encoding;
 
     use super::*;
+
+    fn from(text: &str) -> Result<CacheImport, Failure> {
+        super::from(text, &Environment::default())
+    }
+
+    fn to(text: &str) -> Result<CacheExport, Failure> {
+        super::to(text, &Environment::default())
+    }
 
     fn local(path: &str, tag: &str) -> CacheLocation {
         CacheLocation::Local { path: path.into(), tag: tag.to_owned(), digest: None }
@@ -197,9 +296,39 @@ mod tests {
             named("a/b:cache", false)
         );
         assert_eq!(from("user/app:x").unwrap().location, named("user/app:x", false));
-        assert_eq!(super::to("type=inline").unwrap().location, CacheLocation::Inline);
         let to = to("type=registry,ref=h:5000/c,mode=max,registry.insecure=true").unwrap();
         assert_eq!(to.location, named("h:5000/c", true));
+    }
+
+    #[test]
+    fn workflows() {
+        let variables =
+            [("ACTIONS_RESULTS_URL", "https://h/"), ("ACTIONS_RUNTIME_TOKEN", "hidden")];
+        let environment = Environment::of(&variables);
+        let found = super::from("type=gha,scope=main", &environment).unwrap().location;
+        let (url, token) = ("https://h/".to_owned(), "hidden".to_owned());
+        assert!(!format!("{found:?}").contains("hidden"));
+        assert_eq!(found, CacheLocation::Gha(GhaLocation { url, token, scope: "main".to_owned() }));
+        assert!(from("type=gha").is_err());
+        assert!(super::to("type=gha,ghtoken=x", &environment).is_err());
+    }
+
+    #[test]
+    fn buckets() {
+        assert_eq!(to("type=inline").unwrap().location, CacheLocation::Inline);
+        let text = "type=s3,bucket=b,region=r,prefix=p/,name=n,endpoint_url=http://h,\
+                    use_path_style=true,access_key_id=i,secret_access_key=s,retry_max_attempts=3";
+        let CacheLocation::S3(location) = from(text).unwrap().location else { panic!() };
+        assert_eq!((location.prefix.as_str(), location.name.as_str()), ("p/", "n"));
+        assert_eq!(location.blobs_prefix, "blobs/");
+        let bucket = location.bucket;
+        assert!(bucket.use_path_style && bucket.retries == Some(2));
+        assert_eq!(bucket.key, Some(("i".to_owned(), "s".to_owned())));
+        let environment = Environment::of(&[("AWS_REGION", "r"), ("AWS_ACCESS_KEY_ID", "i")]);
+        let found = format!("{:?}", super::from("type=s3,bucket=b", &environment));
+        assert!(found.contains("belong together"), "{found}");
+        let found = format!("{:?}", from("type=s3,bucket=b,region=r,secret_access_key=hidden"));
+        assert!(found.contains("belong together") && !found.contains("hidden"), "{found}");
     }
 
     #[test]
@@ -236,6 +365,9 @@ mod tests {
             "type=local,dest",
             "type=azblob,name=x",
             "type=registry",
+            "type=s3,bucket=b",
+            "type=s3,bucket=b,region=r,touch_refresh=1h",
+            "type=s3,bucket=b,region=r,name=a;b",
             "type=inline,mode=max",
             "type=inline,compression=zstd",
             "type=registry,ref=A B",

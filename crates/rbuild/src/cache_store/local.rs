@@ -31,6 +31,8 @@ const MAX_DOCUMENT: u64 = 4 << 20;
 const BLOBS: &str = "blobs/sha256";
 const WRITE_LOCK: &str = "rbuild-write.lock";
 const USE_LOCK: &str = "rbuild-use.lock";
+/// Tries to read an index beside those who replace it.
+const MAX_READS: usize = 5;
 /// Pause between two tries to get a lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -187,9 +189,15 @@ impl CacheStore for LocalCache {
     }
 
     fn read_index(&self, _: Ctx<'_>) -> Result<Found, CacheStoreError> {
-        match self.root()? {
-            Some(root) => self.read(&root),
-            None => Ok(Found::Nothing),
+        let Some(root) = self.root()? else { return Ok(Found::Nothing) };
+        // What a writer has just replaced is removed: the next look finds what it wrote.
+        let mut tries = 0..MAX_READS;
+        loop {
+            match self.read(&root) {
+                Err(CacheStoreError::Rooted(error))
+                    if is_missing(&error) && tries.next().is_some() => {}
+                found => return found,
+            }
         }
     }
 

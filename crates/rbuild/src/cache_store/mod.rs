@@ -3,8 +3,10 @@
 //! A cache has the form of an image: a manifest whose config is the index and whose layers are the
 //! layers that the index names, so that any registry, layout or tool can keep and copy it.
 
+mod gha;
 mod local;
 mod registry;
+mod s3;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -147,6 +149,13 @@ pub(crate) fn open(
         CacheLocation::Inline => return Ok(None),
         CacheLocation::Local { path, tag, digest } => {
             Box::new(local::LocalCache::new(path, tag, *digest))
+        }
+        CacheLocation::Gha(location) => {
+            Box::new(gha::GhaCache::new(engine.registry()?.clone(), location.clone()))
+        }
+        CacheLocation::S3(location) => {
+            let bucket = engine.registry()?.bucket(&location.bucket)?;
+            Box::new(s3::S3Cache::new(bucket, location.clone()))
         }
         CacheLocation::Registry { reference, insecure } => {
             let names = std::slice::from_ref(reference);

@@ -16,7 +16,9 @@ use rbuild_types::{CacheTraffic, CancelToken, Ctx};
 pub(crate) use self::export::Exporting;
 use self::export::with_exports;
 use self::import::CacheImports;
-pub use self::request::{CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode};
+pub use self::request::{
+    CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, GhaLocation, S3Location,
+};
 use crate::{BuildError, BuildRequest, Engine};
 
 /// The caches of one build.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rbuild_image::compress::Encoding;
+use rbuild_registry::BucketOptions;
 use rbuild_types::{Digest, Reference};
 
 /// How long sending layers may take once the build is done: as BuildKit's for GitHub's cache.
@@ -29,8 +30,62 @@ pub enum CacheLocation {
         /// Whether the registry may be spoken to in plain HTTP.
         insecure: bool,
     },
+    /// GitHub's cache of a workflow's jobs.
+    Gha(GhaLocation),
+    /// Objects in a bucket.
+    S3(S3Location),
     /// The config of the image that is built. It is taken from where the image is pushed to.
     Inline,
+}
+
+/// Where in GitHub's cache a cache is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GhaLocation {
+    /// Of the service: what a job has in `ACTIONS_RESULTS_URL`.
+    pub url: String,
+    /// What a job has in `ACTIONS_RUNTIME_TOKEN`.
+    pub token: String,
+    /// Tells caches of one repository apart.
+    pub scope: String,
+}
+
+impl std::fmt::Debug for GhaLocation {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { url, scope, .. } = self;
+        f.debug_struct("GhaLocation")
+            .field("url", url)
+            .field("scope", scope)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where in a bucket a cache is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Location {
+    /// The bucket.
+    pub bucket: BucketOptions,
+    /// What the name of each object begins with.
+    pub prefix: String,
+    /// What follows for an index.
+    pub manifests_prefix: String,
+    /// What follows for a layer.
+    pub blobs_prefix: String,
+    /// What follows for this index.
+    pub name: String,
+}
+
+impl S3Location {
+    /// A bucket, with the names that BuildKit gives but for that of the cache.
+    pub fn new(bucket: BucketOptions) -> Self {
+        Self {
+            bucket,
+            prefix: String::new(),
+            manifests_prefix: "manifests/".to_owned(),
+            blobs_prefix: "blobs/".to_owned(),
+            name: "rbuild".to_owned(),
+        }
+    }
 }
 
 /// A cache to take results from.

@@ -158,6 +158,7 @@ impl RemoteSources<'_> {
             headers: Vec::new(),
             authorization: token.map(|token| format!("Bearer {token}")).or(header),
             body: None,
+            put: false,
             report: true,
         }
     }

@@ -111,6 +111,7 @@ impl<'a> Web<'a> {
             authorization: self.authorization.clone(),
             report: body.is_some(),
             body,
+            put: false,
         };
         self.network.fetch(&fetch, sink, self.ctx)
     }

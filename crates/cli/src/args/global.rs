@@ -27,7 +27,8 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "HOST", help_heading = "Global options")]
     pub insecure_registry: Vec<String>,
     /// Prune cache, oldest use first, until the store has at most this size (10GB, 20% of the
-    /// disk): while building, and by `prune` [env: RBUILD_MAX_USED_SPACE]
+    /// disk): while building, and by `prune`, which heeds the flag only [env:
+    /// RBUILD_MAX_USED_SPACE]
     #[arg(long, global = true, value_name = "SPACE", help_heading = "Global options")]
     pub max_used_space: Option<String>,
     /// Never prune below this size for the sake of the other two; alone, prune down to it

@@ -26,6 +26,7 @@ use super::{CacheExport, CacheMode, inline};
 use crate::cache_store::{self, CacheStore, CacheStoreError, Found};
 use crate::engine::be_quiet;
 use crate::export::layers;
+use crate::sources::image::chain;
 use crate::{BuildError, Engine};
 
 /// Layers sent at once, as BuildKit's caches do.
@@ -282,7 +283,7 @@ impl Exporting<'_> {
                 }
                 Err(_) if ctx.cancel.is_cancelled() => {}
                 Ok(None) => {}
-                Err(error) => target.fail(error.to_string()),
+                Err(error) => target.fail(chain(&error)),
             }
         }
     }
@@ -390,7 +391,7 @@ impl Exporting<'_> {
     /// Says whether it had to be sent.
     fn send_layer(&self, target: &Target<'_>, job: &Job, ctx: Ctx<'_>) -> Result<bool, String> {
         let blob = &job.blob;
-        let said = |error: CacheStoreError| error.to_string();
+        let said = |error: CacheStoreError| chain(&error);
         if target.store.has_blob(blob, ctx).map_err(said)? {
             return Ok(false);
         }
@@ -422,7 +423,7 @@ impl Exporting<'_> {
                     let late = || "its index could not be written in time".to_owned();
                     Some(made.failure.unwrap_or_else(late))
                 }
-                Err(error) => Some(error.to_string()),
+                Err(error) => Some(chain(&error)),
                 Ok(()) => made.failure,
             };
             let Some(problem) = failure else { continue };

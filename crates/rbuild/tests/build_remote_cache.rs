@@ -1,6 +1,7 @@
 //! Results that go to caches elsewhere, and builds in empty stores that take them.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rbuild::{
     BuildRequest, Built, CacheExport, CacheImport, CacheLocation, CacheMode, CacheTraffic,
@@ -12,6 +13,7 @@ use crate::build_push::Registry;
 use crate::exported::Exported;
 use crate::support::{BASE_STEPS, Events, Place, build, id, ran};
 use crate::tests;
+use crate::web::{Answer, Web, answer};
 
 tests![
     a_cold_store_has_every_step_and_fetches_no_layer,
@@ -34,6 +36,7 @@ tests![
     a_registry_keeps_a_cache,
     writers_to_a_registry_lose_nothing,
     a_registry_that_is_gone_is_a_warning,
+    a_registry_that_says_nothing_is_waited_for_no_longer_than_asked,
     an_image_brings_its_own_steps,
     an_index_of_images_brings_the_steps_of_all,
     a_step_that_took_the_place_of_another_is_found,
@@ -530,6 +533,22 @@ fn a_registry_that_is_gone_is_a_warning() {
     assert_eq!(notices.len(), 2, "{notices:?}");
     assert!(notices[0].starts_with("nothing is taken from the cache 127.0.0.1:"), "{notices:?}");
     assert!(notices[1].contains("is not complete"), "{notices:?}");
+}
+
+fn a_registry_that_says_nothing_is_waited_for_no_longer_than_asked() {
+    let place = Place::new();
+    let silent = Web::start(|_| Answer { stall: true, ..answer(200, "never sent") });
+    let reference = format!("{}/team/app:cache", silent.address).parse().unwrap();
+    let location = CacheLocation::Registry { reference, insecure: false };
+    let export = CacheExport { timeout: Duration::ZERO, ..CacheExport::new(location) };
+    let request = BuildRequest { cache_to: vec![export], ..place.request("").tag("made") };
+    let engine = place.engine();
+    let (built, notices) = build_noticing(&engine, &request);
+    assert_eq!(built.executed, BASE_STEPS);
+    // Layers may have been done with before: then it is the index.
+    let late = ["not all layers were sent within 0 s", "its index could not be written in time"];
+    assert!(late.iter().any(|late| notices[0].contains(late)), "{notices:?}");
+    assert_eq!(place.sh(&engine, "made", "echo here"), "here\n");
 }
 
 /// Pushes an image with its steps in it, in a store of this name.

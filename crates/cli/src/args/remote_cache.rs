@@ -1,9 +1,8 @@
 //! `--cache-from` and `--cache-to`: `type=…,KEY=VALUE,…` as buildx takes them.
 
-use std::time::Duration;
-
 use rbuild::{
     BucketOptions, CacheExport, CacheImport, CacheLocation, CacheMode, GhaLocation, S3Location,
+    duration,
 };
 
 use crate::args::output::{encoding, split};
@@ -75,22 +74,6 @@ fn export(mut options: Options, environment: &Environment) -> Result<CacheExport
     }
     options.nothing_left()?;
     Ok(export)
-}
-
-/// A duration as Go writes it: `90s`, `10m`, `1h30m`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut sum = Duration::ZERO;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest.get(..end)?.parse().ok()?;
-        let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
-        let after = rest.get(end..)?;
-        let (unit, millis) = units.into_iter().find(|(unit, _)| after.starts_with(unit))?;
-        sum = sum.checked_add(Duration::from_millis(number.checked_mul(millis)?))?;
-        rest = after.get(unit.len()..)?;
-    }
-    (!text.is_empty()).then_some(sum)
 }
 
 /// The fields that nobody has asked for yet.
@@ -261,6 +244,8 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rbuild::Encoding;
 
     use super::*;

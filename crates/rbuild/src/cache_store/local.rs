@@ -69,7 +69,12 @@ impl LocalCache {
     fn made(&self) -> Result<Root, CacheStoreError> {
         fs_err::create_dir_all(&self.path).map_err(self.io("make"))?;
         let root = Root::open(&self.path)?;
-        root.create_dir_all(BLOBS, NewDirs { mode: 0o755, owner: None })?;
+        let new = NewDirs { mode: 0o755, owner: None };
+        match root.create_dir_all(BLOBS, new) {
+            // Somebody else has just made one of them.
+            Err(error) if error.errno() == Some(Errno::EXIST) => root.create_dir_all(BLOBS, new)?,
+            made => made?,
+        };
         Ok(root)
     }
 

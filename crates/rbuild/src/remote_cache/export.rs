@@ -26,12 +26,16 @@ use super::{CacheExport, CacheMode, inline};
 use crate::cache_store::{self, CacheStore, CacheStoreError, Found};
 use crate::engine::be_quiet;
 use crate::export::layers;
+use crate::sources::image::chain;
 use crate::{BuildError, Engine};
 
 /// Layers sent at once, as BuildKit's caches do.
 const PARALLEL_LAYERS: usize = 4;
 /// How often a wait looks at the cancel token.
 const CANCEL_TICK: Duration = Duration::from_millis(50);
+/// Least and most time that writing the indexes may take beyond that.
+const INDEX_TIME_MIN: Duration = Duration::from_secs(5);
+const INDEX_TIME_MAX: Duration = Duration::from_secs(60);
 /// Tries to write an index beside others that do the same.
 const MAX_TRIES: usize = 30;
 
@@ -129,8 +133,29 @@ pub(crate) fn with_exports<R>(
         built
     })?;
     ctx.cancel.check()?;
-    exporting.publish(ctx, traffic)?;
+    let patience = exporting.patience().clamp(INDEX_TIME_MIN, INDEX_TIME_MAX);
+    within(patience, ctx, |inner| exporting.publish(inner, ctx.cancel, traffic))?;
     Ok(built)
+}
+
+/// Runs something that is cancelled with the caller's token, and when its time is over.
+fn within<R>(limit: Duration, ctx: Ctx<'_>, work: impl FnOnce(Ctx<'_>) -> R) -> R {
+    let stop = CancelToken::default();
+    let (done, is_done) = channel::<()>();
+    std::thread::scope(|scope| {
+        let token = stop.clone();
+        scope.spawn(move || {
+            let began = Instant::now();
+            while is_done.recv_timeout(CANCEL_TICK) == Err(RecvTimeoutError::Timeout) {
+                if ctx.cancel.is_cancelled() || began.elapsed() >= limit {
+                    token.cancel();
+                }
+            }
+        });
+        let result = work(Ctx::new(ctx.progress, &stop));
+        drop(done);
+        result
+    })
 }
 
 impl Exporting<'_> {
@@ -181,9 +206,14 @@ impl Exporting<'_> {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
+    /// The time that the most patient cache allows.
+    fn patience(&self) -> Duration {
+        self.targets.iter().map(|target| target.request.timeout).max().unwrap_or_default()
+    }
+
     /// Waits for what is under way, but no longer than the most patient cache.
     fn wait(&self, done: &Receiver<()>, ctx: Ctx<'_>, stop: &CancelToken) {
-        let patience = self.targets.iter().map(|target| target.request.timeout).max();
+        let patience = self.patience();
         let began = Instant::now();
         loop {
             match done.recv_timeout(CANCEL_TICK) {
@@ -193,7 +223,7 @@ impl Exporting<'_> {
             if ctx.cancel.is_cancelled() {
                 return stop.cancel();
             }
-            if patience.is_some_and(|patience| began.elapsed() >= patience) {
+            if began.elapsed() >= patience {
                 for target in &self.targets {
                     let waited = target.request.timeout.as_secs();
                     target.fail(format!("not all layers were sent within {waited} s"));
@@ -253,7 +283,7 @@ impl Exporting<'_> {
                 }
                 Err(_) if ctx.cancel.is_cancelled() => {}
                 Ok(None) => {}
-                Err(error) => target.fail(error.to_string()),
+                Err(error) => target.fail(chain(&error)),
             }
         }
     }
@@ -361,7 +391,7 @@ impl Exporting<'_> {
     /// Says whether it had to be sent.
     fn send_layer(&self, target: &Target<'_>, job: &Job, ctx: Ctx<'_>) -> Result<bool, String> {
         let blob = &job.blob;
-        let said = |error: CacheStoreError| error.to_string();
+        let said = |error: CacheStoreError| chain(&error);
         if target.store.has_blob(blob, ctx).map_err(said)? {
             return Ok(false);
         }
@@ -376,15 +406,24 @@ impl Exporting<'_> {
     }
 
     /// Writes the indexes.
-    fn publish(&self, ctx: Ctx<'_>, traffic: &mut CacheTraffic) -> Result<(), BuildError> {
+    fn publish(
+        &self,
+        ctx: Ctx<'_>,
+        caller: &CancelToken,
+        traffic: &mut CacheTraffic,
+    ) -> Result<(), BuildError> {
         for target in &self.targets {
             let made = std::mem::take(&mut *target.lock());
             traffic.sent_layers += made.sent_layers;
             traffic.sent_bytes = traffic.sent_bytes.saturating_add(made.sent_bytes);
             let written = self.write(target, &made.records, ctx);
             let failure = match written {
-                Err(CacheStoreError::Cancelled(cancelled)) => return Err(cancelled.into()),
-                Err(error) => Some(error.to_string()),
+                Err(CacheStoreError::Cancelled(_)) => {
+                    caller.check()?;
+                    let late = || "its index could not be written in time".to_owned();
+                    Some(made.failure.unwrap_or_else(late))
+                }
+                Err(error) => Some(chain(&error)),
                 Ok(()) => made.failure,
             };
             let Some(problem) = failure else { continue };

@@ -18,6 +18,7 @@ use super::index::{Index, IndexError, Record};
 use super::{CacheImport, inline};
 use crate::cache_store::{self, CacheStore, CacheStoreError, Found};
 use crate::export::layers;
+use crate::sources::image::chain;
 use crate::sources::layers::{LayerBlob, StoreSink, diff_id_of, unpack_blob};
 use crate::{BuildError, Engine};
 
@@ -111,7 +112,7 @@ impl<'a> CacheImports<'a> {
             Ok(Found::Foreign { .. }) => Err("what is there is no cache of rbuild".to_owned()),
             Ok(Found::Nothing) => Ok(Index::default()),
             Err(CacheStoreError::Cancelled(_)) => Ok(Index::default()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(chain(&error)),
         };
         let index = index.unwrap_or_else(|problem| {
             let message = format!("nothing is taken from {}: {problem}", store.name());

@@ -52,6 +52,7 @@ pub(crate) fn run(args: &mut Args) -> Outcome {
         copy_example(&classic.context)?;
         classic.build_run_edit()?;
         classic.cached_variant()?;
+        classic.pushes(&dir)?;
         classic.images(&dir)?
     };
     others_take(&dir, &registry, &images)?;
@@ -119,6 +120,32 @@ impl Classic<'_> {
         self.edit("Hello again", "Hello for the third time")?;
         expect_ran(&self.steps(&build)?, &["COPY . /app"])?;
         self.answers("Hello for the third time")
+    }
+
+    fn pushes(&self, dir: &Path) -> Outcome {
+        for codec in ["gzip", "zstd", "uncompressed"] {
+            section(&format!("the program pushes {codec}, and skopeo takes it"));
+            let name = self.registry.reference(&format!("pushed:{codec}"));
+            let output =
+                format!("type=registry,name={name},compression={codec},force-compression=true");
+            self.build().arg("-f").arg("Dockerfile.cached").arg("-o").arg(output).output()?;
+            let image = format!("docker://{name}");
+            let skopeo = || Cmd::new("skopeo");
+            let manifest =
+                skopeo().words("inspect --raw --tls-verify=false").arg(&image).output()?;
+            let kind = match codec {
+                "uncompressed" => "layer.v1.tar\"".to_owned(),
+                codec => format!("layer.v1.tar+{codec}"),
+            };
+            ensure(manifest.contains(&kind), || format!("no layer of {codec} in {manifest}"))?;
+            let copy = format!("oci:{}:{codec}", dir.join("pushed").display());
+            skopeo()
+                .words("copy --quiet --insecure-policy --src-tls-verify=false")
+                .arg(&image)
+                .arg(copy)
+                .output()?;
+        }
+        Ok(())
     }
 
     fn images(&self, dir: &Path) -> Outcome<Images> {

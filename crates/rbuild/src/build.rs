@@ -183,8 +183,8 @@ struct Outside<'a> {
 /// Whether the image is for the store, where it must be whole: whoever runs or exports it by its name
 /// or id may do so without any network. One that is only pushed can be had from its registry.
 fn is_kept(request: &BuildRequest) -> bool {
-    let is_pushed = request.outputs.iter().all(is_push);
-    request.outputs.is_empty() || (!request.tags.is_empty() && !is_pushed)
+    let only_pushed = request.outputs.iter().all(is_push) && !request.load;
+    request.outputs.is_empty() || (!request.tags.is_empty() && !only_pushed)
 }
 
 fn is_push(wanted: &Export) -> bool {

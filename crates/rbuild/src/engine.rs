@@ -8,6 +8,7 @@ use rbuild_registry::{Registry, RegistryOptions};
 use rbuild_sandbox::linux::binfmt::{self, Emulators};
 
 use crate::BuildError;
+use crate::quiet::QuietPool;
 
 /// Where the Container Device Interface has its files: those of the administrator, then those
 /// that programs make anew after each start of the machine.
@@ -60,12 +61,8 @@ pub struct Engine {
     /// Made with first use, as the pool is: listing images needs neither.
     registry: OnceLock<Registry>,
     pool: OnceLock<rayon::ThreadPool>,
-    quiet_pool: OnceLock<rayon::ThreadPool>,
+    quiet_pool: OnceLock<QuietPool>,
 }
-
-/// The niceness of work that nobody waits for yet: beside a busy thread of the usual niceness it gets
-/// a tenth of a processor.
-const QUIET: i32 = 10;
 
 impl Engine {
     /// Opens the store in `root`, making it when it is missing.
@@ -124,16 +121,26 @@ impl Engine {
     /// The pool for hashing, walking, packing and compressing. It is the engine's own: the global
     /// one belongs to the host.
     pub(crate) fn pool(&self) -> Result<&rayon::ThreadPool, BuildError> {
-        let name = |number| format!("rbuild-pool-{number}");
-        let builder = rayon::ThreadPoolBuilder::new().thread_name(name);
-        made_once(&self.pool, builder)
+        if let Some(pool) = self.pool.get() {
+            return Ok(pool);
+        }
+        let made = rayon::ThreadPoolBuilder::new()
+            .thread_name(|number| format!("rbuild-pool-{number}"))
+            .build()
+            .map_err(|error| BuildError::Io {
+                what: "start the thread pool".to_owned(),
+                source: std::io::Error::other(error),
+            })?;
+        Ok(self.pool.get_or_init(|| made))
     }
 
-    /// The pool for work that is done ahead of time while steps run, which it must not slow down.
-    pub(crate) fn quiet_pool(&self) -> Result<&rayon::ThreadPool, BuildError> {
-        let name = |number| format!("rbuild-quiet-{number}");
-        let builder = rayon::ThreadPoolBuilder::new().thread_name(name);
-        made_once(&self.quiet_pool, builder.start_handler(|_| be_quiet()))
+    /// The pool for work that is done ahead of time while steps run.
+    pub(crate) fn quiet_pool(&self) -> Result<&QuietPool, BuildError> {
+        if let Some(pool) = self.quiet_pool.get() {
+            return Ok(pool);
+        }
+        let made = QuietPool::new()?;
+        Ok(self.quiet_pool.get_or_init(|| made))
     }
 
     /// What lies under the layers of a root filesystem.
@@ -159,26 +166,6 @@ impl Engine {
             None => fs_err::read_to_string("/etc/resolv.conf").unwrap_or_default(),
         }
     }
-}
-
-fn made_once(
-    pool: &OnceLock<rayon::ThreadPool>,
-    builder: rayon::ThreadPoolBuilder,
-) -> Result<&rayon::ThreadPool, BuildError> {
-    if let Some(pool) = pool.get() {
-        return Ok(pool);
-    }
-    let made = builder.build().map_err(|error| BuildError::Io {
-        what: "start the thread pool".to_owned(),
-        source: std::io::Error::other(error),
-    })?;
-    Ok(pool.get_or_init(|| made))
-}
-
-/// Lets the calling thread stand back behind others: on Linux niceness is a thread's own.
-pub(crate) fn be_quiet() {
-    // Where that is forbidden it is as nice as the others.
-    let _ = rustix::process::setpriority_process(None, QUIET);
 }
 
 /// A random name of 64 hex digits.

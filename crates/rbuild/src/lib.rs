@@ -56,6 +56,7 @@ mod lint;
 mod outline;
 mod preview;
 mod prune;
+mod quiet;
 mod remote_cache;
 mod request;
 mod sources;

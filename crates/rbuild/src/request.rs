@@ -51,6 +51,9 @@ pub struct BuildRequest {
     pub tags: Vec<String>,
     /// What is made besides. Without any, the image in the store is the output.
     pub outputs: Vec<Export>,
+    /// Whether an image that is only pushed is whole in the store too: else layers of its base are
+    /// fetched when somebody needs their files.
+    pub load: bool,
     /// Whether [`Output::Tar`] and [`Output::Directory`] have a directory for each platform, such
     /// as `linux_arm64`; `None` is where there may be several. Without them, no file may be in the
     /// images of two platforms.
@@ -193,6 +196,7 @@ impl BuildRequest {
             jobs: None,
             tags: Vec::new(),
             outputs: Vec::new(),
+            load: false,
             platform_split: None,
             pull: Pull::default(),
             cache_from: Vec::new(),

@@ -196,7 +196,7 @@ fn a_base_that_was_never_fetched_is_mounted() {
     let request = BuildRequest::new(place.context())
         .dockerfile_text(format!("FROM {base}\nENV A=1\n"))
         .tag(registry.name("team/app:1"));
-    build(&place.engine(), &pushed(request));
+    build(&place.engine(), &pushed(request.clone()));
     let asked = registry.asked();
     assert_eq!(count(&asked, "POST", "from=team/base"), 3, "{asked:?}");
     assert_eq!(count(&asked, "PUT", "/team/app/blobs/"), 1, "the config: {asked:?}");
@@ -205,6 +205,9 @@ fn a_base_that_was_never_fetched_is_mounted() {
     let text = format!("FROM {}\nRUN test $(cat /two)$A = two1\n", registry.name("team/app:1"));
     build(&place.engine(), &BuildRequest::new(place.context()).dockerfile_text(text));
     assert_eq!(count(&registry.asked(), "GET", "/team/app/blobs/"), 3);
+    let whole = Place::new();
+    build(&whole.engine(), &BuildRequest { load: true, ..pushed(request) });
+    assert_eq!(count(&registry.asked(), "GET", "/team/base/blobs/"), 4);
 }
 
 fn a_base_of_another_registry_is_fetched_and_sent() {

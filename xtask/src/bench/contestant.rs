@@ -32,8 +32,10 @@ pub(crate) trait Contestant {
     fn stages(&self, _build: &Build<'_>) -> Option<Cmd> {
         None
     }
-    /// Writes the built image to one file.
-    fn export(&self, build: &Build<'_>, file: &Path) -> Option<Cmd>;
+    /// Writes the built image to one file, its layers with this codec.
+    fn export(&self, build: &Build<'_>, file: &Path, codec: &str) -> Option<Cmd>;
+    /// Removes what an export kept for the next one.
+    fn forget_exports(&self) {}
     /// Runs `true` in a new container on the host's network.
     fn container(&self) -> Option<Cmd>;
     /// Runs `true` in a new container on the default network.
@@ -107,8 +109,8 @@ impl Contestant for Rbuild {
         Some(cmd.arg(build.context))
     }
 
-    fn export(&self, build: &Build<'_>, file: &Path) -> Option<Cmd> {
-        let output = format!("type=oci,dest={},compression=gzip", file.display());
+    fn export(&self, build: &Build<'_>, file: &Path, codec: &str) -> Option<Cmd> {
+        let output = format!("type=oci,dest={},compression={codec}", file.display());
         let cmd = self.cmd("build").words("-q --network host -o").arg(output);
         Some(cmd.arg("-f").arg(build.dockerfile).arg(build.context))
     }
@@ -119,6 +121,10 @@ impl Contestant for Rbuild {
 
     fn bridged_container(&self) -> Option<Cmd> {
         Some(self.cmd("run").words("--rm busybox true"))
+    }
+
+    fn forget_exports(&self) {
+        let _ = self.cmd("prune").words("-f").capture();
     }
 
     fn remove(&self, tag: &str) {
@@ -144,8 +150,9 @@ impl Contestant for Docker {
         Some(cmd.arg("-f").arg(build.dockerfile).arg(build.context))
     }
 
-    fn export(&self, build: &Build<'_>, file: &Path) -> Option<Cmd> {
-        Some(self.cmd().args(["save", "-o"]).arg(file).arg(build.tag))
+    fn export(&self, build: &Build<'_>, file: &Path, codec: &str) -> Option<Cmd> {
+        let save = || self.cmd().args(["save", "-o"]).arg(file).arg(build.tag);
+        (codec != "zstd").then(save)
     }
 
     fn container(&self) -> Option<Cmd> {
@@ -175,8 +182,12 @@ impl Contestant for Buildah {
         Some(cmd.arg(build.tag).arg("-f").arg(build.dockerfile).arg(build.context))
     }
 
-    fn export(&self, build: &Build<'_>, file: &Path) -> Option<Cmd> {
-        let cmd = self.cmd().args(["push", "-q"]).arg(build.tag);
+    fn export(&self, build: &Build<'_>, file: &Path, codec: &str) -> Option<Cmd> {
+        let cmd = match codec {
+            "uncompressed" => self.cmd().words("push -q --disable-compression"),
+            codec => self.cmd().words("push -q --compression-format").arg(codec),
+        };
+        let cmd = cmd.arg(build.tag);
         Some(cmd.arg(format!("oci-archive:{}", file.display())))
     }
 
@@ -207,7 +218,7 @@ impl Contestant for Podman {
         None
     }
 
-    fn export(&self, _: &Build<'_>, _: &Path) -> Option<Cmd> {
+    fn export(&self, _: &Build<'_>, _: &Path, _: &str) -> Option<Cmd> {
         None
     }
 

@@ -139,13 +139,14 @@ fn prepare(
         Work::Stages => return Ok(contestant.stages(&build)),
         _ => {}
     }
-    if let Work::Export = bench.work {
+    if let Work::Export(codec) = bench.work {
         if contestant.build(&build).is_some_and(|b| round == 0 && b.output().is_err()) {
             return fail(format!("{} did not build {}", contestant.name(), bench.name));
         }
         let file = context.with_extension(format!("{}.tar", contestant.name()));
         let _ = fs_err::remove_file(&file);
-        return Ok(contestant.export(&build, &file));
+        contestant.forget_exports();
+        return Ok(contestant.export(&build, &file, codec));
     }
     if let Work::Cold = bench.work {
         contestant.remove(bench.name);

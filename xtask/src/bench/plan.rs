@@ -30,8 +30,8 @@ pub(crate) enum Work {
     Check,
     /// Listing the stages of a Dockerfile, which is little more than to parse it.
     Stages,
-    /// Writing a built image with its layers compressed by gzip.
-    Export,
+    /// Writing a built image whose layers were never compressed, with this codec.
+    Export(&'static str),
     /// A container that does nothing, on the host's network.
     Container,
     /// The same on the default network.
@@ -110,9 +110,27 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench {
         name: "b6g",
         what: "that image written with gzip (docker: `save`, which does not compress)",
-        work: Work::Export,
+        work: Work::Export("gzip"),
         context: Some("large"),
         target: 3000.0,
+        memory: LARGE,
+        quick: false,
+    },
+    Bench {
+        name: "b6z",
+        what: "that image written with zstd",
+        work: Work::Export("zstd"),
+        context: Some("large"),
+        target: 1800.0,
+        memory: LARGE,
+        quick: false,
+    },
+    Bench {
+        name: "b6u",
+        what: "that image written uncompressed",
+        work: Work::Export("uncompressed"),
+        context: Some("large"),
+        target: 900.0,
         memory: LARGE,
         quick: false,
     },

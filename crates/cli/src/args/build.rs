@@ -104,7 +104,7 @@ pub struct BuildArgs {
     /// mode=max those of all steps, else of the image's; may be repeated
     #[arg(long, value_name = "CACHE")]
     pub cache_to: Vec<String>,
-    /// Changes nothing: the image is always in the store
+    /// With --push, have all layers of the base image in the store too; without it they always are
     #[arg(long, hide = true)]
     pub load: bool,
     /// How to show progress: auto, tty, plain, quiet, none or rawjson [env: BUILDKIT_PROGRESS]
@@ -292,6 +292,7 @@ impl BuildArgs {
         for text in &self.cache_to {
             request.cache_to.push(remote_cache::to(text, environment)?);
         }
+        request.load = self.load;
         one_reader_of_stdout(&request.outputs, self.quiet)?;
         Ok(request)
     }

@@ -34,7 +34,7 @@ pub enum Compression {
 pub enum Encoding {
     /// The bytes as they are.
     Uncompressed,
-    /// One gzip member.
+    /// Several gzip members, one after another.
     Gzip {
         /// 0 (stored) to 9.
         level: u32,

@@ -2,16 +2,14 @@
 
 use std::io::{self, Write};
 
-use flate2::Crc;
 use rayon::ThreadPool;
 
-use super::gzip::{self, Position};
 use super::ordered::Ordered;
-use super::{Encoding, zstd_frames};
+use super::{Encoding, gzip, zstd_frames};
 
 /// Counts up whenever the same content and level would give other bytes: with block sizes here,
 /// and with versions of the compression libraries that change their output.
-pub const COMPRESSION_FORMAT: u32 = 1;
+pub const COMPRESSION_FORMAT: u32 = 2;
 
 /// Compresses what is written to it, in blocks of fixed size on a pool.
 ///
@@ -24,7 +22,6 @@ pub struct CompressedWriter<'p, W> {
     ordered: Ordered<'p>,
     block: Vec<u8>,
     block_size: usize,
-    crc: Crc,
     started: bool,
 }
 
@@ -33,7 +30,7 @@ impl<'p, W: Write> CompressedWriter<'p, W> {
     pub fn new(sink: W, encoding: Encoding, pool: &'p ThreadPool) -> Self {
         let block_size = match encoding {
             Encoding::Uncompressed => 0,
-            Encoding::Gzip { .. } => gzip::BLOCK,
+            Encoding::Gzip { .. } => gzip::MEMBER,
             Encoding::Zstd { .. } => zstd_frames::FRAME,
         };
         Self {
@@ -42,39 +39,28 @@ impl<'p, W: Write> CompressedWriter<'p, W> {
             ordered: Ordered::new(pool),
             block: Vec::new(),
             block_size,
-            crc: Crc::new(),
             started: false,
         }
     }
 
     /// Ends the stream, flushes the sink and gives it back.
     pub fn finish(mut self) -> io::Result<W> {
-        if self.encoding != Encoding::Uncompressed {
-            // Also for empty content: no stream at all would not be a compressed nothing.
-            self.send(Position::Last)?;
-            while let Some(bytes) = self.ordered.next()? {
-                self.sink.write_all(&bytes)?;
-            }
-            if let Encoding::Gzip { .. } = self.encoding {
-                self.sink.write_all(&gzip::trailer(&self.crc))?;
-            }
+        // Also for empty content: no stream at all would not be a compressed nothing.
+        if !self.block.is_empty() || !self.started {
+            self.send()?;
+        }
+        while let Some(bytes) = self.ordered.next()? {
+            self.sink.write_all(&bytes)?;
         }
         self.sink.flush()?;
         Ok(self.sink)
     }
 
-    fn send(&mut self, position: Position) -> io::Result<()> {
+    fn send(&mut self) -> io::Result<()> {
         let block = std::mem::take(&mut self.block);
         let ready = match self.encoding {
-            Encoding::Uncompressed => return Ok(()),
-            Encoding::Gzip { level } => {
-                if !self.started {
-                    self.sink.write_all(&gzip::HEADER)?;
-                }
-                self.crc.update(&block);
-                self.ordered.start(move || gzip::block(&block, level, position))?
-            }
-            Encoding::Zstd { .. } if block.is_empty() && self.started => None,
+            Encoding::Uncompressed => None,
+            Encoding::Gzip { level } => self.ordered.start(move || gzip::member(&block, level))?,
             Encoding::Zstd { level } => {
                 self.ordered.start(move || zstd_frames::frame(&block, level))?
             }
@@ -98,7 +84,7 @@ impl<W: Write> Write for CompressedWriter<'_, W> {
         let count = bytes.len().min(self.block_size - self.block.len());
         self.block.extend_from_slice(&bytes[..count]);
         if self.block.len() == self.block_size {
-            self.send(Position::Inner)?;
+            self.send()?;
         }
         Ok(count)
     }

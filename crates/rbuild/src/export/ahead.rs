@@ -2,7 +2,7 @@
 //!
 //! The coordinator says which layers of the target are finished. One thread compresses them in the
 //! codecs that outputs want; a second one sends them to the first repository of each registry that
-//! is pushed to. Both stand back behind the steps (`quiet_pool`). What they made is found by the
+//! is pushed to. Compression stands back behind the steps until they are done. What both made is found by the
 //! export, which does nothing twice and makes the same bytes by itself where they did nothing. They
 //! stop when the build is cancelled or fails; an error of theirs is one of the build, after its
 //! steps.
@@ -16,7 +16,6 @@ use rbuild_registry::{Registry, Upload};
 use rbuild_solver::{FinishedLayers, Layer};
 use rbuild_types::{CancelToken, Ctx, Reference};
 
-use crate::engine::be_quiet;
 use crate::export::layers::{Leaving, own};
 use crate::export::package::skip;
 use crate::export::push::{self, PARALLEL_BLOBS};
@@ -61,6 +60,8 @@ pub(crate) fn ahead<T>(
     if wanted.is_empty() {
         return solve(None);
     }
+    let pool = engine.quiet_pool()?;
+    pool.stand_back();
     let stop = CancelToken::default();
     let inner = Ctx::new(ctx.progress, &stop);
     let (finished, layers) = channel();
@@ -73,10 +74,13 @@ pub(crate) fn ahead<T>(
             scope.spawn(move || done.send(send(engine, ready, inner)));
         }
         let (cancel, wanted) = (inner.cancel, &wanted);
-        scope.spawn(move || done.send(compress(engine, wanted, &layers, &compressed, cancel)));
+        scope.spawn(move || {
+            done.send(compress(engine, pool.pool(), wanted, &layers, &compressed, cancel))
+        });
         let finished = Finished(finished);
         let solved = solve(Some(&finished));
         drop(finished);
+        pool.hurry();
         if solved.is_err() {
             stop.cancel();
         }
@@ -130,17 +134,16 @@ fn wanted(
 
 fn compress<'w>(
     engine: &Engine,
+    pool: &rayon::ThreadPool,
     wanted: &'w [Wanted],
     layers: &Receiver<Layer>,
     compressed: &Sender<Ready<'w>>,
     cancel: &CancelToken,
 ) -> Result<(), BuildError> {
-    be_quiet();
-    let pool = engine.quiet_pool()?;
     for layer in layers {
         for wanted in wanted {
             cancel.check()?;
-            let layer = own(engine, pool, &layer, &wanted.form, cancel)?;
+            let layer = pool.install(|| own(engine, pool, &layer, &wanted.form, cancel))?;
             if wanted.registry.is_some() && compressed.send(Ready { wanted, layer }).is_err() {
                 return Ok(());
             }

@@ -279,6 +279,17 @@ pub(crate) fn of_snapshot(
     encoding: Encoding,
     cancel: &CancelToken,
 ) -> Result<(Layer, Descriptor), BuildError> {
+    let pool = engine.quiet_pool()?.pool();
+    pool.install(|| of_snapshot_by(pool, engine, snapshot, encoding, cancel))
+}
+
+fn of_snapshot_by(
+    pool: &rayon::ThreadPool,
+    engine: &Engine,
+    snapshot: &SnapshotId,
+    encoding: Encoding,
+    cancel: &CancelToken,
+) -> Result<(Layer, Descriptor), BuildError> {
     let meta = engine.store.snapshots().meta(snapshot)?;
     let created = meta.as_ref().map_or(0, Snapshot::made);
     let known = meta.and_then(|known| known.meta.diff_id.zip(known.meta.tar_size));
@@ -292,8 +303,7 @@ pub(crate) fn of_snapshot(
             (packed.diff_id, packed.size)
         }
     };
-    let (pool, tar) = (engine.quiet_pool()?, Tar::Tree(&layer));
-    let blob = encoded_by(pool, engine, &tar, encoding, Family::Oci, cancel)?;
+    let blob = encoded_by(pool, engine, &Tar::Tree(&layer), encoding, Family::Oci, cancel)?;
     Ok((layer, blob))
 }
 

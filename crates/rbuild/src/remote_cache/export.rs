@@ -24,7 +24,6 @@ use super::import::CacheImports;
 use super::index::{Identity, Index, Record, shortened};
 use super::{CacheExport, CacheMode, inline};
 use crate::cache_store::{self, CacheStore, CacheStoreError, Found};
-use crate::engine::be_quiet;
 use crate::export::layers;
 use crate::sources::image::chain;
 use crate::{BuildError, Engine};
@@ -114,6 +113,8 @@ pub(crate) fn with_exports<R>(
     let (is_inline, inline) = (targets.len() < to.len(), Mutex::default());
     let steps = Mutex::new(Some(steps));
     let exporting = Exporting { engine, imports, targets, is_inline, inline, steps };
+    let pool = engine.quiet_pool()?;
+    pool.stand_back();
     // Cancelled with the caller's token, when the build fails, and when the time is over.
     let stop = CancelToken::default();
     let built = std::thread::scope(|scope| {
@@ -126,6 +127,7 @@ pub(crate) fn with_exports<R>(
         });
         let built = build(Some(exporting));
         exporting.close();
+        pool.hurry();
         match built {
             Ok(_) => exporting.wait(&is_done, ctx, &stop),
             Err(_) => stop.cancel(),
@@ -235,7 +237,6 @@ impl Exporting<'_> {
 
     /// Compresses until no more steps come, with threads beside it that send.
     fn work(&self, finished: &Receiver<FinishedStep>, ctx: Ctx<'_>) {
-        be_quiet();
         let (jobs, waiting) = channel();
         let waiting = Mutex::new(waiting);
         std::thread::scope(|scope| {

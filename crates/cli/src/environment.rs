@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use rbuild::Proxies;
 
+use crate::args::switch;
+use crate::failure::Failure;
+
 /// What the command takes from its environment, read once.
 #[derive(Debug, Default)]
 pub struct Environment {
@@ -92,6 +95,13 @@ impl Environment {
     /// `RBUILD_INSECURE_REGISTRIES`: hosts with commas between.
     pub fn insecure_registries(&self) -> Vec<String> {
         self.list("RBUILD_INSECURE_REGISTRIES")
+    }
+
+    /// `RBUILD_OFFLINE`, as the flag.
+    pub fn offline(&self) -> Result<bool, Failure> {
+        let Some(value) = self.filled("RBUILD_OFFLINE") else { return Ok(false) };
+        switch::parse(value)
+            .map_err(|problem| Failure::usage(format!("RBUILD_OFFLINE={value}: {problem}")))
     }
 
     fn list(&self, name: &str) -> Vec<String> {

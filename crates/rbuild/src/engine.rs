@@ -28,6 +28,10 @@ pub struct EngineOptions {
     pub limits: SpaceLimits,
     /// How registries are reached.
     pub registry: RegistryOptions,
+    /// Whether nothing is asked of any server: what lies elsewhere is what it was when it was asked
+    /// last, and what the store does not have is [`BuildError::Offline`]. Steps have the network
+    /// that their options say.
+    pub offline: bool,
     /// What steps and containers see as `/etc/resolv.conf`; `None` is the host's file.
     pub resolv_conf: Option<String>,
     /// Where the kernel lists what runs the programs of other processors.
@@ -45,6 +49,7 @@ impl EngineOptions {
             helper: None,
             limits: SpaceLimits::default(),
             registry: RegistryOptions::default(),
+            offline: false,
             resolv_conf: None,
             binfmt_misc: binfmt::DIRECTORY.into(),
             cdi_directories: CDI_DIRECTORIES.map(PathBuf::from).into(),
@@ -110,7 +115,15 @@ impl Engine {
         })
     }
 
-    pub(crate) fn registry(&self) -> Result<&Registry, BuildError> {
+    /// The way to all servers; nothing else opens a connection. `missing` says what is not there
+    /// without them: `x is not in the store`.
+    pub(crate) fn registry(
+        &self,
+        missing: impl FnOnce() -> String,
+    ) -> Result<&Registry, BuildError> {
+        if self.options.offline {
+            return Err(BuildError::Offline { missing: missing() });
+        }
         if let Some(registry) = self.registry.get() {
             return Ok(registry);
         }

@@ -10,6 +10,8 @@ use rbuild_snapshot::SnapshotError;
 use rbuild_solver::{SolveError, StepError, StepFailure};
 use rbuild_types::{Cancelled, Diagnostic};
 
+use crate::LockError;
+
 /// Why a call of the engine failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -85,6 +87,15 @@ pub enum BuildError {
     /// A registry could not give what was asked for.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The lock file is of no use, or does not name what it must.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A server would have to be asked, which [`crate::EngineOptions::offline`] forbids.
+    #[error("{missing}, and offline no server is asked: do it once without --offline")]
+    Offline {
+        /// What is not there: `x is not in the store`.
+        missing: String,
+    },
     /// An image could not be pushed. No name in the registry moved to it.
     #[error("cannot push {name}: {source}")]
     Push {

@@ -1,11 +1,15 @@
 //! From a request to a plan: what a build does before its first step.
 
+use std::sync::Arc;
+
 use rbuild_parser::ast::Dockerfile;
 use rbuild_parser::lint::check_file;
-use rbuild_plan::{Plan, lower};
+use rbuild_plan::op::Source;
+use rbuild_plan::{Checked, EpochSource, Graph, ImageConfigs, Plan, check, epoch_source, lower};
 use rbuild_types::{Ctx, Diagnostic, Event};
 
 use crate::lint::Lint;
+use crate::lock_file::Lock;
 use crate::sources::context::{self, Opened};
 use crate::sources::dockerfile::{Text, read_dockerfile};
 use crate::sources::epoch::{self, EpochError};
@@ -25,6 +29,14 @@ pub(crate) struct Front<'a> {
     pub(crate) remotes: RemoteSources<'a>,
 }
 
+/// What stages are made from.
+pub(crate) struct Looked {
+    /// All their steps.
+    pub(crate) graph: Graph,
+    /// What else is asked for its time, if that is no context.
+    pub(crate) epoch: Option<Source>,
+}
+
 impl<'a> Front<'a> {
     /// Opens the contexts, and reads the Dockerfile.
     pub(crate) fn open(
@@ -33,13 +45,15 @@ impl<'a> Front<'a> {
         ctx: Ctx<'a>,
     ) -> Result<(Self, Lint), BuildError> {
         let mut named = named::settle(request)?;
-        let remotes = RemoteSources::new(engine, request);
+        let lock = Lock::of(request)?.map(Arc::new);
+        let remotes = RemoteSources::new(engine, request).with_lock(lock.clone());
         let mut opened = context::open_main(&remotes, request, ctx)?;
         let text = read_dockerfile(request, &mut opened)?;
         ctx.report(Event::Dockerfile { name: text.name.clone(), text: text.text.clone() });
         let (dockerfile, lint) = parse(&text, request, ctx)?;
         let layouts = std::mem::take(&mut named.layouts);
         let images = ImageSource::new(engine, request.pull, ctx).with_layouts(layouts);
+        let images = images.with_lock(lock);
         Ok((Self { request, text, dockerfile, opened, named, images, remotes }, lint))
     }
 
@@ -64,6 +78,24 @@ impl<'a> Front<'a> {
         report(lint, std::mem::take(&mut plan.warnings), ctx);
         self.report_unused(&plan, ctx);
         Ok(plan)
+    }
+
+    /// What all stages are made from, or those that the target of the request needs, with the
+    /// configs that `images` gives.
+    pub(crate) fn look(&self, images: &dyn ImageConfigs) -> Result<Looked, BuildError> {
+        let Self { text, dockerfile, .. } = self;
+        let options = self.named.options(self.request, &self.images.engine.emulators());
+        let Checked { graph, errors, .. } = check(&text.text, dockerfile, &options, images);
+        if !errors.is_empty() {
+            return Err(wrong(text, errors));
+        }
+        let asked = epoch_source(dockerfile, &options).map_err(|error| wrong(text, vec![error]))?;
+        let epoch = match asked {
+            Some(EpochSource::Stage(source)) => Some(source),
+            Some(EpochSource::Named { source, .. }) => source,
+            Some(EpochSource::Context) | None => None,
+        };
+        Ok(Looked { graph, epoch })
     }
 
     /// Warns of what the request names and the Dockerfile does not have.

@@ -53,6 +53,7 @@ mod fsck;
 mod history;
 mod images;
 mod lint;
+mod lock_file;
 mod outline;
 mod preview;
 mod prune;
@@ -71,6 +72,7 @@ pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
 pub use fsck::Checkup;
 pub use images::{HistoryLine, ImageDetails, ImageManifest, RemovedImage};
+pub use lock_file::{LockChange, LockError, Locked};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
 pub use remote_cache::{

@@ -60,6 +60,9 @@ pub struct BuildRequest {
     pub platform_split: Option<bool>,
     /// When base images are asked of their registry.
     pub pull: Pull,
+    /// Whether every reference that may move is taken as `rbuild.lock` beside the Dockerfile names
+    /// it, and one that is not there is an error. Else that file does not count.
+    pub locked: bool,
     /// Caches elsewhere to take results from, the first first.
     pub cache_from: Vec<CacheImport>,
     /// Caches elsewhere that results go to.
@@ -199,6 +202,7 @@ impl BuildRequest {
             load: false,
             platform_split: None,
             pull: Pull::default(),
+            locked: false,
             cache_from: Vec::new(),
             cache_to: Vec::new(),
         }

@@ -41,7 +41,7 @@ type Reply = (u16, &'static str, Vec<u8>);
 /// What the registry has, by the path below `/v2/`.
 type Content = BTreeMap<String, (&'static str, Vec<u8>)>;
 
-struct Registry {
+pub struct Registry {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -56,7 +56,7 @@ struct Shared {
 }
 
 impl Registry {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
@@ -76,7 +76,7 @@ impl Registry {
     }
 
     /// `name` in this registry.
-    fn name(&self, name: &str) -> String {
+    pub fn name(&self, name: &str) -> String {
         format!("{}/{name}", self.address)
     }
 
@@ -85,7 +85,7 @@ impl Registry {
     }
 
     /// Serves an image as `team/app` with a tag.
-    fn push(&self, image: &Exported, tag: &str) -> Digest {
+    pub fn push(&self, image: &Exported, tag: &str) -> Digest {
         for (name, bytes) in &image.0 {
             if let Some(hex) = name.strip_prefix("blobs/sha256/") {
                 self.put(
@@ -104,7 +104,7 @@ impl Registry {
     }
 
     /// What was asked for since the last call, without the method.
-    fn asked(&self) -> Vec<String> {
+    pub fn asked(&self) -> Vec<String> {
         let mut asked = std::mem::take(&mut *self.shared.requests.lock().unwrap());
         asked.retain(|path| !path.ends_with("/v2/"));
         asked
@@ -170,14 +170,14 @@ impl Shared {
 }
 
 /// A place whose engines do not wait long.
-struct Client(Place);
+pub struct Client(pub Place);
 
 impl Client {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(Place::new())
     }
 
-    fn engine(&self) -> Engine {
+    pub fn engine(&self) -> Engine {
         let registry = RegistryOptions {
             backoff: Duration::from_millis(5),
             backoff_max: Duration::from_millis(20),
@@ -186,18 +186,18 @@ impl Client {
         Engine::with_options(EngineOptions { registry, ..self.0.options() }).unwrap()
     }
 
-    fn request(&self, text: &str) -> BuildRequest {
+    pub fn request(&self, text: &str) -> BuildRequest {
         BuildRequest::new(self.0.context()).dockerfile_text(text)
     }
 }
 
 /// An image with a shell, made in a store of its own; `content` is in `/content`.
-fn image(content: &str) -> Exported {
+pub fn image(content: &str) -> Exported {
     image_for(content, &rbuild::Platform::host().architecture)
 }
 
 /// One that says that it is for this processor.
-fn image_for(content: &str, architecture: &str) -> Exported {
+pub fn image_for(content: &str, architecture: &str) -> Exported {
     let place = Place::new();
     let path = place.path().join("image.tar");
     let text = format!(

@@ -28,7 +28,9 @@ mod build_git_wire;
 mod build_http;
 mod build_images;
 mod build_link;
+mod build_lock;
 mod build_mounts;
+mod build_offline;
 mod build_platforms;
 mod build_push;
 mod build_registry;
@@ -94,7 +96,9 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_http", build_http::TESTS),
     ("build_images", build_images::TESTS),
     ("build_link", build_link::TESTS),
+    ("build_lock", build_lock::TESTS),
     ("build_mounts", build_mounts::TESTS),
+    ("build_offline", build_offline::TESTS),
     ("build_platforms", build_platforms::TESTS),
     ("build_push", build_push::TESTS),
     ("build_registry", build_registry::TESTS),

@@ -10,7 +10,7 @@ use rbuild::{
     Entitlement, Export, NamedContextInput, Network, NoCache, Output, Platform, Pull, Sniffed,
 };
 
-use crate::args::call::Call;
+use crate::args::call::{Call, Method};
 use crate::args::flag_tables::OfBuild;
 use crate::args::limits::LimitArgs;
 use crate::args::other_flags::OtherFlags;
@@ -131,6 +131,10 @@ pub struct BuildArgs {
         hide_possible_values = true
     )]
     pub pull: PullPolicy,
+    /// Take images, URLs and git references as rbuild.lock beside the Dockerfile names them; what
+    /// is not in it, or does not fit, is an error. `rbuild lock` writes it
+    #[arg(long)]
+    pub locked: bool,
     /// Run processes again whose results are older, such as 24h or 7d; `# rbuild: ttl=24h` above an
     /// instruction says it of that one
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -213,7 +217,12 @@ impl From<PullPolicy> for Pull {
 impl BuildArgs {
     /// What is done with the Dockerfile.
     pub fn call(&self) -> Result<Call, Failure> {
-        Call::parse(&self.call, self.check)
+        let call = Call::parse(&self.call, self.check)?;
+        if self.locked && !matches!(call.method, Method::Build | Method::Dot) {
+            let message = "--locked is for builds: a check asks no server";
+            return Err(Failure::usage(message));
+        }
+        Ok(call)
     }
 
     /// The arguments as the engine wants them. Reads standard input and the files of secrets.
@@ -232,8 +241,7 @@ impl BuildArgs {
         request.context_mode = self.context_mode(&request)?;
         let options = &mut request.options;
         options.target.clone_from(&self.target);
-        options.platforms =
-            self.platform.iter().map(|text| platform(text)).collect::<Result<_, _>>()?;
+        options.platforms = platforms(&self.platform)?;
         options.network = network(&self.network)?;
         options.no_cache = match (self.no_cache, self.no_cache_filter.is_empty()) {
             (true, _) => NoCache::All,
@@ -251,15 +259,9 @@ impl BuildArgs {
             let (name, value) = label.split_once('=').unwrap_or((label, ""));
             options.labels.insert(name.to_owned(), value.to_owned());
         }
-        if let Some(epoch) = environment.source_date_epoch() {
-            options.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
-        }
-        options.build_args.extend(arguments(&self.build_arg, environment)?);
+        options.build_args = all_arguments(&self.build_arg, environment)?;
         request.secrets = secret::read(&self.secret, environment)?;
-        request.ssh = match self.ssh.is_empty() && request.context.needs_ssh() {
-            true => ssh::implied(environment)?,
-            false => ssh::agents(&self.ssh, environment)?,
-        };
+        request.ssh = ssh::of_request(&self.ssh, &request, environment)?;
         request.resources = self.limits.resources()?;
         request.jobs = self.jobs.map(usize::from);
         request.cache_ttl = self.cache_ttl;
@@ -269,6 +271,7 @@ impl BuildArgs {
             EarlyCutoff::Content => Cutoff::Content,
         };
         request.pull = self.pull.into();
+        request.locked = self.locked;
         request.tags.clone_from(&self.tag);
         for text in &self.output {
             let wanted = output::parse(text)?;
@@ -398,6 +401,21 @@ pub(super) fn arguments(
         }
     }
     Ok(arguments)
+}
+
+/// The same with what the environment gives every build.
+pub(super) fn all_arguments(
+    list: &[String],
+    environment: &Environment,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let epoch = environment.source_date_epoch();
+    let epoch = epoch.map(|epoch| ("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned()));
+    Ok(epoch.into_iter().chain(arguments(list, environment)?).collect())
+}
+
+/// The values of `--platform`.
+pub(super) fn platforms(list: &[String]) -> Result<Vec<Platform>, Failure> {
+    list.iter().map(|text| platform(text)).collect()
 }
 
 /// The values of `--build-context`.

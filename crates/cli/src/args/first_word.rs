@@ -5,9 +5,9 @@ use std::ffi::{OsStr, OsString};
 
 use crate::failure::Failure;
 
-const COMMANDS: [&str; 16] = [
-    "build", "context", "run", "images", "rmi", "tag", "inspect", "history", "why", "du", "prune",
-    "cache", "fsck", "version", "info", "help",
+const COMMANDS: [&str; 17] = [
+    "build", "context", "lock", "run", "images", "rmi", "tag", "inspect", "history", "why", "du",
+    "prune", "cache", "fsck", "version", "info", "help",
 ];
 
 /// Flags of the whole command that take a value as the next word.

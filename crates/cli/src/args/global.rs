@@ -26,6 +26,10 @@ pub struct GlobalArgs {
     /// Speak plain HTTP to this host; may be repeated [env: RBUILD_INSECURE_REGISTRIES]
     #[arg(long, global = true, value_name = "HOST", help_heading = "Global options")]
     pub insecure_registry: Vec<String>,
+    /// Ask no server: bases, URLs and git references are what they were when they were asked last,
+    /// and what the store does not have is an error [env: RBUILD_OFFLINE]
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub offline: bool,
     /// Prune cache, oldest use first, until the store has at most this size (10GB, 20% of the
     /// disk): while building, and by `prune`, which heeds the flag only [env:
     /// RBUILD_MAX_USED_SPACE]
@@ -51,6 +55,7 @@ impl GlobalArgs {
     pub fn engine_options(&self, environment: &Environment) -> Result<EngineOptions, Failure> {
         let mut options = EngineOptions::new(self.store(environment)?);
         options.registry = self.registry(environment)?;
+        options.offline = self.offline || environment.offline()?;
         options.limits = self.limits(Some(environment))?;
         Ok(options)
     }

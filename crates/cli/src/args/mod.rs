@@ -11,6 +11,7 @@ pub mod fsck;
 pub mod global;
 pub mod images;
 pub mod limits;
+pub mod lock;
 pub mod mount;
 pub mod other_flags;
 pub mod output;
@@ -63,6 +64,8 @@ pub enum Command {
     Build(Box<build::BuildArgs>),
     /// Show what instructions take from the build context
     Context(context::ContextArgs),
+    /// Write down what the references of a Dockerfile stand for
+    Lock(lock::LockArgs),
     /// Run a command in a new container
     Run(Box<run::RunArgs>),
     /// List images

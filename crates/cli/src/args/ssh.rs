@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-use rbuild::SshAgents;
+use rbuild::{BuildRequest, SshAgents};
 
 use crate::environment::Environment;
 use crate::failure::Failure;
@@ -15,11 +15,17 @@ const VARIABLE: &str = "SSH_AUTH_SOCK";
 /// More than any key file.
 const MAX_KEY: u64 = 1 << 20;
 
-/// The caller's agent where nothing is said and a context asks for keys, as in docker.
-pub fn implied(environment: &Environment) -> Result<SshAgents, Failure> {
-    match environment.get(VARIABLE) {
-        Some(_) => agents(&["default".to_owned()], environment),
-        None => Ok(SshAgents::default()),
+/// The agents of a request: the caller's where nothing is said and its context asks for keys, as in
+/// docker.
+pub fn of_request(
+    options: &[String],
+    request: &BuildRequest,
+    environment: &Environment,
+) -> Result<SshAgents, Failure> {
+    let implied = options.is_empty() && request.context.needs_ssh();
+    match implied && environment.get(VARIABLE).is_some() {
+        true => agents(&["default".to_owned()], environment),
+        false => agents(options, environment),
     }
 }
 

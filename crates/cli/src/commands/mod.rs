@@ -10,6 +10,7 @@ mod history;
 mod images;
 mod info;
 mod inspect;
+mod lock;
 mod outline;
 mod prune;
 mod rmi;
@@ -46,6 +47,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
     match args.command {
         Command::Build(args) => build::run(&args, &context),
         Command::Context(args) => context::run(&args, &context),
+        Command::Lock(args) => lock::run(&args, &context),
         Command::Run(args) => run::run(&args, &context),
         Command::Images(args) => images::run(&args, &context),
         Command::Rmi(args) => rmi::run(&args, &context),

@@ -217,3 +217,45 @@ fn a_rebuild_says_why_and_says_it_again_when_asked() {
     let json = program.run("--progress=rawjson --no-cache .").good();
     assert!(json.stderr.contains(r#""event":"step-missed""#), "{json:#?}");
 }
+
+#[test]
+fn what_is_missing_offline_is_named() {
+    if !can_build() {
+        return;
+    }
+    let program = Program::new();
+    program.file("Dockerfile", "FROM 127.0.0.1:1/no/such:1\nRUN true\n");
+    let told = "no/such:1 for linux/";
+    program.run("--offline .").refused(1, told);
+    program.run("build --offline=true .").refused(1, told);
+    program.run("run --offline 127.0.0.1:1/no/such:1").refused(125, told);
+    program.run_with(".", "", &[("RBUILD_OFFLINE", "1")]).refused(1, told);
+    program.run_with(".", "", &[("RBUILD_OFFLINE", "soon")]).refused(1, "RBUILD_OFFLINE=soon");
+    program.file("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    program.run_with("-q .", "", &[("RBUILD_OFFLINE", "true")]).good();
+}
+
+#[test]
+fn a_lock_is_written_and_held_to() {
+    if !can_build() {
+        return;
+    }
+    let program = Program::new();
+    program.file("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let told = "there is no ./rbuild.lock: `rbuild lock .` writes it";
+    program.run("--locked -q .").refused(1, told);
+    let outcome = program.run("lock .").good();
+    assert_eq!(outcome.stderr, "./rbuild.lock: 0 references, 0 changed\n");
+    program.run("--locked -q .").good();
+    program.run("build --locked --call dot .").good();
+    program.run("--locked --check .").refused(1, "--locked is for builds");
+    program.run_stdin("--locked -", "FROM scratch\n").refused(1, "name one with -f");
+    program.file("app.Dockerfile", "FROM 127.0.0.1:1/no/such:1\n");
+    program.file("app.Dockerfile.rbuild.lock", "version = 1\n");
+    let told = "no/such:1 for linux/amd64 is not in app.Dockerfile.rbuild.lock: \
+                `rbuild lock -f app.Dockerfile --platform linux/amd64 .` writes it anew";
+    let outcome = program.run("--locked -f app.Dockerfile --platform linux/amd64 .");
+    let stderr = outcome.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(outcome.code == 1 && stderr.contains(told), "{stderr}");
+    program.run("lock -f app.Dockerfile --offline .").refused(1, "is not in the store");
+}

@@ -68,8 +68,10 @@ pub(crate) fn registry(
     tags: &[Reference],
     insecure: bool,
 ) -> Result<Registry, BuildError> {
+    let host = || tags.first().map_or("the registry", Reference::host);
+    let client = engine.registry(|| format!("{} cannot be asked", host()))?;
     if !insecure {
-        return Ok(engine.registry()?.clone());
+        return Ok(client.clone());
     }
     let mut options = engine.options.registry.clone();
     options.insecure.extend(tags.iter().map(|tag| tag.host().to_owned()));

@@ -30,7 +30,7 @@ pub(crate) struct Opened {
     /// The Dockerfile that a URL gave in the place of files.
     pub(super) lone: Option<Text>,
     /// Where it lies, if elsewhere.
-    pub(super) source: Option<Source>,
+    pub(crate) source: Option<Source>,
     /// The time of the newest file of an archive, seconds since 1970.
     pub(super) newest: Option<i64>,
 }

@@ -105,7 +105,7 @@ fn read_default(root: &Root, shown: &str) -> Result<(&'static str, Vec<u8>), Bui
 }
 
 /// Reads a regular file of limited size.
-pub(super) fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
     // Opening a FIFO for reading would wait for a writer.
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblock).open(path)?;

@@ -2,7 +2,7 @@
 //!
 //! What a URL gave is a snapshot with one file, and a record under the URL's key that says what
 //! the server called it (`ETag`, `Last-Modified`). Every build asks again, on the condition that
-//! it is no longer that; 304 costs no download. With `--checksum` there is nothing to ask: the
+//! it is no longer that; 304 costs no download. Offline it is what it was. With `--checksum` there is nothing to ask: the
 //! content is known, and the tree is found by it, from whatever URL it came.
 
 use std::fs::File;
@@ -11,7 +11,7 @@ use std::io::{self, Seek as _, Write as _};
 use rbuild_cache::{NewSnapshot, SnapshotId, SnapshotMeta, StepRecord, Store};
 use rbuild_image::layer::{is_archive, newest_file};
 use rbuild_plan::op::{Http, Source};
-use rbuild_registry::{BlobSink, Fetch, Fetched, RegistryError};
+use rbuild_registry::{BlobSink, Fetch, Fetched, Registry, RegistryError};
 use rbuild_rooted::{Follow, Root, Time};
 use rbuild_types::{Ctx, Digest, Hasher};
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,8 @@ impl RemoteSources<'_> {
         http: &Http,
         ctx: Ctx<'_>,
     ) -> Result<Option<i64>, RemoteError> {
-        let (_, tree) = self.revalidate(http, ctx)?;
+        let (digest, tree) = self.revalidate(http, ctx)?;
+        self.check(http, digest)?;
         let known = self.store().records().get(&url_key(http))?;
         let known = known.and_then(|record| serde_json::from_value::<Known>(record.inputs).ok());
         if let Some(time) = known.and_then(|known| http_date(&known.last_modified?)) {
@@ -84,13 +85,20 @@ impl RemoteSources<'_> {
     }
 
     /// Asks whether the URL is still what it was, and takes what it is otherwise.
-    fn revalidate(&self, http: &Http, ctx: Ctx<'_>) -> Result<(Digest, SnapshotId), RemoteError> {
+    pub(super) fn revalidate(
+        &self,
+        http: &Http,
+        ctx: Ctx<'_>,
+    ) -> Result<(Digest, SnapshotId), RemoteError> {
         let record = self.store().records().get(&url_key(http))?;
         let known = record.and_then(|record| {
             let known: Known = serde_json::from_value(record.inputs).ok()?;
             Some((known, record.snapshot?, record.created))
         });
         let Some((known, tree, created)) = known else { return self.download(http, ctx) };
+        if self.engine.options.offline {
+            return Ok((known.digest, tree));
+        }
         let mut fetch = self.request(http);
         if let Some(etag) = &known.etag {
             fetch.headers.push(("If-None-Match".to_owned(), etag.clone()));
@@ -100,7 +108,7 @@ impl RemoteSources<'_> {
             fetch.headers.push(("If-Modified-Since".to_owned(), time.clone()));
         }
         let mut file = FileSink::new(self.store(), http)?;
-        match self.network()?.fetch(&fetch, &mut file, ctx) {
+        match self.web(http)?.fetch(&fetch, &mut file, ctx) {
             Ok(fetched) if fetched.not_modified => Ok((known.digest, tree)),
             Ok(fetched) => self.keep(http, file, fetched),
             Err(source) if is_outage(&source) => {
@@ -115,11 +123,29 @@ impl RemoteSources<'_> {
     fn download(&self, http: &Http, ctx: Ctx<'_>) -> Result<(Digest, SnapshotId), RemoteError> {
         let fetch = self.request(http);
         let mut file = FileSink::new(self.store(), http)?;
-        let fetched = self.network()?.fetch(&fetch, &mut file, ctx)?;
+        let fetched = self.web(http)?.fetch(&fetch, &mut file, ctx)?;
         if fetched.not_modified {
             return Err(RemoteError::NotModified { url: fetch.subject });
         }
         self.keep(http, file, fetched)
+    }
+
+    /// Refuses other content than the source or the lock file names.
+    fn check(&self, http: &Http, found: Digest) -> Result<(), RemoteError> {
+        let Some(expected) = http.checksum.filter(|expected| *expected != found) else {
+            return Ok(());
+        };
+        let url = shown(http);
+        match &self.lock {
+            Some(lock) if lock.find_url(&http.url) == Some(expected) => {
+                Err(lock.drift(&url, found, expected).into())
+            }
+            _ => Err(RemoteError::Digest { url, found, expected }),
+        }
+    }
+
+    fn web(&self, http: &Http) -> Result<&Registry, RemoteError> {
+        self.network(|| format!("the content of {} is not in the store", shown(http)))
     }
 
     /// Verifies and publishes what was downloaded.
@@ -130,10 +156,8 @@ impl RemoteSources<'_> {
         fetched: Fetched,
     ) -> Result<(Digest, SnapshotId), RemoteError> {
         let digest = std::mem::take(&mut file.hasher).finish();
+        self.check(http, digest)?;
         let url = shown(http);
-        if let Some(expected) = http.checksum.filter(|expected| *expected != digest) {
-            return Err(RemoteError::Digest { url, found: digest, expected });
-        }
         let modified = fetched.last_modified.as_deref().and_then(http_date).unwrap_or_default();
         let time = Time { sec: modified, nsec: 0 };
         file.root.set_times(&http.name, time, time)?;

@@ -16,6 +16,7 @@ use rbuild_registry::RegistryError;
 use rbuild_types::{Ctx, Digest, ImageConfig, Platform, Reference};
 
 use super::layout::LayoutImage;
+use crate::lock_file::Lock;
 use crate::{BuildError, Engine, Pull};
 
 /// Largest manifest or config that is read (R4 of the threat register).
@@ -40,13 +41,26 @@ pub(crate) struct ImageSource<'a> {
     ctx: Ctx<'a>,
     /// Layouts by the repository that stands for them.
     pub(super) layouts: HashMap<String, LayoutImage>,
+    /// What images are taken in the place of what their names stand for.
+    lock: Option<Arc<Lock>>,
     /// By manifest digest.
     resolved: Mutex<HashMap<Digest, Arc<Resolved>>>,
 }
 
 impl<'a> ImageSource<'a> {
     pub(crate) fn new(engine: &'a Engine, pull: Pull, ctx: Ctx<'a>) -> Self {
-        Self { engine, pull, ctx, layouts: HashMap::new(), resolved: Mutex::default() }
+        let (layouts, resolved) = (HashMap::new(), Mutex::default());
+        Self { engine, pull, ctx, layouts, lock: None, resolved }
+    }
+
+    /// Takes the images that a lock file names.
+    pub(crate) fn with_lock(self, lock: Option<Arc<Lock>>) -> Self {
+        Self { lock, ..self }
+    }
+
+    /// Whether a reference may stand for another image tomorrow.
+    pub(crate) fn can_move(&self, reference: &Reference) -> bool {
+        reference.digest().is_none() && !self.layouts.contains_key(&reference.repository())
     }
 
     /// Takes images of these repositories from layouts.
@@ -58,8 +72,23 @@ impl<'a> ImageSource<'a> {
         &self.engine.store
     }
 
-    /// Finds an image. `exact` says whether another platform's image is refused.
+    /// Finds an image.
     pub(crate) fn resolve(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Arc<Resolved>, BuildError> {
+        let Some(lock) = self.lock.as_ref().filter(|_| self.can_move(reference)) else {
+            return self.find(reference, platform);
+        };
+        let locked = reference.pinned(lock.image(reference, platform)?);
+        self.find(&locked, platform).map_err(|error| match error {
+            BuildError::Registry(RegistryError::NotFound { .. }) => lock.gone(&locked).into(),
+            error => error,
+        })
+    }
+
+    fn find(
         &self,
         reference: &Reference,
         platform: &Platform,
@@ -137,7 +166,8 @@ impl<'a> ImageSource<'a> {
         platform: &Platform,
     ) -> Result<bool, BuildError> {
         let found = &self.load(reference, digest)?.platform;
-        if self.pull == Pull::Never || found.satisfies(platform) {
+        let asks = self.pull != Pull::Never && !self.engine.options.offline;
+        if !asks || found.satisfies(platform) {
             return Ok(false);
         }
         let came_from_there = self.store().tags().recall(reference, found)?;
@@ -180,7 +210,13 @@ impl<'a> ImageSource<'a> {
                 name: format!("{} (and pulling was forbidden)", reference.familiar()),
             });
         }
-        let registry = self.engine.registry()?;
+        let registry = self.engine.registry(|| {
+            let name = reference.familiar();
+            match self.pull {
+                Pull::Always => format!("{name} is to be asked of its registry"),
+                Pull::Missing | Pull::Never => format!("{name} for {platform} is not in the store"),
+            }
+        })?;
         let mut at = reference.clone();
         for _ in 0..=MAX_INDEX_DEPTH {
             let answer = registry.manifest(&at, self.ctx)?;

@@ -49,7 +49,10 @@ impl ImageSource<'_> {
             });
         }
         let mut sink = StoreSink::new(self.store(), layer.size);
-        let registry = self.engine.registry()?;
+        let registry = self.engine.registry(|| {
+            let (layer, image) = (layer.digest.short(), image.reference.familiar());
+            format!("layer {layer} of {image} is not in the store")
+        })?;
         registry.blob(&image.reference, layer.digest, Some(layer.size), &mut sink, ctx)?;
         Ok(sink.commit(layer)?)
     }

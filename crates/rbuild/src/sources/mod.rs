@@ -4,7 +4,7 @@ mod archive;
 pub(crate) mod context;
 pub(crate) mod dockerfile;
 pub(crate) mod epoch;
-mod git;
+pub(crate) mod git;
 mod http;
 pub(crate) mod ignore_file;
 pub(crate) mod image;

@@ -4,31 +4,43 @@
 //! the files, or when there is no other way to know the content. Trees are snapshots with a
 //! record, so that `du` shows them and `prune` takes them like any other result.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use rbuild_cache::{CacheError, SnapshotId, Store};
 use rbuild_image::ImageError;
-use rbuild_plan::op::Source;
+use rbuild_plan::op::{Git, Http, Source};
 use rbuild_registry::{Registry, RegistryError};
 use rbuild_solver::{Remotes, Secrets, SshAgents, StepError};
 use rbuild_types::{Ctx, Digest};
 
 use super::git::Resolved;
+use crate::lock_file::{Lock, LockError};
 use crate::{BuildError, BuildRequest, Engine};
 
 /// Looks remote sources up for one build.
 pub(crate) struct RemoteSources<'a> {
-    engine: &'a Engine,
+    pub(super) engine: &'a Engine,
     secrets: &'a Secrets,
     /// Who signs where a server asks for a key.
     pub(super) agents: &'a SshAgents,
+    /// What sources are held to that do not name their content themselves.
+    pub(super) lock: Option<Arc<Lock>>,
     /// Trees that identifying a source has found or made.
     trees: Mutex<HashMap<Source, SnapshotId>>,
     /// What references of git repositories stand for in this build.
     references: Mutex<HashMap<Source, Resolved>>,
+}
+
+/// What a source is now that does not say so itself.
+pub(crate) enum Pin<'s> {
+    /// A URL and the digest of its content.
+    Url(&'s str, Digest),
+    /// A reference of a repository.
+    Git(&'s Git, Resolved),
 }
 
 /// The files of a source.
@@ -42,15 +54,25 @@ pub(super) struct FetchedTree {
 impl<'a> RemoteSources<'a> {
     pub(crate) fn new(engine: &'a Engine, request: &'a BuildRequest) -> Self {
         let BuildRequest { secrets, ssh: agents, .. } = request;
-        Self { engine, secrets, agents, trees: Mutex::default(), references: Mutex::default() }
+        let (trees, references) = (Mutex::default(), Mutex::default());
+        Self { engine, secrets, agents, lock: None, trees, references }
+    }
+
+    /// Holds sources to what a lock file names.
+    pub(crate) fn with_lock(self, lock: Option<Arc<Lock>>) -> Self {
+        Self { lock, ..self }
     }
 
     pub(super) fn store(&self) -> &'a Store {
         &self.engine.store
     }
 
-    pub(super) fn network(&self) -> Result<&'a Registry, RemoteError> {
-        self.engine.registry().map_err(|error| RemoteError::Engine(Box::new(error)))
+    /// The way to servers; `missing` is what is not there without them.
+    pub(super) fn network(
+        &self,
+        missing: impl FnOnce() -> String,
+    ) -> Result<&'a Registry, RemoteError> {
+        self.engine.registry(missing).map_err(|error| RemoteError::Engine(Box::new(error)))
     }
 
     pub(super) fn remember(&self, source: &Source, tree: SnapshotId) {
@@ -95,13 +117,48 @@ impl<'a> RemoteSources<'a> {
         let failed = |error| BuildError::of_fetch(subject.to_owned(), error);
         match source {
             Source::Http(http) => {
-                self.time_of_http(http, ctx).map_err(|error| failed(error.into()))
+                let time = self.held(http).and_then(|http| self.time_of_http(&http, ctx));
+                time.map_err(|error| failed(error.into()))
             }
             Source::Git(git) => {
                 let time = self.time_of_commit(source, git, ctx);
                 time.map(Some).map_err(|error| failed(error.into()))
             }
             Source::Image { .. } => Err(failed(misplaced())),
+        }
+    }
+
+    /// What a source is now; nothing for one that names its content itself. `subject` is what
+    /// errors call it.
+    pub(crate) fn pin<'s>(
+        &self,
+        source: &'s Source,
+        subject: &str,
+        ctx: Ctx<'_>,
+    ) -> Result<Option<Pin<'s>>, BuildError> {
+        let failed = |error| BuildError::of_fetch(subject.to_owned(), error);
+        match source {
+            Source::Http(http) if http.checksum.is_none() => {
+                let now = self.revalidate(http, ctx).map_err(|error| failed(error.into()))?;
+                Ok(Some(Pin::Url(&http.url, now.0)))
+            }
+            Source::Git(git) => {
+                let resolved = self.resolved(source, git, ctx);
+                let resolved = resolved.map_err(|error| failed(error.into()))?;
+                Ok((!resolved.name.is_empty()).then_some(Pin::Git(git, resolved)))
+            }
+            Source::Http(_) | Source::Image { .. } => Ok(None),
+        }
+    }
+
+    /// A URL with the content that it is held to.
+    fn held<'h>(&self, http: &'h Http) -> Result<Cow<'h, Http>, RemoteError> {
+        match (&self.lock, http.checksum) {
+            (Some(lock), None) => {
+                let checksum = Some(lock.url(&http.url)?);
+                Ok(Cow::Owned(Http { checksum, ..http.clone() }))
+            }
+            _ => Ok(Cow::Borrowed(http)),
         }
     }
 
@@ -115,7 +172,7 @@ impl<'a> RemoteSources<'a> {
 impl Remotes for RemoteSources<'_> {
     fn identify(&self, source: &Source, ctx: Ctx<'_>) -> Result<serde_json::Value, StepError> {
         match source {
-            Source::Http(http) => Ok(self.identify_http(source, http, ctx)?),
+            Source::Http(http) => Ok(self.identify_http(source, &*self.held(http)?, ctx)?),
             Source::Git(git) => Ok(self.identify_git(source, git, ctx)?),
             Source::Image { .. } => Err(misplaced()),
         }
@@ -126,7 +183,7 @@ impl Remotes for RemoteSources<'_> {
             return Ok(tree);
         }
         match source {
-            Source::Http(http) => Ok(self.fetch_http(http, ctx)?),
+            Source::Http(http) => Ok(self.fetch_http(&*self.held(http)?, ctx)?),
             Source::Git(git) => Ok(self.fetch_git(source, git, ctx)?),
             Source::Image { .. } => Err(misplaced()),
         }
@@ -161,6 +218,8 @@ pub(crate) enum RemoteError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Engine(Box<BuildError>),
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error(transparent)]
     Store(#[from] CacheError),
     #[error(transparent)]

@@ -6,6 +6,7 @@ use rbuild_solver::StepError;
 use rbuild_types::Cancelled;
 
 use super::object::ObjectId;
+use crate::lock_file::LockError;
 use crate::sources::remote::RemoteError;
 
 /// Longest piece of a server's own words that an error repeats, in characters.
@@ -40,6 +41,8 @@ pub(crate) enum GitError {
     Registry(Box<RegistryError>),
     #[error(transparent)]
     Remote(Box<RemoteError>),
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error(transparent)]
     Store(#[from] CacheError),
     #[error(transparent)]

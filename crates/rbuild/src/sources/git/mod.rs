@@ -2,7 +2,8 @@
 //!
 //! A reference is resolved in every build, which takes two small requests; a commit that is named
 //! by its hash takes none. The commit is the key, together with what is taken of it, so that a
-//! commit that was fetched once is not fetched again.
+//! commit that was fetched once is not fetched again. What a reference stood for is kept in a
+//! record, which is what counts offline.
 
 mod checkout;
 mod database;
@@ -30,8 +31,9 @@ use serde_json::{Value, json};
 
 use self::database::Database;
 use self::error::GitError;
-use self::object::{Kind, ObjectId};
-pub(super) use self::reference::Resolved;
+use self::object::Kind;
+pub(crate) use self::object::ObjectId;
+pub(crate) use self::reference::Resolved;
 use self::remote::{Credentials, Remote};
 use super::remote::RemoteSources;
 
@@ -143,7 +145,11 @@ impl RemoteSources<'_> {
         ctx: Ctx<'s>,
     ) -> Result<Remote<'s>, GitError> {
         let credentials = Credentials { authorization, agents: self.agents };
-        Remote::greet(self.network()?, url, credentials, ctx)
+        let network = self.network(|| {
+            let url = rbuild_plan::without_passwords(url);
+            format!("what is asked of the repository {url} is not in the store")
+        })?;
+        Remote::greet(network, url, credentials, ctx)
     }
 
     /// The first of BuildKit's secrets for a host that is there.

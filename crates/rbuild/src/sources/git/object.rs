@@ -6,10 +6,12 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use sha1_checked::{Digest as _, Sha1};
 
-/// SHA-1 of an object's kind, size and bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// SHA-1 of an object's kind, size and bytes. Kept as 40 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) struct ObjectId(pub(super) [u8; 20]);
 
 impl ObjectId {
@@ -20,8 +22,22 @@ impl ObjectId {
         Some(Self(bytes))
     }
 
-    pub(super) fn hex(&self) -> String {
+    pub(crate) fn hex(&self) -> String {
         hex::encode(self.0)
+    }
+}
+
+impl TryFrom<String> for ObjectId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::from_hex(text.as_bytes()).ok_or_else(|| "expected 40 hexadecimal digits".to_owned())
+    }
+}
+
+impl From<ObjectId> for String {
+    fn from(id: ObjectId) -> Self {
+        id.hex()
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) trait Contestant {
     }
     /// Writes the built image to one file.
     fn export(&self, build: &Build<'_>, file: &Path) -> Option<Cmd>;
+    /// Pulls an image of a registry that speaks plain HTTP, and unpacks it.
+    fn pull(&self, reference: &str) -> Cmd;
     /// Runs `true` in a new container on the host's network.
     fn container(&self) -> Option<Cmd>;
     /// Runs `true` in a new container on the default network.
@@ -113,6 +115,11 @@ impl Contestant for Rbuild {
         Some(cmd.arg("-f").arg(build.dockerfile).arg(build.context))
     }
 
+    /// There is no command that only pulls; a container costs a few milliseconds.
+    fn pull(&self, reference: &str) -> Cmd {
+        self.cmd("run").words("--rm --network host").arg(reference).arg("true")
+    }
+
     fn container(&self) -> Option<Cmd> {
         Some(self.cmd("run").words("--rm --network host busybox true"))
     }
@@ -148,6 +155,10 @@ impl Contestant for Docker {
         Some(self.cmd().args(["save", "-o"]).arg(file).arg(build.tag))
     }
 
+    fn pull(&self, reference: &str) -> Cmd {
+        self.cmd().words("pull -q").arg(reference)
+    }
+
     fn container(&self) -> Option<Cmd> {
         Some(self.cmd().words("run --rm --network host busybox true"))
     }
@@ -180,6 +191,10 @@ impl Contestant for Buildah {
         Some(cmd.arg(format!("oci-archive:{}", file.display())))
     }
 
+    fn pull(&self, reference: &str) -> Cmd {
+        self.cmd().words("pull -q --tls-verify=false").arg(reference)
+    }
+
     fn container(&self) -> Option<Cmd> {
         Some(self.cmd().words("run --network host bench true"))
     }
@@ -209,6 +224,10 @@ impl Contestant for Podman {
 
     fn export(&self, _: &Build<'_>, _: &Path) -> Option<Cmd> {
         None
+    }
+
+    fn pull(&self, reference: &str) -> Cmd {
+        self.cmd().words("pull -q --tls-verify=false").arg(reference)
     }
 
     fn container(&self) -> Option<Cmd> {

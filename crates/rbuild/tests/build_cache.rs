@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime};
 
 use rbuild::{Digest, NoCache};
-use rbuild_solver::copy::Input;
+use rbuild_solver::copy::Listing;
 
 use crate::support::{BASE_STEPS, Place, build, id, ran};
 use crate::tests;
@@ -83,7 +83,7 @@ fn files_of_a_copy_are_listed_beside_its_tree() {
     let store = rbuild_cache::Store::open(place.store()).unwrap();
     let copies = store.records().by_step_name("[one 1/2] COPY one.txt /", 1).unwrap();
     let snapshot = copies[0].snapshot.as_ref().unwrap();
-    let listing: Vec<Input> = store.snapshots().listing(snapshot).unwrap().unwrap();
+    let listing = Listing::of(&store, snapshot).unwrap().unwrap().files;
     assert_eq!(listing.len(), 1, "{listing:?}");
     let content = Some(Digest::of("1\n"));
     assert_eq!((listing[0].path.as_str(), listing[0].digest), ("/one.txt", content));

@@ -37,6 +37,7 @@ mod build_registry;
 mod build_remote;
 mod build_remote_cache;
 mod build_resources;
+mod build_reuse;
 mod build_space;
 mod build_steps;
 mod build_why;
@@ -105,6 +106,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_remote", build_remote::TESTS),
     ("build_remote_cache", build_remote_cache::TESTS),
     ("build_resources", build_resources::TESTS),
+    ("build_reuse", build_reuse::TESTS),
     ("build_space", build_space::TESTS),
     ("build_steps", build_steps::TESTS),
     ("build_why", build_why::TESTS),

@@ -102,19 +102,20 @@ impl Root {
         }
         let (from_parent, from_name) = self.parent(from)?;
         let (parent, name) = to_root.parent(to)?;
-        if let Ok(stat) = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            let there = Metadata::from_stat(&stat);
-            if (there.dev, there.ino) == (metadata.dev, metadata.ino) {
-                // Already two names of one file; removing one first could lose the file.
-                return Ok(());
+        let link = || rustix::fs::linkat(&from_parent, from_name, &parent, name, AtFlags::empty());
+        match link() {
+            Err(Errno::EXIST) => {
+                let there = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW);
+                let there = there.map(|stat| Metadata::from_stat(&stat));
+                if there.is_ok_and(|it| (it.dev, it.ino) == (metadata.dev, metadata.ino)) {
+                    // Already two names of one file; removing one first could lose the file.
+                    return Ok(());
+                }
+                rustix::fs::unlinkat(&parent, name, AtFlags::empty()).and_then(|()| link())
             }
+            other => other,
         }
-        replacing(
-            to,
-            "link",
-            || rustix::fs::linkat(&from_parent, from_name, &parent, name, AtFlags::empty()),
-            || rustix::fs::unlinkat(&parent, name, AtFlags::empty()),
-        )
+        .map_err(|errno| RootedError::io("link", to, errno))
     }
 
     /// Makes a named pipe, socket or device node in place of whatever non-directory had the

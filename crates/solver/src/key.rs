@@ -20,6 +20,9 @@ use serde_json::{Value, json};
 /// Changes when the meaning of a key changes; old records are then not found.
 const VERSION: &str = "rbuild step 1";
 
+/// Where a document has the instruction.
+pub(crate) const STEP: &str = "step";
+
 /// A key and the document that it is the digest of.
 #[derive(Debug, Clone)]
 pub(crate) struct Key {
@@ -63,7 +66,7 @@ pub(crate) fn step(
         }
         other => json!(other),
     };
-    let mut document = json!({ "step": op, "root": root, "content": content });
+    let mut document = json!({ STEP: op, "root": root, "content": content });
     if !secrets.is_empty() {
         document["secrets"] = json!(secrets);
     }
@@ -98,7 +101,7 @@ pub(crate) fn copy(
         .collect();
     let chown = owner.map(|(uid, gid)| format!("{uid}:{gid}")).or_else(|| op.chown.clone());
     Key::of(json!({
-        "step": {
+        STEP: {
             "op": "copy",
             "sources": sources,
             "destination": op.destination,

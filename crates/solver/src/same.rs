@@ -16,6 +16,7 @@ use rbuild_rooted::{FileKind, Follow, Metadata, Root, RootedError};
 use rbuild_types::{CancelToken, Digest};
 
 use crate::error::StepError;
+use crate::key;
 use crate::world::World;
 
 /// Earlier results that are looked at.
@@ -40,6 +41,9 @@ pub(crate) struct Place {
     pub(crate) key: Digest,
     /// The word of its operation: steps of others keep other notes of what they were made of.
     pub(crate) kind: &'static str,
+    /// Of a copy, the instruction as its key has it. Of one instruction other files make another
+    /// tree: that need not be looked at, and to look at fifty thousand files takes its time.
+    pub(crate) copy: Option<serde_json::Value>,
     /// The key of what it builds upon.
     pub(crate) root: Option<Digest>,
     /// The snapshot that this is: a step that ran twice may have made two.
@@ -65,7 +69,11 @@ pub(crate) fn find(
     let mut candidates = vec![place.key];
     if let Some(root) = &place.root {
         let others = records.by_root(root, CANDIDATES)?.into_iter();
-        let others = others.filter(|other| other.op == place.kind && other.key != place.key);
+        let others = others.filter(|other| {
+            let selects_others =
+                place.copy.as_ref().is_some_and(|copy| *copy == other.inputs[key::STEP]);
+            other.op == place.kind && other.key != place.key && !selects_others
+        });
         candidates.extend(others.map(|other| other.key));
     }
     for key in candidates {

@@ -124,6 +124,7 @@ impl World {
             },
             archives: self.archives.then_some(&archives as &dyn Archives),
             ownership,
+            earlier: None,
         };
         let tree_of = |_: &CopySource| Some(self.tree(&from, None));
         apply(op, selection, &tree_of, &target, &self.pool, &CancelToken::default())
@@ -953,6 +954,7 @@ fn a_cancelled_token_stops_both_halves() {
         lookup_owner: &|_| Ok((0, 0)),
         archives: None,
         ownership: Ownership::Leave,
+        earlier: None,
     };
     let applied = apply(&op, &selection, &tree_of, &target, &world.pool, &cancel);
     assert!(matches!(applied, Err(CopyError::Cancelled)));

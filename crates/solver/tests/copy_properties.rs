@@ -201,6 +201,7 @@ proptest! {
                 lookup_owner: &|_| Ok((0, 0)),
                 archives: None,
                 ownership: Ownership::Leave,
+                earlier: None,
             };
             if let Ok(applied) = apply(&op, &selection, &tree_of, &target, &pool, &cancel) {
                 prop_assert!(!applied.changed);
@@ -247,6 +248,7 @@ fn a_directory_that_is_swapped_for_a_link_leaks_nothing() {
                 lookup_owner: &|_| Ok((0, 0)),
                 archives: None,
                 ownership: Ownership::Leave,
+                earlier: None,
             };
             let _ = apply(&op, &selection, &tree_of, &target, &pool, &cancel);
             for leak in ["d/secret", "secret"] {

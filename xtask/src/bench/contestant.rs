@@ -36,6 +36,8 @@ pub(crate) trait Contestant {
     fn export(&self, build: &Build<'_>, file: &Path, codec: &str) -> Option<Cmd>;
     /// Removes what an export kept for the next one.
     fn forget_exports(&self) {}
+    /// Pulls an image of a registry that speaks plain HTTP, and unpacks it.
+    fn pull(&self, reference: &str) -> Cmd;
     /// Runs `true` in a new container on the host's network.
     fn container(&self) -> Option<Cmd>;
     /// Runs `true` in a new container on the default network.
@@ -115,6 +117,11 @@ impl Contestant for Rbuild {
         Some(cmd.arg("-f").arg(build.dockerfile).arg(build.context))
     }
 
+    /// There is no command that only pulls; a container costs a few milliseconds.
+    fn pull(&self, reference: &str) -> Cmd {
+        self.cmd("run").words("--rm --network host").arg(reference).arg("true")
+    }
+
     fn container(&self) -> Option<Cmd> {
         Some(self.cmd("run").words("--rm --network host busybox true"))
     }
@@ -155,6 +162,10 @@ impl Contestant for Docker {
         (codec != "zstd").then(save)
     }
 
+    fn pull(&self, reference: &str) -> Cmd {
+        self.cmd().words("pull -q").arg(reference)
+    }
+
     fn container(&self) -> Option<Cmd> {
         Some(self.cmd().words("run --rm --network host busybox true"))
     }
@@ -191,6 +202,10 @@ impl Contestant for Buildah {
         Some(cmd.arg(format!("oci-archive:{}", file.display())))
     }
 
+    fn pull(&self, reference: &str) -> Cmd {
+        self.cmd().words("pull -q --tls-verify=false").arg(reference)
+    }
+
     fn container(&self) -> Option<Cmd> {
         Some(self.cmd().words("run --network host bench true"))
     }
@@ -220,6 +235,10 @@ impl Contestant for Podman {
 
     fn export(&self, _: &Build<'_>, _: &Path, _: &str) -> Option<Cmd> {
         None
+    }
+
+    fn pull(&self, reference: &str) -> Cmd {
+        self.cmd().words("pull -q --tls-verify=false").arg(reference)
     }
 
     fn container(&self) -> Option<Cmd> {

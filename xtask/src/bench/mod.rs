@@ -8,6 +8,7 @@ mod contestant;
 mod contexts;
 mod plan;
 mod report;
+mod served;
 
 use std::path::Path;
 use std::process::Stdio;
@@ -23,6 +24,7 @@ use crate::sys;
 use contestant::{Build, Contestant};
 use plan::{BENCHES, Bench, Work};
 use report::{Report, Row};
+use served::Served;
 
 /// Counted rounds, unless `--runs` says otherwise.
 const RUNS: u64 = 7;
@@ -94,15 +96,25 @@ fn measure(
         Some(name) => Some(contexts::make(&dir.join("contexts"), name)?),
         None => None,
     };
+    let served = match (bench.work, &context) {
+        (Work::Pull, Some(context)) => Some(Served::start(context, &dir.join("served"))?),
+        _ => None,
+    };
     for round in 0..=runs {
         if let (Work::Edit, Some(context)) = (bench.work, &context) {
             contexts::edit(context, round)?;
         }
         for (column, contestant) in contestants.iter().enumerate() {
-            let Some(command) = prepare(bench, contestant.as_ref(), context.as_deref(), round)?
-            else {
-                continue;
+            let contestant = contestant.as_ref();
+            let command = match &served {
+                Some(served) => {
+                    contestant.remove(&served.reference);
+                    contestant.forget();
+                    Some(contestant.pull(&served.reference))
+                }
+                None => prepare(bench, contestant, context.as_deref(), round)?,
             };
+            let Some(command) = command else { continue };
             let sample = time(&command, &dir.join("log"))?;
             eprintln!("    round {round} {:<8} {:>9.1} ms", contestant.name(), sample.milliseconds);
             if round > 0 {

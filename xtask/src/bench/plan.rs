@@ -32,6 +32,8 @@ pub(crate) enum Work {
     Stages,
     /// Writing a built image whose layers were never compressed, with this codec.
     Export(&'static str),
+    /// Taking a built image from a registry into a store without it, unpacked.
+    Pull,
     /// A container that does nothing, on the host's network.
     Container,
     /// The same on the default network.
@@ -131,6 +133,15 @@ pub(crate) const BENCHES: &[Bench] = &[
         work: Work::Export("uncompressed"),
         context: Some("large"),
         target: 900.0,
+        memory: LARGE,
+        quick: false,
+    },
+    Bench {
+        name: "b7",
+        what: "that image pulled from a registry on loopback, and unpacked",
+        work: Work::Pull,
+        context: Some("large"),
+        target: 2600.0,
         memory: LARGE,
         quick: false,
     },

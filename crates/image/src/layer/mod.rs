@@ -1,6 +1,7 @@
 //! Layers: trees in overlay's upper-directory form to tar streams, and back.
 
 mod archive;
+mod behind;
 mod content;
 pub mod pack;
 mod place;

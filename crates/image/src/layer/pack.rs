@@ -11,7 +11,7 @@
 //!   overlay's own attributes belong to the machine, not to the image.
 //! * Whiteouts and opaque markers are empty files of mode 0, owned by root, from 1970.
 //!
-//! Memory: one list of names per directory level, one buffer, and one map entry per file that has
+//! Memory: one list of names per directory level, a few buffers, and one map entry per file that has
 //! several names, until all of them were met.
 
 use std::collections::HashMap;
@@ -20,12 +20,14 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::thread::Scope;
 
 use rbuild_rooted::{DirEntry, FileKind, Follow, Metadata, Root, RootedError, Time};
-use rbuild_types::{CancelToken, Digest, Hasher};
+use rbuild_types::{CancelToken, Digest};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::behind::Behind;
 use super::whiteout::{self, Opacity};
 use crate::error::ImageError;
 use crate::tarball::{self, END_OF_ARCHIVE, Entry, EntryKind};
@@ -119,34 +121,25 @@ pub fn pack_parts(
     sink: &mut dyn Write,
     cancel: &CancelToken,
 ) -> Result<Packed, ImageError> {
-    let mut packer = Packer {
-        options: PackOptions::default(),
-        stream: Stream::new(sink, cancel),
-        links: HashMap::new(),
-        path: Vec::new(),
-        entries: 0,
-    };
-    for part in parts {
-        packer.options = part.options.clone();
-        packer.path = part.directory.as_bytes().to_vec();
-        // Nothing is shared between trees, whatever numbers their files have.
-        packer.links.clear();
-        if !packer.path.is_empty() {
-            let mut entry = Entry::new(packer.path.clone(), EntryKind::Directory, 0o755);
-            entry.mtime = part.options.times.of(entry.mtime);
-            packer.write_header(&entry)?;
-        }
-        packer.walk(part.tree)?;
-    }
-    packer.stream.push(&END_OF_ARCHIVE)?;
-    let entries = packer.entries;
-    let (diff_id, size) = packer.stream.finish()?;
-    Ok(Packed { diff_id, size, entries })
+    // What is read is hashed on a thread of its own: both take about as long.
+    std::thread::scope(|scope| {
+        let mut packer = Packer {
+            options: PackOptions::default(),
+            stream: Stream::new(sink, cancel, scope),
+            links: HashMap::new(),
+            path: Vec::new(),
+            entries: 0,
+        };
+        packer.parts(parts)?;
+        let entries = packer.entries;
+        let (diff_id, size) = packer.stream.finish()?;
+        Ok(Packed { diff_id, size, entries })
+    })
 }
 
-struct Packer<'a> {
+struct Packer<'a, 'scope, 'env> {
     options: PackOptions,
-    stream: Stream<'a>,
+    stream: Stream<'a, 'scope, 'env>,
     /// First name of files with several, and how many names are still to come.
     links: HashMap<(u64, u64), (Vec<u8>, u64)>,
     /// Path of the current entry, without a slash in front or behind.
@@ -167,7 +160,23 @@ struct Level {
 /// Directories that are held open at once; deeper trees close the upper ones meanwhile.
 const HELD_LEVELS: usize = 64;
 
-impl Packer<'_> {
+impl Packer<'_, '_, '_> {
+    fn parts(&mut self, parts: &[Part<'_>]) -> Result<(), ImageError> {
+        for part in parts {
+            self.options = part.options.clone();
+            self.path = part.directory.as_bytes().to_vec();
+            // Nothing is shared between trees, whatever numbers their files have.
+            self.links.clear();
+            if !self.path.is_empty() {
+                let mut entry = Entry::new(self.path.clone(), EntryKind::Directory, 0o755);
+                entry.mtime = part.options.times.of(entry.mtime);
+                self.write_header(&entry)?;
+            }
+            self.walk(part.tree)?;
+        }
+        self.stream.push(&END_OF_ARCHIVE)
+    }
+
     fn walk(&mut self, tree: &Root) -> Result<(), ImageError> {
         let mut levels = vec![self.open_level(tree.try_clone()?)?];
         while let Some(level) = levels.last_mut() {
@@ -399,7 +408,13 @@ fn capability(file: &std::fs::File) -> Result<Option<Vec<u8>>, Errno> {
 fn open(dir: &Root, name: &OsStr) -> Result<std::fs::File, RootedError> {
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+    // A time of reading for each of fifty thousand files is much to write. Only their owner may
+    // read without.
+    let opened = match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
+        other => other,
+    };
+    match opened {
         Ok(fd) => Ok(std::fs::File::from(fd)),
         Err(errno) => {
             let path = PathBuf::from(name);
@@ -423,12 +438,14 @@ enum Copied {
 }
 
 /// Bytes to hash and to write, gathered in one buffer into which files are read directly: each
-/// byte is copied once, hashed while it is in the processor's cache and written in large pieces.
-struct Stream<'a> {
+/// byte is copied once and written in large pieces.
+struct Stream<'a, 'scope, 'env> {
     sink: &'a mut dyn Write,
     cancel: &'a CancelToken,
-    hasher: Hasher,
-    buffer: Box<[u8]>,
+    scope: &'scope Scope<'scope, 'env>,
+    /// Started with the first buffer that is full: most layers are smaller.
+    behind: Option<Behind<'scope>>,
+    buffer: Vec<u8>,
     filled: usize,
     written: u64,
 }
@@ -436,10 +453,14 @@ struct Stream<'a> {
 /// Fits into the second-level cache of the machines this runs on.
 const BUFFER: usize = 256 << 10;
 
-impl<'a> Stream<'a> {
-    fn new(sink: &'a mut dyn Write, cancel: &'a CancelToken) -> Self {
-        let buffer = vec![0; BUFFER].into_boxed_slice();
-        Self { sink, cancel, hasher: Hasher::new(), buffer, filled: 0, written: 0 }
+impl<'a, 'scope, 'env> Stream<'a, 'scope, 'env> {
+    fn new(
+        sink: &'a mut dyn Write,
+        cancel: &'a CancelToken,
+        scope: &'scope Scope<'scope, 'env>,
+    ) -> Self {
+        let buffer = vec![0; BUFFER];
+        Self { sink, cancel, scope, behind: None, buffer, filled: 0, written: 0 }
     }
 
     fn push(&mut self, mut bytes: &[u8]) -> Result<(), ImageError> {
@@ -484,17 +505,30 @@ impl<'a> Stream<'a> {
     }
 
     fn flush(&mut self) -> Result<(), ImageError> {
-        self.cancel.check()?;
-        let bytes = &self.buffer[..self.filled];
-        self.hasher.update(bytes);
-        self.sink.write_all(bytes).map_err(ImageError::write("layer"))?;
-        self.written += self.filled as u64;
+        self.write()?;
+        let scope = self.scope;
+        let behind = self.behind.get_or_insert_with(|| Behind::start(scope));
+        let full = std::mem::take(&mut self.buffer);
+        self.buffer = behind.hash(full, self.filled);
         self.filled = 0;
         Ok(())
     }
 
+    fn write(&mut self) -> Result<(), ImageError> {
+        self.cancel.check()?;
+        let bytes = &self.buffer[..self.filled];
+        self.sink.write_all(bytes).map_err(ImageError::write("layer"))?;
+        self.written += self.filled as u64;
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<(Digest, u64), ImageError> {
-        self.flush()?;
-        Ok((self.hasher.finish(), self.written))
+        self.write()?;
+        let last = &self.buffer[..self.filled];
+        let digest = match self.behind {
+            None => Digest::of(last),
+            Some(behind) => behind.finish(last),
+        };
+        Ok((digest, self.written))
     }
 }

@@ -81,8 +81,13 @@ impl Engine {
         };
         let tree_of = |_: &CopySource| Some(tree.clone());
         let lookup_owner = |text: &str| Err(format!("{text:?} is nobody here"));
-        let target =
-            Target { root: &to.root, lookup_owner: &lookup_owner, archives: None, ownership };
+        let target = Target {
+            root: &to.root,
+            lookup_owner: &lookup_owner,
+            archives: None,
+            ownership,
+            earlier: None,
+        };
         let pool = self.pool()?;
         let selection = select(&op, &tree_of, pool, cancel).map_err(failed)?;
         apply(&op, &selection, &tree_of, &target, pool, cancel).map_err(failed)?;

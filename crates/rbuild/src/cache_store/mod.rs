@@ -151,10 +151,12 @@ pub(crate) fn open(
             Box::new(local::LocalCache::new(path, tag, *digest))
         }
         CacheLocation::Gha(location) => {
-            Box::new(gha::GhaCache::new(engine.registry()?.clone(), location.clone()))
+            let service = engine.registry(|| "GitHub's cache cannot be asked".to_owned())?;
+            Box::new(gha::GhaCache::new(service.clone(), location.clone()))
         }
         CacheLocation::S3(location) => {
-            let bucket = engine.registry()?.bucket(&location.bucket)?;
+            let missing = || "the bucket of the cache cannot be asked".to_owned();
+            let bucket = engine.registry(missing)?.bucket(&location.bucket)?;
             Box::new(s3::S3Cache::new(bucket, location.clone()))
         }
         CacheLocation::Registry { reference, insecure } => {

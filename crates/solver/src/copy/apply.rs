@@ -5,6 +5,8 @@
 //! held descriptors; then second names of hard-linked files; last the directories' own owner,
 //! mode and time, children first, so that a read-only directory can be filled.
 
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ use super::divide::divide;
 use super::error::CopyError;
 use super::level::{Attributes, Level, dress, inherits_group, open_file, open_source};
 use super::place::{DirTimes, FilePlace, Place, failed};
+use super::reuse::{Earlier, Left};
 use super::select::{ItemKind, Selection};
 use super::tree::{Dir, Entry, SourceTree, shown};
 
@@ -38,6 +41,8 @@ pub struct Target<'a> {
     pub archives: Option<&'a dyn Archives>,
     /// Whether owners are set.
     pub ownership: Ownership,
+    /// What the same instruction wrote before; its files are left out.
+    pub earlier: Option<&'a Earlier<'a>>,
 }
 
 /// Whether owners are set.
@@ -85,6 +90,11 @@ pub struct Applied {
     pub changed: bool,
     /// Bytes of regular files.
     pub bytes: u64,
+    /// The real path of the directory that contents of a context's directory went into.
+    pub into: Option<PathBuf>,
+    /// Files that are to be taken from [`Target::earlier`]: [`Left::lay`] does it, after everything
+    /// else and in the bare tree.
+    pub left: Left,
 }
 
 /// Writes `selection`, which [`super::select()`] made of the same `op`, into `target`.
@@ -132,6 +142,9 @@ pub fn apply<'a>(
         pool,
         cancel,
         written: Mutex::default(),
+        // With several sources a later one may lay something upon the files of an earlier one.
+        earlier: target.earlier.filter(|_| selection.items.len() == 1),
+        into: None,
     };
     for (index, item) in selection.items.iter().enumerate() {
         cancel.check()?;
@@ -154,18 +167,27 @@ pub fn apply<'a>(
     }
     let created = op.created.map(|sec| Time { sec, nsec: 0 });
     writer.place.times.restore(target.root, created)?;
-    let written = std::mem::take(&mut *writer.written());
-    Ok(applied(selection, &attributes, written))
+    let mut written = std::mem::take(&mut *writer.written());
+    let into = writer.into.take();
+    let left =
+        Left { into: into.clone().unwrap_or_default(), dirs: std::mem::take(&mut written.left) };
+    let bytes = written.bytes;
+    let (digest, changed) = digest_of(selection, &attributes, written.changes);
+    Ok(Applied { digest, changed, bytes, into, left })
 }
 
-/// The digest with what really was written in the place of what was selected.
-fn applied(selection: &Selection, attributes: &Attributes<'_>, written: Written) -> Applied {
-    let bytes = written.bytes;
-    if written.changes.is_empty() {
-        return Applied { digest: selection.digest, changed: false, bytes };
+/// The digest with what really was written in the place of what was selected, and whether that
+/// makes a difference.
+fn digest_of(
+    selection: &Selection,
+    attributes: &Attributes<'_>,
+    changes: Vec<Change>,
+) -> (Digest, bool) {
+    if changes.is_empty() {
+        return (selection.digest, false);
     }
     let mut items = selection.items.clone();
-    for Change { item, dir, entry, content } in written.changes {
+    for Change { item, dir, entry, content } in changes {
         let entry = match items.get_mut(item).map(|item| &mut item.kind) {
             Some(ItemKind::File { entry, .. }) => Some(entry.as_mut()),
             Some(ItemKind::Dir { dirs }) => {
@@ -179,7 +201,7 @@ fn applied(selection: &Selection, attributes: &Attributes<'_>, written: Written)
         }
     }
     let overrides = Overrides { chmod: attributes.chmod, owner: attributes.chown.is_some() };
-    Applied { digest: digest::digest(&items, &overrides), changed: true, bytes }
+    (digest::digest(&items, &overrides), true)
 }
 
 /// What the threads report.
@@ -187,6 +209,7 @@ fn applied(selection: &Selection, attributes: &Attributes<'_>, written: Written)
 struct Written {
     bytes: u64,
     changes: Vec<Change>,
+    left: HashMap<PathBuf, Vec<OsString>>,
 }
 
 /// A file that had other bytes than its selection.
@@ -206,6 +229,8 @@ struct Writer<'a> {
     pool: &'a rayon::ThreadPool,
     cancel: &'a CancelToken,
     written: Mutex<Written>,
+    earlier: Option<&'a Earlier<'a>>,
+    into: Option<PathBuf>,
 }
 
 impl Writer<'_> {
@@ -317,6 +342,9 @@ impl Writer<'_> {
         let (chunks, second_names) = divide(dirs);
         let (place, attributes) = (&top, &self.attributes);
         let (copier, cancel, written) = (&self.copier, self.cancel, &self.written);
+        // Capabilities, which a stage's files may have, are in no listing.
+        let is_plain = tree.owner.is_context();
+        let earlier = self.earlier.filter(|_| is_plain);
         self.pool.install(|| {
             chunks.par_iter().try_for_each(|chunk| {
                 cancel.check()?;
@@ -336,11 +364,17 @@ impl Writer<'_> {
                     copier,
                     cancel,
                 };
-                let mut here = Written::default();
+                let known = earlier.and_then(|earlier| earlier.beside(&dir.path, &to));
+                let (mut here, mut left) = (Written::default(), Vec::new());
                 for index in chunk.entries.clone() {
                     let entry = &dir.entries[index];
                     let second = entry.links.is_some() && second_names.holds(chunk.dir, index);
                     if entry.kind == FileKind::Directory || second {
+                        continue;
+                    }
+                    if known.as_ref().is_some_and(|dir| dir.has(entry, attributes)) {
+                        here.bytes += entry.size;
+                        left.push(entry.name.clone());
                         continue;
                     }
                     let content = level.write(entry, Path::new(&entry.name))?;
@@ -355,6 +389,9 @@ impl Writer<'_> {
                 let mut written = written.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 written.bytes += here.bytes;
                 written.changes.append(&mut here.changes);
+                if !left.is_empty() {
+                    written.left.entry(dir.path.clone()).or_default().append(&mut left);
+                }
                 Ok::<(), CopyError>(())
             })
         })?;
@@ -368,7 +405,9 @@ impl Writer<'_> {
                 .hard_link(&first, &name)
                 .map_err(|error| failed(&top.path.join(&name), error))?;
         }
-        self.finish(&top.dir, &top.path, &merged)
+        self.finish(&top.dir, &top.path, &merged)?;
+        self.into = is_plain.then_some(top.path);
+        Ok(())
     }
 
     /// Gives directories the attributes of their sources, children first. One that was there and

@@ -120,6 +120,21 @@ pub(crate) struct Copier {
 }
 
 impl Copier {
+    /// Whether nothing has shown yet that the file systems share no blocks.
+    pub(crate) fn may_clone(&self) -> bool {
+        !self.no_clone.load(Ordering::Relaxed)
+    }
+
+    /// Lets an empty file share the blocks of another; whether it does.
+    pub(crate) fn clone_all(&self, from: &File, to: &File) -> bool {
+        let cloned = rustix::fs::ioctl_ficlone(to, from).is_ok();
+        if !cloned {
+            // Whatever the reason, there are other ways.
+            self.no_clone.store(true, Ordering::Relaxed);
+        }
+        cloned
+    }
+
     /// Copies `size` bytes; `sparse` says that the source has holes.
     pub(crate) fn copy(
         &self,
@@ -132,12 +147,8 @@ impl Copier {
         if size == 0 {
             return Ok(());
         }
-        if !self.no_clone.load(Ordering::Relaxed) {
-            match rustix::fs::ioctl_ficlone(to, from) {
-                Ok(()) => return Ok(()),
-                // Whatever the reason, the bytes can still be copied.
-                Err(_) => self.no_clone.store(true, Ordering::Relaxed),
-            }
+        if self.may_clone() && self.clone_all(from, to) {
+            return Ok(());
         }
         if !sparse {
             return self.range(from, to, 0, size, cancel);

@@ -5,6 +5,9 @@
 //! selection into a tree; bytes of a context are hashed again on the way, because somebody may
 //! edit files while they are built, and the result says when they were not those of the key.
 //!
+//! What an earlier copy by the same instruction has written just so is not written again: see
+//! `reuse.rs`.
+//!
 //! Every path of a source or destination goes through [`rbuild_rooted::Root`]: a link or `..`
 //! leads nowhere but inside the tree it is in. Files are opened as one name below a held
 //! directory, and looked at again after they are opened.
@@ -19,10 +22,12 @@ mod digest;
 mod divide;
 mod error;
 mod level;
+mod listing;
 mod missing;
 mod pattern;
 mod place;
 mod preview;
+mod reuse;
 mod select;
 mod tree;
 mod walk;
@@ -30,7 +35,9 @@ mod walk;
 pub use apply::{Applied, ArchiveOptions, Archives, Ownership, Target, apply};
 pub use digest::{Input, InputKind};
 pub use error::{Absence, CopyError, IgnoredBy};
+pub use listing::Listing;
 pub use preview::{Decided, Decisions, decisions, literal, preview, shown_by_mount};
+pub use reuse::{Earlier, Left};
 pub use select::{Selection, select};
 pub use tree::{DigestCache, OwnerRule, SourceTree};
 pub use walk::{Visible, list};

@@ -15,9 +15,15 @@ use serde_json::Value;
 use super::Coordinator;
 use super::keys::kind;
 use super::node::State;
-use crate::copy::{Input, Selection};
+use crate::copy::{Listing, Selection};
 use crate::error::SolveError;
 use crate::why::{self, Step, Surroundings, text_of};
+
+/// What a step made before, and out of which files.
+pub(super) struct Nearest {
+    pub(super) record: StepRecord,
+    pub(super) listing: Option<Listing>,
+}
 
 /// The last build, seen from this one.
 pub(super) struct History {
@@ -75,15 +81,17 @@ impl Coordinator<'_, '_> {
     /// Says why `id`, which is about to run, was not found.
     pub(super) fn explain(&mut self, id: VertexId) -> Result<(), SolveError> {
         self.history()?;
-        let reasons = self.reasons(id)?;
+        let earlier = self.earlier(id)?;
+        let reasons = self.reasons(id, earlier.as_ref())?;
         if let Some(reason) = reasons.first().cloned() {
             self.ctx.report(Event::StepMissed { step: StepId(id.0), reason });
         }
-        self.node_mut(id).reasons = reasons;
+        let node = self.node_mut(id);
+        (node.reasons, node.earlier) = (reasons, earlier);
         Ok(())
     }
 
-    fn reasons(&self, id: VertexId) -> Result<Vec<Reason>, SolveError> {
+    fn reasons(&self, id: VertexId, earlier: Option<&Nearest>) -> Result<Vec<Reason>, SolveError> {
         let vertex = self.graph.vertex(id);
         if vertex.no_cache {
             return Ok(vec![Reason::NoCache]);
@@ -108,13 +116,8 @@ impl Coordinator<'_, '_> {
         if last.is_some_and(|last| last.key == Some(key.digest)) {
             return Ok(vec![Reason::Unfinished]);
         }
-        let earlier = match known {
-            Some(known) => records.peek(&known)?,
-            // Another project, or a checkout of it elsewhere, may have had the step.
-            None => records.by_step_name(&vertex.name, 1)?.into_iter().next(),
-        };
         Ok(match (earlier, last) {
-            (Some(earlier), _) => self.compare(id, &earlier)?,
+            (Some(earlier), _) => self.compare(id, earlier),
             (None, None) => vec![Reason::New],
             (None, Some(last)) => {
                 let (old, new) = (text_of(&last.name), text_of(&vertex.name));
@@ -128,9 +131,30 @@ impl Coordinator<'_, '_> {
         })
     }
 
-    fn compare(&self, id: VertexId, earlier: &StepRecord) -> Result<Vec<Reason>, SolveError> {
+    /// The nearest earlier result of the step, if one is known and counts.
+    fn earlier(&self, id: VertexId) -> Result<Option<Nearest>, SolveError> {
+        let vertex = self.graph.vertex(id);
+        if vertex.no_cache {
+            return Ok(None);
+        }
+        let last = self.history.as_ref().and_then(|history| history.of(id));
+        let store = self.world.store;
+        let record = match last.and_then(|last| last.known) {
+            Some(known) => store.records().peek(&known)?,
+            // Another project, or a checkout of it elsewhere, may have had the step.
+            None => store.records().by_step_name(&vertex.name, 1)?.into_iter().next(),
+        };
+        let Some(record) = record else { return Ok(None) };
+        let listing = match &record.snapshot {
+            Some(snapshot) => Listing::of(store, snapshot)?,
+            None => None,
+        };
+        Ok(Some(Nearest { record, listing }))
+    }
+
+    fn compare(&self, id: VertexId, earlier: &Nearest) -> Vec<Reason> {
         let node = self.node(id);
-        let Some(key) = &node.key else { return Ok(vec![Reason::Unknown]) };
+        let Some(key) = &node.key else { return vec![Reason::Unknown] };
         let vertex = self.graph.vertex(id);
         let root = self.root_of(id);
         let others = self.inputs(id).iter().filter(|input| Some(**input) != root);
@@ -144,19 +168,15 @@ impl Coordinator<'_, '_> {
             root: root.map(|root| self.below(root)),
             inputs: inputs.collect(),
         };
-        let snapshots = self.world.store.snapshots();
-        let listing = match &earlier.snapshot {
-            Some(snapshot) => snapshots.listing(snapshot)?,
-            None => None,
-        };
-        let was: Option<Vec<Input>> = listing;
         let selected = node.selection.as_ref().map(Selection::inputs);
         let is = selected.as_deref().unwrap_or(&node.shown.files);
         // Of two steps one of which has forgotten its files, nothing can be said of them.
-        let (was, is) = was.as_deref().map_or((&[][..], &[][..]), |was| (was, is));
-        let old = Step { name: &earlier.step_name, inputs: &earlier.inputs, files: was };
+        let was = earlier.listing.as_ref().map(|listing| listing.files.as_slice());
+        let (was, is) = was.map_or((&[][..], &[][..]), |was| (was, is));
+        let record = &earlier.record;
+        let old = Step { name: &record.step_name, inputs: &record.inputs, files: was };
         let new = Step { name: &vertex.name, inputs: &key.inputs, files: is };
-        Ok(why::differences(old, new, &surroundings))
+        why::differences(old, new, &surroundings)
     }
 
     fn has_changed(&self, id: VertexId) -> bool {

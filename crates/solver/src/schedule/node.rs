@@ -10,6 +10,7 @@ use rbuild_plan::op::{CopySource, Op};
 use rbuild_types::{Digest, Reason};
 
 use super::Coordinator;
+use super::history::Nearest;
 use super::import::{Arrival, Unseen};
 use crate::copy::Selection;
 use crate::key::Key;
@@ -67,6 +68,8 @@ pub(super) struct Node {
     pub(super) ran: Option<Duration>,
     /// Why.
     pub(super) reasons: Vec<Reason>,
+    /// What it is compared with.
+    pub(super) earlier: Option<Nearest>,
 }
 
 impl Node {
@@ -92,6 +95,7 @@ impl Node {
             started: None,
             ran: None,
             reasons: Vec::new(),
+            earlier: None,
         }
     }
 }

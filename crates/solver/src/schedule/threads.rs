@@ -13,6 +13,7 @@ use super::keys::kind;
 use super::node::State;
 use crate::copy::Selection;
 use crate::error::{SolveError, StepError};
+use crate::key;
 use crate::layer::{self, Layer};
 use crate::same::Place;
 use crate::steps::mounts::context::Shown;
@@ -132,6 +133,8 @@ impl<'env> Coordinator<'_, 'env> {
         let no_cache = self.graph.vertex(id).no_cache;
         let inputs = self.chains(id);
         let input_keys = self.input_keys(id);
+        let nearest = self.node_mut(id).earlier.take();
+        let earlier = nearest.and_then(|nearest| nearest.record.snapshot.zip(nearest.listing));
         let selection = self.node_mut(id).selection.take();
         let shown = std::mem::take(&mut self.node_mut(id).shown);
         // A step that must run shares nobody else's result.
@@ -139,8 +142,12 @@ impl<'env> Coordinator<'_, 'env> {
         let key = own_key.filter(|_| !self.node(id).fresh);
         let root = self.root_of(id);
         let parent = root.and_then(|root| self.chain(root).pop());
+        let copy = match (op, &self.node(id).key) {
+            (Op::Copy(_), Some(key)) => key.inputs.get(key::STEP).cloned(),
+            _ => None,
+        };
         let place =
-            own_key.map(|key| Place { key, kind: kind(op), root: self.key_of(root), parent });
+            own_key.map(|key| Place { key, kind: kind(op), copy, root: self.key_of(root), parent });
         let sender = self.sender.clone();
         self.spawn(move || {
             let output = |stream: Stream, bytes: &[u8]| {
@@ -150,7 +157,7 @@ impl<'env> Coordinator<'_, 'env> {
             let log_name = format!("{:04}.log", id.0);
             let output = &output;
             #[rustfmt::skip]
-            let job = Job { world, op, inputs, input_keys, selection, shown, place, cancel, output, log_name, no_cache };
+            let job = Job { world, op, inputs, input_keys, selection, shown, place, earlier, cancel, output, log_name, no_cache };
             Message::Executed { vertex: id, result: execute_once(&job, key) }
         })
     }

@@ -11,8 +11,8 @@ use rbuild_sandbox::linux::user;
 use rbuild_types::{CancelToken, Cancelled, Digest};
 
 use crate::copy::{
-    ArchiveOptions, Archives, CopyError, OwnerRule, Ownership, Selection, SourceTree, Target,
-    apply, select,
+    ArchiveOptions, Archives, CopyError, Earlier, Listing, OwnerRule, Ownership, Selection,
+    SourceTree, Target, apply, select,
 };
 use crate::error::StepError;
 use crate::steps::active::{Writing, nothing};
@@ -102,6 +102,7 @@ impl<'a> Trees<'a> {
             lookup_owner: &lookup_owner,
             archives: None,
             ownership: Ownership::Set,
+            earlier: None,
         };
         let tree_of = |source: &CopySource| self.tree_of(source);
         Ok(apply(op, selection, &tree_of, &target, self.world.pool, cancel)?.digest)
@@ -133,6 +134,7 @@ pub(crate) fn execute(
         }
     };
     let writing = Writing::start(&world, "copy", chain, nothing(world.store)?)?;
+    let earlier = earlier(job)?;
     let applied = {
         // Written through a mount, directories would be marked as hiding what is below them.
         let root = if op.link { writing.upper()? } else { writing.mount()? };
@@ -145,16 +147,31 @@ pub(crate) fn execute(
             lookup_owner: &lookup_owner,
             archives,
             ownership: Ownership::Set,
+            earlier: earlier.as_ref(),
         };
         let tree_of = |source: &CopySource| trees.tree_of(source);
         apply(op, selection, &tree_of, &target, world.pool, job.cancel)?
     };
-    if !applied.changed {
-        // A later miss is explained with it.
-        writing.keep(&selection.inputs())?;
+    if let Some(earlier) = earlier {
+        applied.left.lay(&writing.upper()?, &earlier, world.pool, job.cancel)?;
+    }
+    if let Some(listing) = Listing::new(selection, &applied) {
+        writing.keep(&listing)?;
     }
     let changed = applied.changed.then(|| vec![applied.digest]);
     Ok(Executed { made: writing.publish(job)?, log: None, changed })
+}
+
+/// What the last run of the same instruction wrote, if it is still there.
+fn earlier<'a>(job: &'a Job<'_>) -> Result<Option<Earlier<'a>>, StepError> {
+    let snapshots = job.world.store.snapshots();
+    let Some((snapshot, listing)) = &job.earlier else { return Ok(None) };
+    // Asking puts it under the lease.
+    if !snapshots.contains(snapshot)? {
+        return Ok(None);
+    }
+    let tree = Root::open(snapshots.path(snapshot).join("fs"))?;
+    Ok(Earlier::new(&tree, listing))
 }
 
 /// Whom the text of `--chown` means in a root filesystem.

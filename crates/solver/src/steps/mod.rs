@@ -18,7 +18,7 @@ use rbuild_cache::SnapshotId;
 use rbuild_plan::op::Op;
 use rbuild_types::{CancelToken, Digest, Stream};
 
-use crate::copy::Selection;
+use crate::copy::{Listing, Selection};
 use crate::error::{LOG_TAIL, StepError};
 use crate::same;
 use crate::steps::mounts::context::Shown;
@@ -38,6 +38,8 @@ pub(crate) struct Job<'a> {
     pub(crate) shown: Shown,
     /// Where a result that is the same may be found; without one nobody looks.
     pub(crate) place: Option<same::Place>,
+    /// What the last run of the same instruction made, of which a copy need not write all again.
+    pub(crate) earlier: Option<(SnapshotId, Listing)>,
     pub(crate) cancel: &'a CancelToken,
     /// Takes what the step writes.
     pub(crate) output: &'a dyn Fn(Stream, &[u8]),

@@ -10,6 +10,7 @@ use rbuild_sandbox::linux::binfmt::{self, Support};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{Exit, InjectedFile, Launch, Rlimit, Spec, Stdio};
 
+use crate::copy::Listing;
 use crate::error::StepError;
 use crate::steps::active::{Writing, stubs};
 use crate::steps::mounts::Mounts;
@@ -110,7 +111,7 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
     let changed = mounts.into_context();
     if changed.as_ref() == Some(&job.shown.digests) {
         // A later miss is explained with it.
-        writing.keep(&job.shown.files)?;
+        writing.keep(&Listing::of_files(&job.shown.files))?;
     }
     let log = log.finish()?;
     Ok(Executed { made: writing.publish(job)?, log, changed })

@@ -15,6 +15,8 @@ tests![
     times_count_unless_contents_alone_are_asked_for,
     a_bound_stage_that_stays_the_same_keeps_the_hit,
     a_linked_copy_does_not_move,
+    what_goes_into_a_cache_mount_is_no_part_of_a_layer,
+    a_result_is_laid_upon_no_other_root,
     rewritten_times_make_results_equal,
     copies_are_as_old_as_the_fixed_time_says,
     files_of_the_context_and_of_earlier_layers_keep_their_times,
@@ -210,4 +212,33 @@ fn files_of_the_context_and_of_earlier_layers_keep_their_times() {
     build(&engine, &request);
     assert_eq!(fs_err::metadata(&file).unwrap().mtime(), before);
     assert_eq!(times(&place, &engine, &first, "/f"), format!("{before} "));
+}
+
+fn what_goes_into_a_cache_mount_is_no_part_of_a_layer() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = |version: &str| {
+        format!(
+            "RUN --mount=type=cache,target=/c echo {version} > /c/f\n\
+             RUN --mount=type=cache,target=/c cat /c/f > /out\n"
+        )
+    };
+    place.build(&engine, &text("v1"));
+    let second = build(&engine, &place.request(&text("v2")).tag("app"));
+    assert_eq!(second.executed, 2, "{:?}", ran(&second));
+    assert_eq!(place.sh(&engine, "app", "cat /out"), "v2\n");
+}
+
+fn a_result_is_laid_upon_no_other_root() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = "FROM base AS low\n# rbuild: ttl=1s\nRUN cat /proc/sys/kernel/random/uuid > /a\n\
+                FROM low\nRUN cat /a > /b\n";
+    place.build(&engine, text);
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let low = build(&engine, &place.request(text).target("low"));
+    assert_eq!(low.executed, 1, "{:?}", ran(&low));
+    let whole = build(&engine, &place.request(&text.replace("1s", "1h")).tag("app"));
+    assert_eq!(whole.executed, 1, "{:?}", ran(&whole));
+    assert_eq!(place.sh(&engine, "app", "cmp /a /b && echo same"), "same\n");
 }

@@ -1,6 +1,6 @@
 //! Caches in GitHub's: a small service on the loopback device that speaks its protocol.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use rbuild::{
@@ -23,6 +23,8 @@ tests![
 #[derive(Default)]
 struct Entries {
     done: Vec<(String, Vec<u8>)>,
+    /// Keys that somebody is writing: nobody else may.
+    reserved: BTreeSet<String>,
     begun: BTreeMap<String, Vec<u8>>,
     blocks: BTreeMap<String, Vec<u8>>,
 }
@@ -78,7 +80,7 @@ impl Entries {
         let key = body["key"].as_str().unwrap().to_owned();
         assert_eq!(body["version"].as_str().unwrap().len(), 64);
         let said = match method {
-            "CreateCacheEntry" if self.done.iter().any(|(known, _)| *known == key) => {
+            "CreateCacheEntry" if !self.reserved.insert(key.clone()) => {
                 return answer(409, r#"{"code":"already_exists"}"#);
             }
             "CreateCacheEntry" => json!({ "ok": true, "signed_upload_url": signed(&key) }),

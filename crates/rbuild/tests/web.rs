@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -80,8 +81,12 @@ impl Web {
                 }
                 let (stream, server) = (stream.unwrap(), server.clone());
                 server.open.lock().unwrap().push(stream.try_clone().unwrap());
-                // Clients hang up as they like.
-                std::thread::spawn(move || server.serve(stream).ok());
+                std::thread::spawn(move || {
+                    let end = stream.try_clone();
+                    // Clients hang up as they like, and must not wait for a handler that panicked.
+                    let _ = catch_unwind(AssertUnwindSafe(|| server.serve(stream)));
+                    end.map(|end| end.shutdown(std::net::Shutdown::Both))
+                });
             }
         });
         Self { address, shared }

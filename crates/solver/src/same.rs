@@ -44,6 +44,8 @@ pub(crate) struct Place {
     /// Of a copy, the instruction as its key has it. Of one instruction other files make another
     /// tree: that need not be looked at, and to look at fifty thousand files takes its time.
     pub(crate) copy: Option<serde_json::Value>,
+    /// The latest time that its files may have: the times of an earlier result then count.
+    pub(crate) latest: Option<i64>,
     /// The key of what it builds upon.
     pub(crate) root: Option<Digest>,
     /// The snapshot that this is: a step that ran twice may have made two.
@@ -66,6 +68,7 @@ pub(crate) fn find(
     cancel: &CancelToken,
 ) -> Result<Option<Same>, StepError> {
     let records = world.store.records();
+    let cutoff = if place.latest.is_some() { Cutoff::Bytes } else { world.cutoff };
     let mut candidates = vec![place.key];
     if let Some(root) = &place.root {
         let others = records.by_root(root, CANDIDATES)?.into_iter();
@@ -85,7 +88,7 @@ pub(crate) fn find(
             continue;
         }
         let earlier = Root::open(world.store.snapshots().path(&snapshot).join("fs"))?;
-        let pair = Pair { one: tree, other: &earlier, cutoff: world.cutoff, cancel };
+        let pair = Pair { one: tree, other: &earlier, cutoff, cancel };
         if pair.is_same()? {
             return Ok(Some(Same { key: record.same_as.unwrap_or(key), snapshot }));
         }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rbuild_parser::lint::is_secret;
+use rbuild_plan::without_passwords;
 use rbuild_types::{FileChange, Reason};
 use serde_json::{Map, Value};
 
@@ -119,7 +120,7 @@ fn command(run: &Value) -> String {
     let last = run["argv"].as_array().and_then(|argv| argv.last()).and_then(Value::as_str);
     let script = run["scripts"].as_array().and_then(|scripts| scripts.first());
     let script = script.and_then(|script| script["content"].as_str());
-    script.or(last).unwrap_or_default().to_owned()
+    without_passwords(script.or(last).unwrap_or_default())
 }
 
 fn variables(was: &Value, is: &Value, args: &[String], reasons: &mut Vec<Reason>) {
@@ -131,7 +132,10 @@ fn variables(was: &Value, is: &Value, args: &[String], reasons: &mut Vec<Reason>
             continue;
         }
         let shown = |value: Option<&&str>| {
-            value.map(|value| if is_secret(name) { "****" } else { value }.to_owned())
+            value.map(|value| match is_secret(name) {
+                true => "****".to_owned(),
+                false => without_passwords(value),
+            })
         };
         let arg = args.iter().any(|arg| arg == name);
         let name = name.to_owned();
@@ -191,8 +195,8 @@ fn setting(field: &str) -> String {
 fn shown(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "not set".to_owned(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
+        Some(Value::String(text)) => without_passwords(text),
+        Some(other) => without_passwords(&other.to_string()),
     }
 }
 

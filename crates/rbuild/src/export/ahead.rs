@@ -143,7 +143,8 @@ fn compress<'w>(
     for layer in layers {
         for wanted in wanted {
             cancel.check()?;
-            let layer = pool.install(|| own(engine, pool, &layer, &wanted.form, cancel))?;
+            // Not on the pool: who holds a layer's lock there could be made to wait for itself.
+            let layer = own(engine, pool, &layer, &wanted.form, cancel)?;
             if wanted.registry.is_some() && compressed.send(Ready { wanted, layer }).is_err() {
                 return Ok(());
             }

@@ -279,8 +279,8 @@ pub(crate) fn of_snapshot(
     encoding: Encoding,
     cancel: &CancelToken,
 ) -> Result<(Layer, Descriptor), BuildError> {
-    let pool = engine.quiet_pool()?.pool();
-    pool.install(|| of_snapshot_by(pool, engine, snapshot, encoding, cancel))
+    // On the caller's thread: who holds a layer's lock on the pool could be made to wait for itself.
+    of_snapshot_by(engine.quiet_pool()?.pool(), engine, snapshot, encoding, cancel)
 }
 
 fn of_snapshot_by(

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use rbuild_cache::{BuildRecord, BuiltStep, Outcome, StepRecord};
 use rbuild_plan::op::{Op, Source};
-use rbuild_plan::{Graph, VertexId};
+use rbuild_plan::{Graph, VertexId, without_passwords};
 use rbuild_types::{Event, Reason, StepId};
 use serde_json::Value;
 
@@ -96,8 +96,8 @@ impl Coordinator<'_, '_> {
         if vertex.no_cache {
             return Ok(vec![Reason::NoCache]);
         }
-        if let Some(expired) = &self.node(id).expired {
-            return Ok(vec![expired.clone()]);
+        if let Some(refused) = &self.node(id).refused {
+            return Ok(vec![refused.clone()]);
         }
         if self.node(id).fresh {
             let fresh = self.inputs(id).iter().find(|input| self.node(**input).fresh);
@@ -185,7 +185,7 @@ impl Coordinator<'_, '_> {
     }
 
     /// What to say of a step that builds upon `id`, which is another than it was.
-    fn below(&self, id: VertexId) -> Reason {
+    pub(super) fn below(&self, id: VertexId) -> Reason {
         let last = self.history.as_ref().and_then(|history| history.of(id));
         let old = last.and_then(|last| last.identity.clone()).unwrap_or_default();
         let new = self.identity(id).unwrap_or_default();
@@ -194,8 +194,12 @@ impl Coordinator<'_, '_> {
                 let image = reference.without_digest().familiar();
                 Reason::Base { image, old, new }
             }
-            Op::Source(Source::Http(http)) => Reason::Remote { name: http.url.clone(), old, new },
-            Op::Source(Source::Git(git)) => Reason::Remote { name: git.remote.clone(), old, new },
+            Op::Source(Source::Http(http)) => {
+                Reason::Remote { name: without_passwords(&http.url), old, new }
+            }
+            Op::Source(Source::Git(git)) => {
+                Reason::Remote { name: without_passwords(&git.remote), old, new }
+            }
             Op::Merge => match (self.root_of(id), self.layer_of(id)) {
                 (Some(root), _) if self.has_changed(root) => self.below(root),
                 (_, Some(layer)) => self.below(layer),

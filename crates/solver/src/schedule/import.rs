@@ -99,7 +99,13 @@ impl<'env> Coordinator<'_, 'env> {
         if found.is_empty() {
             if let Some(same) = self.same_elsewhere(id)? {
                 self.take_the_place_of(id, same);
-                return self.ask(id);
+                // What is here counts more.
+                let here = self.world.store.records().get(&same)?;
+                let young = |record: &StepRecord| self.expired(id, record.created).is_none();
+                return match here.filter(young) {
+                    Some(record) => self.hit(id, record),
+                    None => self.ask(id),
+                };
             }
             self.node_mut(id).state = State::Missed;
             return self.run_when_possible(id);
@@ -341,6 +347,9 @@ impl<'env> Coordinator<'_, 'env> {
                 let node = self.node(id);
                 if let (Some(own), Some(key)) = (node.own_key, &node.key) {
                     let record = self.record_of(id, own, key.inputs.clone(), 0);
+                    let result = node.unseen.first().and_then(|unseen| unseen.result.as_ref());
+                    let created = result.map_or(record.created, |result| result.created);
+                    let record = StepRecord { created, ..record };
                     let (snapshot, same_as) = (Some(snapshot.clone()), Some(key.digest));
                     let record = StepRecord { snapshot, same_as, ..record };
                     self.world.store.records().put(&record)?;
@@ -368,18 +377,28 @@ impl<'env> Coordinator<'_, 'env> {
     /// taken upon it.
     fn run_after_all(&mut self, id: VertexId) -> Result<(), SolveError> {
         let mut above = vec![id];
+        let mut renamed = Vec::new();
         while let Some(at) = above.pop() {
             if !matches!(self.op(at), Op::Merge) {
                 self.cached -= 1;
             }
             self.forget_unseen(at);
-            self.node_mut(at).state = State::Missed;
+            let node = self.node_mut(at);
+            node.state = State::Missed;
+            // It takes nobody's place any more.
+            if let (Some(own), Some(key)) = (node.own_key.take(), &mut node.key) {
+                key.digest = own;
+                renamed.push(at);
+            }
             for user in self.graph.users(at) {
                 let stands_on = self.root_of(user) == Some(at) || self.layer_of(user) == Some(at);
                 if stands_on && self.is_unseen(user) {
                     above.push(user);
                 }
             }
+        }
+        for at in renamed {
+            self.forget_keys_above(at);
         }
         self.advance_all();
         Ok(())

@@ -107,7 +107,15 @@ impl Coordinator<'_, '_> {
             if self.node(id).fresh { None } else { self.world.store.records().get(&digest)? };
         if let Some(expired) = record.as_ref().and_then(|found| self.expired(id, found.created)) {
             let node = self.node_mut(id);
-            (node.fresh, node.expired) = (true, Some(expired));
+            (node.fresh, node.refused) = (true, Some(expired));
+            record = None;
+        }
+        if let Some(found) = &record
+            && let Some(root) = self.stands_elsewhere(id, found)?
+        {
+            let changed = self.below(root);
+            let node = self.node_mut(id);
+            (node.fresh, node.refused) = (true, Some(changed));
             record = None;
         }
         match record {
@@ -128,9 +136,37 @@ impl Coordinator<'_, '_> {
         }
     }
 
+    /// The root of a result that was not made upon what that root is now: one that was made anew
+    /// has the same key, and perhaps other files.
+    fn stands_elsewhere(
+        &self,
+        id: VertexId,
+        record: &StepRecord,
+    ) -> Result<Option<VertexId>, SolveError> {
+        let root = self.root_of(id).filter(|root| self.node(*root).state == State::Done);
+        let Some((root, snapshot)) = root.zip(record.snapshot.as_ref()) else { return Ok(None) };
+        let node = self.node(root);
+        let top = node.snapshot.as_ref().or(node.unpacked.as_ref().and_then(|all| all.last()));
+        let Some(top) = top else { return Ok(None) };
+        let snapshots = self.world.store.snapshots();
+        let Some(found) = snapshots.meta(snapshot)? else { return Ok(None) };
+        let Some(parent) = found.meta.parent.filter(|parent| parent != top) else {
+            return Ok(None);
+        };
+        // Of one content there may be two trees.
+        let chain_id =
+            |id| Ok::<_, SolveError>(snapshots.meta(id)?.and_then(|it| it.meta.chain_id));
+        let (was, is) = (chain_id(&parent)?, chain_id(top)?);
+        Ok((was.is_none() || was != is).then_some(root))
+    }
+
     /// Whether a result of this time, in milliseconds since 1970, is older than one of `id` may be.
     pub(super) fn expired(&self, id: VertexId, created: i64) -> Option<Reason> {
         let vertex = self.graph.vertex(id);
+        // A merge is as old as what it lays together.
+        if matches!(vertex.op, Op::Merge) {
+            return None;
+        }
         let of_all = self.world.ttl.filter(|_| matches!(vertex.op, Op::Run(_)));
         let ttl = vertex.ttl.or(of_all)?.as_secs();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -235,6 +271,13 @@ impl Coordinator<'_, '_> {
         }
         if let Some(layer) = self.layer_of(id) {
             return self.merge_when_possible(id, layer);
+        }
+        let by_alias = self.node(id).key.as_ref().is_some_and(|key| key.inputs.is_null());
+        if by_alias && self.forget_keys_above(id) {
+            // The files have to be there now, and may be others than an alias said.
+            let node = self.node_mut(id);
+            (node.state, node.key, node.own_key) = (State::NeedsFiles, None, None);
+            return self.select_when_possible(id);
         }
         if let Op::Run(run) = self.op(id) {
             // Said before what it needs is made, which may take its time.
@@ -346,7 +389,7 @@ impl Coordinator<'_, '_> {
 
     /// The key of `id` is another: those that were made of it are made anew. Says whether nobody
     /// has used them yet.
-    fn forget_keys_above(&mut self, id: VertexId) -> bool {
+    pub(super) fn forget_keys_above(&mut self, id: VertexId) -> bool {
         let mut unused = true;
         let mut above = VecDeque::from(self.graph.users(id));
         while let Some(user) = above.pop_front() {

@@ -51,8 +51,8 @@ pub(super) struct Node {
     pub(super) arrival: Option<Arrival>,
     /// Results of earlier builds do not count.
     pub(super) fresh: bool,
-    /// Why not, where one was too old.
-    pub(super) expired: Option<Reason>,
+    /// Why not, where one was there.
+    pub(super) refused: Option<Reason>,
     /// It has no key before something has run.
     pub(super) stalled: bool,
     /// A source's own snapshots, once they are unpacked or fetched.
@@ -85,7 +85,7 @@ impl Node {
             settled: false,
             arrival: None,
             fresh: false,
-            expired: None,
+            refused: None,
             stalled: false,
             unpacked: None,
             unpacking: false,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rbuild_cache::{SnapshotId, StepLock, StepRecord};
 use rbuild_plan::VertexId;
+use rbuild_plan::mount::MountKind;
 use rbuild_plan::op::{Op, Source};
 use rbuild_types::{Ctx, Digest, Event, StepId, Stream};
 
@@ -146,8 +147,10 @@ impl<'env> Coordinator<'_, 'env> {
             (Op::Copy(_), Some(key)) => key.inputs.get(key::STEP).cloned(),
             _ => None,
         };
-        let place =
-            own_key.map(|key| Place { key, kind: kind(op), copy, root: self.key_of(root), parent });
+        let place = own_key.filter(|_| !leaves_traces(op)).map(|key| {
+            let (kind, latest, root) = (kind(op), op.latest(), self.key_of(root));
+            Place { key, kind, copy, latest, root, parent }
+        });
         let sender = self.sender.clone();
         self.spawn(move || {
             let output = |stream: Stream, bytes: &[u8]| {
@@ -188,6 +191,12 @@ impl<'env> Coordinator<'_, 'env> {
             Message::Packed { vertex: id, result }
         })
     }
+}
+
+/// Whether what a step made is not all in its layer: a later step may find it in a cache mount.
+fn leaves_traces(op: &Op) -> bool {
+    let Op::Run(run) = op else { return false };
+    run.mounts.iter().any(|mount| matches!(mount.kind, MountKind::Cache(_)))
 }
 
 /// Executes a step unless somebody else, in this process or another, is just doing so: then

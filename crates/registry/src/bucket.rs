@@ -8,11 +8,14 @@
 
 use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, PutMode, PutOptions, RetryConfig, UpdateVersion};
+use object_store::{
+    ClientOptions, Error, ObjectStore, PutMode, PutOptions, RetryConfig, UpdateVersion,
+};
 use rbuild_types::{CancelToken, Ctx, Event};
 
 use crate::text::printable;
@@ -20,6 +23,8 @@ use crate::{BlobSink, Inner, Registry, RegistryError};
 
 /// Bytes that are in memory at once: one part of a larger object, of which S3 takes 10,000.
 const PART: u64 = 16 << 20;
+/// How long one request may take, all bytes of a part included.
+const PART_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Which bucket, and how it is reached.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -77,6 +82,8 @@ impl Registry {
     pub fn bucket(&self, options: &BucketOptions) -> Result<Bucket, RegistryError> {
         let name = options.bucket.clone();
         let mut builder = AmazonS3Builder::new()
+            // Of a whole part, on a slow line; the library's own limit is half a minute.
+            .with_client_options(ClientOptions::new().with_timeout(PART_TIMEOUT))
             .with_bucket_name(&name)
             .with_region(&options.region)
             .with_virtual_hosted_style_request(!options.use_path_style)

@@ -6,7 +6,7 @@
 //! that nobody reads for a week are GitHub's to remove.
 
 use std::io::Read as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -29,6 +29,8 @@ const BLOCK: u64 = 16 << 20;
 const MAX_ANSWER: usize = 1 << 20;
 /// After which time a writer looks whether somebody else has written.
 const SETTLES_AFTER: Duration = Duration::from_secs(1);
+/// How long another writer's layer is waited for.
+const OTHERS_WRITE: Duration = Duration::from_secs(20);
 
 /// See the module.
 pub(super) struct GhaCache {
@@ -109,22 +111,22 @@ impl GhaCache {
         format!("rbuild-layer-1-{}", blob.digest.hex())
     }
 
-    /// Makes an entry; one that is there already stays.
+    /// Makes an entry, unless there is one, or somebody has begun one. Says whether it did.
     fn put(
         &self,
         key: &str,
         size: u64,
         source: &mut dyn std::io::Read,
         ctx: Ctx<'_>,
-    ) -> Result<(), CacheStoreError> {
+    ) -> Result<bool, CacheStoreError> {
         let body = json!({ "key": key, "version": self.form });
         let new: Option<NewEntry> = self.call("CreateCacheEntry", &body, ctx)?;
-        let Some(new) = new.filter(|new| new.ok) else { return Ok(()) };
+        let Some(new) = new.filter(|new| new.ok) else { return Ok(false) };
         self.upload(&new.signed_upload_url, key, size, source, ctx)?;
         let body = json!({ "key": key, "version": self.form, "size_bytes": size.to_string() });
         let done: Option<NewEntry> = self.call("FinalizeCacheEntryUpload", &body, ctx)?;
         match done.is_some_and(|done| done.ok) {
-            true => Ok(()),
+            true => Ok(true),
             false => Err(damaged(format!("GitHub's cache did not take {key}"))),
         }
     }
@@ -236,7 +238,21 @@ impl CacheStore for GhaCache {
         ctx: Ctx<'_>,
     ) -> Result<(), CacheStoreError> {
         let mut file = from.blobs().open(&blob.digest)?;
-        self.put(&Self::layer(blob), blob.size, &mut file, ctx)
+        let key = Self::layer(blob);
+        if self.put(&key, blob.size, &mut file, ctx)? {
+            return Ok(());
+        }
+        // Somebody else has it, or is about to: an index may name it only when it is there.
+        let until = Instant::now() + OTHERS_WRITE;
+        while self.entry(&key, ctx)?.is_none() {
+            ctx.cancel.check()?;
+            if Instant::now() >= until {
+                let short = blob.digest.short();
+                return Err(damaged(format!("layer {short} was begun by somebody and not ended")));
+            }
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        Ok(())
     }
 
     fn fetch_blob(

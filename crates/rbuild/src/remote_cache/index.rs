@@ -30,6 +30,8 @@ const VERSION: u32 = 1;
 pub(crate) const MAX_RECORDS: usize = 10_000;
 /// Writes that a record which nobody uses survives.
 pub(crate) const KEPT_GENERATIONS: u64 = 50;
+/// No index is written this often.
+const MAX_GENERATION: u64 = 1 << 53;
 /// Bytes of an index, compressed and not. Full ones have some 3 and 30 MiB.
 pub(crate) const MAX_BYTES: u64 = 16 << 20;
 const MAX_DOCUMENT: u64 = 64 << 20;
@@ -207,6 +209,9 @@ impl Index {
         if document.records.len() > MAX_RECORDS {
             return Err(error("has too many records"));
         }
+        if document.generation > MAX_GENERATION {
+            return Err(error("was written more often than anybody can"));
+        }
         let mut index = Self { generation: document.generation, records: BTreeMap::new() };
         for record in document.records {
             if let Some(problem) = record.problem() {
@@ -251,7 +256,7 @@ impl Index {
             self.records.get(&record.identity()).is_some_and(|known| {
                 let definitions = &known.definitions;
                 known.created >= record.created
-                    && known.used + KEPT_GENERATIONS / 2 >= self.generation
+                    && known.used.saturating_add(KEPT_GENERATIONS / 2) >= self.generation
                     && (definitions.len() >= MAX_DEFINITIONS
                         || record.definitions.iter().all(|one| definitions.contains(one)))
             })
@@ -268,7 +273,7 @@ impl Index {
         self.records.retain(|_, record| {
             // A record of the future comes from an index that was made anew meanwhile.
             record.used = record.used.min(generation);
-            record.used + KEPT_GENERATIONS >= generation
+            record.used.saturating_add(KEPT_GENERATIONS) >= generation
         });
         let mut alternatives = BTreeMap::<_, Vec<_>>::new();
         for (identity, record) in &self.records {

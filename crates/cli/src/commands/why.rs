@@ -38,7 +38,7 @@ pub fn run(args: &WhyArgs, context: &Context<'_>) -> Result<i32, Failure> {
     }
     if args.step.is_none() {
         let end = if build.succeeded { "built" } else { "failed" };
-        let ago = human::ago(build.ended, human::now());
+        let ago = human::ago(build.ended, human::now()).to_lowercase();
         output::line(&format!("{}: {end} {ago}", visible(&build.title)))?;
     }
     for (number, step) in steps {

@@ -78,14 +78,18 @@ struct Classic<'a> {
 
 impl Classic<'_> {
     fn build(&self) -> Cmd {
+        self.nameless_build().arg("-t").arg(IMAGE)
+    }
+
+    /// With a name the image would be pushed by that too.
+    fn nameless_build(&self) -> Cmd {
         let mirror = format!("docker.io=http://127.0.0.1:{}", self.registry.port);
         self.rbuild
             .cmd("build")
             .arg("--registry-mirror")
             .arg(mirror)
             .args(proxies())
-            .words("--network host -t")
-            .arg(IMAGE)
+            .words("--network host")
             .arg(".")
             .dir(&self.context)
     }
@@ -128,7 +132,8 @@ impl Classic<'_> {
             let name = self.registry.reference(&format!("pushed:{codec}"));
             let output =
                 format!("type=registry,name={name},compression={codec},force-compression=true");
-            self.build().arg("-f").arg("Dockerfile.cached").arg("-o").arg(output).output()?;
+            let build = self.nameless_build().arg("-f").arg("Dockerfile.cached");
+            build.arg("-o").arg(output).output()?;
             let image = format!("docker://{name}");
             let skopeo = || Cmd::new("skopeo");
             let manifest =

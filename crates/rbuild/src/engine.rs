@@ -93,26 +93,19 @@ impl Engine {
         if !store.is_read_only() {
             crate::container::sweep_unless_busy(store.root());
         }
-        Ok(Self {
-            store,
-            options,
-            registry: OnceLock::new(),
-            pool: OnceLock::new(),
-            quiet_pool: OnceLock::new(),
-        })
+        Ok(Self::of(store, options))
     }
 
     /// Opens an engine whose store is only looked at: nothing in it changes, and it is not made
     /// when it is missing.
     pub fn read_only(options: EngineOptions) -> Result<Self, BuildError> {
         let store = Store::open_read_only(&options.root)?;
-        Ok(Self {
-            store,
-            options,
-            registry: OnceLock::new(),
-            pool: OnceLock::new(),
-            quiet_pool: OnceLock::new(),
-        })
+        Ok(Self::of(store, options))
+    }
+
+    fn of(store: Store, options: EngineOptions) -> Self {
+        let (registry, pool, quiet_pool) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { store, options, registry, pool, quiet_pool }
     }
 
     /// The way to all servers; nothing else opens a connection. `missing` says what is not there

@@ -38,7 +38,11 @@ pub fn export_tar(
         .map(|part| Part {
             directory: part.directory.as_deref().unwrap_or_default(),
             tree: &part.merged,
-            options: PackOptions { form: TreeForm::Plain, times: part.times },
+            options: PackOptions {
+                form: TreeForm::Plain,
+                times: part.times,
+                ..PackOptions::default()
+            },
         })
         .collect();
     pack_parts(&parts, sink, cancel)

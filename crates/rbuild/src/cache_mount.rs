@@ -175,7 +175,7 @@ impl Engine {
             Destination::Stdout => Encoding::Uncompressed,
         };
         let pool = self.pool()?;
-        let options = PackOptions { form: TreeForm::Plain, times: FileTimes::Kept };
+        let options = PackOptions { form: TreeForm::Plain, ..PackOptions::default() };
         export::to(destination, &mut |sink| {
             let mut writer = CompressedWriter::new(sink, encoding, pool);
             pack(&cache.root, &options, &mut writer, cancel)?;

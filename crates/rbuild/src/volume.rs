@@ -175,7 +175,7 @@ impl Engine {
             .open(by_way_of)
             .map_err(io)?;
         let cancel = CancelToken::default();
-        let options = PackOptions { form: TreeForm::Plain, times: FileTimes::Kept };
+        let options = PackOptions { form: TreeForm::Plain, ..PackOptions::default() };
         pack(from, &options, &mut packed, &cancel)?;
         packed.rewind().map_err(io)?;
         let options = rbuild_image::layer::UnpackOptions::default();

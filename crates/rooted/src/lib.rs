@@ -18,7 +18,7 @@
 //! Modes are given exactly, whatever the process' umask. A path of more than 4095 bytes is refused
 //! by the kernel; open a directory on the way and go on from there.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod attributes;
 mod create;
@@ -27,6 +27,7 @@ mod metadata;
 mod remove;
 mod resolve;
 mod root;
+mod sys;
 
 pub use error::RootedError;
 pub use metadata::{DirEntry, FileKind, Metadata, Time};
@@ -34,3 +35,4 @@ pub use resolve::{CreatedDirs, NewDirs, Resolved};
 pub use root::{Follow, Root};
 /// The kernel's error numbers, as [`RootedError::errno`] gives them.
 pub use rustix::io::Errno;
+pub use sys::begin_write_back;

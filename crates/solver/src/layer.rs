@@ -43,7 +43,9 @@ pub(crate) fn describe(
     let snapshots = world.store.snapshots();
     let created = snapshots.meta(snapshot)?.map_or(0, |snapshot| snapshot.made());
     let tree = Root::open(snapshots.path(snapshot).join("fs"))?;
-    let packed = pack(&tree, &PackOptions::default(), &mut std::io::sink(), cancel)?;
+    // The build ends with a sync.
+    let options = PackOptions { write_back: true, ..PackOptions::default() };
+    let packed = pack(&tree, &options, &mut std::io::sink(), cancel)?;
     let (diff_id, tar_size) = (packed.diff_id, packed.size);
     Ok(Layer { snapshot: Some(snapshot.clone()), diff_id, tar_size, created })
 }

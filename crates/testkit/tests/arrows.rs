@@ -54,7 +54,7 @@ const OWNERS: [(&str, &[&str]); 16] = [
     // Git's objects are no archives, but compressed in the same way.
     ("flate2", &["image", "rbuild"]),
     // What needs `unsafe` for the system's sake.
-    ("libc", &["sandbox", "cli"]),
+    ("libc", &["sandbox", "cli", "rooted"]),
 ];
 
 /// `std::fs` where fs_err or rbuild-rooted do not serve: the store's own file layer puts paths

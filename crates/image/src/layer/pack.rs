@@ -22,7 +22,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::thread::Scope;
 
-use rbuild_rooted::{DirEntry, FileKind, Follow, Metadata, Root, RootedError, Time};
+use rbuild_rooted::{
+    DirEntry, FileKind, Follow, Metadata, Root, RootedError, Time, begin_write_back,
+};
 use rbuild_types::{CancelToken, Digest};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -53,7 +55,13 @@ pub struct PackOptions {
     pub form: TreeForm,
     /// The modification times that are written.
     pub times: FileTimes,
+    /// Lets what is read go to the disk meanwhile, for a caller who will sync the tree.
+    pub write_back: bool,
 }
+
+/// Files of this size are worth a call of their own: [`PackOptions::write_back`]. Smaller ones
+/// are faster all at once.
+const WRITE_BACK_MIN: u64 = 64 << 10;
 
 /// Modification times of what is written somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -305,7 +313,11 @@ impl Packer<'_, '_, '_> {
             entry.xattrs.push((CAPABILITY.as_bytes().to_vec(), value));
         }
         self.write_header(&entry)?;
-        match self.stream.copy(&mut file, metadata.size)? {
+        let copied = self.stream.copy(&mut file, metadata.size)?;
+        if self.options.write_back && metadata.size >= WRITE_BACK_MIN {
+            begin_write_back(&file);
+        }
+        match copied {
             Copied::Whole => {}
             Copied::Short => return Err(self.changed()),
             Copied::Failed(error) => {

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use rbuild_rooted::begin_write_back;
 use rbuild_types::{Digest, Hasher};
 
 use crate::error::{At as _, CacheError};
@@ -19,6 +20,9 @@ use crate::lease::Object;
 use crate::measure::blocks_at;
 use crate::sizes::{self, Part};
 use crate::store::Store;
+
+/// Bytes after which a blob in the making begins to go to the disk, so that its sync is short.
+const WRITE_BACK: u64 = 8 << 20;
 
 /// The blobs of a store.
 #[derive(Debug, Clone, Copy)]
@@ -210,7 +214,11 @@ impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.hasher.update(&bytes[..written]);
+        let before = self.size;
         self.size += written as u64;
+        if before / WRITE_BACK < self.size / WRITE_BACK {
+            begin_write_back(&self.file);
+        }
         Ok(written)
     }
 

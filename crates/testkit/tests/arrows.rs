@@ -14,7 +14,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("rooted", &[]),
     ("parser", &["types"]),
     ("plan", &["types", "parser"]),
-    ("cache", &["types"]),
+    ("cache", &["types", "rooted"]),
     ("snapshot", &["rooted"]),
     ("sandbox", &["types", "rooted"]),
     ("image", &["types", "rooted"]),

@@ -13,6 +13,10 @@ use crate::tarball::Segment;
 /// Bytes moved at once.
 const BUFFER: usize = 256 << 10;
 
+/// Files of this size are worth a call of their own that begins to write them to the disk. Smaller
+/// ones are faster all at once, by whoever syncs.
+pub(super) const WRITE_BACK_MIN: u64 = 64 << 10;
+
 /// Copies contents through one buffer that is reused.
 pub(super) struct Copier {
     buffer: Box<[u8]>,

@@ -30,6 +30,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::behind::Behind;
+use super::content;
 use super::whiteout::{self, Opacity};
 use crate::error::ImageError;
 use crate::tarball::{self, END_OF_ARCHIVE, Entry, EntryKind};
@@ -58,10 +59,6 @@ pub struct PackOptions {
     /// Lets what is read go to the disk meanwhile, for a caller who will sync the tree.
     pub write_back: bool,
 }
-
-/// Files of this size are worth a call of their own: [`PackOptions::write_back`]. Smaller ones
-/// are faster all at once.
-const WRITE_BACK_MIN: u64 = 64 << 10;
 
 /// Modification times of what is written somewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -314,7 +311,7 @@ impl Packer<'_, '_, '_> {
         }
         self.write_header(&entry)?;
         let copied = self.stream.copy(&mut file, metadata.size)?;
-        if self.options.write_back && metadata.size >= WRITE_BACK_MIN {
+        if self.options.write_back && metadata.size >= content::WRITE_BACK_MIN {
             begin_write_back(&file);
         }
         match copied {

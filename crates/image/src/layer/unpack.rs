@@ -17,7 +17,9 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rbuild_rooted::{Errno, FileKind, Follow, Metadata, NewDirs, Root, RootedError, Time};
+use rbuild_rooted::{
+    Errno, FileKind, Follow, Metadata, NewDirs, Root, RootedError, Time, begin_write_back,
+};
 use rbuild_types::CancelToken;
 
 use super::content::{self, Copier};
@@ -320,7 +322,12 @@ impl<'a> Unpacker<'a> {
         let xattrs: Vec<_> =
             entry.xattrs.iter().filter(|(name, _)| content::may_set(name)).cloned().collect();
         content::dress(&file, self.owner(entry), entry.mode, &xattrs, entry.mtime)
-            .map_err(|errno| ImageError::write(shown)(errno.into()))
+            .map_err(|errno| ImageError::write(shown)(errno.into()))?;
+        // Trees are unpacked to be synced.
+        if entry.size >= content::WRITE_BACK_MIN {
+            begin_write_back(&file);
+        }
+        Ok(())
     }
 
     fn directory(&mut self, entry: &Entry, place: &Place, name: &OsStr) -> Result<(), ImageError> {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rbuild_cache::{BlobWriter, CacheError, SnapshotId, SnapshotMeta, Store};
-use rbuild_image::compress::{Compression, reader};
+use rbuild_image::compress::{Compression, ahead, reader};
 use rbuild_image::layer::{UnpackOptions, unpack_layer};
 use rbuild_image::manifest::{Descriptor, chain_id, chain_ids};
 use rbuild_image::media_type::layer_compression;
@@ -151,12 +151,25 @@ impl LayerBlob {
         format!("layer {}", self.digest.short())
     }
 
-    /// The tar, hashed and counted on the way; one byte more than there may be ends it.
-    fn plain(&self, store: &Store) -> Result<Hashing<impl Read + use<>>, BuildError> {
+    /// Reads the tar, decoded on another thread; gives its digest and size besides. One byte more
+    /// than there may be ends it.
+    fn read<T>(
+        &self,
+        store: &Store,
+        consume: impl FnOnce(&mut dyn Read) -> Result<T, BuildError>,
+    ) -> Result<(T, Digest, u64), BuildError> {
         let blob = store.blobs().open(&self.digest)?;
         let limit = self.tar_size.map_or(u64::MAX, |size| size.saturating_add(1));
-        let source = reader(self.compression, blob, &self.subject())?.take(limit);
-        Ok(Hashing { source, hasher: Hasher::new(), size: 0 })
+        let subject = self.subject();
+        ahead(
+            || reader(self.compression, blob, &subject),
+            |decoded| {
+                let source = decoded.take(limit);
+                let mut plain = Hashing { source, hasher: Hasher::new(), size: 0 };
+                let consumed = consume(&mut plain)?;
+                Ok((consumed, plain.hasher.finish(), plain.size))
+            },
+        )
     }
 }
 
@@ -166,18 +179,23 @@ pub(crate) fn diff_id_of(
     layer: &LayerBlob,
     cancel: &CancelToken,
 ) -> Result<(Digest, u64), BuildError> {
-    let mut plain = layer.plain(store)?;
-    let mut buffer = vec![0; 1 << 17];
-    loop {
-        cancel.check()?;
-        match plain.read(&mut buffer) {
-            Ok(0) => return Ok((plain.hasher.finish(), plain.size)),
-            Ok(_) => {}
-            Err(source) => {
-                return Err(BuildError::Io { what: format!("read {}", layer.subject()), source });
+    let ((), diff_id, size) = layer.read(store, |plain| {
+        let mut buffer = vec![0; 1 << 17];
+        loop {
+            cancel.check()?;
+            match plain.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(source) => {
+                    return Err(BuildError::Io {
+                        what: format!("read {}", layer.subject()),
+                        source,
+                    });
+                }
             }
         }
-    }
+    })?;
+    Ok((diff_id, size))
 }
 
 /// Makes a layer a snapshot upon the snapshots `below`, whose chain id is `upon`. The caller holds
@@ -209,11 +227,11 @@ pub(crate) fn unpack_blob(
             Some(Root::from_fd(rbuild_snapshot::view(&layers)?))
         }
     };
-    let mut plain = layer.plain(store)?;
     let into = Root::open(&tree)?;
     let options = UnpackOptions::default();
-    unpack_layer(&mut plain, &into, merged.as_ref(), &options, ctx.cancel)?;
-    let (found, tar_size) = (plain.hasher.finish(), plain.size);
+    let (_, found, tar_size) = layer.read(store, |plain| {
+        Ok(unpack_layer(plain, &into, merged.as_ref(), &options, ctx.cancel)?)
+    })?;
     if found != diff_id {
         let problem = format!("{} is {found}, it was said to be {diff_id}", layer.subject());
         return Err(bad_document("layer", problem).into());

@@ -127,7 +127,7 @@ impl ImageArchive {
 }
 
 impl BlobSource for ImageArchive {
-    fn open(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ImageError> {
+    fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send + '_>, ImageError> {
         let (offset, size) = self.blob(digest)?;
         Ok(Box::new(self.part(offset, size)))
     }

@@ -13,7 +13,7 @@ use crate::media_type;
 /// Where the bytes of an image are: a store, a layout, an archive.
 pub trait BlobSource {
     /// Opens a blob from its start. The bytes are not trusted: callers check them.
-    fn open(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ImageError>;
+    fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send + '_>, ImageError>;
 
     /// Bytes of the blob.
     fn size(&self, digest: Digest) -> Result<u64, ImageError>;
@@ -21,7 +21,7 @@ pub trait BlobSource {
 
 /// Blobs in memory: documents that were just made, and tests.
 impl BlobSource for BTreeMap<Digest, Vec<u8>> {
-    fn open(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ImageError> {
+    fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send + '_>, ImageError> {
         let bytes = self.get(&digest).ok_or(ImageError::MissingBlob { digest })?;
         Ok(Box::new(bytes.as_slice()))
     }

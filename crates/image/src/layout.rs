@@ -133,7 +133,7 @@ impl Layout {
 }
 
 impl BlobSource for Layout {
-    fn open(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ImageError> {
+    fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send + '_>, ImageError> {
         self.size(digest)?;
         // Links would let a stranger's layout name files elsewhere in it or wait on pipes.
         Ok(Box::new(self.root.open_file(blob_path(digest), Follow::No)?))

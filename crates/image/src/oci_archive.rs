@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use rbuild_types::{CancelToken, Digest};
 
 use crate::blob::{BlobSource, Verified, reachable};
+use crate::compress::ahead;
 use crate::error::ImageError;
 use crate::layout::{Export, INDEX_FILE, LAYOUT_FILE, blob_path, index_file, layout_file};
 use crate::tarball::{self, END_OF_ARCHIVE, Entry, EntryKind};
@@ -69,8 +70,10 @@ impl ArchiveWriter<'_> {
         size: u64,
         blobs: &dyn BlobSource,
     ) -> Result<(), ImageError> {
-        let mut source = Verified::new(blobs.open(digest)?, digest, size);
-        self.file(&blob_path(digest).to_string_lossy(), size, &mut source)
+        let source = Verified::new(blobs.open(digest)?, digest, size);
+        let name = blob_path(digest);
+        // One thread reads and checks what the other writes.
+        ahead(|| Ok(Box::new(source)), |source| self.file(&name.to_string_lossy(), size, source))
     }
 
     fn file(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<(), ImageError> {

@@ -44,7 +44,11 @@ pub(crate) enum Origin {
 
 impl Leaving {
     /// Opens the bytes, which are in the store or made as they are read.
-    pub(crate) fn open(&self, engine: &Engine, cancel: &CancelToken) -> io::Result<Box<dyn Read>> {
+    pub(crate) fn open(
+        &self,
+        engine: &Engine,
+        cancel: &CancelToken,
+    ) -> io::Result<Box<dyn Read + Send>> {
         match &self.origin {
             Origin::Blob | Origin::Base(..) => {
                 let blob = engine.store.blobs().open(&self.descriptor.digest);

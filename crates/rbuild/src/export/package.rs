@@ -103,7 +103,7 @@ impl<'a> Package<'a> {
 }
 
 impl BlobSource for Package<'_> {
-    fn open(&self, digest: Digest) -> Result<Box<dyn Read + '_>, ImageError> {
+    fn open(&self, digest: Digest) -> Result<Box<dyn Read + Send + '_>, ImageError> {
         match (self.documents.get(&digest), self.layer(digest)) {
             (Some(bytes), _) => Ok(Box::new(bytes.as_slice())),
             (None, Some(layer)) => {

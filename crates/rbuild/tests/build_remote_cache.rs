@@ -32,6 +32,8 @@ tests![
     a_local_cache_keeps_what_it_names_and_nothing_else,
     the_form_is_that_of_an_image,
     a_cache_that_cannot_be_written_is_a_warning,
+    a_slow_cache_holds_up_no_other,
+    a_cache_is_written_beside_one_that_cannot_be,
     two_writers_lose_nothing,
     a_registry_keeps_a_cache,
     writers_to_a_registry_lose_nothing,
@@ -435,6 +437,48 @@ fn a_cache_that_cannot_be_written_is_a_warning() {
     assert!(error.starts_with("cannot write the cache in /"), "{error}");
     // The image is there all the same.
     assert_eq!(place.sh(&warm, "made", "cat /tool"), "tools\nmore\n");
+}
+
+fn a_slow_cache_holds_up_no_other() {
+    let place = Place::new();
+    // It has no layer, and never takes one.
+    let silent = Web::start(|asked| match asked.method.as_str() {
+        "HEAD" => answer(404, ""),
+        _ => loop {
+            std::thread::park();
+        },
+    });
+    let reference = format!("{}/team/app:cache", silent.address).parse().unwrap();
+    let location = CacheLocation::Registry { reference, insecure: false };
+    let slow =
+        CacheExport { mode: CacheMode::Max, timeout: Duration::ZERO, ..CacheExport::new(location) };
+    let cache_to = vec![slow, to(&place, CacheMode::Max)];
+    let request = BuildRequest { cache_to, ..place.request(STAGES) };
+    let (built, notices) = build_noticing(&place.engine(), &request);
+    assert_eq!(traffic(&built).sent_layers, STEPS - 1);
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].starts_with("the cache 127.0.0.1:"), "{notices:?}");
+    assert!(notices[0].contains("not all layers were sent within 0 s"), "{notices:?}");
+    let again = build(&engine(&place, "cold"), &unseen(&place, STAGES));
+    assert_eq!(again.executed, 0, "{:?}", ran(&again));
+}
+
+fn a_cache_is_written_beside_one_that_cannot_be() {
+    let place = Place::new();
+    let no_directory = |name: &str| {
+        let location = at(place.write(name, "no directory"));
+        CacheExport { must_succeed: true, ..CacheExport::new(location) }
+    };
+    let cache_to = vec![no_directory("one"), to(&place, CacheMode::Max), no_directory("two")];
+    let request = BuildRequest { cache_to, ..place.request(STAGES) };
+    let events = Events::default();
+    let error = place.engine().build(&request, &events, &CancelToken::default()).unwrap_err();
+    let (error, notices) = (error.to_string(), notices(&events));
+    // The first that failed is the error, the other is named too.
+    assert!(error.contains("/one: "), "{error}");
+    assert!(notices.len() == 1 && notices[0].contains("/two is not complete"), "{notices:?}");
+    let again = build(&engine(&place, "cold"), &unseen(&place, STAGES));
+    assert_eq!(again.executed, 0, "{:?}", ran(&again));
 }
 
 fn two_writers_lose_nothing() {

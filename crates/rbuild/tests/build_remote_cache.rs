@@ -28,6 +28,7 @@ tests![
     a_layer_with_other_bytes_is_made_again,
     a_layer_that_is_another_than_the_index_says_is_made_again,
     a_damaged_index_is_a_warning,
+    a_lost_index_is_written_anew,
     what_is_no_cache_is_left_out,
     a_local_cache_keeps_what_it_names_and_nothing_else,
     the_form_is_that_of_an_image,
@@ -369,6 +370,50 @@ fn a_damaged_index_is_a_warning() {
     assert_eq!(built.executed, STEPS);
     assert_eq!(notices.len(), 1, "{notices:?}");
     assert!(notices[0].starts_with("nothing is taken from the cache in /"), "{notices:?}");
+}
+
+fn a_lost_index_is_written_anew() {
+    let spoils: [fn(&Path); 3] = [
+        |path| fs_err::remove_file(path).unwrap(),
+        |path| fs_err::write(path, "").unwrap(),
+        |path| fs_err::write(path, "x".repeat(17 << 20)).unwrap(),
+    ];
+    let place = Place::new();
+    let warm = engine(&place, "warm");
+    let request = exporting(&place, STAGES, CacheMode::Max);
+    build(&warm, &request);
+    let index = || blob(&place, &manifest(&place)["config"]["digest"]);
+    let own_manifest = || {
+        let bytes = fs_err::read(place.path().join("cache/index.json")).unwrap();
+        let layout: Value = serde_json::from_slice(&bytes).unwrap();
+        blob(&place, &layout["manifests"][0]["digest"])
+    };
+    for (number, spoil) in spoils.iter().enumerate() {
+        for path in [index(), own_manifest()] {
+            spoil(&path);
+            let (_, notices) = build_noticing(&warm, &request);
+            assert_eq!(notices.len(), 1, "{notices:?}");
+            assert!(notices[0].starts_with("the cache in /"), "{notices:?}");
+            assert!(notices[0].contains("/cache starts anew: "), "{notices:?}");
+            let name = format!("cold-{number}-{}", path == index());
+            let (again, notices) = build_noticing(&engine(&place, &name), &unseen(&place, STAGES));
+            assert_eq!((again.executed, notices), (0, Vec::new()));
+        }
+    }
+    // Where an index is asked for by name, in a registry.
+    let registry = Registry::start();
+    let location = in_registry(&registry, "team/app:cache");
+    let export = CacheExport { location: location.clone(), ..to(&place, CacheMode::Max) };
+    let request = BuildRequest { cache_to: vec![export], ..place.request(STAGES) };
+    build(&warm, &request);
+    let lost = registry.manifest("team/app", "cache")["config"]["digest"].clone();
+    registry.lose("team/app", lost.as_str().unwrap());
+    let (_, notices) = build_noticing(&warm, &request);
+    assert!(notices.len() == 1 && notices[0].contains("starts anew: "), "{notices:?}");
+    let cache_from = vec![CacheImport { location }];
+    let request = BuildRequest { cache_from, ..place.request(STAGES) };
+    let cold = build(&engine(&place, "cold"), &request.output(Output::CacheOnly));
+    assert_eq!(cold.executed, 0, "{:?}", ran(&cold));
 }
 
 fn what_is_no_cache_is_left_out() {

@@ -438,6 +438,11 @@ impl Exporting<'_> {
         ctx: Ctx<'_>,
     ) -> Result<(), CacheStoreError> {
         let store = target.store.as_ref();
+        let anew = |problem: &str, version| {
+            let message = format!("{} starts anew: {problem}", store.name());
+            ctx.report(Event::Notice { message });
+            (Index::default(), Some(version))
+        };
         for _ in 0..MAX_TRIES {
             ctx.cancel.check()?;
             let (index, expected) = match store.read_index(ctx)? {
@@ -447,12 +452,9 @@ impl Exporting<'_> {
                 }
                 Found::Index { bytes, version } => match Index::parse(&bytes) {
                     Ok(index) => (index, Some(version)),
-                    Err(error) => {
-                        let message = format!("{} starts anew: {error}", store.name());
-                        ctx.report(Event::Notice { message });
-                        (Index::default(), Some(version))
-                    }
+                    Err(error) => anew(&error.to_string(), version),
                 },
+                Found::Broken { problem, version } => anew(&problem, version),
             };
             if index.covers(records) {
                 return Ok(());

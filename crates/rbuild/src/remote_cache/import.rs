@@ -110,6 +110,7 @@ impl<'a> CacheImports<'a> {
                 })
                 .map_err(|error: IndexError| error.to_string()),
             Ok(Found::Foreign { .. }) => Err("what is there is no cache of rbuild".to_owned()),
+            Ok(Found::Broken { problem, .. }) => Err(problem),
             Ok(Found::Nothing) => Ok(Index::default()),
             Err(CacheStoreError::Cancelled(_)) => Ok(Index::default()),
             Err(error) => Err(chain(&error)),

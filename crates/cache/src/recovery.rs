@@ -223,13 +223,13 @@ pub(crate) fn read_index_json(root: &Path) -> Vec<Descriptor> {
 
 #[cfg(test)]
 mod tests {
-    use rbuild_types::Digest;
+    use rbuild_types::{CancelToken, Digest};
 
     use super::*;
     use crate::{SnapshotMeta, StepRecord};
 
     fn make(store: &Store, name: &str) -> SnapshotId {
-        let new = store.snapshots().allocate("run").unwrap();
+        let new = store.snapshots().allocate("run", &CancelToken::default()).unwrap();
         let id = store.snapshots().publish(new, SnapshotMeta::default()).unwrap();
         let mut record = StepRecord::new(Digest::of(name), "run", name, serde_json::Value::Null);
         record.snapshot = Some(id.clone());
@@ -291,7 +291,7 @@ mod tests {
         let refused = [
             store.blobs().put(b"other").map(drop),
             store.lease().map(drop),
-            store.snapshots().allocate("run").map(drop),
+            store.snapshots().allocate("run", &CancelToken::default()).map(drop),
             store.records().remove(&Digest::of("step")).map(drop),
         ];
         for result in refused {

@@ -183,7 +183,7 @@ fn encoded_by(
     if let Some(known) = known(engine, &diff_id, encoding, family)? {
         return Ok(known);
     }
-    let blob = engine.store.blobs().writer()?;
+    let blob = engine.store.blobs().writer(cancel)?;
     let mut writer = CompressedWriter::new(blob, encoding, pool);
     write_tar(engine, tar, &mut writer, cancel)?;
     let failed = |source| BuildError::Io { what: "compress a layer".to_owned(), source };

@@ -181,7 +181,7 @@ impl<'a> CacheImports<'a> {
         blob: &Descriptor,
         ctx: Ctx<'_>,
     ) -> Result<(), ImportError> {
-        let mut sink = StoreSink::new(&self.engine.store, blob.size);
+        let mut sink = StoreSink::new(&self.engine.store, blob.size, ctx.cancel);
         source.fetch_blob(blob, &mut sink, ctx).map_err(|source_error| match source_error {
             CacheStoreError::Cancelled(cancelled) => BuildError::from(cancelled).into(),
             source_error => {

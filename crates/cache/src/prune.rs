@@ -136,14 +136,19 @@ impl Store {
     }
 
     /// With limits, victims that shared files with others may have given less than was recorded:
-    /// then others follow.
+    /// then others follow. Not so because the file system is late to say what it got back.
     fn prune_rounds(&self, options: &PruneOptions, ctx: &Ctx<'_>) -> Result<Pruned, CacheError> {
         self.records().flush_used()?;
         let mut pruned = Pruned::default();
+        let limits = &options.limits;
+        let before = Disk::of(self.root());
         loop {
-            let excess = match options.limits.is_none() {
+            let excess = match limits.is_none() {
                 true => None,
-                false => Some(options.limits.excess(sizes::used(self)?, Disk::of(self.root()))),
+                false => {
+                    let disk = Disk::of(self.root()).without(pruned.bytes, before);
+                    Some(limits.excess(sizes::used(self)?, disk))
+                }
             };
             let (rows, trash) = self.take_out(options, excess)?;
             let freed = self.delete(trash, ctx)?;
@@ -151,9 +156,23 @@ impl Store {
             let nothing = rows.is_empty();
             pruned.removed.extend(rows);
             if nothing || excess.is_none() {
-                return Ok(pruned);
+                break;
             }
         }
+        if limits.min_free.is_some() {
+            self.settle(limits, pruned.bytes, before)?;
+        }
+        Ok(pruned)
+    }
+
+    /// Lets the file system say what it got back, where the next look would take more otherwise.
+    fn settle(&self, limits: &SpaceLimits, freed: u64, before: Disk) -> Result<(), CacheError> {
+        let (used, now) = (sizes::used(self)?, Disk::of(self.root()));
+        if limits.excess(used, now) > limits.excess(used, now.without(freed, before)) {
+            // A file system that cannot be synced says so when something is written.
+            let _ = rustix::fs::syncfs(file::open(self.root())?);
+        }
+        Ok(())
     }
 
     /// Takes the victims of one round out of the store.

@@ -323,6 +323,23 @@ fn cache_mounts_are_pruned_when_nobody_uses_them() {
 }
 
 #[test]
+fn a_volume_whose_user_was_killed_is_measured_again() {
+    let (_directory, store) = store();
+    let store = limited(store.root(), u64::MAX);
+    drop(store.lease().unwrap());
+    let name = cache(&store, "id", 5000);
+    // The kernel takes the lock away from who is killed, and nobody else hears of it.
+    let lock = fs_err::File::open(store.root().join(format!("volumes/.{name}"))).unwrap();
+    lock.file().lock_shared().unwrap();
+    assert_figure(&store);
+    fs_err::write(store.volumes().path(&name).join("more"), vec![1; MEGABYTE]).unwrap();
+    drop(lock);
+    assert_figure(&store);
+    let row = store.rows().unwrap().into_iter().find(|row| row.id == name).unwrap();
+    assert!(row.size > MEGABYTE as u64, "{row:?}");
+}
+
+#[test]
 fn a_volume_is_held_beside_others_or_alone() {
     let (_directory, store) = store();
     let name = cache(&store, "id", 0);

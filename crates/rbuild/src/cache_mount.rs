@@ -13,7 +13,7 @@ use std::path::Path;
 
 use rbuild_cache::{HeldVolume, Hold, Volume, VolumeInfo};
 use rbuild_image::compress::{CompressedWriter, Encoding};
-use rbuild_image::layer::{Devices, FileTimes, PackOptions, TreeForm, UnpackOptions};
+use rbuild_image::layer::{Devices, PackOptions, TreeForm, UnpackOptions};
 use rbuild_image::layer::{pack, unpack_archive};
 use rbuild_rooted::Root;
 use rbuild_types::CancelToken;

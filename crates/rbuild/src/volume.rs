@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::{HeldVolume, Hold};
-use rbuild_image::layer::{FileTimes, PackOptions, TreeForm, pack};
+use rbuild_image::layer::{PackOptions, TreeForm, pack};
 use rbuild_rooted::Root;
 use rbuild_sandbox::{Mount, MountSource, Spec};
 use rbuild_types::{CancelToken, ImageConfig};

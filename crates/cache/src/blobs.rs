@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rbuild_rooted::begin_write_back;
-use rbuild_types::{Digest, Hasher};
+use rbuild_types::{CancelToken, Digest, Hasher};
 
 use crate::error::{At as _, CacheError};
 use crate::file;
@@ -98,11 +98,12 @@ impl<'a> Blobs<'a> {
     /// # Errors
     ///
     /// When no temporary file can be made.
-    pub fn writer(&self) -> Result<BlobWriter, CacheError> {
+    pub fn writer(&self, cancel: &CancelToken) -> Result<BlobWriter, CacheError> {
         let path = self.store.temporary("blob")?;
         let file = file::create_new(&path)?;
-        let store = self.store.clone();
-        Ok(BlobWriter { store, file, path, hasher: Hasher::new(), size: 0, published: false })
+        let (store, cancel) = (self.store.clone(), cancel.clone());
+        let hasher = Hasher::new();
+        Ok(BlobWriter { store, cancel, file, path, hasher, size: 0, published: false })
     }
 
     /// Stores `bytes`; does nothing when they are there already.
@@ -116,9 +117,10 @@ impl<'a> Blobs<'a> {
         if self.size(&digest)? == Some(bytes.len() as u64) {
             return Ok(digest);
         }
-        let mut writer = self.writer()?;
+        let mut writer = self.writer(&CancelToken::default())?;
         writer.write_all(bytes).at("write", &writer.path)?;
-        writer.commit(Some(&digest), Some(bytes.len() as u64))?;
+        // The next layer makes room for documents.
+        writer.publish(Some(&digest), Some(bytes.len() as u64))?;
         Ok(digest)
     }
 
@@ -148,6 +150,8 @@ impl<'a> Blobs<'a> {
 #[derive(Debug)]
 pub struct BlobWriter {
     store: Store,
+    /// Of whoever writes it.
+    cancel: CancelToken,
     file: File,
     path: PathBuf,
     hasher: Hasher,
@@ -175,6 +179,17 @@ impl BlobWriter {
         expected: Option<&Digest>,
         expected_size: Option<u64>,
     ) -> Result<(Digest, u64), CacheError> {
+        let published = self.publish(expected, expected_size)?;
+        // It is there, and whoever is cancelled finds it the next time.
+        let _ = self.store.keep_limits(&self.cancel);
+        Ok(published)
+    }
+
+    fn publish(
+        &mut self,
+        expected: Option<&Digest>,
+        expected_size: Option<u64>,
+    ) -> Result<(Digest, u64), CacheError> {
         let digest = std::mem::take(&mut self.hasher).finish();
         if let Some(expected) = expected_size.filter(|expected| *expected != self.size) {
             let (expected, found) = (format!("{expected} bytes"), format!("{} bytes", self.size));
@@ -193,7 +208,6 @@ impl BlobWriter {
             self.store.index().write(Durability::Lazy, |index| {
                 sizes::grow(index, Part::Blobs, sizes::signed(new))
             })?;
-            self.store.keep_limits()?;
         }
         Ok((digest, self.size))
     }

@@ -1,14 +1,14 @@
 //! Looks whether the store is what its index says, and repairs what costs nobody anything.
 //!
 //! What is damaged is told apart by what it costs: a *leftover* costs room, damaged *cache* costs
-//! the work to make it anew, a damaged *image* is lost until somebody builds or pulls it again. Only
-//! the first two are repaired; an image is never removed here, and neither is what one needs, what
-//! a container lies on, or what a running build uses.
+//! the work to make it anew, a damaged *image* is lost until somebody builds or pulls it again.
+//! Only the first two are repaired; an image is never removed here, and neither is what one needs,
+//! what a container lies on, or what a running build uses.
 //!
 //! Rows and names are looked at under the exclusive gc lock, so nothing appears or goes meanwhile.
 //! Bytes are read without it, and what is damaged is looked at once more before it is reported:
-//! prune may have taken it. The content of trees is the business of whoever can pack them; he
-//! reports with [`Fsck::tree`].
+//! prune may have taken it. Before a blob is removed it is read once more, under the lock. The
+//! content of trees is the business of whoever can pack them; he reports with [`Fsck::tree`].
 
 mod look;
 mod repair;
@@ -137,26 +137,35 @@ impl Fsck<'_> {
     /// [`CacheError::Cancelled`], and when the directory cannot be read.
     pub fn blobs(&self, cancel: &CancelToken) -> Result<Vec<Damage>, CacheError> {
         let mut damage = Vec::new();
-        let mut buffer = vec![0; 1 << 17];
         for digest in self.store.blobs().list()? {
-            let path = self.store.blobs().path(&digest);
-            let Some(mut blob) = file::open_if_there(&path)? else { continue };
-            let mut hasher = Hasher::new();
-            let problem = loop {
-                cancel.check()?;
-                match blob.read(&mut buffer) {
-                    Ok(0) => match hasher.finish() {
-                        found if found == digest => break None,
-                        found => break Some(format!("its bytes are those of {found}")),
-                    },
-                    Ok(count) => hasher.update(&buffer[..count]),
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => break Some(format!("it cannot be read: {error}")),
-                };
-            };
+            let problem = self.problem_of_blob(&digest, cancel)?;
             damage.extend(problem.map(|problem| self.found(Object::Blob(digest), problem)));
         }
         Ok(damage)
+    }
+
+    /// Reads a blob; of one that is not there nothing is wrong.
+    fn problem_of_blob(
+        &self,
+        digest: &Digest,
+        cancel: &CancelToken,
+    ) -> Result<Option<String>, CacheError> {
+        let path = self.store.blobs().path(digest);
+        let Some(mut blob) = file::open_if_there(&path)? else { return Ok(None) };
+        let (mut hasher, mut buffer) = (Hasher::new(), vec![0; 1 << 17]);
+        loop {
+            cancel.check()?;
+            match blob.read(&mut buffer) {
+                Ok(0) => {
+                    let found = hasher.finish();
+                    let is_other = found != *digest;
+                    return Ok(is_other.then(|| format!("its bytes are those of {found}")));
+                }
+                Ok(count) => hasher.update(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Ok(Some(format!("it cannot be read: {error}"))),
+            }
+        }
     }
 
     /// Reports a tree whose content is not what was recorded; `None` when it is gone by now.

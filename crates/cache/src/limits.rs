@@ -45,6 +45,14 @@ impl Disk {
     }
 }
 
+impl Disk {
+    /// With what was removed since it was `before`, though the file system may say so only later:
+    /// btrfs when it commits, XFS in the background.
+    pub(crate) fn without(self, freed: u64, before: Self) -> Self {
+        Self { free: self.free.max(before.free.saturating_add(freed)), ..self }
+    }
+}
+
 impl Space {
     fn bytes(self, disk: Disk) -> u64 {
         match self {
@@ -100,6 +108,19 @@ mod tests {
         assert_eq!(excess(None, Some(450), Some(300)), 200, "the smaller one");
         assert_eq!(excess(Some(480), Some(450), Some(300)), 20);
         assert_eq!(excess(None, None, Some(9000)), 500);
+    }
+
+    #[test]
+    fn what_was_removed_is_free_whatever_the_file_system_says_yet() {
+        let limits = SpaceLimits { min_free: Some(Space::Bytes(300)), ..Default::default() };
+        let disk = |free| Disk { total: 1000, free };
+        let (before, freed) = (disk(100), 200);
+        for now in [disk(100), disk(250), disk(400)] {
+            assert_eq!(limits.excess(300, now.without(freed, before)), 0);
+        }
+        // What is missing still is the rest only.
+        assert_eq!(limits.excess(450, disk(100).without(50, before)), 150);
+        assert_eq!(limits.excess(450, disk(120).without(0, disk(100))), 180);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use rbuild_types::{CancelToken, Ctx, Silent};
+use rbuild_types::{CancelToken, Cancelled, Ctx, Silent};
 
 use crate::error::CacheError;
 use crate::gc::{Nameless, Reach};
@@ -98,7 +98,19 @@ impl Store {
     /// Makes room as the limits of this handle demand: called before a tree is begun and after
     /// one, or a blob, was published, so that the store is larger than they say by no more than
     /// what is being made, and what running builds use.
-    pub(crate) fn keep_limits(&self) -> Result<(), CacheError> {
+    ///
+    /// A step does not fail because something old cannot be removed: the next call tries again,
+    /// and [`Store::room_failure`] says it.
+    pub(crate) fn keep_limits(&self, cancel: &CancelToken) -> Result<(), Cancelled> {
+        let made = self.make_room(cancel);
+        if let Err(CacheError::Cancelled(cancelled)) = made {
+            return Err(cancelled);
+        }
+        self.note_room(made.err());
+        Ok(())
+    }
+
+    fn make_room(&self, cancel: &CancelToken) -> Result<(), CacheError> {
         let Some(limits) = self.limits() else { return Ok(()) };
         let is_enough = |store: &Self| {
             Ok::<_, CacheError>(limits.excess(store.used()?, Disk::of(store.root())) == 0)
@@ -106,14 +118,13 @@ impl Store {
         if is_enough(self)? {
             return Ok(());
         }
-        let cancel = CancelToken::default();
-        let _one = self.prune_lock(&cancel)?;
+        let _one = self.prune_lock(cancel)?;
         // The one that was waited for may have made enough room.
         if is_enough(self)? {
             return Ok(());
         }
         let options = PruneOptions { all: true, limits: *limits, ..PruneOptions::default() };
-        self.prune_rounds(&options, &Ctx::new(&Silent, &cancel)).map(drop)
+        self.prune_rounds(&options, &Ctx::new(&Silent, cancel)).map(drop)
     }
 
     fn prune_lock(&self, cancel: &CancelToken) -> Result<std::fs::File, CacheError> {
@@ -125,14 +136,19 @@ impl Store {
     }
 
     /// With limits, victims that shared files with others may have given less than was recorded:
-    /// then others follow.
+    /// then others follow. Not so because the file system is late to say what it got back.
     fn prune_rounds(&self, options: &PruneOptions, ctx: &Ctx<'_>) -> Result<Pruned, CacheError> {
         self.records().flush_used()?;
         let mut pruned = Pruned::default();
+        let limits = &options.limits;
+        let before = Disk::of(self.root());
         loop {
-            let excess = match options.limits.is_none() {
+            let excess = match limits.is_none() {
                 true => None,
-                false => Some(options.limits.excess(sizes::used(self)?, Disk::of(self.root()))),
+                false => {
+                    let disk = Disk::of(self.root()).without(pruned.bytes, before);
+                    Some(limits.excess(sizes::used(self)?, disk))
+                }
             };
             let (rows, trash) = self.take_out(options, excess)?;
             let freed = self.delete(trash, ctx)?;
@@ -140,9 +156,23 @@ impl Store {
             let nothing = rows.is_empty();
             pruned.removed.extend(rows);
             if nothing || excess.is_none() {
-                return Ok(pruned);
+                break;
             }
         }
+        if limits.min_free.is_some() {
+            self.settle(limits, pruned.bytes, before)?;
+        }
+        Ok(pruned)
+    }
+
+    /// Lets the file system say what it got back, where the next look would take more otherwise.
+    fn settle(&self, limits: &SpaceLimits, freed: u64, before: Disk) -> Result<(), CacheError> {
+        let (used, now) = (sizes::used(self)?, Disk::of(self.root()));
+        if limits.excess(used, now) > limits.excess(used, now.without(freed, before)) {
+            // A file system that cannot be synced says so when something is written.
+            let _ = rustix::fs::syncfs(file::open(self.root())?);
+        }
+        Ok(())
     }
 
     /// Takes the victims of one round out of the store.
@@ -179,30 +209,33 @@ impl Store {
         }
     }
 
-    /// Deletes what was taken out, and corrects the running figure by what that really freed.
+    /// Deletes what was taken out, and corrects the running figure by what that really freed. What
+    /// cannot be deleted is in nobody's way: the sweep tries it again.
     fn delete(&self, trash: Trash, ctx: &Ctx<'_>) -> Result<u64, CacheError> {
-        let remove = |path: &PathBuf| {
-            ctx.cancel.check()?;
-            Ok::<_, CacheError>(remove_tree(path, None)?.freed)
+        let mut failure = None;
+        let mut remove = |path: &PathBuf| {
+            let removed = match ctx.cancel.check() {
+                Ok(()) => remove_tree(path, None),
+                Err(cancelled) => Err(cancelled.into()),
+            };
+            removed.map_err(|error| failure.get_or_insert(error)).ok().map(|it| it.freed)
         };
         let mut bytes = trash.freed;
         let mut links = 0;
         for (path, recorded) in &trash.snapshots {
-            let freed = remove(path)?;
+            let Some(freed) = remove(path) else { continue };
             links += sizes::signed(*recorded) - sizes::signed(freed);
             bytes += freed;
         }
-        let logs = trash.logs.iter().map(remove).sum::<Result<u64, _>>()?;
-        for path in trash.caches.iter().chain(&trash.orphans) {
-            bytes += remove(path)?;
-        }
+        let logs = trash.logs.iter().filter_map(&mut remove).sum::<u64>();
+        bytes += trash.caches.iter().chain(&trash.orphans).filter_map(&mut remove).sum::<u64>();
         if links != 0 || logs != 0 {
             self.index().write(Durability::Lazy, |index| {
                 sizes::grow(index, Part::Links, links)?;
                 sizes::grow(index, Part::Logs, -sizes::signed(logs))
             })?;
         }
-        Ok(bytes + logs)
+        failure.map_or(Ok(bytes + logs), Err)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is done about processes that died, machines that lost power, and a lost index.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -158,11 +158,11 @@ pub(crate) fn sync(store: &Store) -> Result<(), CacheError> {
         statement.query_map((boot, snapshots), snapshots::decode)?.collect()
     })?;
     let mut sidecars = Vec::new();
-    let mut sizes = Vec::new();
+    let mut sizes = HashMap::new();
     for snapshot in fresh.iter().flatten() {
         let target = store.snapshots().sidecar(&snapshot.id);
         let temporary = store.snapshots().prepare_sidecar(snapshot)?;
-        sizes.push((&snapshot.id, signed(blocks_at(&temporary))));
+        sizes.insert(snapshot.id.as_str(), signed(blocks_at(&temporary)));
         sidecars.push((temporary, target));
     }
     rustix::fs::syncfs(&root).at("sync", store.root())?;
@@ -172,15 +172,30 @@ pub(crate) fn sync(store: &Store) -> Result<(), CacheError> {
     if !sidecars.is_empty() {
         file::sync_dir(&store.root().join("snapshots"))?;
     }
+    mark(store, snapshots, records, &sizes)
+}
+
+/// Marks rows as durable. Of several who do it at the same time each counts the descriptions of
+/// those that it marked.
+fn mark(
+    store: &Store,
+    snapshots: Option<i64>,
+    records: Option<i64>,
+    sizes: &HashMap<&str, i64>,
+) -> Result<(), CacheError> {
+    let marking = |table: &str| {
+        format!("UPDATE {table} SET synced = 1 WHERE synced = 0 AND boot = ?1 AND seq <= ?2")
+    };
     store.index().write(Durability::Synced, |index| {
-        for (table, last) in [("snapshots", snapshots), ("records", records)] {
-            let sql = format!(
-                "UPDATE {table} SET synced = 1 WHERE synced = 0 AND boot = ?1 AND seq <= ?2"
-            );
-            index.prepare_cached(&sql)?.execute((boot, last))?;
+        let sql = marking("snapshots") + " RETURNING id";
+        let marked: Vec<String> = index
+            .prepare_cached(&sql)?
+            .query_map((store.boot(), snapshots), |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for id in &marked {
+            grow_snapshot(index, id, sizes.get(id.as_str()).copied().unwrap_or(0))?;
         }
-        let grown = sizes.iter();
-        grown.copied().try_for_each(|(id, bytes)| grow_snapshot(index, id.as_str(), bytes))
+        index.prepare_cached(&marking("records"))?.execute((store.boot(), records)).map(drop)
     })
 }
 
@@ -223,13 +238,13 @@ pub(crate) fn read_index_json(root: &Path) -> Vec<Descriptor> {
 
 #[cfg(test)]
 mod tests {
-    use rbuild_types::Digest;
+    use rbuild_types::{CancelToken, Digest};
 
     use super::*;
     use crate::{SnapshotMeta, StepRecord};
 
     fn make(store: &Store, name: &str) -> SnapshotId {
-        let new = store.snapshots().allocate("run").unwrap();
+        let new = store.snapshots().allocate("run", &CancelToken::default()).unwrap();
         let id = store.snapshots().publish(new, SnapshotMeta::default()).unwrap();
         let mut record = StepRecord::new(Digest::of(name), "run", name, serde_json::Value::Null);
         record.snapshot = Some(id.clone());
@@ -276,6 +291,21 @@ mod tests {
     }
 
     #[test]
+    fn who_syncs_beside_others_counts_only_what_he_marked() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("store")).unwrap();
+        let id = make(&store, "step");
+        let recorded = || crate::sizes::of_kind(&store, "snapshot").unwrap()[id.as_str()];
+        let before = recorded();
+        // Both found it unmarked and wrote its description.
+        let sizes = HashMap::from([(id.as_str(), 4096)]);
+        for _ in 0..2 {
+            mark(&store, Some(1), Some(1), &sizes).unwrap();
+        }
+        assert_eq!(recorded(), before + 4096);
+    }
+
+    #[test]
     fn a_read_only_store_can_be_read() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("store");
@@ -291,7 +321,7 @@ mod tests {
         let refused = [
             store.blobs().put(b"other").map(drop),
             store.lease().map(drop),
-            store.snapshots().allocate("run").map(drop),
+            store.snapshots().allocate("run", &CancelToken::default()).map(drop),
             store.records().remove(&Digest::of("step")).map(drop),
         ];
         for result in refused {

@@ -160,7 +160,7 @@ impl Inventory {
             blobs: blobs.collect(),
             caches,
             snapshot_sizes: sizes::of_kind(store, "snapshot")?,
-            volume_sizes: sizes::of_kind(store, "volume")?,
+            volume_sizes: sizes::of_volumes(store)?,
         })
     }
 

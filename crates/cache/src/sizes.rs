@@ -2,10 +2,10 @@
 //!
 //! The table `sizes` has the bytes of every snapshot, written in the transaction that publishes it
 //! and gone with its row. While a store has limits it has more: of each volume that was measured
-//! since its last use, and of the *parts* that have no rows of their own: blobs, logs and
-//! containers, which are measured when a build begins and followed from there. What is left is
-//! looked at each time: the index and a few small files. Work in progress below `tmp/` does not
-//! count.
+//! since its last use, of each that was measured in use, until the next look, and of the *parts*
+//! that have no rows of their own: blobs, logs and containers, which are measured when a build
+//! begins and followed from there. What is left is looked at each time: the index and a few small
+//! files. Work in progress below `tmp/` does not count.
 //!
 //! A snapshot that shares files with others by hard links is recorded with what it added. When it
 //! goes, less or more than that may come back; the part `links` holds the difference. What a killed
@@ -56,6 +56,11 @@ impl Part {
     }
 }
 
+/// Volumes that nobody used when they were measured, and what was used then: whoever used it may
+/// have been killed since, and says nothing any more.
+const VOLUME: &str = "volume";
+const VOLUME_IN_USE: &str = "volume in use";
+
 /// Sets the size of one thing.
 fn set(index: &Connection, kind: &str, name: &str, bytes: i64) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO sizes(kind, name, bytes) VALUES (?1, ?2, ?3)";
@@ -87,7 +92,7 @@ pub(crate) fn grow(index: &Connection, part: Part, bytes: i64) -> rusqlite::Resu
 
 /// Forgets what was measured of a volume.
 pub(crate) fn forget_volume(store: &Store, name: &str) -> Result<(), CacheError> {
-    let row = "FROM sizes WHERE kind = 'volume' AND name = ?1";
+    let row = "FROM sizes WHERE kind IN ('volume', 'volume in use') AND name = ?1";
     let known = store
         .index()
         .read(|index| index.prepare_cached(&format!("SELECT 1 {row}"))?.exists([name]))?;
@@ -99,13 +104,20 @@ pub(crate) fn forget_volume(store: &Store, name: &str) -> Result<(), CacheError>
     })
 }
 
-/// The recorded bytes of all snapshots by id, or of all volumes by name.
+/// The recorded bytes of all things of one kind by name.
 pub(crate) fn of_kind(store: &Store, kind: &str) -> Result<HashMap<String, u64>, CacheError> {
     store.index().read(|index| {
         let sql = "SELECT name, bytes FROM sizes WHERE kind = ?1";
         let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, unsigned(row.get(1)?)));
         index.prepare_cached(sql)?.query_map([kind], row)?.collect()
     })
+}
+
+/// The bytes of volumes by name, of those in use as they were last measured.
+pub(crate) fn of_volumes(store: &Store) -> Result<HashMap<String, u64>, CacheError> {
+    let mut volumes = of_kind(store, VOLUME)?;
+    volumes.extend(of_kind(store, VOLUME_IN_USE)?);
+    Ok(volumes)
 }
 
 /// Bytes that the store takes, but for work in progress.
@@ -148,16 +160,26 @@ pub(crate) fn refresh(store: &Store) -> Result<(), CacheError> {
 
 /// Measures the volumes that were used since they were measured, or are in use.
 pub(crate) fn measure_volumes(store: &Store) -> Result<(), CacheError> {
-    let mut known: HashSet<String> = of_kind(store, "volume")?.into_keys().collect();
+    let known = of_kind(store, VOLUME)?;
+    let mut gone: HashSet<String> = of_volumes(store)?.into_keys().collect();
     for volume in store.volumes().list()? {
-        if known.remove(&volume.name) && !volume.in_use {
+        let name = &volume.name;
+        gone.remove(name);
+        if known.contains_key(name) && !volume.in_use {
             continue;
         }
-        let bytes = signed(Measure::default().add([store.volumes().path(&volume.name)]));
-        let name = &volume.name;
-        store.index().write(Durability::Lazy, |index| set(index, "volume", name, bytes))?;
+        let bytes = signed(Measure::default().add([store.volumes().path(name)]));
+        let (kind, other) = match volume.in_use {
+            true => (VOLUME_IN_USE, VOLUME),
+            false => (VOLUME, VOLUME_IN_USE),
+        };
+        store.index().write(Durability::Lazy, |index| {
+            let sql = "DELETE FROM sizes WHERE kind = ?1 AND name = ?2";
+            index.prepare_cached(sql)?.execute((other, name))?;
+            set(index, kind, name, bytes)
+        })?;
     }
-    known.iter().try_for_each(|name| forget_volume(store, name))
+    gone.iter().try_for_each(|name| forget_volume(store, name))
 }
 
 /// What the running figure says too little: `measured` are the bytes of all snapshots.

@@ -18,7 +18,7 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use rbuild_types::Digest;
+use rbuild_types::{CancelToken, Digest};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -146,6 +146,8 @@ pub struct NewSnapshot {
     kind: String,
     path: PathBuf,
     published: bool,
+    /// Of whoever makes it.
+    cancel: CancelToken,
     /// Keeps the lock on the owner's directory.
     _store: Store,
 }
@@ -209,18 +211,23 @@ impl<'a> Snapshots<'a> {
     }
 
     /// Makes an empty directory for a new tree, and room for it where the store has limits. `kind`
-    /// is a word for people, shown by `du`: `run`, `copy`, `layer`, …
+    /// is a word for people, shown by `du`: `run`, `copy`, `layer`, … Room is waited for until
+    /// `cancel` is cancelled, here and when the tree is published.
     ///
     /// # Errors
     ///
     /// When it cannot be made.
-    pub fn allocate(&self, kind: &str) -> Result<NewSnapshot, CacheError> {
-        self.store.keep_limits()?;
+    pub fn allocate(&self, kind: &str, cancel: &CancelToken) -> Result<NewSnapshot, CacheError> {
+        self.store.keep_limits(cancel)?;
+        self.begin(kind, cancel)
+    }
+
+    fn begin(&self, kind: &str, cancel: &CancelToken) -> Result<NewSnapshot, CacheError> {
         let id = SnapshotId(file::random_name(12)?);
         let path = self.store.temporary("snapshot")?;
         file::make_dir(&path, 0o755)?;
-        let (kind, _store) = (kind.to_owned(), self.store.clone());
-        Ok(NewSnapshot { id, kind, path, published: false, _store })
+        let (kind, cancel, _store) = (kind.to_owned(), cancel.clone(), self.store.clone());
+        Ok(NewSnapshot { id, kind, path, published: false, cancel, _store })
     }
 
     /// Publishes a tree. When `meta` names a chain id that a snapshot has already (another process
@@ -230,8 +237,10 @@ impl<'a> Snapshots<'a> {
     ///
     /// [`CacheError::NoSnapshot`] when the parent is not there.
     pub fn publish(&self, new: NewSnapshot, meta: SnapshotMeta) -> Result<SnapshotId, CacheError> {
+        let cancel = new.cancel.clone();
         let id = self.publish_measured(new, meta)?;
-        self.store.keep_limits()?;
+        // It is there, and whoever is cancelled finds it the next time.
+        let _ = self.store.keep_limits(&cancel);
         Ok(id)
     }
 
@@ -287,12 +296,13 @@ impl<'a> Snapshots<'a> {
         let made = Some(known.made());
         let known = known.meta;
         let tree = known.tree.unwrap_or_else(|| layer.clone());
-        let new = self.allocate(kind)?;
+        // A link needs no room.
+        let new = self.begin(kind, &CancelToken::default())?;
         let link = new.path().join("fs");
         std::os::unix::fs::symlink(format!("../{tree}/fs"), &link).at("link", &link)?;
         let (diff_id, tar_size) = (known.diff_id, known.tar_size);
         let tree = Some(tree);
-        self.publish(
+        self.publish_measured(
             new,
             SnapshotMeta { parent, tree, diff_id, tar_size, made, ..Default::default() },
         )

@@ -34,6 +34,8 @@ struct Inner {
     /// Whether blobs were published since the last sync.
     new_blobs: AtomicBool,
     limits: OnceLock<SpaceLimits>,
+    /// Why the last try to keep them failed.
+    room_failure: Mutex<Option<CacheError>>,
 }
 
 /// Directories of a store. The root (mode 0700) keeps others out: snapshots hold setuid
@@ -83,6 +85,7 @@ impl Store {
             used: Mutex::default(),
             new_blobs: AtomicBool::new(false),
             limits: OnceLock::new(),
+            room_failure: Mutex::default(),
         };
         let store = Self { inner: Arc::new(inner) };
         if !read_only {
@@ -134,6 +137,15 @@ impl Store {
         if !limits.is_none() {
             let _ = self.inner.limits.set(limits);
         }
+    }
+
+    /// Why the store could not be kept to its limits, if the last try failed. Says it once.
+    pub fn room_failure(&self) -> Option<CacheError> {
+        self.inner.room_failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(crate) fn note_room(&self, failure: Option<CacheError>) {
+        *self.inner.room_failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
     /// What [`Store::limit`] was told.

@@ -74,6 +74,10 @@ impl Engine {
         })?;
         self.store.records().flush_used()?;
         self.store.sync()?;
+        if let Some(error) = self.store.room_failure() {
+            let message = format!("the store cannot be kept to its limits: {error}");
+            ctx.report(Event::Notice { message });
+        }
         let uses_caches = !(request.cache_from.is_empty() && request.cache_to.is_empty());
         if uses_caches {
             ctx.report(Event::CacheTraffic(traffic));

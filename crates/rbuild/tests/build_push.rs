@@ -49,6 +49,12 @@ impl Registry {
         format!("{}/{name}", self.web.address)
     }
 
+    /// Loses a blob of a repository.
+    pub fn lose(&self, repository: &str, digest: &str) {
+        let blob = (repository.to_owned(), digest.to_owned());
+        assert!(self.shelf.lock().unwrap().blobs.remove(&blob));
+    }
+
     pub fn manifest(&self, repository: &str, name: &str) -> serde_json::Value {
         let shelf = self.shelf.lock().unwrap();
         let (_, bytes) = &shelf.manifests[&(repository.to_owned(), name.to_owned())];

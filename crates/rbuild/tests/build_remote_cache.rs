@@ -28,10 +28,13 @@ tests![
     a_layer_with_other_bytes_is_made_again,
     a_layer_that_is_another_than_the_index_says_is_made_again,
     a_damaged_index_is_a_warning,
+    a_lost_index_is_written_anew,
     what_is_no_cache_is_left_out,
     a_local_cache_keeps_what_it_names_and_nothing_else,
     the_form_is_that_of_an_image,
     a_cache_that_cannot_be_written_is_a_warning,
+    a_slow_cache_holds_up_no_other,
+    a_cache_is_written_beside_one_that_cannot_be,
     two_writers_lose_nothing,
     a_registry_keeps_a_cache,
     writers_to_a_registry_lose_nothing,
@@ -369,6 +372,50 @@ fn a_damaged_index_is_a_warning() {
     assert!(notices[0].starts_with("nothing is taken from the cache in /"), "{notices:?}");
 }
 
+fn a_lost_index_is_written_anew() {
+    let spoils: [fn(&Path); 3] = [
+        |path| fs_err::remove_file(path).unwrap(),
+        |path| fs_err::write(path, "").unwrap(),
+        |path| fs_err::write(path, "x".repeat(17 << 20)).unwrap(),
+    ];
+    let place = Place::new();
+    let warm = engine(&place, "warm");
+    let request = exporting(&place, STAGES, CacheMode::Max);
+    build(&warm, &request);
+    let index = || blob(&place, &manifest(&place)["config"]["digest"]);
+    let own_manifest = || {
+        let bytes = fs_err::read(place.path().join("cache/index.json")).unwrap();
+        let layout: Value = serde_json::from_slice(&bytes).unwrap();
+        blob(&place, &layout["manifests"][0]["digest"])
+    };
+    for (number, spoil) in spoils.iter().enumerate() {
+        for path in [index(), own_manifest()] {
+            spoil(&path);
+            let (_, notices) = build_noticing(&warm, &request);
+            assert_eq!(notices.len(), 1, "{notices:?}");
+            assert!(notices[0].starts_with("the cache in /"), "{notices:?}");
+            assert!(notices[0].contains("/cache starts anew: "), "{notices:?}");
+            let name = format!("cold-{number}-{}", path == index());
+            let (again, notices) = build_noticing(&engine(&place, &name), &unseen(&place, STAGES));
+            assert_eq!((again.executed, notices), (0, Vec::new()));
+        }
+    }
+    // Where an index is asked for by name, in a registry.
+    let registry = Registry::start();
+    let location = in_registry(&registry, "team/app:cache");
+    let export = CacheExport { location: location.clone(), ..to(&place, CacheMode::Max) };
+    let request = BuildRequest { cache_to: vec![export], ..place.request(STAGES) };
+    build(&warm, &request);
+    let lost = registry.manifest("team/app", "cache")["config"]["digest"].clone();
+    registry.lose("team/app", lost.as_str().unwrap());
+    let (_, notices) = build_noticing(&warm, &request);
+    assert!(notices.len() == 1 && notices[0].contains("starts anew: "), "{notices:?}");
+    let cache_from = vec![CacheImport { location }];
+    let request = BuildRequest { cache_from, ..place.request(STAGES) };
+    let cold = build(&engine(&place, "cold"), &request.output(Output::CacheOnly));
+    assert_eq!(cold.executed, 0, "{:?}", ran(&cold));
+}
+
 fn what_is_no_cache_is_left_out() {
     let place = Place::new();
     // A directory that is not there is an empty cache: that of the first build.
@@ -435,6 +482,48 @@ fn a_cache_that_cannot_be_written_is_a_warning() {
     assert!(error.starts_with("cannot write the cache in /"), "{error}");
     // The image is there all the same.
     assert_eq!(place.sh(&warm, "made", "cat /tool"), "tools\nmore\n");
+}
+
+fn a_slow_cache_holds_up_no_other() {
+    let place = Place::new();
+    // It has no layer, and never takes one.
+    let silent = Web::start(|asked| match asked.method.as_str() {
+        "HEAD" => answer(404, ""),
+        _ => loop {
+            std::thread::park();
+        },
+    });
+    let reference = format!("{}/team/app:cache", silent.address).parse().unwrap();
+    let location = CacheLocation::Registry { reference, insecure: false };
+    let slow =
+        CacheExport { mode: CacheMode::Max, timeout: Duration::ZERO, ..CacheExport::new(location) };
+    let cache_to = vec![slow, to(&place, CacheMode::Max)];
+    let request = BuildRequest { cache_to, ..place.request(STAGES) };
+    let (built, notices) = build_noticing(&place.engine(), &request);
+    assert_eq!(traffic(&built).sent_layers, STEPS - 1);
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].starts_with("the cache 127.0.0.1:"), "{notices:?}");
+    assert!(notices[0].contains("not all layers were sent within 0 s"), "{notices:?}");
+    let again = build(&engine(&place, "cold"), &unseen(&place, STAGES));
+    assert_eq!(again.executed, 0, "{:?}", ran(&again));
+}
+
+fn a_cache_is_written_beside_one_that_cannot_be() {
+    let place = Place::new();
+    let no_directory = |name: &str| {
+        let location = at(place.write(name, "no directory"));
+        CacheExport { must_succeed: true, ..CacheExport::new(location) }
+    };
+    let cache_to = vec![no_directory("one"), to(&place, CacheMode::Max), no_directory("two")];
+    let request = BuildRequest { cache_to, ..place.request(STAGES) };
+    let events = Events::default();
+    let error = place.engine().build(&request, &events, &CancelToken::default()).unwrap_err();
+    let (error, notices) = (error.to_string(), notices(&events));
+    // The first that failed is the error, the other is named too.
+    assert!(error.contains("/one: "), "{error}");
+    assert!(notices.len() == 1 && notices[0].contains("/two is not complete"), "{notices:?}");
+    let again = build(&engine(&place, "cold"), &unseen(&place, STAGES));
+    assert_eq!(again.executed, 0, "{:?}", ran(&again));
 }
 
 fn two_writers_lose_nothing() {

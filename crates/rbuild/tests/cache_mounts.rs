@@ -1,7 +1,7 @@
 //! Cache mounts as volumes: looked at, copied, carried, and shared with containers.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 
 use rbuild::{
@@ -16,6 +16,8 @@ crate::tests![
     a_container_uses_the_same_directory,
     a_locked_cache_keeps_others_out,
     files_are_copied_as_docker_cp_does,
+    a_copy_follows_no_link_that_lies_in_its_way,
+    what_is_copied_runs_as_nobody_else,
     an_export_is_deterministic_and_comes_back,
     a_damaged_import_changes_nothing,
     files_are_listed_and_restored_one_by_one,
@@ -158,6 +160,58 @@ fn files_are_copied_as_docker_cp_does() {
         assert!(copy(&from, &to).is_err(), "{from:?} {to:?}");
     }
     assert!(!at("leaked").exists());
+}
+
+fn a_copy_follows_no_link_that_lies_in_its_way() {
+    let place = Place::new();
+    let engine = place.engine();
+    let at = |name: &str| place.path().join(name);
+    fs_err::create_dir(at("private")).unwrap();
+    fs_err::write(at("private/file"), "kept").unwrap();
+    let mode = || fs_err::metadata(at("private")).unwrap().permissions().mode() & 0o7777;
+    let before = mode();
+    fs_err::create_dir(at("out")).unwrap();
+    let cache = |path: &str| CopyPlace::Cache { id: "go".to_owned(), path: path.to_owned() };
+    let copy = |from: &str| {
+        let to = CopyPlace::Local(at("out"));
+        engine.copy_cache(&cache(from), &to, false, &cancel())
+    };
+    // The first copy brings links, what is copied later has their names.
+    let private = at("private").display().to_string();
+    let links = format!("ln -s {private} /c/d && ln -s {private}/file /c/f");
+    with_cache(&place, &engine, "id=go,target=/c", &links);
+    copy("/.").unwrap();
+    let files = "rm /c/* && mkdir -m 0777 /c/d && echo new | tee /c/d/file > /c/f";
+    with_cache(&place, &engine, "id=go,target=/c", files);
+    let error = copy("/d").unwrap_err().to_string();
+    assert!(error.contains("d in ") && error.contains("is a link"), "{error}");
+    assert!(copy("/.").is_err());
+    copy("/f").unwrap();
+    assert_eq!(fs_err::read_to_string(at("out/f")).unwrap(), "new\n");
+    assert!(!fs_err::symlink_metadata(at("out/f")).unwrap().is_symlink());
+    assert_eq!(fs_err::read_to_string(at("private/file")).unwrap(), "kept");
+    assert_eq!(mode(), before);
+    // A link that is named is meant.
+    let to = CopyPlace::Local(at("out/d"));
+    engine.copy_cache(&cache("/f"), &to, false, &cancel()).unwrap();
+    assert_eq!(fs_err::read_to_string(at("private/f")).unwrap(), "new\n");
+}
+
+fn what_is_copied_runs_as_nobody_else() {
+    let place = Place::new();
+    let engine = place.engine();
+    let files =
+        "mkdir /c/d && cp /bin/busybox /c/d/f && chown 7:8 /c/d/f && chmod 6751 /c/d/f /c/d";
+    with_cache(&place, &engine, "id=go,target=/c", files);
+    let modes = |to: &str, archive: bool| {
+        let from = CopyPlace::Cache { id: "go".to_owned(), path: "/d".to_owned() };
+        let path = place.path().join(to);
+        engine.copy_cache(&from, &CopyPlace::Local(path.clone()), archive, &cancel()).unwrap();
+        let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode() & 0o7777;
+        (mode(&path), mode(&path.join("f")))
+    };
+    assert_eq!(modes("plain", false), (0o751, 0o751));
+    assert_eq!(modes("kept", true), (0o6751, 0o6751));
 }
 
 const FILES: &str = "cd /c && mkdir -p a/b && echo one > a/b/one && ln a/b/one a/two && \

@@ -17,6 +17,7 @@ use object_store::{
     ClientOptions, Error, ObjectStore, PutMode, PutOptions, RetryConfig, UpdateVersion,
 };
 use rbuild_types::{CancelToken, Ctx, Event};
+use tokio::sync::Mutex;
 
 use crate::text::printable;
 use crate::{BlobSink, Inner, Registry, RegistryError};
@@ -25,6 +26,9 @@ use crate::{BlobSink, Inner, Registry, RegistryError};
 const PART: u64 = 16 << 20;
 /// How long one request may take, all bytes of a part included.
 const PART_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// How long whoever has failed already waits for an upload to be given up.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which bucket, and how it is reached.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -209,27 +213,38 @@ impl Bucket {
             });
         }
         let fail = failed.clone();
-        let mut upload = self
+        let upload = self
             .inner
             .runtime
             .run(ctx.cancel, async move { store.put_multipart(&path).await.map_err(fail) })?;
-        let (mut part, mut sent) = (first, 0);
-        while !part.is_empty() {
-            sent += part.len() as u64;
-            let (fail, next) = (failed.clone(), upload.put_part(part.into()));
-            let put = async move { next.await.map_err(fail) };
-            if let Err(error) = self.inner.runtime.run(ctx.cancel, put) {
-                // Parts that nobody completes cost money; the first error is the one to tell.
-                let abort = async move { upload.abort().await.or(Ok(())) };
-                let _ = self.inner.runtime.run(&CancelToken::default(), abort);
-                return Err(error);
+        let upload = Arc::new(Mutex::new(upload));
+        let send = || {
+            let (mut part, mut sent) = (first, 0);
+            while !part.is_empty() {
+                sent += part.len() as u64;
+                let (fail, upload) = (failed.clone(), upload.clone());
+                self.inner.runtime.run(ctx.cancel, async move {
+                    let put = upload.lock().await.put_part(part.into());
+                    put.await.map_err(fail)
+                })?;
+                self.report("push ", key, sent, size, ctx);
+                part = self.part(key, source)?;
             }
-            self.report("push ", key, sent, size, ctx);
-            part = self.part(key, source)?;
+            let upload = upload.clone();
+            self.inner.runtime.run(ctx.cancel, async move {
+                upload.lock().await.complete().await.map(drop).map_err(failed)
+            })
+        };
+        let sent = send();
+        if sent.is_err() {
+            // Parts that nobody completes cost money; the first error is the one to tell.
+            let _ = self.inner.runtime.run(&CancelToken::default(), async move {
+                let abort = async { upload.lock().await.abort().await };
+                let _ = tokio::time::timeout(ABORT_TIMEOUT, abort).await;
+                Ok(())
+            });
         }
-        self.inner
-            .runtime
-            .run(ctx.cancel, async move { upload.complete().await.map(drop).map_err(failed) })
+        sent
     }
 
     /// Reads an object of `size` bytes. Whoever keeps it checks it.

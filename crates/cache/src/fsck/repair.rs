@@ -2,11 +2,14 @@
 
 use std::collections::HashSet;
 
-use rbuild_types::{CancelToken, Ctx, Silent};
+use rbuild_types::{CancelToken, Ctx, Digest, Silent};
 
 use super::{Damage, Fsck, Loss, Object};
 use crate::error::CacheError;
+use crate::gc::{Nameless, Reach};
 use crate::index::Durability;
+use crate::lease::Protected;
+use crate::lock::GcLock;
 use crate::prune::remove_snapshots;
 use crate::recovery::read_json;
 use crate::snapshots::{self, Snapshot, SnapshotId};
@@ -43,7 +46,7 @@ impl Fsck<'_> {
                     true
                 }
                 Object::Sidecar(id) => self.rewrite_sidecar(id)?,
-                Object::Blob(digest) => store.blobs().remove(digest)?,
+                Object::Blob(digest) => self.remove_blob(digest)?,
                 // What comes below takes them, or puts them right.
                 Object::Orphan | Object::Sizes => true,
             });
@@ -60,6 +63,18 @@ impl Fsck<'_> {
         store.prune(&options, &Ctx::new(&Silent, &CancelToken::default()))?;
         store.usage()?;
         Ok(done)
+    }
+
+    /// Removes a damaged blob, unless somebody has written it anew since it was read, or it is an
+    /// image's or a running build's by now.
+    fn remove_blob(&self, digest: &Digest) -> Result<bool, CacheError> {
+        let store = self.store;
+        let _guard = GcLock::exclusive(&store.gc_path())?;
+        if self.problem_of_blob(digest, &CancelToken::default())?.is_none() {
+            return Ok(true);
+        }
+        let reach = Reach::find(store, &Protected::read(&store.locks())?, Nameless::Images)?;
+        Ok(!reach.blobs.contains(digest) && store.blobs().remove(digest)?)
     }
 
     fn delete(&self, sql: &str, row: impl rusqlite::Params + Copy) -> Result<(), CacheError> {

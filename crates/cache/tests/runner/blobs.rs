@@ -1,7 +1,7 @@
 use std::io::{Read as _, Write as _};
 
 use rbuild_cache::{CacheError, Store};
-use rbuild_types::Digest;
+use rbuild_types::{CancelToken, Digest};
 
 use crate::{child, names, store};
 
@@ -29,12 +29,12 @@ fn a_blob_is_found_by_its_digest() {
 fn other_bytes_than_expected_are_not_published() {
     let (_directory, store) = store();
     for (digest, size) in [(Some(Digest::of("other")), None), (None, Some(4))] {
-        let mut writer = store.blobs().writer().unwrap();
+        let mut writer = store.blobs().writer(&CancelToken::default()).unwrap();
         writer.write_all(b"hello").unwrap();
         let refused = writer.commit(digest.as_ref(), size).unwrap_err();
         assert!(matches!(refused, CacheError::Mismatch { .. }), "{refused}");
     }
-    drop(store.blobs().writer().unwrap());
+    drop(store.blobs().writer(&CancelToken::default()).unwrap());
     assert!(store.blobs().list().unwrap().is_empty());
     let owner = names(&store, "tmp").pop().unwrap();
     assert!(names(&store, &format!("tmp/{owner}")).is_empty());

@@ -52,9 +52,9 @@ fn play() {
     let forever = || std::thread::sleep(std::time::Duration::from_secs(100));
     match role.to_str().unwrap() {
         "blob" => {
-            let mut writer = store.blobs().writer().unwrap();
+            let mut writer = store.blobs().writer(&CancelToken::default()).unwrap();
             writer.write_all(&[7; 100_000]).unwrap();
-            let tree = store.snapshots().allocate("run").unwrap();
+            let tree = store.snapshots().allocate("run", &CancelToken::default()).unwrap();
             fs_err::create_dir_all(tree.path().join("a/b")).unwrap();
             let _lock = store.try_step_lock(&Digest::of("held")).unwrap().unwrap();
             let _lease = store.lease().unwrap();

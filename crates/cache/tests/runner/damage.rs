@@ -1,7 +1,7 @@
 use std::os::unix::fs::FileExt as _;
 
 use rbuild_cache::{CacheError, Store};
-use rbuild_types::Digest;
+use rbuild_types::{CancelToken, Digest};
 
 use crate::images::{MANIFEST, image, reference};
 use crate::{names, record, snapshot, store};
@@ -162,4 +162,31 @@ fn every_flipped_page_of_the_index_is_survived() {
         failures += usize::from(look().is_err());
     }
     assert!(failures * 10 <= places.len(), "{failures} of {}", places.len());
+}
+
+#[test]
+fn a_blob_that_is_whole_again_or_in_use_is_not_removed() {
+    let (_directory, store) = store();
+    let write = |digest: &Digest, bytes: &[u8]| {
+        fs_err::write(store.blobs().path(digest), bytes).unwrap();
+    };
+    let [whole, used, idle] = ["whole", "used", "idle"].map(|text| {
+        let digest = store.blobs().put(text.as_bytes()).unwrap();
+        write(&digest, b"damaged");
+        digest
+    });
+    let fsck = store.fsck().unwrap();
+    let damage = fsck.blobs(&CancelToken::default()).unwrap();
+    assert_eq!(damage.len(), 3);
+    // Meanwhile a build has fetched one anew, and found another.
+    write(&whole, b"whole");
+    let build = Store::open(store.root()).unwrap();
+    let _lease = build.lease().unwrap();
+    assert!(build.blobs().contains(&used).unwrap());
+    let repaired = fsck.repair(&damage).unwrap();
+    for (damage, is_repaired) in damage.iter().zip(repaired) {
+        assert_eq!(is_repaired, !damage.subject.contains(&used.to_string()), "{damage:?}");
+    }
+    let there = |digest: &Digest| store.blobs().path(digest).exists();
+    assert!(there(&whole) && there(&used) && !there(&idle));
 }

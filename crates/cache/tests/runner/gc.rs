@@ -158,7 +158,7 @@ fn filters_choose_and_limits_keep_the_newest() {
     let mut ids = Vec::new();
     for number in 0..4i64 {
         // Much more than the index grows meanwhile.
-        let new = store.snapshots().allocate("run").unwrap();
+        let new = store.snapshots().allocate("run", &CancelToken::default()).unwrap();
         fs_err::write(new.path().join("file"), vec![1; 2 << 20]).unwrap();
         let id = store.snapshots().publish(new, Default::default()).unwrap();
         let mut step = record(&store, &format!("step {number}"), Some(&id));
@@ -238,7 +238,7 @@ fn prune_beside_builds_breaks_none() {
 fn usage_counts_every_inode_once() {
     let (_directory, store) = store();
     let first = snapshot(&store, None, None);
-    let second = store.snapshots().allocate("copy").unwrap();
+    let second = store.snapshots().allocate("copy", &CancelToken::default()).unwrap();
     let file = store.snapshots().path(&first).join("file");
     fs_err::write(&file, vec![1; 1 << 20]).unwrap();
     let before = store.usage().unwrap();
@@ -270,7 +270,7 @@ fn strange_trees_are_removed_whole() {
     let outside = directory.path().join("outside");
     fs_err::create_dir(&outside).unwrap();
     fs_err::write(outside.join("precious"), "").unwrap();
-    let new = store.snapshots().allocate("run").unwrap();
+    let new = store.snapshots().allocate("run", &CancelToken::default()).unwrap();
     std::os::unix::fs::symlink(&outside, new.path().join("link")).unwrap();
     let closed = new.path().join("work/work");
     fs_err::create_dir_all(&closed).unwrap();

@@ -20,7 +20,7 @@ mod space;
 mod steps;
 
 use rbuild_cache::{SnapshotId, SnapshotMeta, StepRecord, Store};
-use rbuild_types::Digest;
+use rbuild_types::{CancelToken, Digest};
 use tempfile::TempDir;
 
 /// A new store in a directory that goes away with the first value.
@@ -32,7 +32,7 @@ fn store() -> (TempDir, Store) {
 
 /// Publishes a tree with one file.
 fn snapshot(store: &Store, parent: Option<&SnapshotId>, chain: Option<Digest>) -> SnapshotId {
-    let new = store.snapshots().allocate("run").unwrap();
+    let new = store.snapshots().allocate("run", &CancelToken::default()).unwrap();
     fs_err::write(new.path().join("file"), "content").unwrap();
     let meta = SnapshotMeta { parent: parent.cloned(), chain_id: chain, ..SnapshotMeta::default() };
     store.snapshots().publish(new, meta).unwrap()

@@ -21,7 +21,7 @@ fn du(path: &Path) -> u64 {
 
 /// Publishes a tree with files of these sizes, or links to these files.
 fn tree(store: &Store, files: &[usize], links: &[&Path]) -> SnapshotId {
-    let new = store.snapshots().allocate("copy").unwrap();
+    let new = store.snapshots().allocate("copy", &CancelToken::default()).unwrap();
     for (number, size) in files.iter().enumerate() {
         fs_err::write(new.path().join(format!("file-{number}")), vec![7; *size]).unwrap();
     }
@@ -80,7 +80,7 @@ fn usage_is_what_du_says() {
     let (_directory, store) = store();
     let first = tree(&store, &[100_000, 0, 5], &[]);
     tree(&store, &[3], &[&file(&store, &first, "file-0"), &file(&store, &first, "file-0")]);
-    let new = store.snapshots().allocate("run").unwrap();
+    let new = store.snapshots().allocate("run", &CancelToken::default()).unwrap();
     let sparse = fs_err::File::create(new.path().join("sparse")).unwrap();
     sparse.set_len(1 << 30).unwrap();
     std::os::unix::fs::symlink("x".repeat(200), new.path().join("long link")).unwrap();
@@ -186,7 +186,7 @@ fn limits_take_the_oldest_and_nothing_that_is_used() {
     let root = store.root().to_owned();
     let old = tree(&store, &[MEGABYTE], &[]);
     let chain = Digest::of("layer");
-    let new = store.snapshots().allocate("run").unwrap();
+    let new = store.snapshots().allocate("run", &CancelToken::default()).unwrap();
     fs_err::write(new.path().join("file"), vec![1; MEGABYTE]).unwrap();
     let meta = rbuild_cache::SnapshotMeta { chain_id: Some(chain), ..Default::default() };
     let named = store.snapshots().publish(new, meta).unwrap();
@@ -229,7 +229,7 @@ fn an_image_without_a_name_goes_with_its_trees_when_its_time_comes() {
     let root = store.root().to_owned();
     let chains = [Digest::of("one"), Digest::of("two")];
     for chain in &chains {
-        let new = store.snapshots().allocate("run").unwrap();
+        let new = store.snapshots().allocate("run", &CancelToken::default()).unwrap();
         fs_err::write(new.path().join("file"), vec![1; MEGABYTE]).unwrap();
         let meta = rbuild_cache::SnapshotMeta { chain_id: Some(*chain), ..Default::default() };
         store.snapshots().publish(new, meta).unwrap();
@@ -246,6 +246,50 @@ fn an_image_without_a_name_goes_with_its_trees_when_its_time_comes() {
     assert!(store.snapshots().by_chain_id(&chains[0]).unwrap().is_none());
     assert!(store.snapshots().by_chain_id(&chains[1]).unwrap().is_some());
     assert!(store.used().unwrap() <= kept);
+}
+
+#[test]
+fn room_is_waited_for_until_the_token_is_cancelled() {
+    let (_directory, store) = store();
+    let root = store.root().to_owned();
+    drop(store);
+    let store = limited(&root, 1);
+    let token = CancelToken::default();
+    let new = store.snapshots().allocate("run", &token).unwrap();
+    // Another process prunes, for ever.
+    let lock = fs_err::File::create(root.join("locks/prune.lock")).unwrap();
+    lock.file().lock().unwrap();
+    token.cancel();
+    let refused = store.snapshots().allocate("run", &token);
+    assert!(matches!(refused, Err(rbuild_cache::CacheError::Cancelled(_))), "{refused:?}");
+    let mut blob = store.blobs().writer(&token).unwrap();
+    std::io::Write::write_all(&mut blob, b"layer").unwrap();
+    // What is there is published all the same.
+    let (digest, _) = blob.commit(None, None).unwrap();
+    let id = store.snapshots().publish(new, Default::default()).unwrap();
+    assert!(store.snapshots().contains(&id).unwrap() && store.blobs().contains(&digest).unwrap());
+}
+
+#[test]
+fn what_cannot_be_removed_fails_no_step() {
+    let (_directory, store) = store();
+    let root = store.root().to_owned();
+    let old = tree(&store, &[MEGABYTE], &[]);
+    let most = store.used().unwrap() + MEGABYTE as u64 / 2;
+    drop(store);
+    let beside = root.join(format!("snapshots/{old}.json"));
+    fs_err::create_dir(&beside).unwrap();
+    let store = limited(&root, most);
+    let _lease = store.lease().unwrap();
+    tree(&store, &[MEGABYTE], &[]);
+    assert!(store.used().unwrap() > most);
+    let failure = store.room_failure().unwrap().to_string();
+    assert!(failure.contains(beside.to_str().unwrap()), "{failure}");
+    // The next one tries again.
+    fs_err::remove_dir(&beside).unwrap();
+    tree(&store, &[10], &[]);
+    assert!(store.room_failure().is_none());
+    assert!(!store.snapshots().path(&old).exists());
 }
 
 #[test]
@@ -276,6 +320,23 @@ fn cache_mounts_are_pruned_when_nobody_uses_them() {
     let all = PruneOptions { all: true, ..PruneOptions::default() };
     assert_eq!(prune(&store, &all).removed.len(), 1);
     assert_eq!(names(&store, "volumes"), ["data"], "a named volume is nobody's cache");
+}
+
+#[test]
+fn a_volume_whose_user_was_killed_is_measured_again() {
+    let (_directory, store) = store();
+    let store = limited(store.root(), u64::MAX);
+    drop(store.lease().unwrap());
+    let name = cache(&store, "id", 5000);
+    // The kernel takes the lock away from who is killed, and nobody else hears of it.
+    let lock = fs_err::File::open(store.root().join(format!("volumes/.{name}"))).unwrap();
+    lock.file().lock_shared().unwrap();
+    assert_figure(&store);
+    fs_err::write(store.volumes().path(&name).join("more"), vec![1; MEGABYTE]).unwrap();
+    drop(lock);
+    assert_figure(&store);
+    let row = store.rows().unwrap().into_iter().find(|row| row.id == name).unwrap();
+    assert!(row.size > MEGABYTE as u64, "{row:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use rbuild_cache::{CacheError, FileStamp, SnapshotMeta, Store};
-use rbuild_types::Digest;
+use rbuild_types::{CancelToken, Digest};
 
 use crate::{record, snapshot, store};
 
@@ -76,7 +76,7 @@ fn snapshots_form_chains() {
 fn a_listing_lies_beside_the_tree() {
     let (_directory, store) = store();
     let snapshots = store.snapshots();
-    let new = snapshots.allocate("copy").unwrap();
+    let new = snapshots.allocate("copy", &CancelToken::default()).unwrap();
     let listing = vec![("a".to_owned(), 1), ("b".to_owned(), 2)];
     new.write_listing(&listing).unwrap();
     let id = snapshots.publish(new, SnapshotMeta::default()).unwrap();
@@ -96,7 +96,7 @@ fn a_listing_lies_beside_the_tree() {
 fn a_layer_stands_on_others_without_files_of_its_own() {
     let (_directory, store) = store();
     let snapshots = store.snapshots();
-    let new = snapshots.allocate("copy").unwrap();
+    let new = snapshots.allocate("copy", &CancelToken::default()).unwrap();
     fs_err::create_dir(new.path().join("fs")).unwrap();
     fs_err::write(new.path().join("fs/file"), "content").unwrap();
     let layer = snapshots.publish(new, SnapshotMeta::default()).unwrap();
@@ -122,7 +122,7 @@ fn one_content_is_published_once_and_nothing_without_its_parent() {
     let (_directory, store) = store();
     let first = snapshot(&store, None, Some(Digest::of("chain")));
     assert_eq!(snapshot(&store, None, Some(Digest::of("chain"))), first);
-    let new = store.snapshots().allocate("run").unwrap();
+    let new = store.snapshots().allocate("run", &CancelToken::default()).unwrap();
     let path = new.path().to_owned();
     let parent = Some("nowhere".parse().unwrap());
     let refused = store.snapshots().publish(new, SnapshotMeta { parent, ..Default::default() });

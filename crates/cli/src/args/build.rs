@@ -18,6 +18,7 @@ use crate::args::progress::ProgressMode;
 use crate::args::{output, remote_cache, secret, ssh};
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::output::note;
 
 /// More than any Dockerfile: what is typed into the wrong command ends here.
 const MAX_DOCKERFILE: u64 = 16 << 20;
@@ -34,7 +35,7 @@ pub struct BuildArgs {
     /// that needs none
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
-    /// Name of the image, `name[:tag]`; may be repeated
+    /// Name of the image, `name[:tag]`, whatever name= an output has; may be repeated
     #[arg(short, long, value_name = "NAME")]
     pub tag: Vec<String>,
     /// The Dockerfile; `-` reads it from standard input [default: PATH/Dockerfile]
@@ -276,7 +277,13 @@ impl BuildArgs {
         for text in &self.output {
             let wanted = output::parse(text)?;
             request.outputs.extend(wanted.output);
-            request.tags.extend(wanted.names);
+            // As in buildx, where names of outputs count only beside no other.
+            if self.tag.is_empty() {
+                request.tags.extend(wanted.names);
+            } else if !wanted.names.is_empty() {
+                let names = wanted.names.join(",");
+                note(&format!("--output: name={names} is not used, because --tag names the image"));
+            }
             if let Some(split) = wanted.platform_split {
                 let before = request.platform_split.replace(split);
                 if before.is_some_and(|before| before != split) {
@@ -526,6 +533,14 @@ mod tests {
         let expected = [("A", "1=2"), ("SET", "s"), ("SOURCE_DATE_EPOCH", "7")];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(args.into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn names_of_outputs_count_without_tags_only() {
+        let tags = |line: &str| request(line, &[]).unwrap().tags;
+        let output = "-o type=registry,name=localhost:5000/other -o type=oci,dest=a.tar";
+        assert_eq!(tags(&format!("{output} .")), ["localhost:5000/other"]);
+        assert_eq!(tags(&format!("-t one -t two {output} .")), ["one", "two"]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub struct InspectArgs {
 /// Arguments of `cache cp`.
 #[derive(Debug, Args)]
 pub struct CpArgs {
-    /// Keep owners
+    /// Keep owners, and with them setuid and setgid
     #[arg(short, long)]
     pub archive: bool,
     /// ID:/PATH or a path of the host; with `/.` at its end what is in a directory

@@ -25,7 +25,7 @@ pub fn unknown(key: &str, known: &str) -> Failure {
 pub fn time(text: &str, now: i64) -> Result<i64, Failure> {
     let of_day = || human::parse_rfc3339(&format!("{text}T00:00:00Z"));
     let of_epoch = || text.parse::<i64>().ok()?.checked_mul(1000);
-    duration(text)
+    milliseconds(text)
         .map(|ago| now.saturating_sub(ago))
         .or_else(of_epoch)
         .or_else(|| human::parse_rfc3339(text))
@@ -39,25 +39,8 @@ pub fn time(text: &str, now: i64) -> Result<i64, Failure> {
 }
 
 /// Milliseconds of a duration as Go writes them, and days.
-pub fn duration(text: &str) -> Option<i64> {
-    let (mut rest, mut sum) = (text, 0_f64);
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(end);
-        let length = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(length);
-        let millis = match unit {
-            "ms" => 1.0,
-            "s" => 1000.0,
-            "m" => 60_000.0,
-            "h" => 3_600_000.0,
-            "d" => 86_400_000.0,
-            _ => return None,
-        };
-        sum += number.parse::<f64>().ok()? * millis;
-        rest = tail;
-    }
-    (!text.is_empty()).then_some(sum as i64)
+pub fn milliseconds(text: &str) -> Option<i64> {
+    i64::try_from(rbuild::duration(text)?.as_millis()).ok()
 }
 
 /// What `images` shows.
@@ -203,7 +186,8 @@ mod tests {
         assert_eq!(at("60"), 60_000);
         assert_eq!(at("1970-01-02"), 86_400_000);
         assert_eq!(at("1970-01-01T01:00:00+01:00"), 0);
-        for bad in ["", "h", "1x", "yesterday", "1970-13-01", "..h"] {
+        let too_long = "99999999999999999999d";
+        for bad in ["", "h", "1x", "yesterday", "1970-13-01", "..h", "1000000000000d", too_long] {
             assert!(time(bad, now).is_err(), "{bad}");
         }
     }

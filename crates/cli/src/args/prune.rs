@@ -61,7 +61,7 @@ impl PruneArgs {
         self.other.settle()?;
         let mut filter = row_filter(&self.filter, now)?;
         if let Some(text) = &self.keep_duration {
-            let ago = filter::duration(text).ok_or_else(|| {
+            let ago = filter::milliseconds(text).ok_or_else(|| {
                 Failure::usage_hint(
                     format!("--keep-duration {text}: not a duration"),
                     "for example 24h or 7d",
@@ -133,6 +133,8 @@ mod tests {
         for bad in ["--filter until", "--filter color=1", "--filter until=x", "--filter inuse=x"] {
             assert!(options(bad).is_err(), "{bad}");
         }
-        assert!(options("--keep-duration x").is_err());
+        for bad in ["x", "99999999999999999999d"] {
+            assert!(options(&format!("--keep-duration {bad}")).is_err(), "{bad}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! `rbuild cache cp`: files between a cache mount and the host, by the rules of `docker cp`.
 //!
 //! What is written, and how links are kept inside, is the business of the copy that `COPY` does.
-//! Links that the source itself is, or leads through, are followed.
+//! Links that the two paths are, or lead through, are followed. One that lies where something is to
+//! go is not: an earlier copy may have put it there, to lead a later one elsewhere.
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,9 @@ use rbuild_solver::copy::{OwnerRule, Ownership, SourceTree, Target, apply, liter
 use rbuild_types::{CancelToken, Cancelled};
 
 use crate::{BuildError, Engine};
+
+/// setuid and setgid in a mode.
+const SET_ID: u32 = 0o6000;
 
 /// One end of a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,9 +43,10 @@ struct End {
 
 impl Engine {
     /// Copies a file or a directory from a cache mount to the host, or the other way. A directory
-    /// becomes `to`, or goes into it when it is there; one that ends with `/.` stands for what is in
-    /// it. With `archive` owners are kept; else what is copied belongs to root in a cache mount,
-    /// and to the caller outside.
+    /// becomes `to`, or goes into it when it is there; one that ends with `/.` stands for what is
+    /// in it. With `archive` owners are kept; else what is copied belongs to root in a cache mount,
+    /// and to the caller outside, and nothing of it runs as its owner: neither setuid and setgid
+    /// nor capabilities are kept.
     ///
     /// # Errors
     ///
@@ -66,11 +71,12 @@ impl Engine {
             return Err(BuildError::Request { message: format!("{} is not there", from.shown) });
         };
         let destination = destination(&from, &found, &to)?;
-        let owner = if inward && !archive { OwnerRule::Context } else { OwnerRule::Keep };
+        let owner = if archive { OwnerRule::Keep } else { OwnerRule::Context };
         let ownership = if inward || archive { Ownership::Set } else { Ownership::Leave };
         let path = source.path.to_string_lossy();
         let source = CopySource::Input { input: 0, path: literal(&path) };
-        let op = Copy::plain(vec![source], destination.as_str());
+        let mut op = Copy::plain(vec![source], destination.as_str());
+        op.chmod = (!archive).then(|| "ug-s".to_owned());
         let tree = SourceTree {
             root: &from.root,
             ignore: None,
@@ -90,10 +96,14 @@ impl Engine {
         };
         let pool = self.pool()?;
         let selection = select(&op, &tree_of, pool, cancel).map_err(failed)?;
+        if to.root.stat(&destination, Follow::No)?.is_some_and(|there| there.is_symlink()) {
+            to.root.remove(&destination)?;
+        }
         apply(&op, &selection, &tree_of, &target, pool, cancel).map_err(failed)?;
         if found.is_dir() && !is_contents(&from.path) {
             // A copy gives the directory that was named a mode of its own.
-            to.root.set_mode(&destination, found.mode)?;
+            let special = if archive { 0 } else { SET_ID };
+            to.root.set_mode(&destination, found.mode & !special)?;
             if archive {
                 to.root.set_owner(&destination, found.uid, found.gid)?;
             }
@@ -137,7 +147,8 @@ fn is_contents(path: &str) -> bool {
     path.ends_with("/.")
 }
 
-/// Where the source goes.
+/// Where the source goes: by a path without links, but that its last name may be a link where a
+/// file is to take its place.
 fn destination(from: &End, source: &Metadata, to: &End) -> Result<String, BuildError> {
     let refuse = |message: String| Err(BuildError::Request { message });
     let there = to.root.resolve(&to.path, Follow::Yes)?;
@@ -146,7 +157,15 @@ fn destination(from: &End, source: &Metadata, to: &End) -> Result<String, BuildE
     match there.found {
         Some(found) if found.is_dir() => match name {
             Some(name) if !is_contents(&from.path) => {
-                Ok(format!("{}/{name}", real.trim_end_matches('/')))
+                let path = format!("{}/{name}", real.trim_end_matches('/'));
+                let there = to.root.stat(&path, Follow::No)?;
+                if source.is_dir() && there.is_some_and(|there| there.is_symlink()) {
+                    return refuse(format!(
+                        "{name} in {} is a link: a directory cannot be copied onto it",
+                        to.shown
+                    ));
+                }
+                Ok(path)
             }
             _ => Ok(real),
         },

@@ -4,6 +4,9 @@
 //! another writer is lost. Layers that no manifest of the layout names are removed after a write,
 //! unless somebody else is about to put layers there: each who does holds `rbuild-use.lock`
 //! together with the others. Both are kernel locks, which end with their process.
+//!
+//! A file is on the disk before it has its name, and its name is there before another file names
+//! it: a power cut leaves no file that is less than it seems.
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
@@ -25,6 +28,7 @@ use rbuild_types::{CancelToken, Ctx, Digest};
 
 use super::{CacheStore, CacheStoreError, Found, manifest};
 use crate::remote_cache::index::{INDEX_TYPE, MAX_BYTES};
+use crate::sources::image::chain;
 
 /// Bytes of `index.json` and of a manifest: what registries take too.
 const MAX_DOCUMENT: u64 = 4 << 20;
@@ -127,18 +131,27 @@ impl LocalCache {
         }
     }
 
+    /// Makes the names in a directory survive a power cut.
+    fn sync_names(&self, directory: &str) -> Result<(), CacheStoreError> {
+        let directory = fs_err::File::open(self.path.join(directory)).map_err(self.io("open"))?;
+        directory.sync_all().map_err(self.io("sync"))
+    }
+
     fn is_ours(&self, entry: &Descriptor) -> bool {
         entry.annotations.get(REF_NAME) == Some(&self.tag)
     }
 
-    fn read(&self, root: &Root) -> Result<Found, CacheStoreError> {
-        let version = match self.digest {
-            Some(digest) => digest,
-            None => match self.layout(root)?.manifests.iter().find(|entry| self.is_ours(entry)) {
-                Some(entry) => entry.digest,
-                None => return Ok(Found::Nothing),
-            },
-        };
+    /// Which manifest the cache has.
+    fn version(&self, root: &Root) -> Result<Option<Digest>, CacheStoreError> {
+        if self.digest.is_some() {
+            return Ok(self.digest);
+        }
+        let layout = self.layout(root)?;
+        let entry = layout.manifests.iter().find(|entry| self.is_ours(entry));
+        Ok(entry.map(|entry| entry.digest))
+    }
+
+    fn read(&self, root: &Root, version: Digest) -> Result<Found, CacheStoreError> {
         let bytes = root.read_small(blob_path(version), MAX_DOCUMENT)?;
         if Digest::of(&bytes) != version {
             return Err(damaged("its manifest is not what its name says"));
@@ -170,7 +183,11 @@ impl LocalCache {
             if document_kind(&entry.media_type).is_none() {
                 continue;
             }
-            let bytes = root.read_small(blob_path(entry.digest), MAX_DOCUMENT)?;
+            let bytes = match root.read_small(blob_path(entry.digest), MAX_DOCUMENT) {
+                Ok(bytes) => bytes,
+                Err(error) if is_missing(&error) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
             let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else {
                 // What an index of images or the like leads to is not for us to say.
                 return Ok(());
@@ -198,9 +215,13 @@ impl CacheStore for LocalCache {
         // What a writer has just replaced is removed: the next look finds what it wrote.
         let mut tries = 0..MAX_READS;
         loop {
-            match self.read(&root) {
+            let Some(version) = self.version(&root)? else { return Ok(Found::Nothing) };
+            match self.read(&root, version) {
                 Err(CacheStoreError::Rooted(error))
                     if is_missing(&error) && tries.next().is_some() => {}
+                Err(error) if is_damage(&error) => {
+                    return Ok(Found::Broken { problem: chain(&error), version });
+                }
                 found => return found,
             }
         }
@@ -230,7 +251,9 @@ impl CacheStore for LocalCache {
         entry.annotations.insert(REF_NAME.to_owned(), self.tag.clone());
         layout.manifests.retain(|old| !self.is_ours(old));
         layout.manifests.push(entry);
+        self.sync_names(BLOBS)?;
         put_bytes(&root, Path::new("index.json"), &layout.to_bytes()?)?;
+        self.sync_names("")?;
         self.trim(&root)?;
         Ok(true)
     }
@@ -300,6 +323,17 @@ fn is_missing(error: &RootedError) -> bool {
     error.errno() == Some(Errno::NOENT)
 }
 
+/// Whether something is lost or is not what is said of it.
+fn is_damage(error: &CacheStoreError) -> bool {
+    match error {
+        CacheStoreError::Damaged { .. } | CacheStoreError::Image(_) => true,
+        CacheStoreError::Rooted(error) => {
+            is_missing(error) || matches!(error, RootedError::TooLarge { .. })
+        }
+        _ => false,
+    }
+}
+
 fn put_bytes(root: &Root, path: &Path, bytes: &[u8]) -> Result<(), CacheStoreError> {
     put(root, path, &mut { bytes }, &CancelToken::default())
 }
@@ -325,6 +359,7 @@ fn put(
                 count => file.write_all(buffer.get(..count).unwrap_or_default()).map_err(failed)?,
             }
         }
+        file.sync_data().map_err(failed)?;
         Ok(root.rename(&temporary, path)?)
     };
     let copied = copy();

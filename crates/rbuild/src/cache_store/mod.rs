@@ -73,6 +73,13 @@ pub(crate) enum Found {
         /// Which.
         version: Digest,
     },
+    /// A cache whose index is lost or damaged.
+    Broken {
+        /// What is wrong.
+        problem: String,
+        /// Which.
+        version: Digest,
+    },
     /// Images that were built with the index in their configs.
     Images {
         /// Their indexes and layers.

@@ -4,8 +4,8 @@
 //! before it writes, and again a little later: who comes second puts its records beside those of
 //! who came first.
 //!
-//! The tag may also be that of an image, or of an index of images, with their steps in their configs:
-//! for reading only.
+//! The tag may also be that of an image, or of an index of images, with their steps in their
+//! configs: for reading only.
 
 use std::io::{Read, Seek as _, SeekFrom};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use rbuild_types::{Ctx, Digest, Reference};
 use super::{CacheStore, CacheStoreError, Found, InlineIndex, manifest};
 use crate::remote_cache::index::{INDEX_TYPE, MAX_BYTES};
 use crate::remote_cache::inline;
+use crate::sources::image::chain;
 
 /// After which time a writer looks whether somebody else has written. Longer than between another
 /// writer's last look and its write.
@@ -81,7 +82,14 @@ impl CacheStore for RegistryCache {
         let mut images = Vec::new();
         match serde_json::from_slice::<Manifest>(&answer.bytes) {
             Ok(manifest) if manifest.config.media_type == INDEX_TYPE => {
-                return Ok(Found::Index { bytes: self.index(&manifest.config, ctx)?, version });
+                return match self.index(&manifest.config, ctx) {
+                    Ok(bytes) => Ok(Found::Index { bytes, version }),
+                    // Not what may be otherwise the next time.
+                    Err(error) if is_damage(&error) => {
+                        Ok(Found::Broken { problem: chain(&error), version })
+                    }
+                    Err(error) => Err(error),
+                };
             }
             Ok(manifest) => images.extend(self.inline(&manifest, ctx)?),
             Err(_) if answer.is_index() => {
@@ -164,5 +172,19 @@ impl CacheStore for RegistryCache {
         ctx: Ctx<'_>,
     ) -> Result<(), CacheStoreError> {
         Ok(self.registry.blob(&self.reference, blob.digest, Some(blob.size), sink, ctx)?)
+    }
+}
+
+/// Whether an index is lost or is not what its manifest says.
+fn is_damage(error: &CacheStoreError) -> bool {
+    match error {
+        CacheStoreError::Damaged { .. } => true,
+        CacheStoreError::Registry(error) => matches!(
+            **error,
+            RegistryError::NotFound { .. }
+                | RegistryError::DigestMismatch { .. }
+                | RegistryError::SizeMismatch { .. }
+        ),
+        _ => false,
     }
 }

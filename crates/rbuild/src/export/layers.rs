@@ -187,7 +187,7 @@ fn encoded_by(
     if let Some(known) = known(engine, &diff_id, encoding, family)? {
         return Ok(known);
     }
-    let blob = engine.store.blobs().writer()?;
+    let blob = engine.store.blobs().writer(cancel)?;
     let mut writer = CompressedWriter::new(blob, encoding, pool);
     write_tar(engine, tar, &mut writer, cancel)?;
     let failed = |source| BuildError::Io { what: "compress a layer".to_owned(), source };
@@ -283,7 +283,8 @@ pub(crate) fn of_snapshot(
     encoding: Encoding,
     cancel: &CancelToken,
 ) -> Result<(Layer, Descriptor), BuildError> {
-    // On the caller's thread: who holds a layer's lock on the pool could be made to wait for itself.
+    // On the caller's thread: who holds a layer's lock on the pool could be made to wait for
+    // itself.
     of_snapshot_by(engine.quiet_pool()?.pool(), engine, snapshot, encoding, cancel)
 }
 

@@ -1,9 +1,10 @@
 //! This build's results, sent to caches elsewhere while it still runs.
 //!
-//! The scheduler names each step that has a result; it never waits. One thread packs and compresses
-//! their layers in that order, behind the steps, as exports of images do; a few others ask
-//! whether a cache has a layer and send it. When the build is done, what is under way may go on for
-//! the time that the cache allows, then the index is written, once, with what is there by then.
+//! The scheduler names each step that has a result; it never waits. For each cache one thread packs
+//! and compresses their layers in that order, behind the steps, as exports of images do; a few
+//! others ask whether the cache has a layer and send it. When the build is done, what is under way
+//! may go on for the time that the cache allows, then its index is written, once, with what is
+//! there by then. No cache waits for another: a slow one costs the others nothing.
 //!
 //! Writers do not know of each other. Each reads the index, adds its records, and replaces exactly
 //! what it read; where the place cannot compare and replace in one step it looks again a little
@@ -28,7 +29,7 @@ use crate::export::layers;
 use crate::sources::image::chain;
 use crate::{BuildError, Engine};
 
-/// Layers sent at once, as BuildKit's caches do.
+/// Layers sent to one cache at once, as BuildKit's caches do.
 const PARALLEL_LAYERS: usize = 4;
 /// How often a wait looks at the cancel token.
 const CANCEL_TICK: Duration = Duration::from_millis(50);
@@ -47,14 +48,17 @@ pub(crate) struct Exporting<'a> {
     is_inline: bool,
     /// Those steps, where they do.
     inline: Mutex<Vec<FinishedStep>>,
-    /// To the thread that compresses; taken away when nothing more will come.
-    steps: Mutex<Option<Sender<FinishedStep>>>,
+    /// To the threads that compress; taken away when nothing more will come.
+    steps: Mutex<Vec<Sender<FinishedStep>>>,
 }
 
 struct Target<'a> {
     request: &'a CacheExport,
     store: Box<dyn CacheStore>,
     made: Mutex<Made>,
+    /// Ends what is under way: with the caller's token, when the build fails, and when the time of
+    /// this cache is over.
+    stop: CancelToken,
 }
 
 /// What has been sent to one cache.
@@ -71,7 +75,6 @@ struct Made {
 
 /// A layer on its way.
 struct Job {
-    target: usize,
     blob: Descriptor,
     /// Where its bytes are if not here.
     elsewhere: Option<RemoteResult>,
@@ -103,40 +106,44 @@ pub(crate) fn with_exports<R>(
     if to.is_empty() {
         return build(None);
     }
-    let (steps, finished) = channel();
-    let mut targets = Vec::new();
+    let (mut targets, mut steps, mut finished) = (Vec::new(), Vec::new(), Vec::new());
     for request in to {
         if let Some(store) = cache_store::open(engine, &request.location)? {
-            targets.push(Target { request, store, made: Mutex::default() });
+            targets.push(Target { request, store, made: <_>::default(), stop: <_>::default() });
+            let (sender, receiver) = channel();
+            steps.push(sender);
+            finished.push(receiver);
         }
     }
     let (is_inline, inline) = (targets.len() < to.len(), Mutex::default());
-    let steps = Mutex::new(Some(steps));
+    let steps = Mutex::new(steps);
     let exporting = Exporting { engine, imports, targets, is_inline, inline, steps };
     let pool = engine.quiet_pool()?;
     pool.stand_back();
-    // Cancelled with the caller's token, when the build fails, and when the time is over.
-    let stop = CancelToken::default();
     let built = std::thread::scope(|scope| {
-        let inner = Ctx::new(ctx.progress, &stop);
-        let (done, is_done) = channel();
         let exporting = &exporting;
-        scope.spawn(move || {
-            exporting.work(&finished, inner);
-            let _ = done.send(());
-        });
+        let mut working = Vec::new();
+        for (target, finished) in exporting.targets.iter().zip(finished) {
+            let (done, is_done) = channel();
+            working.push((target, is_done));
+            scope.spawn(move || {
+                exporting.work(target, &finished, Ctx::new(ctx.progress, &target.stop));
+                let _ = done.send(());
+            });
+        }
         let built = build(Some(exporting));
         exporting.close();
         pool.hurry();
-        match built {
-            Ok(_) => exporting.wait(&is_done, ctx, &stop),
-            Err(_) => stop.cancel(),
+        for (target, is_done) in working {
+            match built {
+                Ok(_) => _ = scope.spawn(move || exporting.finish(target, &is_done, ctx)),
+                Err(_) => target.stop.cancel(),
+            }
         }
         built
     })?;
     ctx.cancel.check()?;
-    let patience = exporting.patience().clamp(INDEX_TIME_MIN, INDEX_TIME_MAX);
-    within(patience, ctx, |inner| exporting.publish(inner, ctx.cancel, traffic))?;
+    exporting.tell(ctx, traffic)?;
     Ok(built)
 }
 
@@ -205,38 +212,38 @@ impl Exporting<'_> {
     }
 
     fn close(&self) {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The time that the most patient cache allows.
-    fn patience(&self) -> Duration {
-        self.targets.iter().map(|target| target.request.timeout).max().unwrap_or_default()
-    }
-
-    /// Waits for what is under way, but no longer than the most patient cache.
-    fn wait(&self, done: &Receiver<()>, ctx: Ctx<'_>, stop: &CancelToken) {
-        let patience = self.patience();
+    /// Waits for what is under way to a cache, no longer than it allows, and writes its index.
+    fn finish(&self, target: &Target<'_>, done: &Receiver<()>, ctx: Ctx<'_>) {
+        let timeout = target.request.timeout;
         let began = Instant::now();
-        loop {
-            match done.recv_timeout(CANCEL_TICK) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        while done.recv_timeout(CANCEL_TICK) == Err(RecvTimeoutError::Timeout) {
+            let is_late = began.elapsed() >= timeout;
+            if is_late {
+                target.fail(format!("not all layers were sent within {} s", timeout.as_secs()));
             }
-            if ctx.cancel.is_cancelled() {
-                return stop.cancel();
+            if is_late || ctx.cancel.is_cancelled() {
+                target.stop.cancel();
+                let _ = done.recv();
+                break;
             }
-            if began.elapsed() >= patience {
-                for target in &self.targets {
-                    let waited = target.request.timeout.as_secs();
-                    target.fail(format!("not all layers were sent within {waited} s"));
-                }
-                return stop.cancel();
+        }
+        let records = std::mem::take(&mut target.lock().records);
+        let limit = timeout.clamp(INDEX_TIME_MIN, INDEX_TIME_MAX);
+        match within(limit, ctx, |inner| self.write(target, &records, inner)) {
+            Ok(()) => {}
+            Err(CacheStoreError::Cancelled(_)) => {
+                target.fail("its index could not be written in time".to_owned());
             }
+            // Without an index nobody finds the layers, whatever became of them.
+            Err(error) => target.lock().failure = Some(chain(&error)),
         }
     }
 
     /// Compresses until no more steps come, with threads beside it that send.
-    fn work(&self, finished: &Receiver<FinishedStep>, ctx: Ctx<'_>) {
+    fn work(&self, target: &Target<'_>, finished: &Receiver<FinishedStep>, ctx: Ctx<'_>) {
         let (jobs, waiting) = channel();
         let waiting = Mutex::new(waiting);
         std::thread::scope(|scope| {
@@ -245,7 +252,7 @@ impl Exporting<'_> {
                     loop {
                         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
                         let Ok(job) = next else { break };
-                        self.send(job, ctx);
+                        self.send(target, &job, ctx);
                     }
                 });
             }
@@ -253,39 +260,37 @@ impl Exporting<'_> {
                 if ctx.cancel.is_cancelled() {
                     break;
                 }
-                self.prepare(&step, &jobs, ctx);
+                self.prepare(&step, target, &jobs, ctx);
             }
             drop(jobs);
         });
     }
 
-    fn prepare(&self, step: &FinishedStep, jobs: &Sender<Job>, ctx: Ctx<'_>) {
-        for (number, target) in self.targets.iter().enumerate() {
-            if target.request.mode == CacheMode::Min && !step.in_target {
-                continue;
-            }
-            let record = match &step.elsewhere {
-                Some(result) => self.record_elsewhere(result, target, ctx),
-                None => self.record(step, target, ctx),
-            };
-            match record {
-                Ok(Some(mut record)) => {
-                    record.define(step.definition);
-                    record.define(step.own_key);
-                    let Some(blob) = record.blob.clone() else { continue };
-                    let elsewhere = step.elsewhere.clone();
-                    // Several steps may give the same layer.
-                    let mut made = target.lock();
-                    let waiting = made.waiting.entry(blob.digest).or_default();
-                    waiting.push(record);
-                    if waiting.len() == 1 {
-                        let _ = jobs.send(Job { target: number, blob, elsewhere });
-                    }
+    fn prepare(&self, step: &FinishedStep, target: &Target<'_>, jobs: &Sender<Job>, ctx: Ctx<'_>) {
+        if target.request.mode == CacheMode::Min && !step.in_target {
+            return;
+        }
+        let record = match &step.elsewhere {
+            Some(result) => self.record_elsewhere(result, target, ctx),
+            None => self.record(step, target, ctx),
+        };
+        match record {
+            Ok(Some(mut record)) => {
+                record.define(step.definition);
+                record.define(step.own_key);
+                let Some(blob) = record.blob.clone() else { return };
+                let elsewhere = step.elsewhere.clone();
+                // Several steps may give the same layer.
+                let mut made = target.lock();
+                let waiting = made.waiting.entry(blob.digest).or_default();
+                waiting.push(record);
+                if waiting.len() == 1 {
+                    let _ = jobs.send(Job { blob, elsewhere });
                 }
-                Err(_) if ctx.cancel.is_cancelled() => {}
-                Ok(None) => {}
-                Err(error) => target.fail(chain(&error)),
             }
+            Err(_) if ctx.cancel.is_cancelled() => {}
+            Ok(None) => {}
+            Err(error) => target.fail(chain(&error)),
         }
     }
 
@@ -369,9 +374,8 @@ impl Exporting<'_> {
     }
 
     /// Makes sure that a cache has a layer.
-    fn send(&self, job: Job, ctx: Ctx<'_>) {
-        let Some(target) = self.targets.get(job.target) else { return };
-        let sent = self.send_layer(target, &job, ctx);
+    fn send(&self, target: &Target<'_>, job: &Job, ctx: Ctx<'_>) {
+        let sent = self.send_layer(target, job, ctx);
         let mut made = target.lock();
         let records = made.waiting.remove(&job.blob.digest).unwrap_or_default();
         match sent {
@@ -406,36 +410,24 @@ impl Exporting<'_> {
         Ok(true)
     }
 
-    /// Writes the indexes.
-    fn publish(
-        &self,
-        ctx: Ctx<'_>,
-        caller: &CancelToken,
-        traffic: &mut CacheTraffic,
-    ) -> Result<(), BuildError> {
+    /// Counts what was sent, and says which caches are not complete: the first that must be is the
+    /// error.
+    fn tell(&self, ctx: Ctx<'_>, traffic: &mut CacheTraffic) -> Result<(), BuildError> {
+        let mut error = None;
         for target in &self.targets {
-            let made = std::mem::take(&mut *target.lock());
+            let mut made = target.lock();
             traffic.sent_layers += made.sent_layers;
             traffic.sent_bytes = traffic.sent_bytes.saturating_add(made.sent_bytes);
-            let written = self.write(target, &made.records, ctx);
-            let failure = match written {
-                Err(CacheStoreError::Cancelled(_)) => {
-                    caller.check()?;
-                    let late = || "its index could not be written in time".to_owned();
-                    Some(made.failure.unwrap_or_else(late))
-                }
-                Err(error) => Some(chain(&error)),
-                Ok(()) => made.failure,
-            };
-            let Some(problem) = failure else { continue };
+            let Some(problem) = made.failure.take() else { continue };
             let name = target.store.name();
-            if target.request.must_succeed {
-                return Err(BuildError::CacheExport { name, problem });
+            if target.request.must_succeed && error.is_none() {
+                error = Some(BuildError::CacheExport { name, problem });
+            } else {
+                let message = format!("{name} is not complete: {problem}");
+                ctx.report(Event::Notice { message });
             }
-            let message = format!("{name} is not complete: {problem}");
-            ctx.report(Event::Notice { message });
         }
-        Ok(())
+        error.map_or(Ok(()), Err)
     }
 
     /// Adds records to the index of a cache so that nobody's are lost.
@@ -446,6 +438,11 @@ impl Exporting<'_> {
         ctx: Ctx<'_>,
     ) -> Result<(), CacheStoreError> {
         let store = target.store.as_ref();
+        let anew = |problem: &str, version| {
+            let message = format!("{} starts anew: {problem}", store.name());
+            ctx.report(Event::Notice { message });
+            (Index::default(), Some(version))
+        };
         for _ in 0..MAX_TRIES {
             ctx.cancel.check()?;
             let (index, expected) = match store.read_index(ctx)? {
@@ -455,12 +452,9 @@ impl Exporting<'_> {
                 }
                 Found::Index { bytes, version } => match Index::parse(&bytes) {
                     Ok(index) => (index, Some(version)),
-                    Err(error) => {
-                        let message = format!("{} starts anew: {error}", store.name());
-                        ctx.report(Event::Notice { message });
-                        (Index::default(), Some(version))
-                    }
+                    Err(error) => anew(&error.to_string(), version),
                 },
+                Found::Broken { problem, version } => anew(&problem, version),
             };
             if index.covers(records) {
                 return Ok(());
@@ -490,8 +484,8 @@ impl Exports for Exporting<'_> {
             let mut inline = self.inline.lock().unwrap_or_else(PoisonError::into_inner);
             inline.push(step.clone());
         }
-        if let Some(steps) = &*self.steps.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = steps.send(step);
+        for steps in &*self.steps.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = steps.send(step.clone());
         }
     }
 }

@@ -110,6 +110,7 @@ impl<'a> CacheImports<'a> {
                 })
                 .map_err(|error: IndexError| error.to_string()),
             Ok(Found::Foreign { .. }) => Err("what is there is no cache of rbuild".to_owned()),
+            Ok(Found::Broken { problem, .. }) => Err(problem),
             Ok(Found::Nothing) => Ok(Index::default()),
             Err(CacheStoreError::Cancelled(_)) => Ok(Index::default()),
             Err(error) => Err(chain(&error)),
@@ -180,7 +181,7 @@ impl<'a> CacheImports<'a> {
         blob: &Descriptor,
         ctx: Ctx<'_>,
     ) -> Result<(), ImportError> {
-        let mut sink = StoreSink::new(&self.engine.store, blob.size);
+        let mut sink = StoreSink::new(&self.engine.store, blob.size, ctx.cancel);
         source.fetch_blob(blob, &mut sink, ctx).map_err(|source_error| match source_error {
             CacheStoreError::Cancelled(cancelled) => BuildError::from(cancelled).into(),
             source_error => {

@@ -63,7 +63,7 @@ impl RemoteSources<'_> {
         }
         let mut reader =
             archive.take().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
-        let new = snapshots.allocate("archive")?;
+        let new = snapshots.allocate("archive", ctx.cancel)?;
         let files = new.path().join("fs");
         fs_err::create_dir(&files).map_err(failed)?;
         let options = UnpackOptions::default();

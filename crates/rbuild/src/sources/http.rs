@@ -1,9 +1,9 @@
 //! Files behind URLs.
 //!
-//! What a URL gave is a snapshot with one file, and a record under the URL's key that says what
-//! the server called it (`ETag`, `Last-Modified`). Every build asks again, on the condition that
-//! it is no longer that; 304 costs no download. Offline it is what it was. With `--checksum` there is nothing to ask: the
-//! content is known, and the tree is found by it, from whatever URL it came.
+//! What a URL gave is a snapshot with one file, and a record under the URL's key that says what the
+//! server called it (`ETag`, `Last-Modified`). Every build asks again, on the condition that it is
+//! no longer that; 304 costs no download. Offline it is what it was. With `--checksum` there is
+//! nothing to ask: the content is known, and the tree is found by it, from whatever URL it came.
 
 use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
@@ -13,7 +13,7 @@ use rbuild_image::layer::{is_archive, newest_file};
 use rbuild_plan::op::{Http, Source};
 use rbuild_registry::{BlobSink, Fetch, Fetched, Registry, RegistryError};
 use rbuild_rooted::{Follow, Root, Time};
-use rbuild_types::{Ctx, Digest, Hasher};
+use rbuild_types::{CancelToken, Ctx, Digest, Hasher};
 use serde::{Deserialize, Serialize};
 
 use super::remote::{RemoteError, RemoteSources};
@@ -107,7 +107,7 @@ impl RemoteSources<'_> {
         {
             fetch.headers.push(("If-Modified-Since".to_owned(), time.clone()));
         }
-        let mut file = FileSink::new(self.store(), http)?;
+        let mut file = FileSink::new(self.store(), http, ctx.cancel)?;
         match self.web(http)?.fetch(&fetch, &mut file, ctx) {
             Ok(fetched) if fetched.not_modified => Ok((known.digest, tree)),
             Ok(fetched) => self.keep(http, file, fetched),
@@ -122,7 +122,7 @@ impl RemoteSources<'_> {
 
     fn download(&self, http: &Http, ctx: Ctx<'_>) -> Result<(Digest, SnapshotId), RemoteError> {
         let fetch = self.request(http);
-        let mut file = FileSink::new(self.store(), http)?;
+        let mut file = FileSink::new(self.store(), http, ctx.cancel)?;
         let fetched = self.web(http)?.fetch(&fetch, &mut file, ctx)?;
         if fetched.not_modified {
             return Err(RemoteError::NotModified { url: fetch.subject });
@@ -247,8 +247,8 @@ struct FileSink {
 }
 
 impl FileSink {
-    fn new(store: &Store, http: &Http) -> Result<Self, RemoteError> {
-        let new = store.snapshots().allocate("http")?;
+    fn new(store: &Store, http: &Http, cancel: &CancelToken) -> Result<Self, RemoteError> {
+        let new = store.snapshots().allocate("http", cancel)?;
         let tree = new.path().join("fs");
         // The umask is not asked.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);

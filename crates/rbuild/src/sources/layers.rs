@@ -48,7 +48,7 @@ impl ImageSource<'_> {
                 name: format!("layer {} (and pulling was forbidden)", layer.digest),
             });
         }
-        let mut sink = StoreSink::new(self.store(), layer.size);
+        let mut sink = StoreSink::new(self.store(), layer.size, ctx.cancel);
         let registry = self.engine.registry(|| {
             let (layer, image) = (layer.digest.short(), image.reference.familiar());
             format!("layer {layer} of {image} is not in the store")
@@ -213,7 +213,7 @@ pub(crate) fn unpack_blob(
     if let Some(there) = snapshots.by_chain_id(&chain_id)? {
         return Ok(there);
     }
-    let new = snapshots.allocate("layer")?;
+    let new = snapshots.allocate("layer", ctx.cancel)?;
     let tree = new.path().join("fs");
     // What the layer does not say of its root directory is the usual; the umask is not asked.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -298,17 +298,18 @@ pub(crate) struct StoreSink<'a> {
     store: &'a Store,
     writer: Option<BlobWriter>,
     limit: u64,
+    cancel: &'a CancelToken,
 }
 
 impl<'a> StoreSink<'a> {
     /// For at most `limit` bytes.
-    pub(crate) fn new(store: &'a Store, limit: u64) -> Self {
-        Self { store, writer: None, limit }
+    pub(crate) fn new(store: &'a Store, limit: u64, cancel: &'a CancelToken) -> Self {
+        Self { store, writer: None, limit, cancel }
     }
 
     /// Publishes what came if it is what was named.
     pub(crate) fn commit(self, blob: &Descriptor) -> Result<(), CacheError> {
-        let writer = self.writer.map_or_else(|| self.store.blobs().writer(), Ok)?;
+        let writer = self.writer.map_or_else(|| self.store.blobs().writer(self.cancel), Ok)?;
         writer.commit(Some(&blob.digest), Some(blob.size)).map(drop)
     }
 }
@@ -317,7 +318,9 @@ impl BlobSink for StoreSink<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            none => none.insert(self.store.blobs().writer().map_err(std::io::Error::other)?),
+            none => {
+                none.insert(self.store.blobs().writer(self.cancel).map_err(std::io::Error::other)?)
+            }
         };
         if writer.size().saturating_add(bytes.len() as u64) > self.limit {
             return Err(std::io::Error::other("more bytes than the manifest names"));

@@ -138,7 +138,7 @@ impl ImageSource<'_> {
             return Err(bad_document("layer", problem).into());
         }
         let mut source = layout.open(layer.digest)?;
-        let mut writer = self.store().blobs().writer()?;
+        let mut writer = self.store().blobs().writer(ctx.cancel)?;
         let mut buffer = vec![0; 1 << 20];
         loop {
             ctx.cancel.check()?;

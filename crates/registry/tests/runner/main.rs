@@ -7,6 +7,7 @@
 )]
 
 mod auth;
+mod bucket;
 mod pull;
 mod push;
 mod shelf;

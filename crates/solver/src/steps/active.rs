@@ -8,7 +8,7 @@ use rbuild_cache::{NewSnapshot, SnapshotId, SnapshotMeta, Store};
 use rbuild_image::layer::FileTimes;
 use rbuild_rooted::{Follow, Root};
 use rbuild_snapshot::Active;
-use rbuild_types::Digest;
+use rbuild_types::{CancelToken, Digest};
 use serde::Serialize;
 
 use crate::error::StepError;
@@ -37,8 +37,9 @@ impl Writing {
         kind: &str,
         chain: &[SnapshotId],
         beneath: PathBuf,
+        cancel: &CancelToken,
     ) -> Result<Self, StepError> {
-        let new = world.store.snapshots().allocate(kind)?;
+        let new = world.store.snapshots().allocate(kind, cancel)?;
         let mut lowers = vec![beneath];
         lowers.extend(world.layer_paths(chain));
         let active = Active::new(new.path(), lowers)?;

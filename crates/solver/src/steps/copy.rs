@@ -133,7 +133,7 @@ pub(crate) fn execute(
             &selected
         }
     };
-    let writing = Writing::start(&world, "copy", chain, nothing(world.store)?)?;
+    let writing = Writing::start(&world, "copy", chain, nothing(world.store)?, job.cancel)?;
     let earlier = earlier(job)?;
     let applied = {
         // Written through a mount, directories would be marked as hiding what is below them.

@@ -17,7 +17,8 @@ pub(crate) fn execute(
     op: &Mkdir,
     chain: &[SnapshotId],
 ) -> Result<Executed, StepError> {
-    let writing = Writing::start(&job.world, "workdir", chain, nothing(job.world.store)?)?;
+    let writing =
+        Writing::start(&job.world, "workdir", chain, nothing(job.world.store)?, job.cancel)?;
     {
         let root = writing.mount()?;
         let exists = root.stat(&op.path, Follow::Yes)?.is_some_and(|found| found.is_dir());

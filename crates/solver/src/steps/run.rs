@@ -51,8 +51,13 @@ fn check_interpreter(world: &World<'_>, op: &Run, root: &Root) -> Result<(), Ste
 
 pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<Executed, Failed> {
     let world = &job.world;
-    let writing =
-        Writing::start(world, "run", chain, stubs(world.store).map_err(StepError::from)?)?;
+    let writing = Writing::start(
+        world,
+        "run",
+        chain,
+        stubs(world.store).map_err(StepError::from)?,
+        job.cancel,
+    )?;
     let root = writing.mount()?;
     check_interpreter(world, op, &root)?;
     // These stay in the image when it lacked them, as with every other builder.

@@ -115,7 +115,7 @@ impl RemoteSources<'_> {
     ) -> Result<CheckedOut, GitError> {
         let mut identity = identity(git, resolved);
         let tree_id = tree_id(&identity);
-        let new = self.store().snapshots().allocate("git")?;
+        let new = self.store().snapshots().allocate("git", ctx.cancel)?;
         let path = new.path().join("fs");
         // The umask is not asked.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);

@@ -93,7 +93,8 @@ impl<'a> Blobs<'a> {
         Ok(bytes)
     }
 
-    /// Begins a new blob.
+    /// Begins a new blob. Once it is published, room for others is waited for until `cancel` is
+    /// cancelled.
     ///
     /// # Errors
     ///

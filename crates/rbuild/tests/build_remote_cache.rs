@@ -497,7 +497,9 @@ fn a_slow_cache_holds_up_no_other() {
     let location = CacheLocation::Registry { reference, insecure: false };
     let slow =
         CacheExport { mode: CacheMode::Max, timeout: Duration::ZERO, ..CacheExport::new(location) };
-    let cache_to = vec![slow, to(&place, CacheMode::Max)];
+    // Longer than it takes, and no longer than a failure should.
+    let patient = Duration::from_secs(60);
+    let cache_to = vec![slow, CacheExport { timeout: patient, ..to(&place, CacheMode::Max) }];
     let request = BuildRequest { cache_to, ..place.request(STAGES) };
     let (built, notices) = build_noticing(&place.engine(), &request);
     assert_eq!(traffic(&built).sent_layers, STEPS - 1);

@@ -87,6 +87,13 @@ pub fn cache_traffic(traffic: &CacheTraffic) -> String {
         1 => format!("1 layer, {} sent", size(traffic.sent_bytes)),
         layers => format!("{layers} layers, {} sent", size(traffic.sent_bytes)),
     });
+    for (bytes, what) in
+        [(traffic.fetched_mount_bytes, "fetched"), (traffic.sent_mount_bytes, "sent")]
+    {
+        if bytes > 0 {
+            parts.push(format!("cache mounts: {} {what}", size(bytes)));
+        }
+    }
     format!("cache  {}", parts.join(", "))
 }
 

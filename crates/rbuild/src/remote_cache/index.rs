@@ -21,6 +21,8 @@ use rbuild_image::media_type::layer_compression;
 use rbuild_types::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::mounts::{Mount, Sent};
+
 /// What the bytes of an index are called.
 pub(crate) const INDEX_TYPE: &str = "application/vnd.rbuild.cache.index.v1+json+zstd";
 
@@ -41,6 +43,8 @@ const MAX_INPUTS: usize = 2 << 10;
 const MAX_ALTERNATIVES: usize = 8;
 /// Definition keys of one record.
 const MAX_DEFINITIONS: usize = 32;
+/// Cache mounts in an index.
+const MAX_MOUNTS: usize = 64;
 /// Bytes of a step's name.
 const MAX_NAME: usize = 512;
 /// More than any layer has.
@@ -59,6 +63,8 @@ pub(crate) struct Index {
     /// Writes so far.
     pub(crate) generation: u64,
     records: BTreeMap<Identity, Record>,
+    /// By volume.
+    pub(crate) mounts: BTreeMap<String, Mount>,
 }
 
 /// A step, the chain id of its root, and the layer that it gave.
@@ -101,6 +107,8 @@ struct Document {
     version: u32,
     generation: u64,
     records: Vec<Record>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mounts: Vec<Mount>,
 }
 
 impl Record {
@@ -212,7 +220,16 @@ impl Index {
         if document.generation > MAX_GENERATION {
             return Err(error("was written more often than anybody can"));
         }
-        let mut index = Self { generation: document.generation, records: BTreeMap::new() };
+        if document.mounts.len() > MAX_MOUNTS {
+            return Err(error("has too many cache mounts"));
+        }
+        let mut index = Self { generation: document.generation, ..Self::default() };
+        for mount in document.mounts {
+            if let Some(problem) = mount.problem() {
+                return Err(error(problem));
+            }
+            index.mounts.insert(mount.volume.clone(), mount);
+        }
         for record in document.records {
             if let Some(problem) = record.problem() {
                 return Err(error(problem));
@@ -225,7 +242,8 @@ impl Index {
     /// The bytes of the index.
     pub(crate) fn to_bytes(&self, pool: &rayon::ThreadPool) -> std::io::Result<Vec<u8>> {
         let records = self.records.values().cloned().collect();
-        let document = Document { version: VERSION, generation: self.generation, records };
+        let mounts = self.mounts.values().cloned().collect();
+        let document = Document { version: VERSION, generation: self.generation, records, mounts };
         let text = serde_json::to_vec(&document)?;
         let mut writer = CompressedWriter::new(Vec::new(), Encoding::ZSTD, pool);
         std::io::Write::write_all(&mut writer, &text)?;
@@ -275,6 +293,10 @@ impl Index {
             record.used = record.used.min(generation);
             record.used.saturating_add(KEPT_GENERATIONS) >= generation
         });
+        self.mounts.retain(|_, mount| {
+            mount.used = mount.used.min(generation);
+            mount.used.saturating_add(KEPT_GENERATIONS) >= generation
+        });
         let mut alternatives = BTreeMap::<_, Vec<_>>::new();
         for (identity, record) in &self.records {
             let same = alternatives.entry((record.key, record.upon)).or_default();
@@ -298,9 +320,47 @@ impl Index {
         self
     }
 
-    /// The layers that the records name, each once.
+    /// Whether nothing of what was sent would be new here, and none is about to be forgotten.
+    /// `replaced` are the mounts that the caller's own write found, if it has written: what others
+    /// have written since then stays.
+    pub(crate) fn covers_mounts(
+        &self,
+        sent: &Sent,
+        replaced: Option<&BTreeMap<String, Mount>>,
+    ) -> bool {
+        let is_fresh =
+            |mount: &Mount| mount.used.saturating_add(KEPT_GENERATIONS / 2) >= self.generation;
+        let list = |mount: &Mount| mount.list.digest;
+        sent.mounts.iter().all(|mount| {
+            let known = self.mounts.get(&mount.volume).filter(|known| is_fresh(known));
+            known.is_some_and(|known| match replaced {
+                None => list(known) == list(mount) && known.packs == mount.packs,
+                Some(replaced) => replaced.get(&mount.volume).map(list) != Some(list(known)),
+            })
+        }) && sent.unchanged.iter().all(|volume| self.mounts.get(volume).is_none_or(is_fresh))
+    }
+
+    /// The index of [`Index::with`] with what was sent in the same build.
+    pub(crate) fn with_mounts(mut self, sent: &Sent) -> Self {
+        let used = self.generation;
+        for mount in &sent.mounts {
+            self.mounts.insert(mount.volume.clone(), Mount { used, ..mount.clone() });
+        }
+        for volume in &sent.unchanged {
+            self.mounts.entry(volume.clone()).and_modify(|mount| mount.used = used);
+        }
+        while self.mounts.len() > MAX_MOUNTS {
+            let oldest = self.mounts.values().min_by_key(|mount| mount.used);
+            let Some(oldest) = oldest.map(|mount| mount.volume.clone()) else { break };
+            self.mounts.remove(&oldest);
+        }
+        self
+    }
+
+    /// All that the index names, each once: the layers of steps, lists and packs of cache mounts.
     pub(crate) fn layers(&self) -> Vec<Descriptor> {
-        let blobs = self.records.values().filter_map(|record| record.blob.as_ref());
+        let mounts = self.mounts.values().flat_map(Mount::blobs);
+        let blobs = self.records.values().filter_map(|record| record.blob.as_ref()).chain(mounts);
         let by_digest: BTreeMap<Digest, &Descriptor> =
             blobs.map(|blob| (blob.digest, blob)).collect();
         by_digest.into_values().cloned().collect()
@@ -415,7 +475,7 @@ mod tests {
         let good = Index::default().with(&map(&[record("a", None, 1)]));
         let text = |change: Change<'_>| {
             let records: Vec<_> = good.records().cloned().collect();
-            let document = Document { version: VERSION, generation: 1, records };
+            let document = Document { version: VERSION, generation: 1, records, mounts: vec![] };
             let mut value = serde_json::to_value(document).unwrap();
             change(&mut value);
             compressed(value.to_string().as_bytes())

@@ -18,6 +18,8 @@ tests![
     a_cache_mount_comes_back_with_all_that_it_has,
     a_build_that_runs_nothing_takes_no_cache_mount,
     a_registry_keeps_cache_mounts,
+    of_writers_of_one_cache_mount_one_is_last,
+    what_a_killed_build_left_is_not_taken_for_whole,
     changed_small_files_are_a_small_upload,
     a_change_inside_a_large_file_is_a_small_upload,
     what_did_not_change_is_not_sent,
@@ -48,7 +50,7 @@ fn id(id: &str) -> CacheMounts {
 }
 
 /// A build that sends these cache mounts.
-pub fn sending(
+fn sending(
     place: &Place,
     text: &str,
     location: CacheLocation,
@@ -60,7 +62,7 @@ pub fn sending(
 }
 
 /// A build that takes them.
-pub fn taking(place: &Place, text: &str, location: CacheLocation) -> BuildRequest {
+fn taking(place: &Place, text: &str, location: CacheLocation) -> BuildRequest {
     let cache_from = vec![CacheImport { location }];
     BuildRequest { cache_from, ..place.request(text) }.output(Output::CacheOnly)
 }
@@ -86,12 +88,12 @@ fn quietly(engine: &Engine, request: &BuildRequest) -> Built {
 }
 
 /// A step that runs this with a cache mount at `/c`.
-pub fn step(id: &str, script: &str) -> String {
+fn step(id: &str, script: &str) -> String {
     format!("RUN --mount=type=cache,id={id},target=/c {script}\n")
 }
 
 /// What is in a cache mount; nobody's use is noted.
-pub fn files(engine: &Engine, id: &str) -> Vec<CacheFile> {
+fn files(engine: &Engine, id: &str) -> Vec<CacheFile> {
     engine.open_cache(id, Hold::Shared, &cancel()).unwrap().files(&cancel()).unwrap()
 }
 
@@ -193,11 +195,27 @@ fn a_build_that_runs_nothing_takes_no_cache_mount() {
     quietly(&engine(&place, "other"), &request);
 }
 
+/// Sends a cache mount to this place, a changed one after it, and takes that elsewhere.
+pub fn comes_back(location: &CacheLocation) {
+    let place = Place::new();
+    let warm = engine(&place, "warm");
+    let request = |script| sending(&place, &step("pip", script), location.clone(), &[id("pip")]);
+    let first = traffic(&quietly(&warm, &request(ALL_KINDS))).sent_mount_bytes;
+    let again = traffic(&quietly(&warm, &request(ALL_KINDS))).sent_mount_bytes;
+    let changed = "echo other > /c/a/b/one; rm -r '/c/with space'";
+    let second = traffic(&quietly(&warm, &request(changed))).sent_mount_bytes;
+    assert!(again == 0 && second > 0 && second * 10 < first, "{first} {again} {second}");
+    let cold = engine(&place, "cold");
+    let taken = taking(&place, &step("pip", "grep other /c/a/two"), location.clone());
+    quietly(&cold, &taken);
+    assert_eq!(files(&cold, "pip"), files(&warm, "pip"));
+}
+
 fn a_registry_keeps_cache_mounts() {
     let place = Place::new();
     let registry = Registry::start();
-    let reference = registry.name("team/app:cache").parse().unwrap();
-    let location = CacheLocation::Registry { reference, insecure: false };
+    let location = in_registry(&registry);
+    comes_back(&location);
     let warm = engine(&place, "warm");
     let text = step("pip", ALL_KINDS);
     let request = sending(&place, &text, location.clone(), &[id("pip")]);
@@ -209,9 +227,49 @@ fn a_registry_keeps_cache_mounts() {
     assert_eq!(traffic(&quietly(&warm, &request)).sent_mount_bytes, 0);
     let asked = registry.asked();
     assert!(!asked.iter().any(|asked| asked.starts_with("P")), "{asked:?}");
+}
+
+fn in_registry(registry: &Registry) -> CacheLocation {
+    let reference = registry.name("team/app:cache").parse().unwrap();
+    CacheLocation::Registry { reference, insecure: false }
+}
+
+fn of_writers_of_one_cache_mount_one_is_last() {
+    let place = Place::new();
+    let registry = Registry::start();
+    let location = in_registry(&registry);
+    let names = ["one", "two", "three"];
+    std::thread::scope(|scope| {
+        for name in names {
+            let (place, location) = (&place, location.clone());
+            scope.spawn(move || {
+                let text = step("pip", &format!("echo {name} | tee /c/{name} > /c/file"));
+                quietly(&engine(place, name), &sending(place, &text, location, &[id("pip")]));
+            });
+        }
+    });
     let cold = engine(&place, "cold");
-    quietly(&cold, &taking(&place, &step("pip", "test -e /c/a/two"), location));
-    assert_eq!(files(&cold, "pip"), files(&warm, "pip"));
+    quietly(&cold, &taking(&place, &step("pip", "cat /c/$(cat /c/file)"), location));
+    // That one's alone, and all of it.
+    assert_eq!(files(&cold, "pip").len(), 3);
+}
+
+fn what_a_killed_build_left_is_not_taken_for_whole() {
+    let place = Place::new();
+    let text = step("pip", "echo here > /c/file");
+    quietly(&engine(&place, "warm"), &sending(&place, &text, at(&place), &[id("pip")]));
+    let cold = engine(&place, "cold");
+    // It had the lock, had said what the mount is, and was putting it together beside.
+    drop(cold.open_or_make_cache("pip", Hold::Alone, &cancel()).unwrap());
+    let name = cold.cache("pip").unwrap().name;
+    fs_err::remove_dir(place.path().join("cold/volumes").join(name)).unwrap();
+    let half = place.path().join("cold/tmp/dead/cache-1/fs");
+    fs_err::create_dir_all(&half).unwrap();
+    fs_err::write(half.join("fi"), "he").unwrap();
+    drop(cold);
+    let cold = engine(&place, "cold");
+    quietly(&cold, &taking(&place, &step("pip", "test $(ls /c) = file"), at(&place)));
+    assert_eq!(place.leftovers_of("cold"), Vec::<String>::new());
 }
 
 /// Sends a cache mount, changes it, and sends it again: the bytes of both.

@@ -373,6 +373,8 @@ mod tests {
     use rbuild_image::media_type::OCI_LAYER;
 
     use super::*;
+    use crate::remote_cache::mounts::PACK_TYPE;
+    use crate::remote_cache::mounts::list::LIST_TYPE;
 
     fn pool() -> rayon::ThreadPool {
         rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap()
@@ -459,6 +461,59 @@ mod tests {
         assert!(!index.covers(&used));
     }
 
+    fn mount(volume: &str, list: &str) -> Mount {
+        Mount {
+            volume: volume.to_owned(),
+            id: volume.to_owned(),
+            list: Descriptor::of(LIST_TYPE, list.as_bytes()),
+            packs: vec![Descriptor::of(PACK_TYPE, b"pack")],
+            files: 1,
+            bytes: 1,
+            used: 0,
+        }
+    }
+
+    fn sent(mounts: &[Mount], unchanged: &[&str]) -> Sent {
+        let unchanged = unchanged.iter().map(ToString::to_string).collect();
+        Sent { mounts: mounts.to_vec(), unchanged, ..Sent::default() }
+    }
+
+    #[test]
+    fn cache_mounts_are_kept_as_layers_are() {
+        let (one, two) = (sent(&[mount("one", "1")], &[]), sent(&[mount("two", "2")], &[]));
+        let next = |index: Index, sent: &Sent| index.with(&map(&[])).with_mounts(sent);
+        let mut index = next(next(Index::default(), &one), &two);
+        assert_eq!(Index::parse(&index.to_bytes(&pool()).unwrap()).unwrap(), index);
+        // Two lists and the pack of both.
+        assert_eq!(index.layers().len(), 3);
+        assert!(index.covers_mounts(&one, None) && index.covers_mounts(&two, None));
+        // What nobody names is forgotten in the end; who names it keeps it.
+        let unchanged = sent(&[], &["one"]);
+        for _ in 0..KEPT_GENERATIONS {
+            assert!(index.mounts.contains_key("two"));
+            if !index.covers_mounts(&unchanged, None) {
+                index = next(index, &unchanged);
+            }
+            index = next(index, &Sent::default());
+        }
+        assert_eq!(index.mounts.keys().collect::<Vec<_>>(), ["one"]);
+        let many: Vec<_> = (0..100).map(|n| mount(&n.to_string(), "")).collect();
+        assert_eq!(next(index, &sent(&many, &[])).mounts.len(), MAX_MOUNTS);
+    }
+
+    #[test]
+    fn of_two_who_write_a_cache_mount_the_last_one_counts() {
+        let (mine, theirs) = (sent(&[mount("one", "1")], &[]), sent(&[mount("one", "2")], &[]));
+        let with = |sent: &Sent| Index::default().with(&map(&[])).with_mounts(sent);
+        let before = BTreeMap::new();
+        // Before the own write that must be done, after it what came later stays.
+        assert!(!with(&theirs).covers_mounts(&mine, None));
+        assert!(with(&theirs).covers_mounts(&mine, Some(&before)));
+        // But not what was there before, or a write of somebody who did not know of it.
+        assert!(!Index::default().covers_mounts(&mine, Some(&before)));
+        assert!(!with(&theirs).covers_mounts(&mine, Some(&with(&theirs).mounts)));
+    }
+
     #[test]
     fn an_index_has_a_bound() {
         let many: Vec<_> =
@@ -472,16 +527,19 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
-        let good = Index::default().with(&map(&[record("a", None, 1)]));
+        let good = Index::default()
+            .with(&map(&[record("a", None, 1)]))
+            .with_mounts(&sent(&[mount("one", "1")], &[]));
         let text = |change: Change<'_>| {
             let records: Vec<_> = good.records().cloned().collect();
-            let document = Document { version: VERSION, generation: 1, records, mounts: vec![] };
+            let mounts = good.mounts.values().cloned().collect();
+            let document = Document { version: VERSION, generation: 1, records, mounts };
             let mut value = serde_json::to_value(document).unwrap();
             change(&mut value);
             compressed(value.to_string().as_bytes())
         };
         assert!(Index::parse(&text(&|_| {})).is_ok());
-        let problems: [(&str, Change<'_>); 7] = [
+        let problems: [(&str, Change<'_>); 10] = [
             ("newer rbuild", &|value| value["version"] = 2.into()),
             ("absurd size", &|value| value["records"][0]["tar_size"] = u64::MAX.into()),
             ("absurd size", &|value| value["records"][0]["blob"]["size"] = u64::MAX.into()),
@@ -489,6 +547,9 @@ mod tests {
             ("outside of time", &|value| value["records"][0]["created"] = i64::MAX.into()),
             ("too long", &|value| value["records"][0]["name"] = "x".repeat(600).into()),
             ("digest", &|value| value["records"][0]["key"] = "../../x".into()),
+            ("too long", &|value| value["mounts"][0]["id"] = "x".repeat(5000).into()),
+            ("without a list", &|value| value["mounts"][0]["list"]["mediaType"] = "x".into()),
+            ("cannot be", &|value| value["mounts"][0]["packs"][0]["size"] = u64::MAX.into()),
         ];
         for (problem, change) in problems {
             let error = Index::parse(&text(change)).unwrap_err().to_string();

@@ -330,3 +330,172 @@ mod name {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pool() -> rayon::ThreadPool {
+        rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap()
+    }
+
+    fn file(path: &str, kind: CacheFileKind) -> CacheFile {
+        let (mode, uid, gid, mtime, mtime_nsec) = (0o4750, 5, 6, -1, 999_999_999);
+        CacheFile { path: path.into(), kind, mode, uid, gid, mtime, mtime_nsec }
+    }
+
+    fn bytes(size: u64, digest: Digest) -> CacheFileKind {
+        CacheFileKind::File { size, digest }
+    }
+
+    fn chunk(text: &str, length: u32) -> Chunk {
+        Chunk(Digest::of(text), length)
+    }
+
+    /// One of each kind.
+    fn files() -> Vec<CacheFile> {
+        let name = OsString::from_vec(b"no \xff utf-8".to_vec());
+        let mut odd = file("", CacheFileKind::Symlink { target: name.clone() });
+        odd.path = name.into();
+        vec![
+            file("", CacheFileKind::Directory),
+            file("dir", CacheFileKind::Directory),
+            file("dir/empty", bytes(0, Digest::of(""))),
+            file("dir/one", bytes(3, Digest::of("a"))),
+            file("dir/two", bytes(9, Digest::of("all"))),
+            file("dir/two again", CacheFileKind::HardLink { first: "dir/two".into() }),
+            odd,
+        ]
+    }
+
+    fn list() -> List {
+        let packs = vec![vec![chunk("a", 3), chunk("dead", 5)], vec![chunk("b", 6)]];
+        let runs = vec![vec![], vec![Run(0, 0, 1)], vec![Run(0, 0, 1), Run(1, 0, 1)]];
+        List::of(files(), runs, packs)
+    }
+
+    fn document() -> serde_json::Value {
+        let list = list();
+        let (entries, packs) = (list.entries, list.packs);
+        serde_json::to_value(Document { version: VERSION, entries, packs }).unwrap()
+    }
+
+    fn parse(text: &[u8]) -> Result<List, ListError> {
+        let pool = pool();
+        let mut writer = CompressedWriter::new(Vec::new(), Encoding::ZSTD, &pool);
+        std::io::Write::write_all(&mut writer, text).unwrap();
+        List::parse(writer.finish().unwrap().as_slice())
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bytes = list().to_bytes(&pool()).unwrap();
+        let found = List::parse(bytes.as_slice()).unwrap();
+        assert_eq!(found, list());
+        assert_eq!(found.size(), (3, 12));
+        let (made, runs): (Vec<_>, Vec<_>) = found.files().into_iter().unzip();
+        assert_eq!(made, files());
+        assert_eq!(runs[4], [Run(0, 0, 1), Run(1, 0, 1)]);
+        // The same list gives the same bytes.
+        assert_eq!(found.to_bytes(&pool()).unwrap(), bytes);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
+        let text = |change: Change<'_>| {
+            let mut value = document();
+            change(&mut value);
+            value.to_string()
+        };
+        let path = |path: &'static str| {
+            move |value: &mut serde_json::Value| {
+                value["entries"][3]["path"] = path.into();
+            }
+        };
+        let run = |run: [u64; 3]| {
+            move |value: &mut serde_json::Value| {
+                value["entries"][3]["is"]["file"]["runs"][0] = run.to_vec().into();
+            }
+        };
+        assert!(parse(text(&|_| {}).as_bytes()).is_ok());
+        let problems: [(&str, Change<'_>); 24] = [
+            ("newer rbuild", &|value| value["version"] = 2.into()),
+            ("in no directory", &path("../one")),
+            ("in no directory", &path("dir/../one")),
+            ("in no directory", &path("/dir/one")),
+            ("in no directory", &path("dir//one")),
+            ("in no directory", &path("dir/./one")),
+            ("in no directory", &path("dir/one/")),
+            ("in no directory", &path("dir/\0")),
+            ("in no directory", &path("other/one")),
+            ("in no directory", &path("dir/empty/one")),
+            ("is there twice", &path("dir/empty")),
+            ("in no directory", &path("")),
+            ("in no directory", &|value| value["entries"][0]["path"] = "x".into()),
+            ("in no directory", &|value| {
+                value["entries"][0]["is"] = value["entries"][3]["is"].clone()
+            }),
+            ("no name", &|value| value["entries"][6]["is"]["link"] = "".into()),
+            ("no file", &|value| value["entries"][5]["is"]["same"] = 5.into()),
+            ("no file", &|value| value["entries"][5]["is"]["same"] = 1.into()),
+            ("absurd mode", &|value| value["entries"][3]["mode"] = 0o10000.into()),
+            ("absurd size", &|value| value["packs"][0][0][1] = (MAX_CHUNK as u64 + 1).into()),
+            ("absurd size", &|value| value["packs"][0][0][1] = 0.into()),
+            ("not there", &run([2, 0, 1])),
+            ("not there", &run([0, 1, 2])),
+            ("not there", &run([0, u32::MAX.into(), u32::MAX.into()])),
+            ("is empty", &|value| value["entries"] = serde_json::json!([])),
+        ];
+        for (problem, change) in problems {
+            let text = text(change);
+            let error = parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(problem), "{problem}: {error}: {text}");
+        }
+        let bomb = vec![b' '; MAX_DOCUMENT as usize + 1];
+        assert!(parse(&bomb).unwrap_err().to_string().contains("too large"));
+    }
+
+    #[test]
+    fn many_names_of_the_same_chunks_are_no_end_of_bytes() {
+        let packs = vec![vec![chunk("a", MAX_CHUNK as u32); 4096]];
+        let many = vec![Run(0, 0, 4096); 1024];
+        let root = file("", CacheFileKind::Directory);
+        let large = file("large", bytes(0, Digest::of("")));
+        let list = List::of(vec![root, large], vec![many], packs);
+        assert_eq!(list.problem(), Some("has files of an absurd size"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = List::parse(bytes.as_slice());
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn no_json_panics(text in r#"\{"version":1,"entries":\[(\{"path":("[a./]{0,4}"|\{"hex":"[0-9a-f]{0,4}"\}),"mode":[0-9]{1,5},"uid":[0-9]{1,11},"gid":1,"mtime":-?[0-9]{1,20},"nsec":[0-9]{1,10},"is":("directory"|\{"same":[0-9]{1,20}\}|\{"link":"[a./]{0,3}"\}|\{"file":\{"runs":\[(\[[0-9]{1,11},[0-9]{1,11},[0-9]{1,11}\],?){0,2}\]\}\})\},?){0,4}\],"packs":\[\]\}"#) {
+            let _ = parse(text.as_bytes());
+        }
+
+        #[test]
+        fn a_damaged_list_gives_an_error_or_names_that_stay_inside(
+            position in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut text = document().to_string().into_bytes();
+            let position = position.index(text.len());
+            text[position] = byte;
+            if let Ok(list) = parse(&text) {
+                prop_assert_eq!(list.problem(), None);
+                for (file, runs) in list.files() {
+                    let is_normal = |part| matches!(part, Component::Normal(_));
+                    prop_assert!(file.path.components().all(is_normal));
+                    prop_assert!(runs.iter().all(|run| list.packs.len() > run.0 as usize));
+                }
+            }
+        }
+    }
+}

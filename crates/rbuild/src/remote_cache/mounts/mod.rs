@@ -29,7 +29,7 @@ use crate::BuildError;
 use crate::cache_store::CacheStoreError;
 
 /// What the bytes of a pack are called.
-const PACK_TYPE: &str = "application/vnd.rbuild.cache.mount.pack.v1+zstd";
+pub(super) const PACK_TYPE: &str = "application/vnd.rbuild.cache.mount.pack.v1+zstd";
 
 /// Bytes of a chunk. A file that is no larger is one.
 const MAX_CHUNK: usize = 512 << 10;

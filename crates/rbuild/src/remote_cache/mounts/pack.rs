@@ -216,3 +216,99 @@ pub(super) fn unpack(
         _ => Err(wrong("has more than its list names".to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Seek as _;
+
+    use super::*;
+
+    fn lengths(bytes: &[u8]) -> Vec<(Digest, usize)> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.rewind().unwrap();
+        let (mut found, mut whole) = (Vec::new(), Vec::new());
+        cut(file, &mut |chunk| {
+            found.push((Digest::of(chunk), chunk.len()));
+            whole.extend_from_slice(chunk);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(whole, bytes);
+        found
+    }
+
+    /// Bytes in which no cut is like another, always the same ones.
+    fn noise(length: usize) -> Vec<u8> {
+        let digests = (0_u64..).flat_map(|number| *Digest::of(number.to_le_bytes()).as_bytes());
+        digests.take(length).collect()
+    }
+
+    #[test]
+    fn small_files_are_one_chunk_and_large_ones_are_cut_by_content() {
+        let large = noise(4 << 20);
+        assert_eq!(lengths(&[]), []);
+        assert_eq!(lengths(&large[..MAX_CHUNK]).len(), 1);
+        let cuts = lengths(&large);
+        assert!(cuts.len() > 16, "{}", cuts.len());
+        assert!(cuts.iter().all(|(_, length)| (1..=MAX_CHUNK).contains(length)));
+        // The cuts of caches that are there already never move.
+        let expected = "bdcbca4536b4";
+        assert_eq!(cuts.first().unwrap().0.short(), expected);
+        // A byte in the middle changes the chunk that has it, and perhaps the next one.
+        let mut changed = large;
+        changed.insert(2 << 20, 7);
+        let after: HashSet<_> = lengths(&changed).into_iter().collect();
+        let kept = cuts.iter().filter(|cut| after.contains(cut)).count();
+        assert!(kept + 3 >= cuts.len(), "{kept} of {}", cuts.len());
+    }
+
+    fn blob(number: u64, size: u64) -> Descriptor {
+        Descriptor::new(PACK_TYPE, Digest::of(number.to_le_bytes()), size)
+    }
+
+    fn chunk(number: u64) -> Chunk {
+        Chunk(Digest::of(number.to_le_bytes()), 100_000)
+    }
+
+    fn wanted(numbers: impl Iterator<Item = u64>) -> BTreeMap<Digest, u32> {
+        numbers.map(chunk).map(|Chunk(digest, length)| (digest, length)).collect()
+    }
+
+    #[test]
+    fn packs_are_kept_while_half_of_them_is_used() {
+        let old =
+            || vec![(blob(0, 9), (0..10).map(chunk).collect()), (blob(1, 9), vec![chunk(10)])];
+        let kept = |numbers: std::ops::Range<u64>| Packs::keep(old(), &wanted(numbers)).blobs.len();
+        assert_eq!((kept(0..11), kept(5..10), kept(6..10), kept(6..11)), (2, 1, 0, 1));
+        // What a pack before it has counts for that one alone.
+        let twice = vec![(blob(0, 9), vec![chunk(0)]), (blob(1, 9), vec![chunk(0)])];
+        assert_eq!(Packs::keep(twice, &wanted(0..1)).blobs, [blob(0, 9)]);
+        // A chunk of another length is another chunk.
+        let other = vec![(blob(0, 9), vec![Chunk(chunk(0).0, 7)])];
+        assert_eq!(Packs::keep(other, &wanted(0..1)).blobs, []);
+    }
+
+    #[test]
+    fn many_generations_are_few_packs() {
+        // Every build replaces one chunk of a hundred.
+        let mut live: Vec<u64> = (0..100).collect();
+        let mut old: KnownPacks =
+            vec![(blob(1000, 10_000_000), live.iter().copied().map(chunk).collect())];
+        let mut sent = 0;
+        for generation in 100..1000 {
+            live[generation as usize % 100] = generation;
+            let mut packs = Packs::keep(old, &wanted(live.iter().copied()));
+            let new: Vec<_> =
+                live.iter().copied().map(chunk).filter(|chunk| !packs.has(chunk)).collect();
+            sent += new.len();
+            packs.add(blob(generation, new.len() as u64 * 100_000), new);
+            let bytes: usize = packs.chunks.iter().map(Vec::len).sum();
+            assert!(bytes <= 201, "{bytes} at {generation}");
+            assert!(packs.blobs.len() <= 20, "{} at {generation}", packs.blobs.len());
+            old = packs.blobs.into_iter().zip(packs.chunks).collect();
+        }
+        // Nine hundred new ones, and not many times more.
+        assert!(sent < 4 * 900, "{sent}");
+    }
+}

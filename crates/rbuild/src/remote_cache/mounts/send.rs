@@ -74,10 +74,16 @@ impl Sending<'_> {
         if wanted.is_empty() {
             return sent;
         }
-        let problem = |error: MountError| chain(&error);
+        let problem = |what: String, error: MountError| match error.is_cancelled() {
+            true => format!("{what} did not get there in time"),
+            false => format!("{what}: {}", chain(&error)),
+        };
         let (index, volumes) = match self.look(wanted, ctx) {
             Ok(found) => found,
-            Err(error) => return Sent { failure: Some(problem(error)), ..sent },
+            Err(error) => {
+                let failure = Some(problem("its cache mounts".to_owned(), error));
+                return Sent { failure, ..sent };
+            }
         };
         let is_here = |id: &str| volumes.iter().any(|(_, info)| info.shown_id() == id);
         for there in index.mounts.values().filter(|mount| !is_here(&mount.id)) {
@@ -101,8 +107,8 @@ impl Sending<'_> {
                 Ok(Some(mount)) => sent.mounts.push(mount),
                 Ok(None) => _ = sent.unchanged.insert(volume.name.clone()),
                 Err(error) => {
-                    let failure = format!("cache mount {}: {}", info.shown_id(), problem(error));
-                    sent.failure.get_or_insert(failure);
+                    let what = format!("cache mount {}", info.shown_id());
+                    sent.failure.get_or_insert_with(|| problem(what, error));
                 }
             }
         }

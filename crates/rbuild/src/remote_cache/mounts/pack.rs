@@ -9,7 +9,7 @@ use rbuild_cache::BlobWriter;
 use rbuild_image::blob::Verified;
 use rbuild_image::compress::{CompressedWriter, Compression, Encoding, reader};
 use rbuild_image::manifest::Descriptor;
-use rbuild_types::{CancelToken, Digest};
+use rbuild_types::{CancelToken, Digest, Hasher};
 
 use super::list::{Chunk, Run};
 use super::{MAX_CHUNK, MountError, PACK_TYPE};
@@ -25,21 +25,28 @@ const FULL_PACKS: u64 = 256;
 /// Packs that there may be beside twice as many as the files need.
 const SPARE_PACKS: u64 = 16;
 
-/// Cuts a file into chunks.
+/// The chunks of a file, and the digest of the whole.
 pub(super) fn cut(
     mut file: File,
-    see: &mut dyn FnMut(&[u8]) -> Result<(), BuildError>,
-) -> Result<(), BuildError> {
+    cancel: &CancelToken,
+) -> Result<(Vec<Chunk>, Digest), BuildError> {
     let failed = |source| BuildError::Io { what: "read a file".to_owned(), source };
+    let chunk = |bytes: &[u8]| Chunk(Digest::of(bytes), bytes.len() as u32);
     let mut small = Vec::new();
     (&mut file).take(MAX_CHUNK as u64 + 1).read_to_end(&mut small).map_err(failed)?;
     if small.len() <= MAX_CHUNK {
-        return if small.is_empty() { Ok(()) } else { see(&small) };
+        let whole = chunk(&small);
+        let chunks = if small.is_empty() { Vec::new() } else { vec![whole] };
+        return Ok((chunks, whole.0));
     }
-    for chunk in StreamCDC::new(small.as_slice().chain(file), MIN_CHUNK, USUAL_CHUNK, MAX_CHUNK) {
-        see(&chunk.map_err(|error| failed(error.into()))?.data)?;
+    let (mut chunks, mut hasher) = (Vec::new(), Hasher::new());
+    for part in StreamCDC::new(small.as_slice().chain(file), MIN_CHUNK, USUAL_CHUNK, MAX_CHUNK) {
+        cancel.check()?;
+        let bytes = part.map_err(|error| failed(error.into()))?.data;
+        hasher.update(&bytes);
+        chunks.push(chunk(&bytes));
     }
-    Ok(())
+    Ok((chunks, hasher.finish()))
 }
 
 /// Packs that a cache has, with the chunks in them.
@@ -223,19 +230,20 @@ mod tests {
 
     use super::*;
 
-    fn lengths(bytes: &[u8]) -> Vec<(Digest, usize)> {
+    fn cuts(bytes: &[u8]) -> Vec<Chunk> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         file.rewind().unwrap();
-        let (mut found, mut whole) = (Vec::new(), Vec::new());
-        cut(file, &mut |chunk| {
-            found.push((Digest::of(chunk), chunk.len()));
-            whole.extend_from_slice(chunk);
-            Ok(())
-        })
-        .unwrap();
-        assert_eq!(whole, bytes);
-        found
+        let (chunks, digest) = cut(file, &CancelToken::default()).unwrap();
+        assert_eq!(digest, Digest::of(bytes));
+        let mut rest = bytes;
+        for chunk in &chunks {
+            let (first, behind) = rest.split_at(chunk.1 as usize);
+            assert_eq!(Digest::of(first), chunk.0);
+            rest = behind;
+        }
+        assert!(rest.is_empty());
+        chunks
     }
 
     /// Bytes in which no cut is like another, always the same ones.
@@ -247,20 +255,19 @@ mod tests {
     #[test]
     fn small_files_are_one_chunk_and_large_ones_are_cut_by_content() {
         let large = noise(4 << 20);
-        assert_eq!(lengths(&[]), []);
-        assert_eq!(lengths(&large[..MAX_CHUNK]).len(), 1);
-        let cuts = lengths(&large);
-        assert!(cuts.len() > 16, "{}", cuts.len());
-        assert!(cuts.iter().all(|(_, length)| (1..=MAX_CHUNK).contains(length)));
+        assert_eq!(cuts(&[]), []);
+        assert_eq!(cuts(&large[..MAX_CHUNK]).len(), 1);
+        let before = cuts(&large);
+        assert!(before.len() > 16, "{}", before.len());
+        assert!(before.iter().all(|chunk| (1..=MAX_CHUNK as u32).contains(&chunk.1)));
         // The cuts of caches that are there already never move.
-        let expected = "bdcbca4536b4";
-        assert_eq!(cuts.first().unwrap().0.short(), expected);
-        // A byte in the middle changes the chunk that has it, and perhaps the next one.
+        assert_eq!(before.first().unwrap().0.short(), "bdcbca4536b4");
+        // A byte in the middle changes the chunk that has it, and perhaps the next ones.
         let mut changed = large;
         changed.insert(2 << 20, 7);
-        let after: HashSet<_> = lengths(&changed).into_iter().collect();
-        let kept = cuts.iter().filter(|cut| after.contains(cut)).count();
-        assert!(kept + 3 >= cuts.len(), "{kept} of {}", cuts.len());
+        let after = cuts(&changed);
+        let kept = before.iter().filter(|chunk| after.contains(chunk)).count();
+        assert!(kept + 3 >= before.len(), "{kept} of {}", before.len());
     }
 
     fn blob(number: u64, size: u64) -> Descriptor {

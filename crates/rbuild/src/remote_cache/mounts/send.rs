@@ -16,7 +16,7 @@ use rbuild_plan::Graph;
 use rbuild_plan::mount::MountKind;
 use rbuild_plan::op::Op;
 use rbuild_rooted::Root;
-use rbuild_types::{CancelToken, Ctx, Digest, Event, Hasher};
+use rbuild_types::{CancelToken, Ctx, Digest, Event};
 
 use super::list::{Chunk, LIST_TYPE, List};
 use super::pack::{KnownPacks, Packer, Packs, cut};
@@ -247,16 +247,10 @@ impl Sending<'_> {
         let root = Root::open(held.path())?;
         let mut cuts: Vec<Vec<Chunk>> = Vec::new();
         let mut see = |_: &Path, file| {
-            let (mut chunks, mut hasher) = (Vec::new(), Hasher::new());
-            cut(file, &mut |bytes| {
-                cancel.check()?;
-                chunks.push(Chunk(Digest::of(bytes), bytes.len() as u32));
-                hasher.update(bytes);
-                Ok(())
-            })?;
+            let (chunks, digest) = cut(file, cancel)?;
             let size = chunks.iter().map(|chunk| u64::from(chunk.1)).sum();
             cuts.push(chunks);
-            Ok((size, hasher.finish()))
+            Ok((size, digest))
         };
         let files = walk(&root, &mut see, cancel)?;
         let wanted: BTreeMap<_, _> =

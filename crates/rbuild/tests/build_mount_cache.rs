@@ -13,6 +13,7 @@ use crate::build_push::Registry;
 use crate::build_remote_cache::{engine, traffic};
 use crate::support::{Events, Place, explain, ran};
 use crate::tests;
+use crate::web::Web;
 
 tests![
     a_cache_mount_comes_back_with_all_that_it_has,
@@ -33,6 +34,8 @@ tests![
     a_cache_mount_that_is_not_there_is_told,
     a_cache_mount_in_use_is_left_out,
     a_seed_is_not_copied_over_what_came,
+    two_caches_get_the_same_cache_mount,
+    a_cache_that_says_nothing_gets_no_cache_mount,
     a_failed_build_sends_no_cache_mount,
 ];
 
@@ -515,6 +518,52 @@ fn a_cache_mount_in_use_is_left_out() {
     assert!(notices[0].starts_with("cache mount pip is in use elsewhere"), "{notices:?}");
     drop(held);
     assert!(traffic(&quietly(&warm, &request)).sent_mount_bytes > 0);
+}
+
+fn two_caches_get_the_same_cache_mount() {
+    let place = Place::new();
+    let warm = engine(&place, "warm");
+    let registry = Registry::start();
+    let both = [at(&place), in_registry(&registry)];
+    let request = |script: &str| {
+        let send = |location: &CacheLocation| {
+            sending(&place, &step("pip", script), location.clone(), &[id("pip")]).cache_to.remove(0)
+        };
+        let cache_to = both.iter().map(send).collect();
+        BuildRequest { cache_to, ..place.request(&step("pip", script)) }.output(Output::CacheOnly)
+    };
+    // Neither keeps the other from reading it.
+    let first = traffic(&quietly(&warm, &request("echo here > /c/file"))).sent_mount_bytes;
+    assert!(first > 0);
+    assert_eq!(traffic(&quietly(&warm, &request("echo here > /c/file"))).sent_mount_bytes, 0);
+    for (number, location) in both.into_iter().enumerate() {
+        let cold = engine(&place, &format!("cold-{number}"));
+        quietly(&cold, &taking(&place, &step("pip", "grep here /c/file"), location));
+    }
+}
+
+fn a_cache_that_says_nothing_gets_no_cache_mount() {
+    let place = Place::new();
+    let silent = Web::start(|_| {
+        loop {
+            std::thread::park();
+        }
+    });
+    let reference = format!("{}/team/app:cache", silent.address).parse().unwrap();
+    let location = CacheLocation::Registry { reference, insecure: false };
+    let warm = engine(&place, "warm");
+    write(&place, &warm, "pip", &[("file".to_owned(), noise(1, 10))]);
+    let mut request = sending(&place, "", location, &[id("pip")]);
+    // Without layers nothing else is late.
+    request = BuildRequest {
+        cache_to: request.cache_to,
+        ..BuildRequest::new(place.context()).dockerfile_text("FROM scratch\nLABEL a=b\n")
+    };
+    request.cache_to[0].timeout = std::time::Duration::ZERO;
+    request.cache_to[0].must_succeed = false;
+    let (built, notices) = build(&warm, &request.output(Output::CacheOnly));
+    assert_eq!((notices.len(), traffic(&built).sent_mount_bytes), (1, 0), "{notices:?}");
+    assert!(notices[0].contains("its cache mounts did not get there in time"), "{notices:?}");
 }
 
 fn a_seed_is_not_copied_over_what_came() {

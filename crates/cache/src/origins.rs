@@ -29,16 +29,21 @@ pub struct Origin {
     pub published: bool,
 }
 
-/// What is known of a volume, and is not any more.
-pub(crate) fn take(store: &Store, volume: &str) -> Result<Vec<Origin>, CacheError> {
-    let found: Vec<Origin> = store.index().read(|index| {
+/// What is known of a volume.
+pub(crate) fn of(store: &Store, volume: &str) -> Result<Vec<Origin>, CacheError> {
+    store.index().read(|index| {
         let sql = "SELECT place, list, published FROM origins WHERE volume = ?1";
         let origin = |row: &rusqlite::Row<'_>| {
             let list = Digest::from_bytes(row.get(1)?);
             Ok(Origin { place: row.get(0)?, list, published: row.get(2)? })
         };
         index.prepare_cached(sql)?.query_map([volume], origin)?.collect()
-    })?;
+    })
+}
+
+/// What is known of a volume, and is not any more.
+pub(crate) fn take(store: &Store, volume: &str) -> Result<Vec<Origin>, CacheError> {
+    let found = of(store, volume)?;
     if found.is_empty() {
         return Ok(found);
     }

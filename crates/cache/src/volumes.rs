@@ -185,6 +185,15 @@ impl<'a> Volumes<'a> {
         Ok(HeldVolume { store, name, path, sidecar, file, origins })
     }
 
+    /// The lists that say what a volume holds which nobody has used since.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn origins(&self, name: &str) -> Result<Vec<Origin>, CacheError> {
+        origins::of(self.store, name)
+    }
+
     /// Notes that the cache `place` names the list that a volume was made into, unless somebody
     /// has used the volume since.
     ///

@@ -27,6 +27,7 @@ tests![
     local_work_is_not_replaced,
     an_unused_cache_mount_follows_the_cache,
     a_damaged_pack_is_a_warning_and_is_sent_anew,
+    a_pack_that_is_gone_is_sent_again,
     a_list_that_is_no_list_is_a_warning,
     writers_of_different_cache_mounts_lose_nothing,
     a_local_cache_keeps_the_packs_that_it_names_and_no_others,
@@ -409,6 +410,26 @@ fn a_damaged_pack_is_a_warning_and_is_sent_anew() {
     let (_, notices) = build(&engine(&place, "fourth"), &request);
     assert_eq!(notices.len(), 1, "{notices:?}");
     quietly(&engine(&place, "fifth"), &taking(&place, &step("pip", "test -e /c/file"), at(&place)));
+}
+
+fn a_pack_that_is_gone_is_sent_again() {
+    let place = Place::new();
+    let warm = engine(&place, "warm");
+    let send = |script: &str| {
+        let request = sending(&place, &step("pip", script), at(&place), &[id("pip")]);
+        traffic(&quietly(&warm, &request)).sent_mount_bytes
+    };
+    let first = send("head -c 100000 /dev/urandom > /c/file");
+    let pack = of_type(&place, ".pack.").remove(0);
+    // As a rule for old objects does it. With the same files, and with others.
+    for (script, new_list) in [("cat /c/file > /dev/null", false), ("touch /c/new", true)] {
+        fs_err::remove_file(&pack).unwrap();
+        let sent = send(script);
+        assert!(sent > 100_000 && (new_list || sent < first), "{script}: {sent} of {first}");
+        assert!(pack.exists(), "{script}");
+    }
+    let text = step("pip", "test $(stat -c %s /c/file) = 100000 -a -e /c/new");
+    quietly(&engine(&place, "cold"), &taking(&place, &text, at(&place)));
 }
 
 fn a_list_that_is_no_list_is_a_warning() {

@@ -107,9 +107,11 @@ fn what_is_known_of_a_volume_goes_with_whoever_takes_it() {
     };
     let both = [origin("a", false), origin("b", true)];
     take().set_origins(&both).unwrap();
-    // Who only looks puts it back.
+    // Who only looks leaves it, who changes nothing puts it back.
+    assert_eq!(store.volumes().origins("cache-1").unwrap(), both);
     let held = take();
     assert_eq!(held.origins(), both);
+    assert_eq!(store.volumes().origins("cache-1").unwrap(), []);
     held.set_origins(held.origins()).unwrap();
     drop(held);
     let publish = |list| store.volumes().note_published("cache-1", "a", &list).unwrap();

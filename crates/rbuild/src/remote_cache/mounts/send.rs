@@ -159,48 +159,45 @@ impl Sending<'_> {
     ) -> Result<Option<Mount>, MountError> {
         let is_broken = self.broken.contains(&volume.name);
         let known = known.filter(|_| !is_broken);
-        let in_use = || {
-            let (id, name) = (info.shown_id(), self.store.name());
-            let message = format!("cache mount {id} is in use elsewhere and does not go to {name}");
-            ctx.report(Event::Notice { message });
-            Ok(None)
-        };
         let place = self.store.place();
-        {
-            let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(held) = self.take(volume)? else { return in_use() };
-            held.set_origins(held.origins())?;
-            let is_known = |origin: &Origin| {
-                let list = known.map(|known| known.list.digest);
-                origin.published && origin.place == place && Some(origin.list) == list
-            };
-            if held.origins().iter().any(is_known) {
-                return Ok(None);
-            }
+        let is_there = |origin: &Origin| {
+            let list = known.map(|known| known.list.digest);
+            origin.published && origin.place == place && Some(origin.list) == list
+        };
+        if self.engine.store.volumes().origins(&volume.name)?.iter().any(is_there) {
+            return Ok(None);
         }
         let old = known.and_then(|known| self.old(known, ctx).transpose()).transpose()?;
         let (old_list, old_packs) = old.unwrap_or_default();
-        let origin = |list, published| Origin { place: place.clone(), list, published };
+        let there: Vec<_> = old_packs.iter().map(|(pack, _)| pack.digest).collect();
+        let is_whole = known.is_some_and(|known| known.packs.len() == there.len());
         let (list, packs, blob) = {
             let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(held) = self.take(volume)? else { return in_use() };
+            let held = self.engine.store.volumes().try_take(&volume.name, Hold::Alone)?;
+            let Some(held) = held.filter(|held| held.path().exists()) else {
+                let (id, name) = (info.shown_id(), self.store.name());
+                let message =
+                    format!("cache mount {id} is in use elsewhere and does not go to {name}");
+                ctx.report(Event::Notice { message });
+                return Ok(None);
+            };
             let (list, packs) = self.read(&held, old_packs, ctx.cancel)?;
-            let mut origins: Vec<_> = held.origins().to_vec();
+            let mut origins = held.origins().to_vec();
             origins.retain(|origin| origin.place != place);
-            if let Some(known) = known.filter(|_| list == old_list) {
-                origins.push(origin(known.list.digest, true));
+            if let Some(known) = known.filter(|_| is_whole && list == old_list) {
+                origins.push(Origin { place, list: known.list.digest, published: true });
                 held.set_origins(&origins)?;
                 return Ok(None);
             }
             let bytes = list.to_bytes(self.engine.pool()?)?;
             let blob = Descriptor::of(LIST_TYPE, &bytes);
             self.engine.store.blobs().put(&bytes)?;
-            origins.push(origin(blob.digest, false));
+            origins.push(Origin { place, list: blob.digest, published: false });
             held.set_origins(&origins)?;
             (list, packs, blob)
         };
-        let known_packs = known.map_or(&[][..], |known| known.packs.as_slice());
-        let new: Vec<_> = packs.blobs.iter().filter(|pack| !known_packs.contains(pack)).collect();
+        let new = packs.blobs.iter().filter(|pack| !there.contains(&pack.digest));
+        let new: Vec<_> = new.collect();
         *bytes = bytes.saturating_add(self.upload(&new, is_broken, ctx)?);
         *bytes = bytes.saturating_add(self.upload(&[&blob], is_broken, ctx)?);
         let (files, size) = list.size();
@@ -215,11 +212,6 @@ impl Sending<'_> {
         }))
     }
 
-    fn take(&self, volume: &Volume) -> Result<Option<HeldVolume>, MountError> {
-        let held = self.engine.store.volumes().try_take(&volume.name, Hold::Alone)?;
-        Ok(held.filter(|held| held.path().exists()))
-    }
-
     /// The list that the cache has, and those of its packs that are still there.
     fn old(&self, known: &Mount, ctx: Ctx<'_>) -> Result<Option<(List, KnownPacks)>, MountError> {
         let list = match fetch_list(self.engine, self.store, known, ctx) {
@@ -228,12 +220,16 @@ impl Sending<'_> {
             // What nobody can read is sent anew.
             Err(_) => return Ok(None),
         };
-        let mut packs = Vec::new();
-        for (pack, chunks) in known.packs.iter().zip(&list.packs) {
+        let there = Mutex::new(BTreeSet::new());
+        side_by_side(known.packs.iter(), &|pack| {
             if self.store.has_blob(pack, ctx)? {
-                packs.push((pack.clone(), chunks.clone()));
+                there.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.digest);
             }
-        }
+            Ok(())
+        })?;
+        let there = there.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let packs = known.packs.iter().cloned().zip(list.packs.iter().cloned());
+        let packs = packs.filter(|(pack, _)| there.contains(&pack.digest)).collect();
         Ok(Some((list, packs)))
     }
 

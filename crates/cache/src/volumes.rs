@@ -13,7 +13,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rbuild_types::{CancelToken, Hasher};
+use rbuild_types::{CancelToken, Digest, Hasher};
 use rustix::fs::{Timespec, Timestamps};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -21,9 +21,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{At as _, CacheError};
 use crate::lock::{self, Try};
 use crate::measure::Measure;
+use crate::origins::Origin;
 use crate::remove::remove_tree;
 use crate::store::Store;
-use crate::{file, sizes};
+use crate::{file, origins, sizes};
 
 /// How the names of cache mounts begin.
 const CACHE: &str = "cache-";
@@ -178,8 +179,29 @@ impl<'a> Volumes<'a> {
     fn held(&self, name: &str, file: File) -> Result<HeldVolume, CacheError> {
         // What is in it may change from now on.
         sizes::forget_volume(self.store, name)?;
+        let origins = origins::take(self.store, name)?;
         let (path, sidecar) = (self.path(name), self.sidecar(name));
-        Ok(HeldVolume { store: self.store.clone(), name: name.to_owned(), path, sidecar, file })
+        let (store, name) = (self.store.clone(), name.to_owned());
+        Ok(HeldVolume { store, name, path, sidecar, file, origins })
+    }
+
+    /// The lists that say what a volume holds which nobody has used since.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn origins(&self, name: &str) -> Result<Vec<Origin>, CacheError> {
+        origins::of(self.store, name)
+    }
+
+    /// Notes that the cache `place` names the list that a volume was made into, unless somebody
+    /// has used the volume since.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn note_published(&self, name: &str, place: &str, list: &Digest) -> Result<(), CacheError> {
+        origins::publish(self.store, name, place, list)
     }
 
     /// All volumes, by name.
@@ -281,6 +303,7 @@ pub struct HeldVolume {
     path: PathBuf,
     sidecar: PathBuf,
     file: File,
+    origins: Vec<Origin>,
 }
 
 impl HeldVolume {
@@ -292,6 +315,20 @@ impl HeldVolume {
     /// Its directory, which is there only once somebody has made it: whole, by a rename.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The lists that say what it held when it was taken.
+    pub fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    /// Notes which lists say what it holds now; the holder must be alone.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn set_origins(&self, origins: &[Origin]) -> Result<(), CacheError> {
+        origins::put(&self.store, &self.name, origins)
     }
 
     /// Notes that it is used now, and what it is if that is not known yet.

@@ -87,7 +87,14 @@ pub fn cache_traffic(traffic: &CacheTraffic) -> String {
         1 => format!("1 layer, {} sent", size(traffic.sent_bytes)),
         layers => format!("{layers} layers, {} sent", size(traffic.sent_bytes)),
     });
-    format!("cache  {}", parts.join(", "))
+    let line = format!("cache  {}", parts.join(", "));
+    let mounts = [(traffic.fetched_mount_bytes, "fetched"), (traffic.sent_mount_bytes, "sent")];
+    let moved = mounts.into_iter().filter(|(bytes, _)| *bytes > 0);
+    let moved: Vec<_> = moved.map(|(bytes, how)| format!("{} {how}", size(bytes))).collect();
+    match moved.is_empty() {
+        true => line,
+        false => format!("{line}; cache mounts: {}", moved.join(", ")),
+    }
 }
 
 /// A name as people type it.
@@ -356,6 +363,15 @@ mod tests {
     fn span_of(text: &str) -> Span {
         let start = SOURCE.find(text).unwrap();
         Span::new(start, start + text.len())
+    }
+
+    #[test]
+    fn cache_mounts_are_counted_where_there_are_any() {
+        let traffic = CacheTraffic::default();
+        assert_eq!(cache_traffic(&traffic), "cache  nothing sent");
+        let traffic = CacheTraffic { fetched_mount_bytes: 1000, sent_mount_bytes: 20, ..traffic };
+        let expected = "cache  nothing sent; cache mounts: 1kB fetched, 20B sent";
+        assert_eq!(cache_traffic(&traffic), expected);
     }
 
     #[test]

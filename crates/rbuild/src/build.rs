@@ -12,7 +12,7 @@ use crate::devices::CdiDevices;
 use crate::engine::random_id;
 use crate::front::{Front, report, wrong};
 use crate::lint::{Lint, ignored_copies};
-use crate::remote_cache::{Caches, with_caches};
+use crate::remote_cache::{Caches, cache_mount_ids, with_caches};
 use crate::sources::context::{self, Contexts};
 use crate::sources::dockerfile::Text;
 use crate::sources::image::ImageSource;
@@ -55,7 +55,8 @@ impl Engine {
             return Err(wrong(text, vec![violation]));
         }
         export::check(request, plan.is_index)?;
-        let ((built, cached, executed), traffic) = with_caches(self, request, ctx, |caches| {
+        let ids = &cache_mount_ids(&plan.graph);
+        let done = with_caches(self, request, ids, ctx, |caches| {
             let devices = &devices;
             let outside = Outside { contexts: &contexts, images, remotes, devices, caches };
             let solution = export::ahead(self, request, &tags, ctx, |finished| {
@@ -72,6 +73,7 @@ impl Engine {
             built.exported = exported.map(ExportedImage::from);
             Ok((built, cached, executed))
         })?;
+        let ((built, cached, executed), traffic) = done;
         self.store.records().flush_used()?;
         self.store.sync()?;
         if let Some(error) = self.store.room_failure() {

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 
 pub use self::copy::CopyPlace;
 pub use self::files::{CacheFile, CacheFileKind, ReadCacheFile};
+pub(crate) use self::files::{restore_files, walk};
 use crate::{BuildError, Destination, Engine, export};
 
 /// A cache mount that is there.
@@ -215,17 +216,28 @@ impl Engine {
         cache: &OpenCache,
         fill: &mut dyn FnMut(&Root) -> Result<(), BuildError>,
     ) -> Result<(), BuildError> {
+        let old = cache.root.metadata()?;
+        self.fill_volume(&cache.held, (old.mode, old.uid, old.gid), fill)
+    }
+
+    /// [`Engine::replace_cache`] for one whose directory need not be there yet; the new one has this
+    /// mode, owner and group.
+    pub(crate) fn fill_volume(
+        &self,
+        held: &HeldVolume,
+        (mode, uid, gid): (u32, u32, u32),
+        fill: &mut dyn FnMut(&Root) -> Result<(), BuildError>,
+    ) -> Result<(), BuildError> {
         let io = |source| BuildError::Io { what: "fill a cache mount".to_owned(), source };
         let scratch = self.store.scratch("cache")?;
         let new = scratch.path().join("fs");
         fs_err::create_dir(&new).map_err(io)?;
         let root = Root::open(&new)?;
-        let old = cache.root.metadata()?;
-        root.set_owner("", old.uid, old.gid)?;
-        root.set_mode("", old.mode)?;
+        root.set_owner("", uid, gid)?;
+        root.set_mode("", mode)?;
         fill(&root)?;
         drop(root);
-        Ok(cache.held.replace(&new)?)
+        Ok(held.replace(&new)?)
     }
 
     fn found(&self, id: &str) -> Result<Volume, BuildError> {

@@ -76,7 +76,8 @@ pub use lock_file::{LockChange, LockError, Locked};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
 pub use remote_cache::{
-    CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, GhaLocation, S3Location,
+    CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, CacheMounts, GhaLocation,
+    S3Location,
 };
 pub use request::{
     BuildRequest, Built, BuiltImage, ContextMode, Destination, DockerfileInput, Export,

@@ -15,6 +15,7 @@ use crate::web::{Answer, Asked, Web, answer};
 
 tests![
     a_bucket_keeps_a_cache,
+    a_bucket_keeps_cache_mounts,
     writers_to_a_bucket_lose_nothing,
     writers_to_a_bucket_that_knows_no_conditions_lose_nothing,
 ];
@@ -124,6 +125,10 @@ fn a_bucket_keeps_a_cache() {
     let third = build(&cold, &bucket.importing(&place, STAGES).tag("kept"));
     assert_eq!((third.executed, traffic(&third).fetched_layers), (0, LAYERS));
     assert_eq!(place.sh(&cold, "kept", "cat /both"), "tools\nmore\nbelow\n");
+}
+
+fn a_bucket_keeps_cache_mounts() {
+    crate::build_mount_cache::comes_back(&Bucket::start(true).location());
 }
 
 fn many_writers(bucket: &Bucket) {

@@ -15,6 +15,7 @@ use crate::web::{Answer, Asked, Web, answer};
 
 tests![
     github_keeps_a_cache,
+    github_keeps_cache_mounts,
     a_layer_of_many_blocks_is_put_together,
     writers_to_github_lose_nothing,
 ];
@@ -150,6 +151,10 @@ fn github_keeps_a_cache() {
     let cache_from = vec![CacheImport { location: service.location("mai") }];
     let other = BuildRequest { cache_from, ..place.request(STAGES) };
     assert_eq!(build(&engine(&place, "other"), &other).executed, STEPS);
+}
+
+fn github_keeps_cache_mounts() {
+    crate::build_mount_cache::comes_back(&Service::start().location("main"));
 }
 
 fn a_layer_of_many_blocks_is_put_together() {

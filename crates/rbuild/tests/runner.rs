@@ -29,6 +29,7 @@ mod build_http;
 mod build_images;
 mod build_link;
 mod build_lock;
+mod build_mount_cache;
 mod build_mounts;
 mod build_offline;
 mod build_platforms;
@@ -98,6 +99,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_images", build_images::TESTS),
     ("build_link", build_link::TESTS),
     ("build_lock", build_lock::TESTS),
+    ("build_mount_cache", build_mount_cache::TESTS),
     ("build_mounts", build_mounts::TESTS),
     ("build_offline", build_offline::TESTS),
     ("build_platforms", build_platforms::TESTS),

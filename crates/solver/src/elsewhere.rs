@@ -2,7 +2,7 @@
 //! tells those that this build's results go to. Implemented by the engine; nothing here knows a
 //! network.
 
-use rbuild_cache::SnapshotId;
+use rbuild_cache::{SnapshotId, VolumeInfo};
 use rbuild_types::{CancelToken, Ctx, Digest};
 use serde_json::Value;
 
@@ -34,6 +34,10 @@ pub trait Imports: Sync {
         below: &[SnapshotId],
         ctx: Ctx<'_>,
     ) -> Result<SnapshotId, StepError>;
+
+    /// A step is about to use a cache mount: fills it with what the caches have of it, unless it
+    /// holds something that would be lost. Nobody holds it yet. Whatever goes wrong is a warning.
+    fn restore(&self, volume: &VolumeInfo, cancel: &CancelToken);
 }
 
 /// Caches that this build's results go to.

@@ -124,6 +124,10 @@ pub struct CacheTraffic {
     pub sent_layers: usize,
     /// Bytes of those.
     pub sent_bytes: u64,
+    /// Bytes that were fetched of cache mounts.
+    pub fetched_mount_bytes: u64,
+    /// Bytes that were sent of cache mounts.
+    pub sent_mount_bytes: u64,
 }
 
 /// Receives events. Any `Fn(&Event) + Sync` is one.

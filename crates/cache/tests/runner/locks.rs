@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rbuild_cache::CacheError;
+use rbuild_cache::{CacheError, Hold, Origin};
 use rbuild_types::{CancelToken, Digest};
 
 use crate::{child, names, store};
@@ -94,4 +94,31 @@ fn waiting_ends_with_the_cancellation() {
     assert!(started.elapsed() < Duration::from_secs(5));
     canceller.join().unwrap();
     assert!(store.try_step_lock(&Digest::of("other")).unwrap().is_some());
+}
+
+#[test]
+fn what_is_known_of_a_volume_goes_with_whoever_takes_it() {
+    let (_directory, store) = store();
+    let cancel = CancelToken::default();
+    let take = || store.volumes().take("cache-1", Hold::Alone, &cancel).unwrap();
+    let origin = |place: &str, published| {
+        let (place, list) = (place.to_owned(), Digest::of("list"));
+        Origin { place, list, published }
+    };
+    let both = [origin("a", false), origin("b", true)];
+    take().set_origins(&both).unwrap();
+    // Who only looks leaves it, who changes nothing puts it back.
+    assert_eq!(store.volumes().origins("cache-1").unwrap(), both);
+    let held = take();
+    assert_eq!(held.origins(), both);
+    assert_eq!(store.volumes().origins("cache-1").unwrap(), []);
+    held.set_origins(held.origins()).unwrap();
+    drop(held);
+    let publish = |list| store.volumes().note_published("cache-1", "a", &list).unwrap();
+    publish(Digest::of("another"));
+    publish(Digest::of("list"));
+    assert_eq!(take().origins(), [origin("a", true), origin("b", true)]);
+    // Who uses it does not, and nobody else knows better.
+    publish(Digest::of("list"));
+    assert_eq!(take().origins(), []);
 }

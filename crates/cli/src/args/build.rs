@@ -102,7 +102,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "CACHE")]
     pub cache_from: Vec<String>,
     /// Cache that results go to: type=registry,ref=NAME, type=local,dest=DIR, type=s3 or type=inline; with
-    /// mode=max those of all steps, else of the image's; may be repeated
+    /// mode=max those of all steps, else of the image's; with mounts=ID the cache mount too; may be repeated
     #[arg(long, value_name = "CACHE")]
     pub cache_to: Vec<String>,
     /// With --push, have all layers of the base image in the store too; without it they always are

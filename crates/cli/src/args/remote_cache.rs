@@ -1,8 +1,8 @@
 //! `--cache-from` and `--cache-to`: `type=…,KEY=VALUE,…` as buildx takes them.
 
 use rbuild::{
-    BucketOptions, CacheExport, CacheImport, CacheLocation, CacheMode, GhaLocation, S3Location,
-    duration,
+    BucketOptions, CacheExport, CacheImport, CacheLocation, CacheMode, CacheMounts, GhaLocation,
+    S3Location, duration,
 };
 
 use crate::args::output::{encoding, split};
@@ -10,6 +10,8 @@ use crate::args::switch;
 use crate::environment::Environment;
 use crate::failure::Failure;
 
+/// The key that may be there several times.
+const MOUNTS: &str = "mounts";
 const LATEST: &str = "latest";
 const EXAMPLES: &str = "for example type=local,src=DIR or type=registry,ref=NAME";
 const DEST_EXAMPLES: &str = "for example type=local,dest=DIR or type=registry,ref=NAME,mode=max";
@@ -55,7 +57,19 @@ fn export(mut options: Options, environment: &Environment) -> Result<CacheExport
         Some("max") => CacheMode::Max,
         Some(other) => return Err(format!("mode={other} is neither min nor max")),
     };
+    while let Some(id) = options.take(MOUNTS) {
+        export.mounts.push(match id.as_str() {
+            "" => return Err("mounts= needs the id of a cache mount, or *".to_owned()),
+            "*" => CacheMounts::Named,
+            _ => CacheMounts::Id(id),
+        });
+    }
     if export.location == CacheLocation::Inline {
+        if !export.mounts.is_empty() {
+            return Err(
+                "an image has no room for cache mounts: mounts= needs another type".to_owned()
+            );
+        }
         options.nothing_left()?;
         return Ok(export);
     }
@@ -96,7 +110,7 @@ impl Options {
             let key = key.trim().to_ascii_lowercase();
             match key.as_str() {
                 "type" => found.kind = value.to_owned(),
-                _ if found.fields.iter().any(|(known, _)| *known == key) => {
+                _ if key != MOUNTS && found.fields.iter().any(|(known, _)| *known == key) => {
                     return Err(format!("{key} is there twice"));
                 }
                 _ => found.fields.push((key, value.to_owned())),
@@ -332,6 +346,18 @@ mod tests {
     }
 
     #[test]
+    fn cache_mounts() {
+        let mounts = |text: &str| to(text).unwrap().mounts;
+        let id = |id: &str| CacheMounts::Id(id.to_owned());
+        assert_eq!(mounts("type=local,dest=d"), []);
+        let both = mounts("type=local,dest=d,mounts=pip,mode=max,mounts=/root/.cache");
+        assert_eq!(both, [id("pip"), id("/root/.cache")]);
+        assert_eq!(mounts("type=registry,ref=a/b,mounts=*"), [CacheMounts::Named]);
+        let error = format!("{:?}", to("type=inline,mounts=pip"));
+        assert!(error.contains("no room for cache mounts"), "{error}");
+    }
+
+    #[test]
     fn the_rest_is_refused() {
         for bad in [
             "",
@@ -355,6 +381,7 @@ mod tests {
             "type=s3,bucket=b,region=r,name=a;b",
             "type=inline,mode=max",
             "type=inline,compression=zstd",
+            "type=local,dest=d,mounts=",
             "type=registry,ref=A B",
             "type=local,dest=d,registry.insecure=true",
         ] {
@@ -363,6 +390,7 @@ mod tests {
         assert!(from("type=inline").is_err());
         assert!(from("type=local,dest=d").is_err());
         assert!(from("type=local,src=d,mode=max").is_err());
+        assert!(from("type=local,src=d,mounts=pip").is_err());
         assert!(from("type=local,src=d,digest=x").is_err());
     }
 }

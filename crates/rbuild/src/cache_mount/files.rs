@@ -65,61 +65,71 @@ impl OpenCache {
     /// All names: a directory before what is in it, siblings in byte order. Reads every file. The
     /// cache should be held alone.
     pub fn files(&self, cancel: &CancelToken) -> Result<Vec<CacheFile>, BuildError> {
-        let mut files = Vec::new();
-        let mut links = HashMap::new();
-        let mut pending = vec![PathBuf::new()];
-        while let Some(path) = pending.pop() {
-            cancel.check()?;
-            let found = match path.as_os_str().is_empty() {
-                true => Some(self.root.metadata()?),
-                false => self.root.stat(&path, Follow::No)?,
-            };
-            // What goes away meanwhile was not there.
-            let Some(found) = found else { continue };
-            let Some(kind) = self.kind(&path, &found, &mut links, cancel)? else { continue };
-            if kind == CacheFileKind::Directory {
-                let names = self.root.read_dir(&path)?;
-                pending.extend(names.into_iter().rev().map(|entry| path.join(entry.name)));
-            }
-            let Metadata { mode, uid, gid, mtime: Time { sec: mtime, nsec: mtime_nsec }, .. } =
-                found;
-            files.push(CacheFile { path, kind, mode, uid, gid, mtime, mtime_nsec });
-        }
-        Ok(files)
-    }
-
-    fn kind(
-        &self,
-        path: &Path,
-        found: &Metadata,
-        links: &mut HashMap<(u64, u64), PathBuf>,
-        cancel: &CancelToken,
-    ) -> Result<Option<CacheFileKind>, BuildError> {
-        Ok(match found.kind {
-            FileKind::Directory => Some(CacheFileKind::Directory),
-            FileKind::Symlink => {
-                Some(CacheFileKind::Symlink { target: self.root.read_link(path)? })
-            }
-            FileKind::Regular => {
-                if found.nlink > 1 {
-                    let inode = (found.dev, found.ino);
-                    if let Some(first) = links.get(&inode) {
-                        return Ok(Some(CacheFileKind::HardLink { first: first.clone() }));
-                    }
-                    links.insert(inode, path.to_owned());
-                }
-                let (file, _) = self.root.open_seen_file(path)?;
-                let (size, digest) = digest_of(file, path, &mut std::io::sink(), cancel)?;
-                Some(CacheFileKind::File { size, digest })
-            }
-            _ => None,
-        })
+        let mut see = |path: &Path, file| digest_of(file, path, &mut std::io::sink(), cancel);
+        walk(&self.root, &mut see, cancel)
     }
 
     /// Opens a regular file by its path in [`OpenCache::files`].
     pub fn open_file(&self, path: &Path) -> Result<File, BuildError> {
         Ok(self.root.open_seen_file(path)?.0)
     }
+}
+
+/// Reads a file: its size and digest.
+pub(crate) type SeeFile<'s> = dyn FnMut(&Path, File) -> Result<(u64, Digest), BuildError> + 's;
+
+/// All names below a directory as [`OpenCache::files`] has them; every file is handed to `see`.
+pub(crate) fn walk(
+    root: &Root,
+    see: &mut SeeFile<'_>,
+    cancel: &CancelToken,
+) -> Result<Vec<CacheFile>, BuildError> {
+    let mut files = Vec::new();
+    let mut links = HashMap::new();
+    let mut pending = vec![PathBuf::new()];
+    while let Some(path) = pending.pop() {
+        cancel.check()?;
+        let found = match path.as_os_str().is_empty() {
+            true => Some(root.metadata()?),
+            false => root.stat(&path, Follow::No)?,
+        };
+        // What goes away meanwhile was not there.
+        let Some(found) = found else { continue };
+        let Some(kind) = kind_of(root, &path, &found, &mut links, see)? else { continue };
+        if kind == CacheFileKind::Directory {
+            let names = root.read_dir(&path)?;
+            pending.extend(names.into_iter().rev().map(|entry| path.join(entry.name)));
+        }
+        let Metadata { mode, uid, gid, mtime: Time { sec: mtime, nsec: mtime_nsec }, .. } = found;
+        files.push(CacheFile { path, kind, mode, uid, gid, mtime, mtime_nsec });
+    }
+    Ok(files)
+}
+
+fn kind_of(
+    root: &Root,
+    path: &Path,
+    found: &Metadata,
+    links: &mut HashMap<(u64, u64), PathBuf>,
+    see: &mut SeeFile<'_>,
+) -> Result<Option<CacheFileKind>, BuildError> {
+    Ok(match found.kind {
+        FileKind::Directory => Some(CacheFileKind::Directory),
+        FileKind::Symlink => Some(CacheFileKind::Symlink { target: root.read_link(path)? }),
+        FileKind::Regular => {
+            if found.nlink > 1 {
+                let inode = (found.dev, found.ino);
+                if let Some(first) = links.get(&inode) {
+                    return Ok(Some(CacheFileKind::HardLink { first: first.clone() }));
+                }
+                links.insert(inode, path.to_owned());
+            }
+            let (file, _) = root.open_seen_file(path)?;
+            let (size, digest) = see(path, file)?;
+            Some(CacheFileKind::File { size, digest })
+        }
+        _ => None,
+    })
 }
 
 impl Engine {
@@ -137,18 +147,26 @@ impl Engine {
         read: &mut ReadCacheFile<'_>,
         cancel: &CancelToken,
     ) -> Result<(), BuildError> {
-        self.replace_cache(cache, &mut |root| {
-            for file in files {
-                cancel.check()?;
-                restore(root, file, read, cancel)?;
-            }
-            // What is written into a directory changes its time, and may need its permission.
-            for file in files.iter().rev().filter(|file| file.kind == CacheFileKind::Directory) {
-                dress(root, file)?;
-            }
-            Ok(())
-        })
+        self.replace_cache(cache, &mut |root| restore_files(root, files, read, cancel))
     }
+}
+
+/// Makes these files in an empty directory, as [`Engine::restore_cache`] has it.
+pub(crate) fn restore_files(
+    root: &Root,
+    files: &[CacheFile],
+    read: &mut ReadCacheFile<'_>,
+    cancel: &CancelToken,
+) -> Result<(), BuildError> {
+    for file in files {
+        cancel.check()?;
+        restore(root, file, read, cancel)?;
+    }
+    // What is written into a directory changes its time, and may need its permission.
+    for file in files.iter().rev().filter(|file| file.kind == CacheFileKind::Directory) {
+        dress(root, file)?;
+    }
+    Ok(())
 }
 
 fn restore(

@@ -198,6 +198,10 @@ impl CacheStore for GhaCache {
         format!("the cache of scope {} in GitHub's", self.location.scope)
     }
 
+    fn place(&self) -> String {
+        format!("gha {} {}", self.location.url, self.location.scope)
+    }
+
     fn read_index(&self, ctx: Ctx<'_>) -> Result<Found, CacheStoreError> {
         let Some(entry) = self.entry(&self.prefix(), ctx)? else { return Ok(Found::Nothing) };
         let mut sink = Limited { bytes: Vec::new(), limit: MAX_BYTES as usize };

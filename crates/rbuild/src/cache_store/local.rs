@@ -210,6 +210,11 @@ impl CacheStore for LocalCache {
         format!("the cache in {}", self.path.display())
     }
 
+    fn place(&self) -> String {
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        format!("local {} {}", path.display(), self.tag)
+    }
+
     fn read_index(&self, _: Ctx<'_>) -> Result<Found, CacheStoreError> {
         let Some(root) = self.root()? else { return Ok(Found::Nothing) };
         // What a writer has just replaced is removed: the next look finds what it wrote.

@@ -27,6 +27,9 @@ pub(crate) trait CacheStore: Send + Sync {
     /// Its name in messages.
     fn name(&self) -> String;
 
+    /// What tells it from all other places, whoever asks.
+    fn place(&self) -> String;
+
     /// The index and what its place holds now.
     fn read_index(&self, ctx: Ctx<'_>) -> Result<Found, CacheStoreError>;
 

@@ -72,6 +72,10 @@ impl CacheStore for RegistryCache {
         format!("the cache {}", self.reference.familiar())
     }
 
+    fn place(&self) -> String {
+        format!("registry {}", self.reference)
+    }
+
     fn read_index(&self, ctx: Ctx<'_>) -> Result<Found, CacheStoreError> {
         let answer = match self.registry.manifest(&self.reference, ctx) {
             Ok(answer) => answer,

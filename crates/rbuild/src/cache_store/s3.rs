@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rbuild_cache::Store;
 use rbuild_image::manifest::Descriptor;
-use rbuild_registry::{BlobSink, Bucket};
+use rbuild_registry::{BlobSink, Bucket, BucketOptions};
 use rbuild_types::{Ctx, Digest};
 
 use super::{CacheStore, CacheStoreError, Found};
@@ -46,6 +46,12 @@ impl S3Cache {
 impl CacheStore for S3Cache {
     fn name(&self) -> String {
         format!("the cache {} in bucket {}", self.index(), self.location.bucket.bucket)
+    }
+
+    fn place(&self) -> String {
+        let BucketOptions { bucket, region, endpoint_url, .. } = &self.location.bucket;
+        let endpoint = endpoint_url.as_deref().unwrap_or_default();
+        format!("s3 {region} {endpoint} {bucket} {}", self.index())
     }
 
     fn read_index(&self, ctx: Ctx<'_>) -> Result<Found, CacheStoreError> {

@@ -10,7 +10,7 @@
 //! what it read; where the place cannot compare and replace in one step it looks again a little
 //! later whether its records are still there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use rbuild_types::{CacheTraffic, CancelToken, Ctx, Digest, Event, ImageConfig};
 
 use super::import::CacheImports;
 use super::index::{Identity, Index, Record, shortened};
+use super::mounts::{Sending, Sent, note_published};
 use super::{CacheExport, CacheMode, inline};
 use crate::cache_store::{self, CacheStore, CacheStoreError, Found};
 use crate::export::layers;
@@ -50,6 +51,10 @@ pub(crate) struct Exporting<'a> {
     inline: Mutex<Vec<FinishedStep>>,
     /// To the threads that compress; taken away when nothing more will come.
     steps: Mutex<Vec<Sender<FinishedStep>>>,
+    /// The ids of cache mounts that steps name.
+    named: &'a BTreeSet<String>,
+    /// Held by the one who reads cache mounts.
+    reading: Mutex<()>,
 }
 
 struct Target<'a> {
@@ -69,6 +74,7 @@ struct Made {
     waiting: BTreeMap<Digest, Vec<Record>>,
     sent_layers: usize,
     sent_bytes: u64,
+    sent_mount_bytes: u64,
     /// The first thing that went wrong.
     failure: Option<String>,
 }
@@ -99,6 +105,7 @@ pub(crate) fn with_exports<R>(
     engine: &Engine,
     imports: Option<&CacheImports<'_>>,
     to: &[CacheExport],
+    named: &BTreeSet<String>,
     ctx: Ctx<'_>,
     traffic: &mut CacheTraffic,
     build: impl FnOnce(Option<&Exporting<'_>>) -> Result<R, BuildError>,
@@ -117,7 +124,9 @@ pub(crate) fn with_exports<R>(
     }
     let (is_inline, inline) = (targets.len() < to.len(), Mutex::default());
     let steps = Mutex::new(steps);
-    let exporting = Exporting { engine, imports, targets, is_inline, inline, steps };
+    let reading = Mutex::default();
+    let exporting =
+        Exporting { engine, imports, targets, is_inline, inline, steps, named, reading };
     let pool = engine.quiet_pool()?;
     pool.stand_back();
     let built = std::thread::scope(|scope| {
@@ -230,9 +239,12 @@ impl Exporting<'_> {
                 break;
             }
         }
+        let mounts = within(timeout.saturating_sub(began.elapsed()), ctx, |inner| {
+            self.send_mounts(target, inner)
+        });
         let records = std::mem::take(&mut target.lock().records);
         let limit = timeout.clamp(INDEX_TIME_MIN, INDEX_TIME_MAX);
-        match within(limit, ctx, |inner| self.write(target, &records, inner)) {
+        match within(limit, ctx, |inner| self.write(target, &records, &mounts, inner)) {
             Ok(()) => {}
             Err(CacheStoreError::Cancelled(_)) => {
                 target.fail("its index could not be written in time".to_owned());
@@ -418,6 +430,7 @@ impl Exporting<'_> {
             let mut made = target.lock();
             traffic.sent_layers += made.sent_layers;
             traffic.sent_bytes = traffic.sent_bytes.saturating_add(made.sent_bytes);
+            traffic.sent_mount_bytes += made.sent_mount_bytes;
             let Some(problem) = made.failure.take() else { continue };
             let name = target.store.name();
             if target.request.must_succeed && error.is_none() {
@@ -430,14 +443,30 @@ impl Exporting<'_> {
         error.map_or(Ok(()), Err)
     }
 
+    /// Sends the cache mounts that are asked for.
+    fn send_mounts(&self, target: &Target<'_>, ctx: Ctx<'_>) -> Sent {
+        let store = target.store.as_ref();
+        let broken = self.imports.map(|imports| imports.broken_mounts(store)).unwrap_or_default();
+        let (engine, named, reading) = (self.engine, self.named, &self.reading);
+        let sending = Sending { engine, store, named, broken, reading };
+        let sent = sending.send(&target.request.mounts, ctx);
+        if let Some(problem) = &sent.failure {
+            target.fail(problem.clone());
+        }
+        target.lock().sent_mount_bytes = sent.bytes;
+        sent
+    }
+
     /// Adds records to the index of a cache so that nobody's are lost.
     fn write(
         &self,
         target: &Target<'_>,
         records: &BTreeMap<Identity, Record>,
+        mounts: &Sent,
         ctx: Ctx<'_>,
     ) -> Result<(), CacheStoreError> {
         let store = target.store.as_ref();
+        let mut replaced = None;
         let anew = |problem: &str, version| {
             let message = format!("{} starts anew: {problem}", store.name());
             ctx.report(Event::Notice { message });
@@ -456,10 +485,11 @@ impl Exporting<'_> {
                 },
                 Found::Broken { problem, version } => anew(&problem, version),
             };
-            if index.covers(records) {
-                return Ok(());
+            if index.covers(records) && index.covers_mounts(mounts, replaced.as_ref()) {
+                return note_published(self.engine, store, mounts);
             }
-            let next = index.with(records);
+            let found = index.mounts.clone();
+            let next = index.with(records).with_mounts(mounts);
             let bytes = self.engine.pool().map_err(engine).and_then(|pool| {
                 next.to_bytes(pool).map_err(|source| CacheStoreError::Io {
                     what: "write the index of a cache".to_owned(),
@@ -467,8 +497,11 @@ impl Exporting<'_> {
                 })
             })?;
             let written = store.write_index(&bytes, &next.layers(), expected, ctx)?;
+            if written {
+                replaced = Some(found);
+            }
             match store.settles_after() {
-                None if written => return Ok(()),
+                None if written => return note_published(self.engine, store, mounts),
                 Some(pause) if written => sleep(jittered(pause), ctx.cancel),
                 _ => sleep(jittered(CANCEL_TICK), ctx.cancel),
             }

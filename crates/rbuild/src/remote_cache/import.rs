@@ -4,17 +4,18 @@
 //! them before the store misses a step. A cache that cannot be read is a warning. Where several
 //! know the same step upon the same root, the one that was named first counts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rbuild_cache::{CacheError, SnapshotId};
+use rbuild_cache::{CacheError, SnapshotId, VolumeInfo};
 use rbuild_image::manifest::Descriptor;
 use rbuild_image::media_type::layer_compression;
 use rbuild_solver::{Imports, RemoteResult, StepError};
-use rbuild_types::{CacheTraffic, CancelToken, Ctx, Digest, Event};
+use rbuild_types::{CacheTraffic, CancelToken, Ctx, Digest, Event, Progress};
 
 use super::index::{Index, IndexError, Record};
+use super::mounts::{Mount, Restoring};
 use super::{CacheImport, inline};
 use crate::cache_store::{self, CacheStore, CacheStoreError, Found};
 use crate::export::layers;
@@ -34,6 +35,8 @@ pub(crate) struct CacheImports<'a> {
     one_more: Condvar,
     known: OnceLock<Known>,
     traffic: Mutex<Traffic>,
+    mounts: Restoring,
+    progress: &'a dyn Progress,
 }
 
 /// What all caches know together.
@@ -42,6 +45,8 @@ struct Known {
     /// With the numbers of the stores that have the layer.
     records: HashMap<Digest, Vec<(Record, Vec<usize>)>>,
     aliases: HashMap<Digest, Digest>,
+    /// Cache mounts by volume, with the numbers of the stores that have them.
+    mounts: HashMap<String, Vec<(Mount, usize)>>,
 }
 
 #[derive(Default)]
@@ -69,7 +74,11 @@ impl From<BuildError> for ImportError {
 }
 
 impl<'a> CacheImports<'a> {
-    pub(crate) fn new(engine: &'a Engine, from: &[CacheImport]) -> Result<Self, BuildError> {
+    pub(crate) fn new(
+        engine: &'a Engine,
+        from: &[CacheImport],
+        progress: &'a dyn Progress,
+    ) -> Result<Self, BuildError> {
         let mut stores = Vec::new();
         for one in from {
             let Some(store) = cache_store::open(engine, &one.location)? else {
@@ -79,8 +88,8 @@ impl<'a> CacheImports<'a> {
             stores.push(store);
         }
         let read = Mutex::new(stores.iter().map(|_| None).collect());
-        let (one_more, known, traffic) = <_>::default();
-        Ok(Self { engine, stores, read, one_more, known, traffic })
+        let (one_more, known, traffic, mounts) = <_>::default();
+        Ok(Self { engine, stores, read, one_more, known, traffic, mounts, progress })
     }
 
     /// Starts to read all indexes.
@@ -218,6 +227,11 @@ impl<'a> CacheImports<'a> {
         first.map_or_else(String::new, |store| store.name())
     }
 
+    /// The volumes of cache mounts that could not be taken from this cache.
+    pub(super) fn broken_mounts(&self, store: &dyn CacheStore) -> BTreeSet<String> {
+        self.mounts.broken(store)
+    }
+
     /// What all this cost.
     pub(crate) fn traffic(&self) -> CacheTraffic {
         let traffic = self.lock_traffic();
@@ -230,6 +244,7 @@ impl<'a> CacheImports<'a> {
             fetched_layers: fetched.clone().count(),
             fetched_bytes: traffic.index_bytes.saturating_add(bytes(&mut fetched.clone())),
             avoided_bytes: bytes(&mut traffic.layers.values().filter(|(_, fetched)| !fetched)),
+            fetched_mount_bytes: self.mounts.bytes(),
             ..CacheTraffic::default()
         }
     }
@@ -239,6 +254,10 @@ impl Known {
     fn of(indexes: impl Iterator<Item = Index>) -> Self {
         let mut known = Self::default();
         for (number, index) in indexes.enumerate() {
+            for (volume, mount) in &index.mounts {
+                let there = known.mounts.entry(volume.clone()).or_default();
+                there.push((mount.clone(), number));
+            }
             let mut records: Vec<_> = index.into_records().collect();
             records.sort_by_key(|record| std::cmp::Reverse(record.created));
             for record in records {
@@ -330,6 +349,16 @@ impl Imports for CacheImports<'_> {
                 error => error.into(),
             });
         unpacked.map_err(step_error)
+    }
+
+    fn restore(&self, volume: &VolumeInfo, cancel: &CancelToken) {
+        self.wait(cancel);
+        let known = self.known.get().and_then(|known| known.mounts.get(&volume.volume_name()));
+        let from = known
+            .into_iter()
+            .flatten()
+            .filter_map(|(mount, number)| Some((mount, self.stores.get(*number)?.as_ref())));
+        self.mounts.restore(self.engine, volume, from, Ctx::new(self.progress, cancel));
     }
 }
 

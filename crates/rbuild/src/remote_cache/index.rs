@@ -21,6 +21,8 @@ use rbuild_image::media_type::layer_compression;
 use rbuild_types::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::mounts::{Mount, Sent};
+
 /// What the bytes of an index are called.
 pub(crate) const INDEX_TYPE: &str = "application/vnd.rbuild.cache.index.v1+json+zstd";
 
@@ -41,6 +43,8 @@ const MAX_INPUTS: usize = 2 << 10;
 const MAX_ALTERNATIVES: usize = 8;
 /// Definition keys of one record.
 const MAX_DEFINITIONS: usize = 32;
+/// Cache mounts in an index.
+const MAX_MOUNTS: usize = 64;
 /// Bytes of a step's name.
 const MAX_NAME: usize = 512;
 /// More than any layer has.
@@ -59,6 +63,8 @@ pub(crate) struct Index {
     /// Writes so far.
     pub(crate) generation: u64,
     records: BTreeMap<Identity, Record>,
+    /// By volume.
+    pub(crate) mounts: BTreeMap<String, Mount>,
 }
 
 /// A step, the chain id of its root, and the layer that it gave.
@@ -101,6 +107,8 @@ struct Document {
     version: u32,
     generation: u64,
     records: Vec<Record>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mounts: Vec<Mount>,
 }
 
 impl Record {
@@ -212,7 +220,16 @@ impl Index {
         if document.generation > MAX_GENERATION {
             return Err(error("was written more often than anybody can"));
         }
-        let mut index = Self { generation: document.generation, records: BTreeMap::new() };
+        if document.mounts.len() > MAX_MOUNTS {
+            return Err(error("has too many cache mounts"));
+        }
+        let mut index = Self { generation: document.generation, ..Self::default() };
+        for mount in document.mounts {
+            if let Some(problem) = mount.problem() {
+                return Err(error(problem));
+            }
+            index.mounts.insert(mount.volume.clone(), mount);
+        }
         for record in document.records {
             if let Some(problem) = record.problem() {
                 return Err(error(problem));
@@ -225,7 +242,8 @@ impl Index {
     /// The bytes of the index.
     pub(crate) fn to_bytes(&self, pool: &rayon::ThreadPool) -> std::io::Result<Vec<u8>> {
         let records = self.records.values().cloned().collect();
-        let document = Document { version: VERSION, generation: self.generation, records };
+        let mounts = self.mounts.values().cloned().collect();
+        let document = Document { version: VERSION, generation: self.generation, records, mounts };
         let text = serde_json::to_vec(&document)?;
         let mut writer = CompressedWriter::new(Vec::new(), Encoding::ZSTD, pool);
         std::io::Write::write_all(&mut writer, &text)?;
@@ -275,6 +293,10 @@ impl Index {
             record.used = record.used.min(generation);
             record.used.saturating_add(KEPT_GENERATIONS) >= generation
         });
+        self.mounts.retain(|_, mount| {
+            mount.used = mount.used.min(generation);
+            mount.used.saturating_add(KEPT_GENERATIONS) >= generation
+        });
         let mut alternatives = BTreeMap::<_, Vec<_>>::new();
         for (identity, record) in &self.records {
             let same = alternatives.entry((record.key, record.upon)).or_default();
@@ -298,9 +320,47 @@ impl Index {
         self
     }
 
-    /// The layers that the records name, each once.
+    /// Whether nothing of what was sent would be new here, and none is about to be forgotten.
+    /// `replaced` are the mounts that the caller's own write found, if it has written: what others
+    /// have written since then stays.
+    pub(crate) fn covers_mounts(
+        &self,
+        sent: &Sent,
+        replaced: Option<&BTreeMap<String, Mount>>,
+    ) -> bool {
+        let is_fresh =
+            |mount: &Mount| mount.used.saturating_add(KEPT_GENERATIONS / 2) >= self.generation;
+        let list = |mount: &Mount| mount.list.digest;
+        sent.mounts.iter().all(|mount| {
+            let known = self.mounts.get(&mount.volume).filter(|known| is_fresh(known));
+            known.is_some_and(|known| match replaced {
+                None => list(known) == list(mount) && known.packs == mount.packs,
+                Some(replaced) => replaced.get(&mount.volume).map(list) != Some(list(known)),
+            })
+        }) && sent.unchanged.iter().all(|volume| self.mounts.get(volume).is_none_or(is_fresh))
+    }
+
+    /// The index of [`Index::with`] with what was sent in the same build.
+    pub(crate) fn with_mounts(mut self, sent: &Sent) -> Self {
+        let used = self.generation;
+        for mount in &sent.mounts {
+            self.mounts.insert(mount.volume.clone(), Mount { used, ..mount.clone() });
+        }
+        for volume in &sent.unchanged {
+            self.mounts.entry(volume.clone()).and_modify(|mount| mount.used = used);
+        }
+        while self.mounts.len() > MAX_MOUNTS {
+            let oldest = self.mounts.values().min_by_key(|mount| mount.used);
+            let Some(oldest) = oldest.map(|mount| mount.volume.clone()) else { break };
+            self.mounts.remove(&oldest);
+        }
+        self
+    }
+
+    /// All that the index names, each once: the layers of steps, lists and packs of cache mounts.
     pub(crate) fn layers(&self) -> Vec<Descriptor> {
-        let blobs = self.records.values().filter_map(|record| record.blob.as_ref());
+        let mounts = self.mounts.values().flat_map(Mount::blobs);
+        let blobs = self.records.values().filter_map(|record| record.blob.as_ref()).chain(mounts);
         let by_digest: BTreeMap<Digest, &Descriptor> =
             blobs.map(|blob| (blob.digest, blob)).collect();
         by_digest.into_values().cloned().collect()
@@ -313,6 +373,8 @@ mod tests {
     use rbuild_image::media_type::OCI_LAYER;
 
     use super::*;
+    use crate::remote_cache::mounts::PACK_TYPE;
+    use crate::remote_cache::mounts::list::LIST_TYPE;
 
     fn pool() -> rayon::ThreadPool {
         rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap()
@@ -399,6 +461,59 @@ mod tests {
         assert!(!index.covers(&used));
     }
 
+    fn mount(volume: &str, list: &str) -> Mount {
+        Mount {
+            volume: volume.to_owned(),
+            id: volume.to_owned(),
+            list: Descriptor::of(LIST_TYPE, list.as_bytes()),
+            packs: vec![Descriptor::of(PACK_TYPE, b"pack")],
+            files: 1,
+            bytes: 1,
+            used: 0,
+        }
+    }
+
+    fn sent(mounts: &[Mount], unchanged: &[&str]) -> Sent {
+        let unchanged = unchanged.iter().map(ToString::to_string).collect();
+        Sent { mounts: mounts.to_vec(), unchanged, ..Sent::default() }
+    }
+
+    #[test]
+    fn cache_mounts_are_kept_as_layers_are() {
+        let (one, two) = (sent(&[mount("one", "1")], &[]), sent(&[mount("two", "2")], &[]));
+        let next = |index: Index, sent: &Sent| index.with(&map(&[])).with_mounts(sent);
+        let mut index = next(next(Index::default(), &one), &two);
+        assert_eq!(Index::parse(&index.to_bytes(&pool()).unwrap()).unwrap(), index);
+        // Two lists and the pack of both.
+        assert_eq!(index.layers().len(), 3);
+        assert!(index.covers_mounts(&one, None) && index.covers_mounts(&two, None));
+        // What nobody names is forgotten in the end; who names it keeps it.
+        let unchanged = sent(&[], &["one"]);
+        for _ in 0..KEPT_GENERATIONS {
+            assert!(index.mounts.contains_key("two"));
+            if !index.covers_mounts(&unchanged, None) {
+                index = next(index, &unchanged);
+            }
+            index = next(index, &Sent::default());
+        }
+        assert_eq!(index.mounts.keys().collect::<Vec<_>>(), ["one"]);
+        let many: Vec<_> = (0..100).map(|n| mount(&n.to_string(), "")).collect();
+        assert_eq!(next(index, &sent(&many, &[])).mounts.len(), MAX_MOUNTS);
+    }
+
+    #[test]
+    fn of_two_who_write_a_cache_mount_the_last_one_counts() {
+        let (mine, theirs) = (sent(&[mount("one", "1")], &[]), sent(&[mount("one", "2")], &[]));
+        let with = |sent: &Sent| Index::default().with(&map(&[])).with_mounts(sent);
+        let before = BTreeMap::new();
+        // Before the own write that must be done, after it what came later stays.
+        assert!(!with(&theirs).covers_mounts(&mine, None));
+        assert!(with(&theirs).covers_mounts(&mine, Some(&before)));
+        // But not what was there before, or a write of somebody who did not know of it.
+        assert!(!Index::default().covers_mounts(&mine, Some(&before)));
+        assert!(!with(&theirs).covers_mounts(&mine, Some(&with(&theirs).mounts)));
+    }
+
     #[test]
     fn an_index_has_a_bound() {
         let many: Vec<_> =
@@ -412,16 +527,19 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         type Change<'a> = &'a dyn Fn(&mut serde_json::Value);
-        let good = Index::default().with(&map(&[record("a", None, 1)]));
+        let good = Index::default()
+            .with(&map(&[record("a", None, 1)]))
+            .with_mounts(&sent(&[mount("one", "1")], &[]));
         let text = |change: Change<'_>| {
             let records: Vec<_> = good.records().cloned().collect();
-            let document = Document { version: VERSION, generation: 1, records };
+            let mounts = good.mounts.values().cloned().collect();
+            let document = Document { version: VERSION, generation: 1, records, mounts };
             let mut value = serde_json::to_value(document).unwrap();
             change(&mut value);
             compressed(value.to_string().as_bytes())
         };
         assert!(Index::parse(&text(&|_| {})).is_ok());
-        let problems: [(&str, Change<'_>); 7] = [
+        let problems: [(&str, Change<'_>); 10] = [
             ("newer rbuild", &|value| value["version"] = 2.into()),
             ("absurd size", &|value| value["records"][0]["tar_size"] = u64::MAX.into()),
             ("absurd size", &|value| value["records"][0]["blob"]["size"] = u64::MAX.into()),
@@ -429,6 +547,9 @@ mod tests {
             ("outside of time", &|value| value["records"][0]["created"] = i64::MAX.into()),
             ("too long", &|value| value["records"][0]["name"] = "x".repeat(600).into()),
             ("digest", &|value| value["records"][0]["key"] = "../../x".into()),
+            ("too long", &|value| value["mounts"][0]["id"] = "x".repeat(5000).into()),
+            ("without a list", &|value| value["mounts"][0]["list"]["mediaType"] = "x".into()),
+            ("cannot be", &|value| value["mounts"][0]["packs"][0]["size"] = u64::MAX.into()),
         ];
         for (problem, change) in problems {
             let error = Index::parse(&text(change)).unwrap_err().to_string();

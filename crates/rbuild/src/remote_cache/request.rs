@@ -102,6 +102,8 @@ pub struct CacheExport {
     pub location: CacheLocation,
     /// Which results.
     pub mode: CacheMode,
+    /// Which cache mounts go with them.
+    pub mounts: Vec<CacheMounts>,
     /// How layers are compressed.
     pub encoding: Encoding,
     /// Whether layers that are compressed in another way already are compressed anew.
@@ -118,10 +120,30 @@ impl CacheExport {
         Self {
             location,
             mode: CacheMode::Min,
+            mounts: Vec::new(),
             encoding: Encoding::GZIP,
             force_compression: false,
             must_succeed: false,
             timeout: CACHE_TIMEOUT,
+        }
+    }
+}
+
+/// Cache mounts that go to a cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheMounts {
+    /// All that the steps of the build name.
+    Named,
+    /// Those with this id; a namespace and a slash stand before it.
+    Id(String),
+}
+
+impl CacheMounts {
+    /// The id, where one is asked for.
+    pub(super) fn id(&self) -> Option<&str> {
+        match self {
+            Self::Named => None,
+            Self::Id(id) => Some(id),
         }
     }
 }

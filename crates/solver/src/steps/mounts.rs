@@ -294,13 +294,17 @@ struct Held {
 }
 
 impl Held {
-    /// Waits for the volumes of all cache mounts, in the same order whatever their order in the
+    /// Has caches elsewhere fill the cache mounts, and waits for the volumes of all of them, in the same order whatever their order in the
     /// Dockerfile, so that no two steps wait for each other.
     fn lock(job: &Job<'_>, op: &Run) -> Result<Self, StepError> {
         let mut wanted: BTreeMap<String, BTreeSet<Sharing>> = BTreeMap::new();
         for mount in &op.mounts {
             if let MountKind::Cache(cache) = &mount.kind {
-                let name = volume_info(job, cache).volume_name();
+                let info = volume_info(job, cache);
+                if let Some(imports) = job.world.imports.filter(|_| !job.no_cache) {
+                    imports.restore(&info, job.cancel);
+                }
+                let name = info.volume_name();
                 wanted.entry(name).or_default().insert(cache.sharing);
             }
         }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use rbuild::{
     BuildRequest, Built, CacheExport, CacheImport, CacheLocation, CacheMode, CacheTraffic,
-    CancelToken, Digest, Encoding, Engine, EngineOptions, Event, Output,
+    CancelToken, Digest, Encoding, Engine, EngineOptions, Event, Output, Reason,
 };
 use serde_json::Value;
 
 use crate::build_push::Registry;
+use crate::build_why::why;
 use crate::exported::Exported;
 use crate::support::{BASE_STEPS, Events, Place, build, id, ran};
 use crate::tests;
@@ -43,6 +44,7 @@ tests![
     an_image_brings_its_own_steps,
     an_index_of_images_brings_the_steps_of_all,
     a_step_that_took_the_place_of_another_is_found,
+    an_empty_store_is_explained_by_the_last_build_elsewhere,
 ];
 
 /// Three stages: one that nobody copies from, one that is copied from, and the image.
@@ -708,4 +710,50 @@ fn a_step_that_took_the_place_of_another_is_found() {
     // What was brought is found without the cache.
     let local = build(&cold, &place.request(&text("echo other")));
     assert_eq!((local.executed, id(&local)), (0, id(&kept)), "{:?}", ran(&local));
+}
+
+fn an_empty_store_is_explained_by_the_last_build_elsewhere() {
+    let place = Place::new();
+    let text = "FROM base AS tools\nRUN echo tools > /tool\nFROM base\nARG V=1\nCOPY file /file\n\
+                RUN echo $V > /v\nRUN echo up > /up\nCOPY --from=tools /tool /tool\n";
+    place.write("file", "one");
+    build(&engine(&place, "warm"), &exporting(&place, text, CacheMode::Max));
+    let told = |store: &str, request: BuildRequest| {
+        let all = why(&build(&engine(&place, store), &request));
+        all.into_iter().map(|(step, reason)| (step, reason.to_string())).collect::<Vec<_>>()
+    };
+    let said = |step: &str, reason: String| (step.to_owned(), reason);
+    let below = |step: &str| Reason::Below { step: step.to_owned() }.to_string();
+
+    let variable = |old: &str, new: &str| {
+        let (old, new) = (Some(old.to_owned()), Some(new.to_owned()));
+        Reason::Variable { arg: true, name: "V".to_owned(), old, new }.to_string()
+    };
+    let all = told("variable", unseen(&place, text).arg("V", "2"));
+    let expected = [
+        said("RUN echo 2 > /v", variable("1", "2")),
+        said("RUN echo up > /up", variable("1", "2")),
+        said("COPY --from=tools /tool /tool", below("[stage-2 3/4] RUN echo up > /up")),
+    ];
+    assert_eq!(all, expected);
+
+    let all = told("text", unseen(&place, &text.replace("echo up", "echo down")));
+    let (old, new) = ("RUN echo up > /up".to_owned(), "RUN echo down > /up".to_owned());
+    let changed = Reason::Text { old, new }.to_string();
+    assert_eq!(all[0], said("RUN echo down > /up", changed));
+
+    // A step more moves the numbers of the others.
+    let all = told("more", unseen(&place, &text.replace("RUN echo up", "RUN true\nRUN echo up")));
+    let below_true = below("[stage-2 3/5] RUN true");
+    let expected = [
+        said("RUN true", Reason::New.to_string()),
+        said("RUN echo up > /up", below_true),
+        said("COPY --from=tools /tool /tool", below("[stage-2 4/5] RUN echo up > /up")),
+    ];
+    assert_eq!(all, expected);
+
+    place.write("file", "two");
+    let all = told("file", unseen(&place, text));
+    assert_eq!(all[0], said("COPY file /file", Reason::Files.to_string()));
+    assert_eq!(all[1].1, below("[stage-2 1/4] COPY file /file"));
 }

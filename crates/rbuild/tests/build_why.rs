@@ -38,7 +38,7 @@ tests![
 ];
 
 /// Why the steps ran, as events say it: text of the step, reason.
-fn why(built: &Built) -> Vec<(String, Reason)> {
+pub fn why(built: &Built) -> Vec<(String, Reason)> {
     let text = |name: &str| name.split_once("] ").map_or(name, |(_, text)| text).to_owned();
     let steps = built.steps.iter().filter(|step| !step.cached);
     steps.filter_map(|step| Some((text(&step.name), step.reason.clone()?))).collect()

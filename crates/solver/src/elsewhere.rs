@@ -21,6 +21,9 @@ pub trait Imports: Sync {
     /// given different bytes.
     fn find(&self, key: &Digest, upon: &[Option<Digest>]) -> Vec<RemoteResult>;
 
+    /// The steps of the build that the caches were written by last, as far as they have them.
+    fn last_build(&self) -> Vec<EarlierStep>;
+
     /// Brings the layer's bytes into the store. What is there afterwards is what the digests say.
     fn fetch(&self, result: &RemoteResult, ctx: Ctx<'_>) -> Result<(), StepError>;
 
@@ -61,6 +64,19 @@ pub struct RemoteResult {
     pub created: i64,
     /// Milliseconds that the step ran.
     pub duration_ms: u64,
+    /// What went into the key, as far as the cache has it.
+    pub inputs: Value,
+}
+
+/// A step of a build on another machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EarlierStep {
+    /// Its key.
+    pub key: Digest,
+    /// Its operation: `run`, `copy`, …
+    pub op: String,
+    /// As people see it: `[stage 2/5] RUN make`.
+    pub name: String,
     /// What went into the key, as far as the cache has it.
     pub inputs: Value,
 }

@@ -21,7 +21,7 @@ mod why;
 mod world;
 
 pub use device::{DeviceEdits, Devices, HostMount};
-pub use elsewhere::{Exports, FinishedStep, Imports, RemoteResult};
+pub use elsewhere::{EarlierStep, Exports, FinishedStep, Imports, RemoteResult};
 pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
 pub use layer::Layer;
 pub use same::Cutoff;

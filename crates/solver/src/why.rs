@@ -64,6 +64,9 @@ pub(crate) fn differences(
         if reasons.len() == before {
             reasons.extend(others.into_iter().cloned());
         }
+        if reasons.len() == before && is["op"] == "copy" {
+            reasons.push(Reason::Files);
+        }
     }
     if old.inputs["root"] != new.inputs["root"] {
         reasons.extend(surroundings.root.clone());
@@ -330,6 +333,9 @@ mod tests {
     fn what_cannot_be_told_is_said_to_be_so() {
         let old = json!({ "step": { "op": "copy" }, "root": 1, "content": 1 });
         let new = json!({ "step": { "op": "copy" }, "root": 1, "content": 2 });
+        let said = compare(old.clone(), new, Default::default());
+        assert_eq!(said, [Reason::Files.to_string()]);
+        let new = json!({ "step": { "op": "copy" }, "root": 1, "content": 1, "other": 1 });
         let said = compare(old.clone(), new, Default::default());
         assert_eq!(said, [Reason::Unknown.to_string()]);
         assert!(compare(old.clone(), old, Default::default()).is_empty());

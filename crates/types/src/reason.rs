@@ -85,6 +85,8 @@ pub enum Reason {
         /// What about it.
         change: FileChange,
     },
+    /// Files that it copies differ, and which is not known any more.
+    Files,
     /// A secret that is a part of its key has another value.
     Secret {
         /// The secret's id.
@@ -213,6 +215,9 @@ impl fmt::Display for Reason {
                 change_of(f, old, new)
             }
             Self::File { path, change } => write!(f, "{path} {change}"),
+            Self::Files => {
+                f.write_str("the files that it takes changed; which, is not known any more")
+            }
             Self::Secret { id } => write!(f, "secret {id} changed"),
             Self::Below { step } => write!(f, "what it builds upon changed: {}", cut(step)),
             Self::Input { step } => write!(f, "what it reads changed: {}", cut(step)),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use rbuild_cache::{CacheError, SnapshotId, VolumeInfo};
 use rbuild_image::manifest::Descriptor;
 use rbuild_image::media_type::layer_compression;
-use rbuild_solver::{Imports, RemoteResult, StepError};
+use rbuild_solver::{EarlierStep, Imports, RemoteResult, StepError};
 use rbuild_types::{CacheTraffic, CancelToken, Ctx, Digest, Event, Progress};
 
 use super::index::{Index, IndexError, Record};
@@ -45,6 +45,8 @@ struct Known {
     /// With the numbers of the stores that have the layer.
     records: HashMap<Digest, Vec<(Record, Vec<usize>)>>,
     aliases: HashMap<Digest, Digest>,
+    /// The steps of the build that wrote last to the first cache that has any.
+    last_build: Vec<EarlierStep>,
     /// Cache mounts by volume, with the numbers of the stores that have them.
     mounts: HashMap<String, Vec<(Mount, usize)>>,
 }
@@ -258,8 +260,13 @@ impl Known {
                 let there = known.mounts.entry(volume.clone()).or_default();
                 there.push((mount.clone(), number));
             }
+            let generation = index.generation;
             let mut records: Vec<_> = index.into_records().collect();
             records.sort_by_key(|record| std::cmp::Reverse(record.created));
+            if known.last_build.is_empty() {
+                let last = records.iter().filter(|record| record.used == generation);
+                known.last_build = last.map(Record::earlier).collect();
+            }
             for record in records {
                 for definition in &record.definitions {
                     known.aliases.entry(*definition).or_insert(record.key);
@@ -312,6 +319,10 @@ impl Imports for CacheImports<'_> {
             self.lock_traffic().layers.entry(*key).or_insert((size, false));
         }
         results
+    }
+
+    fn last_build(&self) -> Vec<EarlierStep> {
+        self.known.get().map_or_else(Vec::new, |known| known.last_build.clone())
     }
 
     fn fetch(&self, result: &RemoteResult, ctx: Ctx<'_>) -> Result<(), StepError> {

@@ -18,6 +18,7 @@ use std::io::Read;
 use rbuild_image::compress::{CompressedWriter, Compression, Encoding, reader};
 use rbuild_image::manifest::{Descriptor, chain_id};
 use rbuild_image::media_type::layer_compression;
+use rbuild_solver::EarlierStep;
 use rbuild_types::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +132,16 @@ impl Record {
         }
         let text = if inputs.is_null() { String::new() } else { inputs.to_string() };
         self.inputs = if text.len() <= MAX_INPUTS { text } else { String::new() };
+    }
+
+    /// What a miss is explained by.
+    pub(super) fn earlier(&self) -> EarlierStep {
+        EarlierStep {
+            key: self.key,
+            op: self.op.clone(),
+            name: self.name.clone(),
+            inputs: serde_json::from_str(&self.inputs).unwrap_or_default(),
+        }
     }
 
     /// The chain id of the layer with all below it.

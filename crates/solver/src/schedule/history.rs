@@ -9,13 +9,14 @@ use std::collections::HashMap;
 use rbuild_cache::{BuildRecord, BuiltStep, Outcome, StepRecord};
 use rbuild_plan::op::{Op, Source};
 use rbuild_plan::{Graph, VertexId, without_passwords};
-use rbuild_types::{Event, Reason, StepId};
+use rbuild_types::{Digest, Event, Reason, StepId};
 use serde_json::Value;
 
 use super::Coordinator;
 use super::keys::kind;
 use super::node::State;
 use crate::copy::{Listing, Selection};
+use crate::elsewhere::EarlierStep;
 use crate::error::SolveError;
 use crate::why::{self, Step, Surroundings, text_of};
 
@@ -29,12 +30,40 @@ pub(super) struct Nearest {
 pub(super) struct History {
     /// By vertex: what became of it then.
     steps: Vec<Option<BuiltStep>>,
+    /// What is known of its steps where it was another machine's.
+    elsewhere: HashMap<Digest, EarlierStep>,
 }
 
 impl History {
-    fn new(last: Option<BuildRecord>, graph: &Graph) -> Self {
-        let mut last: Vec<Option<BuiltStep>> =
-            last.unwrap_or_default().steps.into_iter().map(Some).collect();
+    /// Of a build on another machine.
+    fn of_other(steps: Vec<EarlierStep>, graph: &Graph) -> Self {
+        let stages: HashMap<&str, &str> = graph
+            .vertices()
+            .map(|(_, vertex)| (place_of(&vertex.name).0, vertex.stage.as_str()))
+            .collect();
+        let mut steps: Vec<_> = steps
+            .into_iter()
+            .filter_map(|step| Some((stages.get(place_of(&step.name).0)?.to_string(), step)))
+            .collect();
+        steps.sort_by_key(|(_, step)| place_of(&step.name).1);
+        let built = |(stage, step): &(String, EarlierStep)| BuiltStep {
+            name: step.name.clone(),
+            stage: stage.clone(),
+            op: step.op.clone(),
+            outcome: Outcome::Ran,
+            key: Some(step.key),
+            known: Some(step.key),
+            identity: None,
+            reasons: Vec::new(),
+            duration_ms: 0,
+        };
+        let last = BuildRecord { steps: steps.iter().map(built).collect(), ..<_>::default() };
+        let elsewhere = steps.into_iter().map(|(_, step)| (step.key, step)).collect();
+        Self { elsewhere, ..Self::new(last, graph) }
+    }
+
+    fn new(last: BuildRecord, graph: &Graph) -> Self {
+        let mut last: Vec<Option<BuiltStep>> = last.steps.into_iter().map(Some).collect();
         let mut steps: Vec<Option<BuiltStep>> = graph.vertices().map(|_| None).collect();
         // Once for those with the same text, then for those that it was taken from.
         for same_text in [true, false] {
@@ -55,12 +84,21 @@ impl History {
                 }
             }
         }
-        Self { steps }
+        Self { steps, elsewhere: HashMap::new() }
     }
 
     fn of(&self, id: VertexId) -> Option<&BuiltStep> {
         self.steps.get(id.0)?.as_ref()
     }
+}
+
+/// The stage and the number in a name: `build` and 2 of `[build 2/5] RUN make`.
+fn place_of(name: &str) -> (&str, usize) {
+    let place = name.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let place = place.map_or("", |(place, _)| place);
+    let (stage, number) = place.rsplit_once(' ').unwrap_or(("", place));
+    let number = number.split_once('/').and_then(|(number, _)| number.parse().ok());
+    (stage, number.unwrap_or_default())
 }
 
 /// The word of [`kind`] that this is.
@@ -72,7 +110,12 @@ impl Coordinator<'_, '_> {
     fn history(&mut self) -> Result<&History, SolveError> {
         if self.history.is_none() {
             let last = self.world.store.builds().last_of(self.world.project)?;
-            self.history = Some(History::new(last, self.graph));
+            self.history = Some(match (last, self.world.imports) {
+                (Some(last), _) => History::new(last, self.graph),
+                // The first build here, but perhaps not the first.
+                (None, Some(imports)) => History::of_other(imports.last_build(), self.graph),
+                (None, None) => History::new(BuildRecord::default(), self.graph),
+            });
         }
         // Set above.
         self.history.as_ref().ok_or(SolveError::Stuck)
@@ -110,6 +153,10 @@ impl Coordinator<'_, '_> {
         }
         let last = self.history.as_ref().and_then(|history| history.of(id));
         let known = last.and_then(|last| last.known);
+        if known == Some(key.digest) && self.is_elsewhere(&key.digest) {
+            // What it made was made upon other files.
+            return Ok(self.root_of(id).map(|root| self.below(root)).into_iter().collect());
+        }
         if known == Some(key.digest) || records.peek(&key.digest)?.is_some() {
             return Ok(vec![Reason::Lost]);
         }
@@ -140,7 +187,10 @@ impl Coordinator<'_, '_> {
         let last = self.history.as_ref().and_then(|history| history.of(id));
         let store = self.world.store;
         let record = match last.and_then(|last| last.known) {
-            Some(known) => store.records().peek(&known)?,
+            Some(known) => match store.records().peek(&known)? {
+                None => self.record_elsewhere(&known),
+                found => found,
+            },
             // Another project, or a checkout of it elsewhere, may have had the step.
             None => store.records().by_step_name(&vertex.name, 1)?.into_iter().next(),
         };
@@ -150,6 +200,17 @@ impl Coordinator<'_, '_> {
             None => None,
         };
         Ok(Some(Nearest { record, listing }))
+    }
+
+    fn is_elsewhere(&self, key: &Digest) -> bool {
+        self.history.as_ref().is_some_and(|history| history.elsewhere.contains_key(key))
+    }
+
+    /// What another machine's record of a step says.
+    fn record_elsewhere(&self, key: &Digest) -> Option<StepRecord> {
+        let step = self.history.as_ref()?.elsewhere.get(key)?;
+        let EarlierStep { key, op, name, inputs } = step.clone();
+        (!inputs.is_null()).then(|| StepRecord::new(key, &op, &name, inputs))
     }
 
     fn compare(&self, id: VertexId, earlier: &Nearest) -> Vec<Reason> {
@@ -180,8 +241,12 @@ impl Coordinator<'_, '_> {
     }
 
     fn has_changed(&self, id: VertexId) -> bool {
-        let last = self.history.as_ref().and_then(|history| history.of(id));
-        last.and_then(|last| last.known) != self.own_key(id)
+        let Some(history) = &self.history else { return true };
+        // Caches elsewhere do not say what sources were.
+        if !history.elsewhere.is_empty() && matches!(self.op(id), Op::Source(_)) {
+            return false;
+        }
+        history.of(id).and_then(|last| last.known) != self.own_key(id)
     }
 
     /// What to say of a step that builds upon `id`, which is another than it was.

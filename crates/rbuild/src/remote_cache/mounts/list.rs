@@ -32,6 +32,8 @@ const MAX_ENTRIES: usize = 1_000_000;
 /// Bytes of a list, compressed and not. A name with a chunk of its own takes some 60 and 200.
 pub(super) const MAX_LIST: u64 = 64 << 20;
 const MAX_DOCUMENT: u64 = 256 << 20;
+/// Chunks that all files name together: those of the largest mounts, and no more work than that.
+const MAX_NAMED: u64 = 1 << 24;
 /// Bytes of a path, and of a link's target, with a zero behind it.
 const MAX_PATH: usize = 4096;
 
@@ -232,7 +234,7 @@ impl List {
         }
         let mut directories = HashSet::new();
         let mut paths = HashSet::new();
-        let mut bytes = 0_u64;
+        let (mut named, mut bytes) = (0_u64, 0_u64);
         for (number, entry) in self.entries.iter().enumerate() {
             if entry.mode > 0o7777 || entry.nsec >= 1_000_000_000 {
                 return Some("has a name with an absurd mode or time");
@@ -260,12 +262,19 @@ impl List {
                     }
                 }
                 Kind::File { runs, digest } => {
-                    let Some(size) = self.size_of(runs, &mut bytes) else {
+                    let Some(runs) = self.slices(runs) else {
                         return Some("has a file of chunks that are not there");
                     };
-                    if digest.is_none() && size > 1 {
+                    let count = runs.iter().map(|run| run.len() as u64).sum::<u64>();
+                    if digest.is_none() && count > 1 {
                         return Some("has a file without a digest");
                     }
+                    named += count;
+                    if named > MAX_NAMED {
+                        return Some("has files of too many chunks");
+                    }
+                    bytes +=
+                        runs.into_iter().flatten().map(|chunk| u64::from(chunk.1)).sum::<u64>();
                 }
             }
         }
@@ -276,19 +285,13 @@ impl List {
         }
     }
 
-    /// How many chunks these are, if they are there; adds their lengths to `bytes`.
-    fn size_of(&self, runs: &[Run], bytes: &mut u64) -> Option<u64> {
-        let mut chunks = 0_u64;
-        for Run(pack, first, count) in runs {
+    /// The chunks of each run, if they are there.
+    fn slices(&self, runs: &[Run]) -> Option<Vec<&[Chunk]>> {
+        let slice = |Run(pack, first, count): &Run| {
             let end = first.checked_add(*count).filter(|_| *count > 0)?;
-            let run = self.packs.get(*pack as usize)?.get(*first as usize..end as usize)?;
-            // Beyond any bound nothing needs to be counted: many runs may name the same chunks.
-            if *bytes <= MAX_MOUNT {
-                *bytes += run.iter().map(|chunk| u64::from(chunk.1)).sum::<u64>();
-            }
-            chunks += u64::from(*count);
-        }
-        Some(chunks)
+            self.packs.get(*pack as usize)?.get(*first as usize..end as usize)
+        };
+        runs.iter().map(slice).collect()
     }
 }
 
@@ -460,12 +463,16 @@ mod tests {
 
     #[test]
     fn many_names_of_the_same_chunks_are_no_end_of_bytes() {
-        let packs = vec![vec![chunk("a", MAX_CHUNK as u32); 4096]];
-        let many = vec![Run(0, 0, 4096); 1024];
         let root = file("", CacheFileKind::Directory);
         let large = file("large", bytes(0, Digest::of("")));
-        let list = List::of(vec![root, large], vec![many], packs);
-        assert_eq!(list.problem(), Some("has files of an absurd size"));
+        let list = |packs: Vec<Vec<Chunk>>, runs: usize| {
+            let many = vec![Run(0, 0, packs[0].len() as u32); runs];
+            List::of(vec![root.clone(), large.clone()], vec![many], packs)
+        };
+        let large = list(vec![vec![chunk("a", MAX_CHUNK as u32); 4096]], 1024);
+        assert_eq!(large.problem(), Some("has files of an absurd size"));
+        let small = list(vec![vec![chunk("a", 1); 1 << 20]], 1 << 20);
+        assert_eq!(small.problem(), Some("has files of too many chunks"));
     }
 
     proptest! {

@@ -20,7 +20,12 @@ pub(crate) fn scratch(name: &str) -> Outcome<PathBuf> {
 
 /// `target/NAME`, emptied first, and this process's alone until it ends.
 pub(crate) fn fresh(name: &str) -> Outcome<PathBuf> {
-    let dir = workspace().join("target").join(name);
+    fresh_in(&workspace().join("target"), name)
+}
+
+/// [`fresh`] in another directory.
+pub(crate) fn fresh_in(parent: &Path, name: &str) -> Outcome<PathBuf> {
+    let dir = std::path::absolute(parent)?.join(name);
     fs_err::create_dir_all(dir.parent().unwrap_or(&dir))?;
     let lock = fs_err::File::create(dir.with_extension("lock"))?.into_parts().0;
     if lock.try_lock().is_err() {

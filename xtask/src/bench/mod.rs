@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: the same build, one tool after the other, round after round.
 //!
-//! Rounds are interleaved, so that whatever else the machine does falls on all alike. The first
-//! round fills caches and is not counted; medians of the others are printed with the load. No
-//! test asserts a time: the command says which targets are met, and succeeds either way.
+//! Rounds are interleaved, so that whatever else the machine does falls on all alike. Before each
+//! run, what is in memory only goes to the disk. The first round fills caches and is not counted.
+//! Medians of the others are printed with the load. No test asserts a time: the command says which
+//! targets are met, and succeeds either way.
 
 mod contestant;
 mod contexts;
@@ -36,11 +37,13 @@ pub(crate) struct Sample {
     pub(crate) peak_rss: u64,
 }
 
-/// `cargo xtask bench [NAME…] [--runs N] [--peers …] [--json FILE]`.
+/// `cargo xtask bench [NAME…] [--runs N] [--peers …] [--json FILE] [--dir DIR]`. Stores are below
+/// `DIR`: on a file system of its own, what others have removed lately costs nobody anything.
 pub(crate) fn run(args: &mut Args) -> Outcome {
     let runs = args.number("--runs")?.unwrap_or(RUNS).max(1);
     let json = args.value("--json")?;
     let peers = args.value("--peers")?.unwrap_or_else(|| "rbuild,docker,buildah,podman".into());
+    let place = args.value("--dir")?;
     let words = args.words()?;
     if words.iter().any(|w| w == "list") {
         for bench in BENCHES {
@@ -50,7 +53,10 @@ pub(crate) fn run(args: &mut Args) -> Outcome {
     }
     let chosen = choose(&words)?;
     packages::ensure_installed(&[BASES, PEERS].concat())?;
-    let dir = paths::fresh("bench")?;
+    let dir = match place {
+        Some(place) => paths::fresh_in(Path::new(&place), "rbuild-bench")?,
+        None => paths::fresh("bench")?,
+    };
     let contestants =
         peers.split(',').map(|name| contestant::open(name, &dir)).collect::<Outcome<Vec<_>>>()?;
     let mut report = Report::new(runs, contestants.iter().map(|c| c.name()).collect());
@@ -115,6 +121,8 @@ fn measure(
                 None => prepare(bench, contestant, context.as_deref(), round)?,
             };
             let Some(command) = command else { continue };
+            // Whoever syncs must not wait for what another one left in memory.
+            Cmd::new("sync").output()?;
             let sample = time(&command, &dir.join("log"))?;
             eprintln!("    round {round} {:<8} {:>9.1} ms", contestant.name(), sample.milliseconds);
             if round > 0 {

@@ -109,7 +109,7 @@ fn timespec(time: Time) -> Timespec {
 /// Whether a layer may set this attribute: file capabilities and the user's own. Overlay's
 /// attributes would change what overlay shows, labels belong to the machine.
 pub(super) fn may_set(name: &[u8]) -> bool {
-    if name == super::pack::CAPABILITY.as_bytes() {
+    if name == super::peek::CAPABILITY.as_bytes() {
         return true;
     }
     name.starts_with(b"user.") && !name.starts_with(b"user.overlay.") && !name.contains(&0)

@@ -4,6 +4,7 @@ mod archive;
 mod behind;
 mod content;
 pub mod pack;
+mod peek;
 mod place;
 mod read;
 pub mod unpack;

@@ -11,8 +11,8 @@
 //!   overlay's own attributes belong to the machine, not to the image.
 //! * Whiteouts and opaque markers are empty files of mode 0, owned by root, from 1970.
 //!
-//! Memory: one list of names per directory level, a few buffers, and one map entry per file that has
-//! several names, until all of them were met.
+//! Memory: one list of names per directory level, a few buffers, small files that were read ahead
+//! (`peek.rs`), and one map entry per file that has several names, until all of them were met.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -27,10 +27,9 @@ use rbuild_rooted::{
 };
 use rbuild_types::{CancelToken, Digest};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 
 use super::behind::Behind;
-use super::content;
+use super::peek::{CAPABILITY, Content, Failure, Files, Found, Peekers};
 use super::whiteout::{self, Opacity};
 use crate::error::ImageError;
 use crate::tarball::{self, END_OF_ARCHIVE, Entry, EntryKind};
@@ -56,7 +55,7 @@ pub struct PackOptions {
     pub form: TreeForm,
     /// The modification times that are written.
     pub times: FileTimes,
-    /// Lets what is read go to the disk meanwhile, for a caller who will sync the tree.
+    /// Lets large files go to the disk meanwhile, for a caller who will sync the tree.
     pub write_back: bool,
 }
 
@@ -131,6 +130,7 @@ pub fn pack_parts(
         let mut packer = Packer {
             options: PackOptions::default(),
             stream: Stream::new(sink, cancel, scope),
+            peekers: Peekers::new(scope),
             links: HashMap::new(),
             path: Vec::new(),
             entries: 0,
@@ -145,6 +145,7 @@ pub fn pack_parts(
 struct Packer<'a, 'scope, 'env> {
     options: PackOptions,
     stream: Stream<'a, 'scope, 'env>,
+    peekers: Peekers<'scope, 'env>,
     /// First name of files with several, and how many names are still to come.
     links: HashMap<(u64, u64), (Vec<u8>, u64)>,
     /// Path of the current entry, without a slash in front or behind.
@@ -157,6 +158,8 @@ struct Level {
     /// Closed while the walk is far below it; `..` of its child leads back.
     dir: Option<Root>,
     rest: std::vec::IntoIter<DirEntry>,
+    /// Those of them that are regular files.
+    files: Files,
     /// Length of the directory's own path.
     path_length: usize,
     opacity: Opacity,
@@ -212,8 +215,8 @@ impl Packer<'_, '_, '_> {
                     levels[far].dir = None;
                 }
             } else {
-                let opacity = level.opacity;
-                self.write_leaf(dir, &entry, opacity)?;
+                let (files, opacity) = (&mut level.files, level.opacity);
+                self.write_leaf(dir, &entry, files, opacity)?;
             }
         }
         Ok(())
@@ -229,13 +232,16 @@ impl Packer<'_, '_, '_> {
         if opacity == Opacity::Opaque {
             self.write_marker(whiteout::OPAQUE)?;
         }
-        Ok(Level { dir: Some(dir), rest: names.into_iter(), path_length, opacity })
+        let regular = names.iter().filter(|entry| entry.kind == FileKind::Regular);
+        let files = Files::new(regular.map(|entry| entry.name.clone()));
+        Ok(Level { dir: Some(dir), rest: names.into_iter(), files, path_length, opacity })
     }
 
     fn write_leaf(
         &mut self,
         dir: &Root,
         entry: &DirEntry,
+        files: &mut Files,
         opacity: Opacity,
     ) -> Result<(), ImageError> {
         let overlay = self.options.form == TreeForm::Overlay;
@@ -245,12 +251,12 @@ impl Packer<'_, '_, '_> {
             return Ok(());
         }
         if entry.kind == FileKind::Regular {
-            let file = open(dir, name).map_err(|error| self.named(error))?;
-            let metadata = rustix::fs::fstat(&file).map_err(|errno| self.io(errno))?;
-            let metadata = Metadata::from_stat(&metadata);
-            if !metadata.is_file() {
-                return Err(self.changed());
-            }
+            let found = self.peekers.next(dir, files).map_err(|failure| match failure {
+                Failure::Open(error) => self.named(error),
+                Failure::Read(error) => self.read(error),
+                Failure::Changed => self.changed(),
+            })?;
+            let metadata = &found.metadata;
             if opacity == Opacity::HasXattrWhiteouts
                 && metadata.size == 0
                 && whiteout::is_xattr_whiteout(dir, name)?
@@ -260,7 +266,7 @@ impl Packer<'_, '_, '_> {
             if is_reserved {
                 return Err(self.reserved());
             }
-            return self.write_file(file, &metadata);
+            return self.write_file(found);
         }
         let metadata = dir.stat(name, Follow::No).map_err(|error| self.named(error))?;
         let metadata = metadata.ok_or_else(|| self.changed())?;
@@ -284,11 +290,8 @@ impl Packer<'_, '_, '_> {
         }
     }
 
-    fn write_file(
-        &mut self,
-        mut file: std::fs::File,
-        metadata: &Metadata,
-    ) -> Result<(), ImageError> {
+    fn write_file(&mut self, found: Found) -> Result<(), ImageError> {
+        let metadata = &found.metadata;
         if metadata.nlink > 1 {
             let identity = (metadata.dev, metadata.ino);
             if let Some((first, names_left)) = self.links.get_mut(&identity) {
@@ -306,19 +309,22 @@ impl Packer<'_, '_, '_> {
         }
         let mut entry = self.entry(EntryKind::File, metadata);
         entry.size = metadata.size;
-        if let Some(value) = capability(&file).map_err(|errno| self.io(errno))? {
+        if let Some(value) = found.capability {
             entry.xattrs.push((CAPABILITY.as_bytes().to_vec(), value));
         }
         self.write_header(&entry)?;
-        let copied = self.stream.copy(&mut file, metadata.size)?;
-        if self.options.write_back && metadata.size >= content::WRITE_BACK_MIN {
-            begin_write_back(&file);
-        }
-        match copied {
-            Copied::Whole => {}
-            Copied::Short => return Err(self.changed()),
-            Copied::Failed(error) => {
-                return Err(ImageError::read(self.shown().display().to_string())(error));
+        match found.content {
+            Content::Bytes(bytes) => self.stream.push(&bytes)?,
+            Content::Open(mut file) => {
+                let copied = self.stream.copy(&mut file, metadata.size)?;
+                if self.options.write_back {
+                    begin_write_back(&file);
+                }
+                match copied {
+                    Copied::Whole => {}
+                    Copied::Short => return Err(self.changed()),
+                    Copied::Failed(error) => return Err(self.read(error)),
+                }
             }
         }
         self.stream.zeros(tarball::padding(metadata.size))
@@ -384,8 +390,8 @@ impl Packer<'_, '_, '_> {
         ImageError::ReservedName { path: self.shown() }
     }
 
-    fn io(&self, errno: Errno) -> ImageError {
-        ImageError::read(self.shown().display().to_string())(errno.into())
+    fn read(&self, error: std::io::Error) -> ImageError {
+        ImageError::read(self.shown().display().to_string())(error)
     }
 
     /// Errors of a single name are told with the whole path.
@@ -395,39 +401,6 @@ impl Packer<'_, '_, '_> {
                 ImageError::Rooted(RootedError::Io { action, path: self.shown(), source })
             }
             other => other.into(),
-        }
-    }
-}
-
-/// The one attribute that a layer keeps.
-pub(crate) const CAPABILITY: &str = "security.capability";
-/// Bytes of the largest form of it (`struct vfs_ns_cap_data`, revision 3), with room.
-const CAPABILITY_MAX: usize = 64;
-
-fn capability(file: &std::fs::File) -> Result<Option<Vec<u8>>, Errno> {
-    let mut value = [0; CAPABILITY_MAX];
-    match rustix::fs::fgetxattr(file, CAPABILITY, &mut value[..]) {
-        Ok(length) => Ok(Some(value[..length].to_vec())),
-        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Opens a file that a listing called regular, without waiting should it be a pipe by now.
-fn open(dir: &Root, name: &OsStr) -> Result<std::fs::File, RootedError> {
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    // A time of reading for each of fifty thousand files is much to write. Only their owner may
-    // read without.
-    let opened = match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
-        other => other,
-    };
-    match opened {
-        Ok(fd) => Ok(std::fs::File::from(fd)),
-        Err(errno) => {
-            let path = PathBuf::from(name);
-            Err(RootedError::Io { action: "open", path, source: errno.into() })
         }
     }
 }

@@ -13,6 +13,38 @@ use rbuild_types::CancelToken;
 
 use crate::support::{DIR, Tar, is_root, listing, options, packed, temp, text, unpack};
 
+/// Lengths around those at which files are read in another way.
+const LENGTHS: [usize; 6] = [0, 1, 511, 64 << 10, (64 << 10) + 1, 300 << 10];
+
+#[test]
+fn directories_of_many_files_are_packed_in_order() {
+    let (first, second) = (temp(), temp());
+    let content = |path: &str, length: usize| {
+        path.as_bytes().iter().copied().cycle().take(length).collect::<Vec<_>>()
+    };
+    let mut expected = Vec::new();
+    for (depth, dir) in ["a", "a/m", "a/m/k", "b"].into_iter().enumerate() {
+        first.root.create_dir_all(dir, DIR).unwrap();
+        for index in 0..[3, 200, 40, 17][depth] {
+            let path = format!("{dir}/f{index:03}");
+            let bytes = content(&path, LENGTHS[index % LENGTHS.len()]);
+            first.root.create_file(&path, 0o644).unwrap().write_all(&bytes).unwrap();
+            if index % 7 == 0 {
+                first.root.symlink("x", format!("{dir}/f{index:03}-link")).unwrap();
+            }
+            expected.push((path, bytes));
+        }
+    }
+    let (before, tar) = packed(&first.root);
+    unpack(&tar, &second.root, None).unwrap();
+    for (path, bytes) in expected {
+        assert!(second.root.read_small(&path, 1 << 20).unwrap() == bytes, "{path}");
+    }
+    let names: Vec<String> = listing(&tar).into_iter().map(|(name, _)| name).collect();
+    assert!(names.is_sorted(), "{names:?}");
+    assert_eq!(packed(&second.root).0.diff_id, before.diff_id);
+}
+
 /// One of everything that a layer can hold.
 fn fill(root: &Root) {
     let write = |path: &str, bytes: &[u8]| {

@@ -28,6 +28,7 @@ tests![
     an_unused_cache_mount_follows_the_cache,
     a_damaged_pack_is_a_warning_and_is_sent_anew,
     a_pack_that_is_gone_is_sent_again,
+    a_cache_that_refuses_for_a_while_keeps_its_mount,
     a_list_that_is_no_list_is_a_warning,
     writers_of_different_cache_mounts_lose_nothing,
     a_local_cache_keeps_the_packs_that_it_names_and_no_others,
@@ -410,6 +411,30 @@ fn a_damaged_pack_is_a_warning_and_is_sent_anew() {
     let (_, notices) = build(&engine(&place, "fourth"), &request);
     assert_eq!(notices.len(), 1, "{notices:?}");
     quietly(&engine(&place, "fifth"), &taking(&place, &step("pip", "test -e /c/file"), at(&place)));
+}
+
+fn a_cache_that_refuses_for_a_while_keeps_its_mount() {
+    let place = Place::new();
+    let registry = Registry::start();
+    let location = in_registry(&registry);
+    let text = step("pip", "echo much > /c/much");
+    quietly(&engine(&place, "warm"), &sending(&place, &text, location.clone(), &[id("pip")]));
+    let manifest = registry.manifest("team/app", "cache");
+    let layers = manifest["layers"].as_array().unwrap();
+    let is_pack = |layer: &&serde_json::Value| {
+        layer["mediaType"].as_str().unwrap().contains("cache.mount.pack")
+    };
+    let pack = layers.iter().find(is_pack).unwrap()["digest"].as_str().unwrap();
+    registry.refuse(pack, true);
+    let text = step("pip", "echo little > /c/little");
+    let mut request = sending(&place, &text, location.clone(), &[id("pip")]);
+    request.cache_from = taking(&place, "", location.clone()).cache_from;
+    let (_, notices) = build(&engine(&place, "cold"), &request);
+    assert_eq!(notices.len(), 2, "{notices:?}");
+    assert!(notices[1].contains("does not replace what is there"), "{notices:?}");
+    registry.refuse(pack, false);
+    let text = step("pip", "test -e /c/much && test ! -e /c/little");
+    quietly(&engine(&place, "third"), &taking(&place, &text, location));
 }
 
 fn a_pack_that_is_gone_is_sent_again() {

@@ -30,6 +30,8 @@ struct Shelf {
     bytes: BTreeMap<String, Vec<u8>>,
     /// By repository and tag or digest.
     manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
+    /// Digests of blobs that it does not give, though it has them.
+    refused: BTreeSet<String>,
 }
 
 pub struct Registry {
@@ -53,6 +55,15 @@ impl Registry {
     pub fn lose(&self, repository: &str, digest: &str) {
         let blob = (repository.to_owned(), digest.to_owned());
         assert!(self.shelf.lock().unwrap().blobs.remove(&blob));
+    }
+
+    /// Gives this blob to nobody, or to all again.
+    pub fn refuse(&self, digest: &str, is_refused: bool) {
+        let refused = &mut self.shelf.lock().unwrap().refused;
+        match is_refused {
+            true => refused.insert(digest.to_owned()),
+            false => refused.remove(digest),
+        };
     }
 
     pub fn manifest(&self, repository: &str, name: &str) -> serde_json::Value {
@@ -97,6 +108,7 @@ impl Shelf {
         };
         let key = |digest: &str| (repository.to_owned(), digest.to_owned());
         match asked.method.as_str() {
+            "GET" if self.refused.contains(name) => answer(403, ""),
             "HEAD" | "GET" if self.blobs.contains(&key(name)) => {
                 answer(200, self.bytes[name].clone())
             }

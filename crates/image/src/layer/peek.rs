@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 /// Files that are handed on together.
 const BATCH: usize = 16;
-/// Batches that are read or wait to be taken.
+/// Batches that are read, or of which files wait to be taken.
 const UNDER_WAY: usize = 8;
 /// More than processors: with cold caches they wait for the disk.
 const THREADS: usize = 4;
@@ -106,12 +106,14 @@ impl<'scope, 'env> Peekers<'scope, 'env> {
             if let Some(batch) = files.under_way.pop_front() {
                 let ended = |_| Failure::Read(std::io::Error::other("a reading thread ended"));
                 files.ready = batch.recv().map_err(ended)?;
-                self.room += 1;
-                self.begin(dir, files)?;
             }
         }
         match (files.ready.pop_front(), files.waiting.is_empty()) {
-            (Some(found), _) => found,
+            (Some(found), _) => {
+                // Until then it holds files, while the walk may be far below.
+                self.room += usize::from(files.ready.is_empty());
+                found
+            }
             (None, false) => peek(dir, &files.waiting.pop_front().unwrap_or_default()),
             (None, true) => Err(Failure::Changed),
         }

@@ -224,7 +224,7 @@ impl CacheStore for LocalCache {
             match self.read(&root, version) {
                 Err(CacheStoreError::Rooted(error))
                     if is_missing(&error) && tries.next().is_some() => {}
-                Err(error) if is_damage(&error) => {
+                Err(error) if error.is_damage() => {
                     return Ok(Found::Broken { problem: chain(&error), version });
                 }
                 found => return found,
@@ -326,17 +326,6 @@ fn damaged(problem: impl Into<String>) -> CacheStoreError {
 
 fn is_missing(error: &RootedError) -> bool {
     error.errno() == Some(Errno::NOENT)
-}
-
-/// Whether something is lost or is not what is said of it.
-fn is_damage(error: &CacheStoreError) -> bool {
-    match error {
-        CacheStoreError::Damaged { .. } | CacheStoreError::Image(_) => true,
-        CacheStoreError::Rooted(error) => {
-            is_missing(error) || matches!(error, RootedError::TooLarge { .. })
-        }
-        _ => false,
-    }
 }
 
 fn put_bytes(root: &Root, path: &Path, bytes: &[u8]) -> Result<(), CacheStoreError> {

@@ -15,6 +15,7 @@ use rbuild_cache::Store;
 use rbuild_image::manifest::{Descriptor, Manifest};
 use rbuild_image::media_type::Family;
 use rbuild_registry::{BlobSink, RegistryError};
+use rbuild_rooted::{Errno, RootedError};
 use rbuild_types::{Cancelled, Ctx, Digest};
 
 use crate::export::push;
@@ -139,6 +140,29 @@ pub enum CacheStoreError {
     /// The call was cancelled, or the time for it was over.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+impl CacheStoreError {
+    /// Whether something is lost or is not what is said of it, which is so the next time too.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Image(_) => true,
+            Self::Rooted(error) => {
+                error.errno() == Some(Errno::NOENT) || matches!(error, RootedError::TooLarge { .. })
+            }
+            Self::Registry(error) => matches!(
+                **error,
+                RegistryError::NotFound { .. }
+                    | RegistryError::DigestMismatch { .. }
+                    | RegistryError::SizeMismatch { .. }
+            ),
+            // Readers that check what they give say so by an error of reading.
+            Self::Io { source, .. } => {
+                source.get_ref().is_some_and(|error| error.is::<rbuild_image::ImageError>())
+            }
+            Self::Store(_) | Self::Cancelled(_) => false,
+        }
+    }
 }
 
 impl From<RegistryError> for CacheStoreError {

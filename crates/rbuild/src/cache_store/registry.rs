@@ -89,7 +89,7 @@ impl CacheStore for RegistryCache {
                 return match self.index(&manifest.config, ctx) {
                     Ok(bytes) => Ok(Found::Index { bytes, version }),
                     // Not what may be otherwise the next time.
-                    Err(error) if is_damage(&error) => {
+                    Err(error) if error.is_damage() => {
                         Ok(Found::Broken { problem: chain(&error), version })
                     }
                     Err(error) => Err(error),
@@ -176,19 +176,5 @@ impl CacheStore for RegistryCache {
         ctx: Ctx<'_>,
     ) -> Result<(), CacheStoreError> {
         Ok(self.registry.blob(&self.reference, blob.digest, Some(blob.size), sink, ctx)?)
-    }
-}
-
-/// Whether an index is lost or is not what its manifest says.
-fn is_damage(error: &CacheStoreError) -> bool {
-    match error {
-        CacheStoreError::Damaged { .. } => true,
-        CacheStoreError::Registry(error) => matches!(
-            **error,
-            RegistryError::NotFound { .. }
-                | RegistryError::DigestMismatch { .. }
-                | RegistryError::SizeMismatch { .. }
-        ),
-        _ => false,
     }
 }

@@ -446,9 +446,11 @@ impl Exporting<'_> {
     /// Sends the cache mounts that are asked for.
     fn send_mounts(&self, target: &Target<'_>, ctx: Ctx<'_>) -> Sent {
         let store = target.store.as_ref();
-        let broken = self.imports.map(|imports| imports.broken_mounts(store)).unwrap_or_default();
+        let imports = self.imports;
+        let failed = imports.map(|imports| imports.failed_mounts(store)).unwrap_or_default();
+        let is_unread = imports.is_some_and(|imports| imports.is_unread(store));
         let (engine, named, reading) = (self.engine, self.named, &self.reading);
-        let sending = Sending { engine, store, named, broken, reading };
+        let sending = Sending { engine, store, named, failed, is_unread, reading };
         let sent = sending.send(&target.request.mounts, ctx);
         if let Some(problem) = &sent.failure {
             target.fail(problem.clone());

@@ -36,6 +36,8 @@ pub(crate) struct CacheImports<'a> {
     known: OnceLock<Known>,
     traffic: Mutex<Traffic>,
     mounts: Restoring,
+    /// Places that did not say what they have.
+    unread: Mutex<BTreeSet<String>>,
     progress: &'a dyn Progress,
 }
 
@@ -90,8 +92,8 @@ impl<'a> CacheImports<'a> {
             stores.push(store);
         }
         let read = Mutex::new(stores.iter().map(|_| None).collect());
-        let (one_more, known, traffic, mounts) = <_>::default();
-        Ok(Self { engine, stores, read, one_more, known, traffic, mounts, progress })
+        let (one_more, known, traffic, mounts, unread) = <_>::default();
+        Ok(Self { engine, stores, read, one_more, known, traffic, mounts, unread, progress })
     }
 
     /// Starts to read all indexes.
@@ -124,7 +126,13 @@ impl<'a> CacheImports<'a> {
             Ok(Found::Broken { problem, .. }) => Err(problem),
             Ok(Found::Nothing) => Ok(Index::default()),
             Err(CacheStoreError::Cancelled(_)) => Ok(Index::default()),
-            Err(error) => Err(chain(&error)),
+            Err(error) => {
+                if !error.is_damage() {
+                    let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+                    unread.insert(store.place());
+                }
+                Err(chain(&error))
+            }
         };
         let index = index.unwrap_or_else(|problem| {
             let message = format!("nothing is taken from {}: {problem}", store.name());
@@ -229,9 +237,15 @@ impl<'a> CacheImports<'a> {
         first.map_or_else(String::new, |store| store.name())
     }
 
-    /// The volumes of cache mounts that could not be taken from this cache.
-    pub(super) fn broken_mounts(&self, store: &dyn CacheStore) -> BTreeSet<String> {
-        self.mounts.broken(store)
+    /// The volumes of cache mounts that could not be taken from this cache, and whether they are of
+    /// no use.
+    pub(super) fn failed_mounts(&self, store: &dyn CacheStore) -> BTreeMap<String, bool> {
+        self.mounts.failed(store)
+    }
+
+    /// Whether this cache was asked what it has, and did not say.
+    pub(super) fn is_unread(&self, store: &dyn CacheStore) -> bool {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner).contains(&store.place())
     }
 
     /// What all this cost.

@@ -304,10 +304,6 @@ impl Index {
             record.used = record.used.min(generation);
             record.used.saturating_add(KEPT_GENERATIONS) >= generation
         });
-        self.mounts.retain(|_, mount| {
-            mount.used = mount.used.min(generation);
-            mount.used.saturating_add(KEPT_GENERATIONS) >= generation
-        });
         let mut alternatives = BTreeMap::<_, Vec<_>>::new();
         for (identity, record) in &self.records {
             let same = alternatives.entry((record.key, record.upon)).or_default();
@@ -360,6 +356,10 @@ impl Index {
         for volume in &sent.unchanged {
             self.mounts.entry(volume.clone()).and_modify(|mount| mount.used = used);
         }
+        self.mounts.retain(|_, mount| {
+            mount.used = mount.used.min(used);
+            mount.used.saturating_add(KEPT_GENERATIONS) >= used
+        });
         while self.mounts.len() > MAX_MOUNTS {
             let oldest = self.mounts.values().min_by_key(|mount| mount.used);
             let Some(oldest) = oldest.map(|mount| mount.volume.clone()) else { break };

@@ -13,6 +13,7 @@ use rbuild_types::{Digest, Event, Reason, StepId};
 use serde_json::Value;
 
 use super::Coordinator;
+use super::import::Indexes;
 use super::keys::kind;
 use super::node::State;
 use crate::copy::{Listing, Selection};
@@ -32,6 +33,8 @@ pub(super) struct History {
     steps: Vec<Option<BuiltStep>>,
     /// What is known of its steps where it was another machine's.
     elsewhere: HashMap<Digest, EarlierStep>,
+    /// Made before the caches elsewhere could say what they know.
+    is_early: bool,
 }
 
 impl History {
@@ -84,7 +87,7 @@ impl History {
                 }
             }
         }
-        Self { steps, elsewhere: HashMap::new() }
+        Self { steps, elsewhere: HashMap::new(), is_early: false }
     }
 
     fn of(&self, id: VertexId) -> Option<&BuiltStep> {
@@ -108,12 +111,19 @@ fn static_kind(op: &str) -> &'static str {
 
 impl Coordinator<'_, '_> {
     fn history(&mut self) -> Result<&History, SolveError> {
-        if self.history.is_none() {
+        let is_read = self.indexes == Indexes::Read;
+        if self.history.as_ref().is_none_or(|history| history.is_early && is_read) {
             let last = self.world.store.builds().last_of(self.world.project)?;
             self.history = Some(match (last, self.world.imports) {
                 (Some(last), _) => History::new(last, self.graph),
                 // The first build here, but perhaps not the first.
-                (None, Some(imports)) => History::of_other(imports.last_build(), self.graph),
+                (None, Some(imports)) if is_read => {
+                    History::of_other(imports.last_build(), self.graph)
+                }
+                (None, Some(_)) => {
+                    let none = History::new(BuildRecord::default(), self.graph);
+                    History { is_early: true, ..none }
+                }
                 (None, None) => History::new(BuildRecord::default(), self.graph),
             });
         }
@@ -155,7 +165,8 @@ impl Coordinator<'_, '_> {
         let known = last.and_then(|last| last.known);
         if known == Some(key.digest) && self.is_elsewhere(&key.digest) {
             // What it made was made upon other files.
-            return Ok(self.root_of(id).map(|root| self.below(root)).into_iter().collect());
+            let below = self.root_of(id).map(|root| self.below(root));
+            return Ok(vec![below.unwrap_or(Reason::Lost)]);
         }
         if known == Some(key.digest) || records.peek(&key.digest)?.is_some() {
             return Ok(vec![Reason::Lost]);
@@ -267,8 +278,9 @@ impl Coordinator<'_, '_> {
             }
             Op::Merge => match (self.root_of(id), self.layer_of(id)) {
                 (Some(root), _) if self.has_changed(root) => self.below(root),
-                (_, Some(layer)) => self.below(layer),
-                _ => Reason::Unknown,
+                (_, Some(layer)) if self.has_changed(layer) => self.below(layer),
+                (Some(below), _) | (None, Some(below)) => self.below(below),
+                (None, None) => Reason::Unknown,
             },
             Op::Run(_) | Op::Copy(_) | Op::Mkdir(_) => {
                 Reason::Below { step: self.graph.vertex(id).name.clone() }

@@ -17,7 +17,7 @@ use rbuild_cache::{SnapshotId, StepRecord};
 use rbuild_image::manifest::{chain_id, chain_ids};
 use rbuild_plan::VertexId;
 use rbuild_plan::op::{Op, Source};
-use rbuild_types::{Ctx, Digest, Event};
+use rbuild_types::{Ctx, Digest, Event, Reason};
 
 use super::Coordinator;
 use super::node::State;
@@ -370,6 +370,7 @@ impl<'env> Coordinator<'_, 'env> {
         let name = &self.graph.vertex(id).name;
         let message = format!("{name} is not taken from the cache: {error}");
         self.ctx.report(Event::Notice { message });
+        self.node_mut(id).refused = Some(Reason::Lost);
         self.run_after_all(id)
     }
 

@@ -103,6 +103,15 @@ pub(crate) enum MountError {
 }
 
 impl MountError {
+    /// Whether what the cache has is of no use, to nobody.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::List(_) | Self::Image(_) | Self::Pack { .. } => true,
+            Self::Store(error) => error.is_damage(),
+            Self::Changed { .. } | Self::Engine(_) => false,
+        }
+    }
+
     /// Whether it says no more than that somebody has cancelled it.
     fn is_cancelled(&self) -> bool {
         matches!(

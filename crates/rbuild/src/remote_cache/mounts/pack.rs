@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt as _;
 
 use fastcdc::v2020::StreamCDC;
 use rbuild_cache::BlobWriter;
@@ -201,7 +202,7 @@ pub(super) fn unpack(
     blob: &Descriptor,
     bytes: File,
     chunks: &[Chunk],
-    to: &mut File,
+    (to, mut at): (&File, u64),
     cancel: &CancelToken,
 ) -> Result<(), MountError> {
     let wrong = |problem: String| MountError::Pack { pack: blob.digest.short(), problem };
@@ -216,7 +217,8 @@ pub(super) fn unpack(
         if Digest::of(&*bytes) != *digest {
             return Err(wrong(format!("has another chunk in the place of {}", digest.short())));
         }
-        to.write_all(bytes).map_err(failed)?;
+        to.write_all_at(bytes, at).map_err(failed)?;
+        at += u64::from(*length);
     }
     match source.read(&mut buffer).map_err(unread)? {
         0 => Ok(()),

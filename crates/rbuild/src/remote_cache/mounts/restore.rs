@@ -6,7 +6,7 @@
 //! use is left alone. It is put together beside and appears whole; what cannot be had or is damaged
 //! is a warning, and the step finds what it would have found without the cache.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Seek as _, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -34,8 +34,8 @@ use crate::{BuildError, CacheFile, CacheFileKind, Engine};
 pub(crate) struct Restoring {
     /// By volume: whether it was tried.
     tried: Mutex<HashMap<String, Arc<Mutex<bool>>>>,
-    /// Places and volumes that turned out to be of no use.
-    broken: Mutex<BTreeSet<(String, String)>>,
+    /// Places and volumes that could not be taken: whether they are of no use to anybody.
+    failed: Mutex<BTreeMap<(String, String), bool>>,
     bytes: AtomicU64,
 }
 
@@ -62,8 +62,8 @@ impl Restoring {
                 Ok(()) => return,
                 Err(error) if error.is_cancelled() => return,
                 Err(error) => {
-                    let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-                    broken.insert((store.place(), mount.volume.clone()));
+                    let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    failed.insert((store.place(), mount.volume.clone()), error.is_damage());
                     let (id, name) = (info.shown_id(), store.name());
                     let problem = chain(&error);
                     let message = format!("cache mount {id} is not taken from {name}: {problem}");
@@ -73,11 +73,12 @@ impl Restoring {
         }
     }
 
-    /// The volumes that could not be taken from a cache.
-    pub(crate) fn broken(&self, store: &dyn CacheStore) -> BTreeSet<String> {
-        let (broken, place) = (&self.broken, store.place());
-        let broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
-        broken.iter().filter(|(at, _)| *at == place).map(|(_, volume)| volume.clone()).collect()
+    /// The volumes that could not be taken from a cache, and whether they are of no use.
+    pub(crate) fn failed(&self, store: &dyn CacheStore) -> BTreeMap<String, bool> {
+        let (failed, place) = (&self.failed, store.place());
+        let failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = failed.iter().filter(|((at, _), _)| *at == place);
+        here.map(|((_, volume), is_broken)| (volume.clone(), *is_broken)).collect()
     }
 
     /// Bytes that were fetched.
@@ -122,20 +123,15 @@ impl Restoring {
     ) -> Result<(), MountError> {
         let list = fetch_list(engine, store, mount, ctx)?;
         let scratch = engine.store.scratch("packs")?;
-        let fetched = Mutex::new(Vec::new());
-        let packs = mount.packs.iter().zip(&list.packs).enumerate();
-        side_by_side(packs, &|(number, (pack, chunks))| {
+        let plain = Plain::new(temporary(scratch.path(), "plain")?, &list);
+        let packs = mount.packs.iter().zip(&list.packs).zip(&plain.bounds);
+        side_by_side(packs, &|((pack, chunks), bounds)| {
             let bytes = fetch(store, pack, scratch.path(), ctx)?;
-            let mut plain = temporary(scratch.path(), &format!("{number}"))?;
-            unpack(pack, bytes, chunks, &mut plain, ctx.cancel)?;
-            fetched.lock().unwrap_or_else(PoisonError::into_inner).push((number, plain));
-            Ok(())
+            let at = bounds.first().copied().unwrap_or_default();
+            unpack(pack, bytes, chunks, (&plain.file, at), ctx.cancel)
         })?;
-        let mut packs = fetched.into_inner().unwrap_or_else(PoisonError::into_inner);
-        packs.sort_by_key(|(number, _)| *number);
         let bytes = mount.blobs().map(|blob| blob.size).fold(0, u64::saturating_add);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let plain = Plain::new(packs.into_iter().map(|(_, file)| file).collect(), &list);
         let (files, runs): (Vec<_>, Vec<_>) = list.files().into_iter().unzip();
         let is_file = |file: &CacheFile| matches!(file.kind, CacheFileKind::File { .. });
         held.note(Some(info))?;
@@ -149,6 +145,10 @@ impl Restoring {
             };
             restore_files(root, &files, &mut read, ctx.cancel)
         })?;
+        // Before it is written down that this is what the cache has.
+        let io = |source| BuildError::Io { what: "sync a cache mount".to_owned(), source };
+        let root = fs_err::File::open(engine.store.root()).map_err(io)?;
+        rustix::fs::syncfs(root).map_err(|errno| io(errno.into()))?;
         Ok(())
     }
 }
@@ -223,23 +223,26 @@ impl BlobSink for FileSink {
     }
 }
 
-/// The chunks of all packs.
+/// The chunks of all packs, in one file: there may be more packs than files may be open.
 struct Plain {
-    packs: Arc<Vec<File>>,
+    file: Arc<File>,
     /// Where each chunk of each pack begins, and where the last one ends.
     bounds: Vec<Vec<u64>>,
 }
 
 impl Plain {
-    fn new(packs: Vec<File>, list: &List) -> Self {
-        let bounds = |chunks: &Vec<super::list::Chunk>| {
-            let ends = chunks.iter().scan(0_u64, |end, chunk| {
-                *end += u64::from(chunk.1);
-                Some(*end)
-            });
-            std::iter::once(0).chain(ends).collect()
+    fn new(file: File, list: &List) -> Self {
+        let mut end = 0_u64;
+        let mut bounds = |chunks: &Vec<super::list::Chunk>| {
+            let mut bounds = vec![end];
+            for chunk in chunks {
+                end += u64::from(chunk.1);
+                bounds.push(end);
+            }
+            bounds
         };
-        Self { packs: Arc::new(packs), bounds: list.packs.iter().map(bounds).collect() }
+        let bounds = list.packs.iter().map(&mut bounds).collect();
+        Self { file: Arc::new(file), bounds }
     }
 
     /// The bytes of a file.
@@ -247,25 +250,25 @@ impl Plain {
         let piece = |Run(pack, first, count): &Run| {
             let bounds = self.bounds.get(*pack as usize)?;
             let end = *bounds.get(first.checked_add(*count)? as usize)?;
-            Some((*pack as usize, *bounds.get(*first as usize)?, end))
+            Some((*bounds.get(*first as usize)?, end))
         };
-        Pieces { packs: self.packs.clone(), left: runs.iter().filter_map(piece).collect() }
+        Pieces { file: self.file.clone(), left: runs.iter().filter_map(piece).collect() }
     }
 }
 
-/// Pieces of files, one after the other.
+/// Pieces of a file, one after the other.
 struct Pieces {
-    packs: Arc<Vec<File>>,
-    /// Which file, from where, and to where.
-    left: VecDeque<(usize, u64, u64)>,
+    file: Arc<File>,
+    /// From where, and to where.
+    left: VecDeque<(u64, u64)>,
 }
 
 impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        while let Some((pack, from, to)) = self.left.front_mut() {
+        while let Some((from, to)) = self.left.front_mut() {
             let wanted = usize::try_from(*to - *from).unwrap_or(usize::MAX).min(buffer.len());
             let part = buffer.get_mut(..wanted).unwrap_or_default();
-            let count = self.packs.get(*pack).map_or(Ok(0), |pack| pack.read_at(part, *from))?;
+            let count = self.file.read_at(part, *from)?;
             if count > 0 || buffer.is_empty() {
                 *from += count as u64;
                 return Ok(count);

@@ -61,8 +61,11 @@ pub(crate) struct Sending<'a> {
     pub(crate) store: &'a dyn CacheStore,
     /// The ids that the build's steps name.
     pub(crate) named: &'a BTreeSet<String>,
-    /// Volumes whose packs in this cache have turned out to be of no use.
-    pub(crate) broken: BTreeSet<String>,
+    /// Volumes that this build could not take from this cache: whether what it has of them is of no
+    /// use to anybody. What may be whole stays: the mount here began with nothing.
+    pub(crate) failed: BTreeMap<String, bool>,
+    /// Whether nothing could be taken, because the cache did not say what it has.
+    pub(crate) is_unread: bool,
     /// One reads mounts at a time: those of one build are not in each other's way.
     pub(crate) reading: &'a Mutex<()>,
 }
@@ -157,7 +160,21 @@ impl Sending<'_> {
         bytes: &mut u64,
         ctx: Ctx<'_>,
     ) -> Result<Option<Mount>, MountError> {
-        let is_broken = self.broken.contains(&volume.name);
+        let failed = self.failed.get(&volume.name).copied();
+        let mut is_broken = failed == Some(true);
+        if let (Some(known), Some(false)) = (known, failed) {
+            for blob in known.blobs() {
+                is_broken |= !self.store.has_blob(blob, ctx)?;
+            }
+        }
+        if !is_broken && known.is_some() && (failed == Some(false) || self.is_unread) {
+            let (id, name) = (info.shown_id(), self.store.name());
+            let message = format!(
+                "cache mount {id} could not be taken from {name}, and does not replace what is there"
+            );
+            ctx.report(Event::Notice { message });
+            return Ok(None);
+        }
         let known = known.filter(|_| !is_broken);
         let place = self.store.place();
         let is_there = |origin: &Origin| {

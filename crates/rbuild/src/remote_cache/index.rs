@@ -13,15 +13,14 @@
 //! never allocated, and layers are checked against their digests when they arrive.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
-use rbuild_image::compress::{CompressedWriter, Compression, Encoding, reader};
 use rbuild_image::manifest::{Descriptor, chain_id};
 use rbuild_image::media_type::layer_compression;
 use rbuild_solver::EarlierStep;
 use rbuild_types::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::document;
 use super::mounts::{Mount, Sent};
 
 /// What the bytes of an index are called.
@@ -200,31 +199,8 @@ impl Index {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(error("is too large"));
         }
-        let damaged = |problem: &dyn std::fmt::Display| {
-            // Parsers quote strangers' text: what a line of a terminal holds.
-            let problem: String = problem.to_string().chars().take(200).collect();
-            IndexError(format!("is damaged: {problem}"))
-        };
-        let mut text = Vec::new();
-        reader(Compression::Zstd, bytes, "the stream")
-            .map_err(|error| damaged(&error))?
-            .take(MAX_DOCUMENT + 1)
-            .read_to_end(&mut text)
-            .map_err(|error| damaged(&error))?;
-        if text.len() as u64 > MAX_DOCUMENT {
-            return Err(error("is too large"));
-        }
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let Versioned { version } =
-            serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
-        if version != VERSION {
-            let problem = format!("has version {version}, known is {VERSION}: use a newer rbuild");
-            return Err(IndexError(problem));
-        }
-        let document: Document = serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
+        let document: Document =
+            document::read(bytes, MAX_DOCUMENT, VERSION).map_err(IndexError)?;
         if document.records.len() > MAX_RECORDS {
             return Err(error("has too many records"));
         }
@@ -255,10 +231,7 @@ impl Index {
         let records = self.records.values().cloned().collect();
         let mounts = self.mounts.values().cloned().collect();
         let document = Document { version: VERSION, generation: self.generation, records, mounts };
-        let text = serde_json::to_vec(&document)?;
-        let mut writer = CompressedWriter::new(Vec::new(), Encoding::ZSTD, pool);
-        std::io::Write::write_all(&mut writer, &text)?;
-        writer.finish()
+        document::compressed(&serde_json::to_vec(&document)?, pool)
     }
 
     #[cfg(test)]
@@ -414,10 +387,7 @@ mod tests {
     }
 
     fn compressed(text: &[u8]) -> Vec<u8> {
-        let pool = pool();
-        let mut writer = CompressedWriter::new(Vec::new(), Encoding::ZSTD, &pool);
-        std::io::Write::write_all(&mut writer, text).unwrap();
-        writer.finish().unwrap()
+        document::compressed(text, &pool()).unwrap()
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! somebody must see; [`export`] sends what this build made while it still runs; [`mounts`] are the cache
 //! mounts that go with it.
 
+mod document;
 mod export;
 mod import;
 pub(crate) mod index;

@@ -15,11 +15,11 @@ use std::io::Read;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use rbuild_image::compress::{CompressedWriter, Compression, Encoding, reader};
 use rbuild_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_CHUNK, MAX_MOUNT, MAX_PACK, MAX_PACKS};
+use crate::remote_cache::document;
 use crate::{CacheFile, CacheFileKind};
 
 /// What the bytes of a list are called.
@@ -177,9 +177,7 @@ impl List {
         let (entries, packs) = (&self.entries, &self.packs);
         let text = serde_json::to_vec(&Document { version: VERSION, entries, packs })
             .map_err(|error| failed(&error))?;
-        let mut writer = CompressedWriter::new(Vec::new(), Encoding::ZSTD, pool);
-        std::io::Write::write_all(&mut writer, &text).map_err(|error| failed(&error))?;
-        let bytes = writer.finish().map_err(|error| failed(&error))?;
+        let bytes = document::compressed(&text, pool).map_err(|error| failed(&error))?;
         if text.len() as u64 > MAX_DOCUMENT || bytes.len() as u64 > MAX_LIST {
             return Err(ListError("is too large to be sent".to_owned()));
         }
@@ -188,26 +186,8 @@ impl List {
 
     /// Reads a list.
     pub(super) fn parse(source: impl Read) -> Result<Self, ListError> {
-        let damaged = |problem: &dyn std::fmt::Display| {
-            // Parsers quote strangers' text: what a line of a terminal holds.
-            let problem: String = problem.to_string().chars().take(200).collect();
-            ListError(format!("is damaged: {problem}"))
-        };
-        let mut text = Vec::new();
-        reader(Compression::Zstd, source, "the stream")
-            .map_err(|error| damaged(&error))?
-            .take(MAX_DOCUMENT + 1)
-            .read_to_end(&mut text)
-            .map_err(|error| damaged(&error))?;
-        if text.len() as u64 > MAX_DOCUMENT {
-            return Err(ListError("is too large".to_owned()));
-        }
-        let Document { version, entries, packs }: Document<Vec<Entry>, Vec<Vec<Chunk>>> =
-            serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
-        if version != VERSION {
-            let problem = format!("has version {version}, known is {VERSION}: use a newer rbuild");
-            return Err(ListError(problem));
-        }
+        let Document { entries, packs, .. }: Document<Vec<Entry>, Vec<Vec<Chunk>>> =
+            document::read(source, MAX_DOCUMENT, VERSION).map_err(ListError)?;
         let list = Self { entries, packs };
         match list.problem() {
             None => Ok(list),
@@ -386,10 +366,7 @@ mod tests {
     }
 
     fn parse(text: &[u8]) -> Result<List, ListError> {
-        let pool = pool();
-        let mut writer = CompressedWriter::new(Vec::new(), Encoding::ZSTD, &pool);
-        std::io::Write::write_all(&mut writer, text).unwrap();
-        List::parse(writer.finish().unwrap().as_slice())
+        List::parse(document::compressed(text, &pool()).unwrap().as_slice())
     }
 
     #[test]

@@ -238,6 +238,24 @@ impl<'a> Tags<'a> {
         })
     }
 
+    /// The remote names that stood for this manifest when they were last resolved.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read.
+    pub fn remembered_as(&self, manifest: &Digest) -> Result<Vec<Reference>, CacheError> {
+        self.store.index().read(|index| {
+            let sql = "SELECT DISTINCT reference FROM remembered WHERE manifest = ?1
+                       ORDER BY reference";
+            let name = |row: &Row<'_>| row.get::<_, String>(0);
+            let names: Vec<String> = index
+                .prepare_cached(sql)?
+                .query_map([manifest.as_bytes()], name)?
+                .collect::<Result<_, _>>()?;
+            Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+        })
+    }
+
     /// Applies `change` to `index.json` and the index, in this order: a crash between the two
     /// leaves an entry more for the day of a rebuild, or one less, but never a lost image.
     fn change(

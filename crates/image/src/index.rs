@@ -35,7 +35,15 @@ pub struct Index {
 }
 
 /// Marks attestations among the images (BuildKit).
-const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+pub const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+/// Names the manifest that an attestation is about (BuildKit).
+pub const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+
+/// Whether an entry of an index is no image of its own, but says something of another: an
+/// attestation.
+pub fn is_attached(entry: &Descriptor) -> bool {
+    entry.annotations.contains_key(REFERENCE_TYPE)
+}
 
 impl Index {
     /// A list of images that were just built.
@@ -68,7 +76,7 @@ impl Index {
 pub fn pick<'i>(index: &'i Index, platform: &Platform) -> Result<&'i Descriptor, ImageError> {
     let images = || {
         index.manifests.iter().filter(|descriptor| {
-            !descriptor.annotations.contains_key(REFERENCE_TYPE)
+            !is_attached(descriptor)
                 && descriptor.platform.as_ref().is_none_or(|platform| platform.os != "unknown")
         })
     };

@@ -14,6 +14,7 @@
 
 mod archive_reader;
 pub mod blob;
+mod blob_dir;
 pub mod compress;
 pub mod config;
 mod docker_archive;
@@ -30,6 +31,7 @@ pub mod rootfs;
 pub mod tarball;
 
 pub use archive_reader::ImageArchive;
+pub use blob_dir::BlobDir;
 pub use docker_archive::{SavedImage, write_docker_archive};
 pub use error::ImageError;
 pub use oci_archive::write_oci_archive;

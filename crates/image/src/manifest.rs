@@ -163,6 +163,18 @@ impl Manifest {
     pub fn media_type(&self) -> &str {
         self.media_type.as_deref().unwrap_or(media_type::OCI_MANIFEST)
     }
+
+    /// Whether it is an image, and not an attestation or another artifact: its config is one of an
+    /// image and all its layers are tars.
+    pub fn is_image(&self) -> bool {
+        let is_layer = |layer: &Descriptor| {
+            media_type::layer_compression(&layer.media_type).is_some()
+                || media_type::is_foreign(&layer.media_type)
+        };
+        [media_type::OCI_CONFIG, media_type::DOCKER_CONFIG]
+            .contains(&media_type::bare(&self.config.media_type))
+            && self.layers.iter().all(is_layer)
+    }
 }
 
 /// What a reference may lead to.

@@ -155,7 +155,8 @@ fn image(
 pub(crate) fn in_family(layer: &Descriptor, family: Family) -> Result<Descriptor, BuildError> {
     match layer_compression(&layer.media_type) {
         Some(compression) => {
-            Ok(Descriptor::new(family.layer(compression)?, layer.digest, layer.size))
+            let media_type = family.layer(compression)?.to_owned();
+            Ok(Descriptor { media_type, ..layer.clone() })
         }
         None => Ok(layer.clone()),
     }

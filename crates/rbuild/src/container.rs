@@ -19,6 +19,7 @@ use rbuild_snapshot::Active;
 use rbuild_types::{CancelToken, Ctx, Event, ImageConfig, Platform, Reference, Silent, Stream};
 
 use crate::engine::random_id;
+use crate::images::nameless;
 use crate::sources::image::ImageSource;
 use crate::volume::{self, Volume};
 use crate::{BuildError, Engine, Pull};
@@ -206,10 +207,7 @@ impl Engine {
         // A name first; then the beginning of an id.
         let reference = match (image.parse::<Reference>(), self.find_image(image)) {
             (_, Ok(found)) if pull != Pull::Always => {
-                let name: Reference = found
-                    .reference
-                    .map_or_else(|| "image".parse(), Ok)
-                    .map_err(|_| BuildError::NoSuchImage { name: image.to_owned() })?;
+                let name = found.reference.map_or_else(nameless, Ok)?;
                 name.with_digest(found.manifest_digest)
             }
             (Ok(reference), _) => {

@@ -70,8 +70,12 @@ pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signal
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
+pub use export::stored::ImageForm;
 pub use fsck::Checkup;
-pub use images::{HistoryLine, ImageDetails, ImageManifest, RemovedImage};
+pub use images::{
+    HistoryLine, ImageDetails, ImageManifest, LoadSource, LoadedImage, Platforms, PullRequest,
+    PulledImage, PushRequest, PushedImage, RemovedImage, SaveRequest,
+};
 pub use lock_file::{LockChange, LockError, Locked};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};

@@ -5,9 +5,9 @@ use std::ffi::{OsStr, OsString};
 
 use crate::failure::Failure;
 
-const COMMANDS: [&str; 17] = [
-    "build", "context", "lock", "run", "images", "rmi", "tag", "inspect", "history", "why", "du",
-    "prune", "cache", "fsck", "version", "info", "help",
+const COMMANDS: [&str; 21] = [
+    "build", "context", "lock", "run", "images", "rmi", "tag", "inspect", "history", "pull",
+    "push", "save", "load", "why", "du", "prune", "cache", "fsck", "version", "info", "help",
 ];
 
 /// Flags of the whole command that take a value as the next word.
@@ -40,7 +40,7 @@ const OF_DOCKER: [&str; 11] = [
 ];
 
 /// Docker's spellings in two words.
-const LONG_FORMS: [(&str, &str, &str); 16] = [
+const LONG_FORMS: [(&str, &str, &str); 20] = [
     ("buildx", "build", "build"),
     ("buildx", "du", "du"),
     ("buildx", "prune", "prune"),
@@ -51,9 +51,13 @@ const LONG_FORMS: [(&str, &str, &str); 16] = [
     ("image", "history", "history"),
     ("image", "inspect", "inspect"),
     ("image", "list", "images"),
+    ("image", "load", "load"),
     ("image", "ls", "images"),
+    ("image", "pull", "pull"),
+    ("image", "push", "push"),
     ("image", "remove", "rmi"),
     ("image", "rm", "rmi"),
+    ("image", "save", "save"),
     ("image", "tag", "tag"),
     ("system", "df", "du"),
     ("system", "info", "info"),
@@ -66,10 +70,10 @@ const GROUPS: [&str; 9] =
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./ps`.
-const NOT_YET: [&str; 31] = [
+const NOT_YET: [&str; 27] = [
     "attach", "bake", "commit", "compose", "cp", "create", "diff", "events", "exec", "export",
-    "import", "kill", "load", "login", "logout", "logs", "pause", "port", "ps", "pull", "push",
-    "rename", "restart", "rm", "save", "start", "stats", "stop", "top", "unpause", "wait",
+    "import", "kill", "login", "logout", "logs", "pause", "port", "ps", "rename", "restart", "rm",
+    "start", "stats", "stop", "top", "unpause", "wait",
 ];
 
 /// The line with its command named.
@@ -213,7 +217,7 @@ mod tests {
     fn second_words_are_named() {
         for line in [
             "buildx ls",
-            "image push",
+            "image trust",
             "image frobnicate",
             "builder rm",
             "system events",

@@ -282,3 +282,54 @@ mod tests {
         }
     }
 }
+
+/// `push`, also podman's.
+#[derive(Debug, Clone, Default)]
+pub struct OfPush;
+
+impl Table for OfPush {
+    const FLAGS: &'static [Flag] = &[
+        flag("disable-content-trust", Switch, NoMeaning),
+        flag("encrypt-layer", Value, NotYet),
+        flag("encryption-key", Value, NotYet),
+        short('f', "format", Value, NotYet),
+        flag("remove-signatures", Switch, NoMeaning),
+        flag("sign-by", Value, NotYet),
+        flag("sign-by-sigstore", Value, NotYet),
+    ];
+}
+
+/// `pull`, also podman's.
+#[derive(Debug, Clone, Default)]
+pub struct OfPull;
+
+impl Table for OfPull {
+    const FLAGS: &'static [Flag] = &[
+        flag("arch", Value, NotYet),
+        flag("decryption-key", Value, NotYet),
+        flag("disable-content-trust", Switch, NoMeaning),
+        flag("os", Value, NotYet),
+        flag("variant", Value, NotYet),
+    ];
+}
+
+/// `save`, also podman's.
+#[derive(Debug, Clone, Default)]
+pub struct OfSave;
+
+impl Table for OfSave {
+    const FLAGS: &'static [Flag] = &[
+        flag("compress", Switch, NotYet),
+        flag("signature-policy", Value, NotYet),
+        flag("uncompressed", Switch, NotYet),
+    ];
+}
+
+/// `load`, also podman's.
+#[derive(Debug, Clone, Default)]
+pub struct OfLoad;
+
+impl Table for OfLoad {
+    const FLAGS: &'static [Flag] =
+        &[flag("platform", Value, NotYet), flag("signature-policy", Value, NotYet)];
+}

@@ -23,6 +23,7 @@ pub mod secret;
 pub mod space;
 pub mod ssh;
 pub mod switch;
+pub mod transfer;
 pub mod volume;
 pub mod why;
 
@@ -78,6 +79,14 @@ pub enum Command {
     Inspect(images::InspectArgs),
     /// Show how an image was made
     History(images::HistoryArgs),
+    /// Pull images from a registry
+    Pull(transfer::PullArgs),
+    /// Push images to a registry
+    Push(transfer::PushArgs),
+    /// Write images to an archive
+    Save(transfer::SaveArgs),
+    /// Load images from an archive or a layout
+    Load(transfer::LoadArgs),
     /// Say why steps of the last build ran
     Why(why::WhyArgs),
     /// Look at cache mounts, and carry them elsewhere

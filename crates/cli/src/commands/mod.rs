@@ -10,12 +10,16 @@ mod history;
 mod images;
 mod info;
 mod inspect;
+mod load;
 mod lock;
 mod outline;
 mod prune;
+mod pull;
+mod push;
 mod rmi;
 mod rows;
 mod run;
+mod save;
 mod tag;
 mod terminal;
 mod version;
@@ -54,6 +58,10 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Tag(args) => tag::run(&args, &context),
         Command::Inspect(args) => inspect::run(&args, &context),
         Command::History(args) => history::run(&args, &context),
+        Command::Pull(args) => pull::run(&args, &context),
+        Command::Push(args) => push::run(&args, &context),
+        Command::Save(args) => save::run(&args, &context),
+        Command::Load(args) => load::run(&args, &context),
         Command::Why(args) => why::run(&args, &context),
         Command::Cache(args) => cache::run(&args, &context),
         Command::Du(args) => du::run(&args, &context),

@@ -15,7 +15,7 @@ use rbuild_image::compress::{
 };
 use rbuild_image::layer::{LayerReader, PackOptions, Packed, pack};
 use rbuild_image::manifest::Descriptor;
-use rbuild_image::media_type::{Family, layer_compression};
+use rbuild_image::media_type::{Family, is_foreign, layer_compression};
 use rbuild_rooted::Root;
 use rbuild_solver::Layer;
 use rbuild_types::{CancelToken, Cancelled, Ctx, Digest, Hasher};
@@ -40,6 +40,8 @@ pub(crate) enum Origin {
     Tree(Layer),
     /// What the base image names so; perhaps not fetched yet.
     Base(Arc<Resolved>, Descriptor),
+    /// Not for distribution, and not here: only named.
+    Elsewhere,
 }
 
 impl Leaving {
@@ -50,7 +52,7 @@ impl Leaving {
         cancel: &CancelToken,
     ) -> io::Result<Box<dyn Read + Send>> {
         match &self.origin {
-            Origin::Blob | Origin::Base(..) => {
+            Origin::Blob | Origin::Base(..) | Origin::Elsewhere => {
                 let blob = engine.store.blobs().open(&self.descriptor.digest);
                 Ok(Box::new(blob.map_err(io::Error::other)?))
             }
@@ -74,43 +76,59 @@ pub(crate) fn leaving(
     images: &ImageSource<'_>,
     ctx: Ctx<'_>,
 ) -> Result<Vec<Leaving>, BuildError> {
-    let mut all = Vec::new();
-    if let Some(base) = &image.base {
-        let diff_ids = &base.config.rootfs.diff_ids;
-        let chain = rbuild_image::manifest::chain_ids(diff_ids);
-        for ((layer, diff_id), chain_id) in base.manifest.layers.iter().zip(diff_ids).zip(chain) {
-            // A base image that was built here has trees and no blobs.
-            let snapshot = engine.store.snapshots().by_chain_id(&chain_id)?;
-            let blob = engine.store.blobs().contains(&layer.digest)?;
-            all.push(match snapshot {
-                Some(snapshot) if !blob && layer.digest == *diff_id => {
-                    let (snapshot, diff_id, tar_size) = (Some(snapshot), *diff_id, layer.size);
-                    let layer = Layer { snapshot, diff_id, tar_size, created: 0 };
-                    own(engine, engine.pool()?, &layer, form, ctx.cancel)?
-                }
-                _ if form.force && is_other(layer, form.encoding) => {
-                    images.fetch_layer(base, layer, ctx)?;
-                    let tar = Tar::Blob { layer, diff_id: *diff_id };
-                    let descriptor = encoded(engine, &tar, form.encoding, form.family, ctx.cancel)?;
-                    Leaving { descriptor, origin: Origin::Blob }
-                }
-                _ => Leaving {
-                    descriptor: in_family(layer, form.family)?,
-                    origin: Origin::Base(base.clone(), layer.clone()),
-                },
-            });
-        }
-    }
+    let mut all = match &image.base {
+        Some(base) => of_image(engine, base, form, images, ctx)?,
+        None => Vec::new(),
+    };
     for layer in &image.layers {
         all.push(own(engine, engine.pool()?, layer, form, ctx.cancel)?);
     }
     Ok(all)
 }
 
-/// Whether a base image's layer has another form. What is no tar has none to change.
-fn is_other(layer: &Descriptor, encoding: Encoding) -> bool {
-    layer_compression(&layer.media_type)
-        .is_some_and(|compression| compression != encoding.compression())
+/// All layers of an image that was not just made, bottom first.
+pub(crate) fn of_image(
+    engine: &Engine,
+    image: &Arc<Resolved>,
+    form: &LayerForm,
+    images: &ImageSource<'_>,
+    ctx: Ctx<'_>,
+) -> Result<Vec<Leaving>, BuildError> {
+    let mut all = Vec::new();
+    let diff_ids = &image.config.rootfs.diff_ids;
+    let chain = rbuild_image::manifest::chain_ids(diff_ids);
+    for ((layer, diff_id), chain_id) in image.manifest.layers.iter().zip(diff_ids).zip(chain) {
+        let descriptor = in_family(layer, form.family)?;
+        // An image that was built here has trees and no blobs.
+        let snapshot = engine.store.snapshots().by_chain_id(&chain_id)?;
+        let blob = engine.store.blobs().contains(&layer.digest)?;
+        all.push(match snapshot {
+            Some(snapshot) if !blob && layer.digest == *diff_id => {
+                let (snapshot, diff_id, tar_size) = (Some(snapshot), *diff_id, layer.size);
+                let layer = Layer { snapshot, diff_id, tar_size, created: 0 };
+                own(engine, engine.pool()?, &layer, form, ctx.cancel)?
+            }
+            _ if is_foreign(&layer.media_type) && !blob => {
+                Leaving { descriptor, origin: Origin::Elsewhere }
+            }
+            _ if is_other(layer, form) => {
+                images.fetch_layer(image, layer, ctx)?;
+                let tar = Tar::Blob { layer, diff_id: *diff_id };
+                let descriptor = encoded(engine, &tar, form.encoding, form.family, ctx.cancel)?;
+                Leaving { descriptor, origin: Origin::Blob }
+            }
+            _ => Leaving { descriptor, origin: Origin::Base(image.clone(), layer.clone()) },
+        });
+    }
+    Ok(all)
+}
+
+/// Whether an image's layer gets another form. One that is not compressed nobody chose so: it comes
+/// out of an archive. What is no tar has no form to change.
+fn is_other(layer: &Descriptor, form: &LayerForm) -> bool {
+    let Some(compression) = layer_compression(&layer.media_type) else { return false };
+    let is_free = form.force || compression == Compression::None;
+    is_free && compression != form.encoding.compression()
 }
 
 /// A layer that was made here, compressed on this pool.

@@ -1,10 +1,12 @@
 //! What a build makes besides the image in the store.
 
 mod ahead;
-mod archive;
+pub(crate) mod archive;
+mod attached;
 pub(crate) mod layers;
-mod package;
+pub(crate) mod package;
 pub(crate) mod push;
+pub(crate) mod stored;
 
 use std::io::Write;
 use std::path::Path;
@@ -16,6 +18,7 @@ use rbuild_types::{Ctx, Reference};
 
 use crate::assemble::{Assembled, Product};
 pub(crate) use crate::export::ahead::ahead;
+use crate::export::archive::Parcel;
 use crate::export::package::Package;
 use crate::sources::image::ImageSource;
 use crate::{BuildError, BuildRequest, Destination, Engine, Export, Output};
@@ -70,10 +73,11 @@ pub(crate) fn write(
         _ => {}
     }
     let package = Package::new(engine, product, &wanted.layers, images, ctx)?;
+    let parcel = Parcel(vec![(&package, tags.to_vec())]);
     match &wanted.output {
-        Output::OciArchive(destination) => archive::oci(&package, tags, destination, ctx)?,
-        Output::OciLayout(path) => archive::layout(&package, tags, path, ctx)?,
-        Output::DockerArchive(destination) => archive::docker(&package, tags, destination, ctx)?,
+        Output::OciArchive(destination) => parcel.to_oci(destination, ctx)?,
+        Output::OciLayout(path) => parcel.to_layout(path, ctx)?,
+        Output::DockerArchive(destination) => parcel.to_docker(destination, ctx)?,
         Output::Registry { insecure } => push::push(&package, tags, *insecure, ctx)?,
         Output::Tar(_) | Output::Directory(_) | Output::CacheOnly => {}
     }

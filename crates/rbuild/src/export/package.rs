@@ -24,17 +24,18 @@ pub(crate) struct Package<'a> {
     by_digest: HashMap<Digest, usize>,
     /// Configs of the images.
     pub(super) configs: Vec<Descriptor>,
-    /// Manifests of the images, in their order.
+    /// Manifests, and indexes below the top, each after what it names.
     pub(super) manifests: Vec<Descriptor>,
     /// What the whole is: the manifest, or an index of them.
-    pub(super) top: Descriptor,
-    documents: Documents,
+    pub(crate) top: Descriptor,
+    pub(super) documents: Documents,
     created: Option<String>,
     cancel: CancelToken,
 }
 
 impl<'a> Package<'a> {
-    /// Makes what is missing of the form. Layers of base images are not fetched for that.
+    /// What a build made. Makes what is missing of the form. Layers of base images are not fetched
+    /// for that.
     pub(crate) fn new(
         engine: &'a Engine,
         product: &Product,
@@ -42,37 +43,57 @@ impl<'a> Package<'a> {
         images: &'a ImageSource<'a>,
         ctx: Ctx<'_>,
     ) -> Result<Self, BuildError> {
-        let (mut all, mut by_digest) = (Vec::new(), HashMap::new());
-        let (mut configs, mut manifests) = (Vec::new(), Vec::new());
+        let mut package = Self::empty(engine, images, ctx);
+        let mut manifests = Vec::new();
         for image in &product.images {
             let leaving = layers::leaving(engine, image, form, images, ctx)?;
             let descriptors = leaving.iter().map(|layer| layer.descriptor.clone()).collect();
             let config = Descriptor::of(form.family.config(), &image.config_bytes);
-            configs.push(config.clone());
+            package.configs.push(config.clone());
             manifests.push(Manifest::new(form.family, config, descriptors).to_bytes()?);
-            for layer in leaving {
-                by_digest.entry(layer.descriptor.digest).or_insert_with(|| {
-                    all.push(layer);
-                    all.len() - 1
-                });
-            }
+            package.add_layers(leaving);
         }
-        let mut documents = Documents::new();
         let of = |bytes: &Vec<u8>| Descriptor::of(form.family.manifest(), bytes);
-        let descriptors = manifests.iter().map(of).collect();
-        let top = product.top(form.family, manifests, &mut documents)?;
-        Ok(Self {
+        package.manifests = manifests.iter().map(of).collect();
+        package.top = product.top(form.family, manifests, &mut package.documents)?;
+        package.created = product.created();
+        Ok(package)
+    }
+
+    /// To be filled.
+    pub(super) fn empty(engine: &'a Engine, images: &'a ImageSource<'a>, ctx: Ctx<'_>) -> Self {
+        Self {
             engine,
             images,
-            layers: all,
-            by_digest,
-            configs,
-            manifests: descriptors,
-            top,
-            documents,
-            created: product.created(),
+            layers: Vec::new(),
+            by_digest: HashMap::new(),
+            configs: Vec::new(),
+            manifests: Vec::new(),
+            top: Descriptor::of("", b""),
+            documents: Documents::new(),
+            created: None,
             cancel: ctx.cancel.clone(),
-        })
+        }
+    }
+
+    /// Adds those layers that are sent and not there yet.
+    pub(super) fn add_layers(&mut self, layers: Vec<Leaving>) {
+        for layer in layers {
+            if matches!(layer.origin, Origin::Elsewhere) {
+                continue;
+            }
+            self.by_digest.entry(layer.descriptor.digest).or_insert_with(|| {
+                self.layers.push(layer);
+                self.layers.len() - 1
+            });
+        }
+    }
+
+    /// Adds a document with these bytes.
+    pub(super) fn add_document(&mut self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
+        let descriptor = Descriptor::of(media_type, &bytes);
+        self.documents.insert(descriptor.digest, bytes);
+        descriptor
     }
 
     /// Fetches what still lies at the registries of base images: an archive holds all.
@@ -95,6 +116,11 @@ impl<'a> Package<'a> {
     pub(super) fn document(&self, digest: Digest) -> Result<&[u8], BuildError> {
         let found = self.documents.get(&digest).map(Vec::as_slice);
         Ok(found.ok_or(ImageError::MissingBlob { digest })?)
+    }
+
+    /// Whether it has the bytes of this digest.
+    pub(super) fn holds(&self, digest: Digest) -> bool {
+        self.documents.contains_key(&digest) || self.by_digest.contains_key(&digest)
     }
 
     fn layer(&self, digest: Digest) -> Option<&Leaving> {

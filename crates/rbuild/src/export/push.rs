@@ -23,7 +23,7 @@ pub(super) const PARALLEL_BLOBS: usize = 4;
 const CANCEL_TICK: Duration = Duration::from_millis(50);
 
 /// Pushes under each of the names.
-pub(super) fn push(
+pub(crate) fn push(
     package: &Package<'_>,
     tags: &[Reference],
     insecure: bool,

@@ -20,9 +20,9 @@ use crate::lock_file::Lock;
 use crate::{BuildError, Engine, Pull};
 
 /// Largest manifest or config that is read (R4 of the threat register).
-const MAX_DOCUMENT: usize = 4 << 20;
+pub(crate) const MAX_DOCUMENT: usize = 4 << 20;
 /// Indexes inside indexes that are followed.
-pub(super) const MAX_INDEX_DEPTH: usize = 3;
+pub(crate) const MAX_INDEX_DEPTH: usize = 3;
 
 /// An image that was looked up.
 #[derive(Debug)]
@@ -182,8 +182,13 @@ impl<'a> ImageSource<'a> {
         Ok(Some(blobs.read_small(&digest, MAX_DOCUMENT)?))
     }
 
-    /// Reads manifest and config from the store.
-    fn load(&self, reference: &Reference, digest: Digest) -> Result<Arc<Resolved>, BuildError> {
+    /// Reads manifest and config from the store. Layers that are not there may be had from
+    /// `reference`'s repository.
+    pub(crate) fn load(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+    ) -> Result<Arc<Resolved>, BuildError> {
         let missing = || ImageError::MissingBlob { digest };
         let bytes = self.document(digest)?.ok_or_else(missing)?;
         let Document::Manifest(manifest) = parse_manifest(&bytes, None)? else {

@@ -1,4 +1,15 @@
-//! The images in the store: listing, naming, looking into, removing.
+//! The images in the store: listing, naming, looking into, removing; and in files of their own how
+//! they come and go.
+
+mod load;
+mod pull;
+mod push;
+mod save;
+
+pub use load::{LoadSource, LoadedImage};
+pub use pull::{Platforms, PullRequest, PulledImage};
+pub use push::{PushRequest, PushedImage};
+pub use save::SaveRequest;
 
 use rbuild_cache::ImageRecord;
 use rbuild_image::config::parse_config;
@@ -240,6 +251,17 @@ impl ImageManifest {
             platform: descriptor.platform.as_ref().map(Platform::from),
         }
     }
+}
+
+/// Whether a name, as people type it, says which tag or digest is meant.
+fn has_tag(name: &str) -> bool {
+    name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'))
+}
+
+/// Stands for where an image came from that has no name: nowhere.
+pub(crate) fn nameless() -> Result<Reference, BuildError> {
+    let message = |error| BuildError::Request { message: format!("{error}") };
+    "nameless.invalid/image".parse().map_err(message)
 }
 
 fn empty_index(image: &ImageRecord) -> BuildError {

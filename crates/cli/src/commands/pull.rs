@@ -1,0 +1,32 @@
+//! `rbuild pull`.
+
+use crate::args::progress::ProgressMode;
+use crate::args::transfer::PullArgs;
+use crate::commands::Context;
+use crate::failure::Failure;
+use crate::{exit_code, interrupt, output, progress};
+
+/// Pulls one name after the other.
+pub fn run(args: &PullArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    let requests = args.requests()?;
+    let cancel = interrupt::cancel_on_interrupt()?;
+    let engine = context.engine()?;
+    let mode = if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto };
+    for request in requests {
+        let display = progress::display(mode, context.environment);
+        let pulled = engine.pull_image(&request, display.as_ref(), &cancel);
+        display.close();
+        for image in pulled? {
+            if !args.quiet {
+                output::line(&format!("Digest: {}", image.digest))?;
+                let status = match image.is_new {
+                    true => "Downloaded newer image for",
+                    false => "Image is up to date for",
+                };
+                output::line(&format!("Status: {status} {}", image.name.familiar()))?;
+            }
+            output::line(&image.name.to_string())?;
+        }
+    }
+    Ok(exit_code::SUCCESS)
+}

@@ -1,0 +1,33 @@
+//! `rbuild push`.
+
+use crate::args::progress::ProgressMode;
+use crate::args::transfer::PushArgs;
+use crate::commands::Context;
+use crate::failure::Failure;
+use crate::{exit_code, interrupt, output, progress};
+
+/// Pushes, and says the digest that each name stands for now.
+pub fn run(args: &PushArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    let request = args.request()?;
+    let cancel = interrupt::cancel_on_interrupt()?;
+    let engine = context.engine()?;
+    let mode = if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto };
+    let display = progress::display(mode, context.environment);
+    let pushed = engine.push_image(&request, display.as_ref(), &cancel);
+    display.close();
+    for image in pushed? {
+        if let Some(file) = &args.digestfile {
+            fs_err::write(file, image.digest.to_string())
+                .map_err(Failure::io("write the digest"))?;
+        }
+        if args.quiet {
+            output::line(&image.name.to_string())?;
+            continue;
+        }
+        let tag = image.name.tag().unwrap_or_default();
+        let separator = if tag.is_empty() { "" } else { ": " };
+        let (digest, size) = (image.digest, image.size);
+        output::line(&format!("{tag}{separator}digest: {digest} size: {size}"))?;
+    }
+    Ok(exit_code::SUCCESS)
+}

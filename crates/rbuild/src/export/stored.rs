@@ -1,0 +1,230 @@
+//! Images of the store as they leave.
+//!
+//! What need not change leaves as it came, byte for byte: the documents of an image that was pulled
+//! or loaded name layers that are sent as they are. Layers that are trees, or came uncompressed out
+//! of an archive, are compressed; then the manifest is another, and so is every index above it. What
+//! is attached to a manifest by its digest, such as an attestation, follows it.
+
+use rbuild_image::ImageError;
+use rbuild_image::index::{Index, is_attached, pick};
+use rbuild_image::manifest::{Descriptor, Document, Manifest, parse_manifest};
+use rbuild_image::media_type::{Family, document_kind};
+use rbuild_types::{Ctx, Digest, Platform, Reference};
+
+use crate::export::attached::{self, Renewed};
+use crate::export::layers::{self, Leaving, Origin};
+use crate::export::package::Package;
+use crate::sources::image::{ImageSource, MAX_DOCUMENT, MAX_INDEX_DEPTH, bad_document};
+use crate::{BuildError, Encoding, Engine, LayerForm};
+
+/// How an image of the store is written when it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageForm {
+    /// How layers are compressed that are not: those that were made here, and those that came
+    /// uncompressed. Gzip unless said otherwise.
+    pub encoding: Encoding,
+    /// Whether all other layers get this form too; else they leave as they came.
+    pub force: bool,
+    /// Whose media types the documents have; `None` leaves them as they are.
+    pub family: Option<Family>,
+}
+
+impl Default for ImageForm {
+    fn default() -> Self {
+        Self { encoding: Encoding::GZIP, force: false, family: None }
+    }
+}
+
+/// Which of the images in an index leave.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Chosen {
+    /// All of them, and the index.
+    #[default]
+    All,
+    /// The one for a platform, without an index.
+    One(Platform),
+}
+
+/// An image of the store.
+pub(crate) struct StoredImage<'s> {
+    /// Its manifest or index.
+    pub(crate) top: Descriptor,
+    /// Where layers that are not here may be had.
+    pub(crate) from: &'s Reference,
+    pub(crate) chosen: Chosen,
+}
+
+impl<'a> Package<'a> {
+    /// An image of the store. Makes what is missing of the form; fetches no layer for that.
+    pub(crate) fn stored(
+        engine: &'a Engine,
+        image: &StoredImage<'_>,
+        form: &ImageForm,
+        images: &'a ImageSource<'a>,
+        ctx: Ctx<'_>,
+    ) -> Result<Self, BuildError> {
+        let mut package = Self::empty(engine, images, ctx);
+        let top = match &image.chosen {
+            Chosen::All => image.top.clone(),
+            Chosen::One(platform) => one(engine, &image.top, platform)?,
+        };
+        let mut walk = Walk { package: &mut package, form, from: image.from, ctx };
+        package.top = walk.document(&top, 0)?;
+        Ok(package)
+    }
+}
+
+/// The manifest for a platform below a descriptor.
+fn one(engine: &Engine, top: &Descriptor, platform: &Platform) -> Result<Descriptor, BuildError> {
+    let mut at = top.clone();
+    for _ in 0..=MAX_INDEX_DEPTH {
+        match parse_manifest(&document(engine, at.digest)?, Some(&at.media_type))? {
+            Document::Manifest(_) => return Ok(Descriptor::new(at.media_type, at.digest, at.size)),
+            Document::Index(index) => at = pick(&index, platform)?.clone(),
+        }
+    }
+    Err(too_deep())
+}
+
+/// Goes through the documents below a descriptor.
+struct Walk<'w, 'a> {
+    package: &'w mut Package<'a>,
+    form: &'w ImageForm,
+    from: &'w Reference,
+    ctx: Ctx<'w>,
+}
+
+impl Walk<'_, '_> {
+    /// Adds a manifest or an index with all below it, and says what it is as it leaves.
+    fn document(
+        &mut self,
+        descriptor: &Descriptor,
+        depth: usize,
+    ) -> Result<Descriptor, BuildError> {
+        if depth > MAX_INDEX_DEPTH {
+            return Err(too_deep());
+        }
+        self.ctx.cancel.check()?;
+        let bytes = document(self.package.engine, descriptor.digest)?;
+        let media_type = Some(descriptor.media_type.as_str());
+        let left = match parse_manifest(&bytes, media_type)? {
+            Document::Index(index) => self.index(&index, bytes, depth)?,
+            Document::Manifest(manifest) if manifest.is_image() => {
+                self.image(descriptor.digest, &manifest, bytes)?
+            }
+            Document::Manifest(manifest) => self.artifact(&manifest, bytes)?,
+        };
+        if !self.package.manifests.contains(&left) {
+            self.package.manifests.push(left.clone());
+        }
+        Ok(Descriptor {
+            media_type: left.media_type,
+            digest: left.digest,
+            size: left.size,
+            ..descriptor.clone()
+        })
+    }
+
+    fn index(
+        &mut self,
+        index: &Index,
+        bytes: Vec<u8>,
+        depth: usize,
+    ) -> Result<Descriptor, BuildError> {
+        let mut renewed = Renewed::new();
+        let mut children = index.manifests.clone();
+        for child in children.iter_mut().filter(|child| !is_attached(child)) {
+            let left = self.document(child, depth + 1)?;
+            if left.digest != child.digest {
+                renewed.insert(child.digest, left.clone());
+            }
+            *child = left;
+        }
+        // They name those above, wherever they stand.
+        for child in children.iter_mut().filter(|child| is_attached(child)) {
+            *child = match renewed.is_empty() {
+                true => self.document(child, depth + 1)?,
+                false => attached::add(self.package, child, &renewed, self.ctx)?,
+            };
+        }
+        let family = self.family(index.media_type());
+        let media_type = family.index();
+        if children == index.manifests && media_type == index.media_type() {
+            return Ok(self.package.add_document(media_type, bytes));
+        }
+        let changed =
+            Index { media_type: Some(media_type.to_owned()), manifests: children, ..index.clone() };
+        Ok(self.package.add_document(media_type, changed.to_bytes()?))
+    }
+
+    fn image(
+        &mut self,
+        digest: Digest,
+        manifest: &Manifest,
+        bytes: Vec<u8>,
+    ) -> Result<Descriptor, BuildError> {
+        let engine = self.package.engine;
+        let images = self.package.images;
+        let image = images.load(self.from, digest)?;
+        let family = self.family(manifest.media_type());
+        let form = LayerForm { encoding: self.form.encoding, force: self.form.force, family };
+        let leaving = layers::of_image(engine, &image, &form, images, self.ctx)?;
+        let media_type = family.manifest();
+        let config =
+            Descriptor { media_type: family.config().to_owned(), ..manifest.config.clone() };
+        let descriptors: Vec<_> = leaving.iter().map(|layer| layer.descriptor.clone()).collect();
+        self.package.add_layers(leaving);
+        let config_bytes = document(engine, manifest.config.digest)?;
+        self.package.documents.insert(manifest.config.digest, config_bytes);
+        self.add_config(&config);
+        let is_same = media_type == manifest.media_type()
+            && config == manifest.config
+            && descriptors == manifest.layers;
+        let bytes = match is_same {
+            true => bytes,
+            false => Manifest {
+                media_type: Some(media_type.to_owned()),
+                config,
+                layers: descriptors,
+                ..manifest.clone()
+            }
+            .to_bytes()?,
+        };
+        Ok(self.package.add_document(media_type, bytes))
+    }
+
+    /// What is no image leaves as it is.
+    fn artifact(&mut self, manifest: &Manifest, bytes: Vec<u8>) -> Result<Descriptor, BuildError> {
+        let blobs = self.package.engine.store.blobs();
+        let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
+        let mut leaving = Vec::new();
+        for part in parts {
+            if !blobs.contains(&part.digest)? {
+                return Err(ImageError::MissingBlob { digest: part.digest }.into());
+            }
+            leaving.push(Leaving { descriptor: part.clone(), origin: Origin::Blob });
+        }
+        self.package.add_layers(leaving);
+        Ok(self.package.add_document(manifest.media_type(), bytes))
+    }
+
+    fn add_config(&mut self, config: &Descriptor) {
+        if self.package.configs.iter().all(|known| known.digest != config.digest) {
+            self.package.configs.push(config.clone());
+        }
+    }
+
+    fn family(&self, media_type: &str) -> Family {
+        let own = || document_kind(media_type).map(|(_, family)| family);
+        self.form.family.or_else(own).unwrap_or_default()
+    }
+}
+
+fn document(engine: &Engine, digest: Digest) -> Result<Vec<u8>, BuildError> {
+    Ok(engine.store.blobs().read_small(&digest, MAX_DOCUMENT)?)
+}
+
+fn too_deep() -> BuildError {
+    let problem = format!("more than {MAX_INDEX_DEPTH} indexes inside one another");
+    bad_document("index", problem).into()
+}

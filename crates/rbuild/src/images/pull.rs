@@ -1,0 +1,194 @@
+//! Images from registries into the store, unpacked.
+
+use std::collections::BTreeSet;
+
+use rbuild_image::index::pick;
+use rbuild_image::manifest::{Descriptor, Document, parse_manifest};
+use rbuild_image::media_type::is_foreign;
+use rbuild_registry::Registry;
+use rbuild_types::{CancelToken, Ctx, Digest, Event, Platform, Progress, Reference};
+
+use crate::sources::image::{ImageSource, MAX_INDEX_DEPTH, bad_document};
+use crate::sources::layers::StoreSink;
+use crate::{BuildError, Engine, Pull};
+
+/// What is pulled.
+#[derive(Debug, Clone)]
+pub struct PullRequest {
+    /// Its name; with a digest, that very image.
+    pub name: Reference,
+    /// Whether all tags of the repository are pulled, whatever tag the name has.
+    pub all_tags: bool,
+    /// Which image of an index.
+    pub platforms: Platforms,
+}
+
+/// Which images of an index are pulled.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Platforms {
+    /// This machine's.
+    #[default]
+    Host,
+    /// The one for this platform, and no other.
+    One(Platform),
+    /// All, with the index and what is attached to them: as the registry has it, bit for bit.
+    All,
+}
+
+/// An image that was pulled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PulledImage {
+    /// Its name.
+    pub name: Reference,
+    /// What the name stands for at the registry: a manifest or an index.
+    pub digest: Digest,
+    /// The image id.
+    pub id: Digest,
+    /// Whether the name stood for another image before, or for none.
+    pub is_new: bool,
+}
+
+impl Engine {
+    /// Pulls an image, or all tags of a repository, and unpacks what runs here.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Registry`], [`BuildError::Image`], [`BuildError::Offline`].
+    pub fn pull_image(
+        &self,
+        request: &PullRequest,
+        progress: &dyn Progress,
+        cancel: &CancelToken,
+    ) -> Result<Vec<PulledImage>, BuildError> {
+        let ctx = Ctx::new(progress, cancel);
+        let _lease = self.store.lease()?;
+        let name = request.name.familiar();
+        let registry = self.registry(|| format!("{name} is to be pulled"))?;
+        if !request.all_tags {
+            return Ok(vec![self.pull_one(registry, &request.name, &request.platforms, ctx)?]);
+        }
+        let mut pulled = Vec::new();
+        for tag in registry.tags(&request.name, ctx)? {
+            pulled.push(self.pull_one(registry, &tag, &request.platforms, ctx)?);
+        }
+        Ok(pulled)
+    }
+
+    fn pull_one(
+        &self,
+        registry: &Registry,
+        name: &Reference,
+        platforms: &Platforms,
+        ctx: Ctx<'_>,
+    ) -> Result<PulledImage, BuildError> {
+        let answer = registry.manifest(name, ctx)?;
+        let images = ImageSource::new(self, Pull::Missing, ctx);
+        let top = Descriptor::of(&answer.media_type, &answer.bytes);
+        let wanted = match platforms {
+            Platforms::One(platform) => platform.clone(),
+            Platforms::Host | Platforms::All => Platform::host(),
+        };
+        let runs = match parse_manifest(&answer.bytes, Some(&answer.media_type))? {
+            Document::Manifest(_) => Some(top.clone()),
+            Document::Index(index) => match (platforms, pick(&index, &wanted)) {
+                (Platforms::All, picked) => picked.ok().cloned(),
+                (_, picked) => Some(picked?.clone()),
+            },
+        };
+        let kept = match (platforms, &runs) {
+            (Platforms::All, _) | (_, None) => top.clone(),
+            (_, Some(picked)) => picked.clone(),
+        };
+        if kept.digest == top.digest && answer.is_index() {
+            let mut fetched = BTreeSet::new();
+            let all = Whole { registry, images: &images, name, ctx };
+            all.fetch(&top, answer.bytes, 0, &mut fetched)?;
+        }
+        if let Some(manifest) = runs {
+            let pinned = name.with_digest(manifest.digest);
+            let image = images.resolve(&pinned, &wanted)?;
+            let runs_here = image.platform.satisfies(&wanted);
+            if !runs_here && matches!(platforms, Platforms::One(_)) {
+                let (name, found) = (name.familiar(), &image.platform);
+                let message = format!("{name} is an image for {found}, not for {wanted}");
+                return Err(BuildError::Request { message });
+            }
+            if !runs_here {
+                let (name, found) = (name.familiar(), &image.platform);
+                let message = format!("{name} is an image for {found}; this machine is {wanted}");
+                ctx.report(Event::Notice { message });
+            }
+            images.unpack_image(&image, ctx)?;
+            for layer in &image.manifest.layers {
+                if !is_foreign(&layer.media_type) {
+                    // A layer that was unpacked before may have come without its bytes.
+                    images.fetch_layer(&image, layer, ctx)?;
+                }
+            }
+            self.store.tags().remember(name, &image.platform, &manifest.digest)?;
+        }
+        let before = self.store.tags().get(name)?;
+        let is_new = before.is_none_or(|before| before.manifest_digest != kept.digest);
+        self.store.tags().set(name, &kept.digest, kept.size, &kept.media_type)?;
+        let id = self.find_image(&name.to_string())?.image_id;
+        Ok(PulledImage { name: name.clone(), digest: answer.digest, id, is_new })
+    }
+}
+
+/// An index with everything below it.
+struct Whole<'w> {
+    registry: &'w Registry,
+    images: &'w ImageSource<'w>,
+    name: &'w Reference,
+    ctx: Ctx<'w>,
+}
+
+impl Whole<'_> {
+    /// Fetches what a document names, then keeps it.
+    fn fetch(
+        &self,
+        descriptor: &Descriptor,
+        bytes: Vec<u8>,
+        depth: usize,
+        fetched: &mut BTreeSet<Digest>,
+    ) -> Result<(), BuildError> {
+        if depth > MAX_INDEX_DEPTH {
+            let problem = format!("more than {MAX_INDEX_DEPTH} indexes inside one another");
+            return Err(bad_document("index", problem).into());
+        }
+        if !fetched.insert(descriptor.digest) {
+            return Ok(());
+        }
+        match parse_manifest(&bytes, Some(&descriptor.media_type))? {
+            Document::Index(index) => {
+                for child in &index.manifests {
+                    let at = self.name.with_digest(child.digest);
+                    let answer = self.registry.manifest(&at, self.ctx)?;
+                    self.fetch(child, answer.bytes, depth + 1, fetched)?;
+                }
+            }
+            Document::Manifest(manifest) => {
+                let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
+                for part in parts.filter(|part| !is_foreign(&part.media_type)) {
+                    self.blob(part)?;
+                }
+            }
+        }
+        self.images.engine.store.blobs().put(&bytes)?;
+        Ok(())
+    }
+
+    fn blob(&self, blob: &Descriptor) -> Result<(), BuildError> {
+        let store = &self.images.engine.store;
+        if store.blobs().contains(&blob.digest)? {
+            return Ok(());
+        }
+        let _lock = store.step_lock(&blob.digest, self.ctx.cancel)?;
+        if store.blobs().contains(&blob.digest)? {
+            return Ok(());
+        }
+        let mut sink = StoreSink::new(store, blob.size, self.ctx.cancel);
+        self.registry.blob(self.name, blob.digest, Some(blob.size), &mut sink, self.ctx)?;
+        Ok(sink.commit(blob)?)
+    }
+}

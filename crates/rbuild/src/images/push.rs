@@ -1,0 +1,130 @@
+//! Images of the store to registries.
+
+use rbuild_cache::ImageRecord;
+use rbuild_image::manifest::Descriptor;
+use rbuild_types::{CancelToken, Ctx, Digest, Platform, Progress, Reference};
+
+use crate::export::package::Package;
+use crate::export::push;
+use crate::export::stored::{Chosen, StoredImage};
+use crate::sources::image::ImageSource;
+use crate::{BuildError, Engine, ImageForm, Pull};
+
+/// What is pushed, and where.
+#[derive(Debug, Clone, Default)]
+pub struct PushRequest {
+    /// A name, which says where it goes too; or an id, with a `destination`.
+    pub image: String,
+    /// The name that it gets there, if that is another.
+    pub destination: Option<Reference>,
+    /// Whether all tags of the name's repository are pushed.
+    pub all_tags: bool,
+    /// Of an index, only the image for this platform.
+    pub platform: Option<Platform>,
+    /// The form of the layers.
+    pub form: ImageForm,
+    /// Whether the registry may be spoken to in plain HTTP.
+    pub insecure: bool,
+}
+
+/// What a registry has now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushedImage {
+    /// Its name there.
+    pub name: Reference,
+    /// Digest of the manifest or index as it was sent.
+    pub digest: Digest,
+    /// Bytes of it.
+    pub size: u64,
+}
+
+impl Engine {
+    /// Pushes an image, or all tags of a repository. What the registry has is not sent.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::NoSuchImage`], [`BuildError::Push`], and [`BuildError::Request`] when it is not
+    /// said where to.
+    pub fn push_image(
+        &self,
+        request: &PushRequest,
+        progress: &dyn Progress,
+        cancel: &CancelToken,
+    ) -> Result<Vec<PushedImage>, BuildError> {
+        let ctx = Ctx::new(progress, cancel);
+        let _lease = self.store.lease()?;
+        let images = ImageSource::new(self, Pull::Missing, ctx);
+        let mut pushed = Vec::new();
+        for (record, name) in self.to_push(request)? {
+            let from = self.origin_of(&record)?.unwrap_or_else(|| name.clone());
+            let image = StoredImage {
+                top: descriptor(&record),
+                from: &from,
+                chosen: request.platform.clone().map_or(Chosen::All, Chosen::One),
+            };
+            let package = Package::stored(self, &image, &request.form, &images, ctx)?;
+            push::push(&package, std::slice::from_ref(&name), request.insecure, ctx)?;
+            let Descriptor { digest, size, .. } = package.top;
+            pushed.push(PushedImage { name, digest, size });
+        }
+        Ok(pushed)
+    }
+
+    /// Images with the names that they get.
+    fn to_push(&self, request: &PushRequest) -> Result<Vec<(ImageRecord, Reference)>, BuildError> {
+        if request.all_tags {
+            return self.all_tags(request);
+        }
+        let record = self.find_image(&request.image)?;
+        if let Some(destination) = &request.destination {
+            return Ok(vec![(record, destination.clone())]);
+        }
+        match request.image.parse::<Reference>() {
+            Ok(name) if record.reference.as_ref().is_some_and(|found| *found == name) => {
+                Ok(vec![(record, name)])
+            }
+            _ => Err(BuildError::Request {
+                message: format!(
+                    "where is {} to be pushed? give a name after the id, or `rbuild tag` it first",
+                    request.image
+                ),
+            }),
+        }
+    }
+
+    fn all_tags(&self, request: &PushRequest) -> Result<Vec<(ImageRecord, Reference)>, BuildError> {
+        let wanted: Reference = request
+            .image
+            .parse()
+            .map_err(|_| BuildError::NoSuchImage { name: request.image.clone() })?;
+        if request.destination.is_some() || super::has_tag(&request.image) {
+            let message = "all tags are pushed of a name without a tag, to where it says";
+            return Err(BuildError::Request { message: message.to_owned() });
+        }
+        let mut all = Vec::new();
+        for record in self.store.tags().list()? {
+            let name = record.reference.clone();
+            let fits =
+                |name: &Reference| name.tag().is_some() && name.repository() == wanted.repository();
+            if let Some(name) = name.filter(fits) {
+                all.push((record, name));
+            }
+        }
+        match all.is_empty() {
+            true => Err(BuildError::NoSuchImage { name: request.image.clone() }),
+            false => Ok(all),
+        }
+    }
+
+    /// The name by which an image came from a registry, or by which it is there: what the store has
+    /// not, that registry has.
+    pub(super) fn origin_of(&self, record: &ImageRecord) -> Result<Option<Reference>, BuildError> {
+        let known = self.store.tags().remembered_as(&record.manifest_digest)?;
+        Ok(known.into_iter().next().or_else(|| record.reference.clone()))
+    }
+}
+
+/// An image of the store by its manifest or index.
+pub(super) fn descriptor(record: &ImageRecord) -> Descriptor {
+    Descriptor::new(record.media_type.clone(), record.manifest_digest, record.manifest_size)
+}

@@ -181,6 +181,16 @@ pub enum RegistryError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A list of tags or referrers that is not one, or has no end.
+    #[error("{host} sends an unusable list of {subject}: {reason}")]
+    Listing {
+        /// What was asked for.
+        subject: String,
+        /// Who was asked.
+        host: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A registry stored other bytes than it was sent.
     #[error("{host} says that it stored {subject} as {actual}, which is not what was sent")]
     Stored {

@@ -88,8 +88,8 @@ impl Outgoing<'_> {
 pub(crate) enum Target {
     /// Below the repository's URL: `manifests/latest` or `blobs/sha256:…`.
     Path(String),
-    /// Where an answer said that an upload goes on.
-    Upload(Spot),
+    /// Where an answer said that an upload, or a list, goes on.
+    Given(Spot),
 }
 
 /// A URL that a registry gave.
@@ -162,7 +162,7 @@ impl Client {
         let origin = self.origin(&errand.place).await?;
         let repository = &errand.place.repository;
         let start = match &outgoing.target {
-            Target::Upload(spot) => spot.clone(),
+            Target::Given(spot) => spot.clone(),
             Target::Path(path) => {
                 let host = &errand.place.api_host;
                 let text = format!("{}://{host}/v2/{repository}/{path}", origin.scheme);

@@ -35,6 +35,7 @@ mod error;
 mod exchange;
 mod feed;
 mod fetch;
+mod listing;
 mod manifest;
 mod options;
 mod place;

@@ -1,10 +1,11 @@
-//! Which redirects are followed.
+//! Which redirects are followed, and which other URLs that answers give.
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
-use crate::RegistryOptions;
+use crate::exchange::{Answered, Client, Errand, Spot};
 use crate::place::{Origin, may_be_plain};
+use crate::{RegistryError, RegistryOptions};
 
 /// As many as curl and browsers follow at least; registries need two.
 pub(crate) const MAX_REDIRECTS: usize = 10;
@@ -39,6 +40,28 @@ pub(crate) fn target(
         ));
     }
     Ok(url)
+}
+
+impl Client {
+    /// Where the `location` in an answer leads, judged as a redirect is.
+    pub(crate) async fn spot(
+        &self,
+        errand: &Errand,
+        answered: &Answered,
+        location: &HeaderValue,
+    ) -> Result<Spot, RegistryError> {
+        let origin = self.origin(&errand.place).await?;
+        let current = answered.response.url();
+        let stays = |target: &Origin| *target == origin;
+        let url = target(&self.options, &origin, current, location, stays);
+        let url = url.map_err(|reason| RegistryError::Redirect {
+            subject: errand.subject.clone(),
+            host: errand.place.host.clone(),
+            reason,
+        })?;
+        let on_own_origin = answered.on_own_origin && Origin::of(&url).as_ref() == Some(&origin);
+        Ok(Spot { url, on_own_origin })
+    }
 }
 
 #[cfg(test)]

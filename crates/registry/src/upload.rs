@@ -11,15 +11,14 @@ use rbuild_types::Digest;
 use reqwest::header::{LOCATION, RANGE};
 use reqwest::{Body, Method, Response, StatusCode};
 
+use crate::RegistryError;
 use crate::exchange::{
     Access, Answered, Client, Content, Direction, Errand, Outgoing, Spot, Target,
 };
 use crate::feed::Feed;
 use crate::manifest::named_digest;
-use crate::place::Origin;
 use crate::push::Pushed;
 use crate::retry::{Attempts, Failure, Retry};
-use crate::{RegistryError, redirect};
 
 const OCTETS: &str = "application/octet-stream";
 /// Bytes of a part, where a server does not take a blob at once: below the limit of every proxy
@@ -216,7 +215,7 @@ impl Client {
             }
         }
         let mut outgoing = at(Method::PUT, session, &blob.access);
-        if let Target::Upload(spot) = &mut outgoing.target {
+        if let Target::Given(spot) = &mut outgoing.target {
             spot.url.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
         }
         let rest = session.offset..blob.size;
@@ -258,23 +257,15 @@ impl Client {
         errand: &Errand,
         answered: &Answered,
     ) -> Result<Option<Spot>, RegistryError> {
-        let Some(location) = answered.response.headers().get(LOCATION) else { return Ok(None) };
-        let origin = self.origin(&errand.place).await?;
-        let current = answered.response.url();
-        let stays = |target: &Origin| *target == origin;
-        let url = redirect::target(&self.options, &origin, current, location, stays);
-        let url = url.map_err(|reason| RegistryError::Redirect {
-            subject: errand.subject.clone(),
-            host: errand.place.host.clone(),
-            reason,
-        })?;
-        let on_own_origin = answered.on_own_origin && Origin::of(&url).as_ref() == Some(&origin);
-        Ok(Some(Spot { url, on_own_origin }))
+        match answered.response.headers().get(LOCATION) {
+            Some(location) => self.spot(errand, answered, location).await.map(Some),
+            None => Ok(None),
+        }
     }
 }
 
 fn at(method: Method, session: &Session, access: &Access) -> Outgoing<'static> {
-    let target = Target::Upload(session.spot.clone());
+    let target = Target::Given(session.spot.clone());
     Outgoing { target, ..Outgoing::new(method, String::new(), access.clone()) }
 }
 

@@ -8,6 +8,7 @@
 
 mod auth;
 mod bucket;
+mod listing;
 mod pull;
 mod push;
 mod shelf;

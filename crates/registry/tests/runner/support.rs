@@ -188,6 +188,8 @@ impl Drop for FaultyRegistry {
 
 impl State {
     fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
+        // Head and body are written one after the other, and nobody should wait in between.
+        stream.set_nodelay(true)?;
         let mut writer = stream.try_clone()?;
         let mut reader = BufReader::new(stream);
         while let Some(mut request) = read_head(&mut reader)? {

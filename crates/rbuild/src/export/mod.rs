@@ -78,7 +78,7 @@ pub(crate) fn write(
         Output::OciArchive(destination) => parcel.to_oci(destination, ctx)?,
         Output::OciLayout(path) => parcel.to_layout(path, ctx)?,
         Output::DockerArchive(destination) => parcel.to_docker(destination, ctx)?,
-        Output::Registry { insecure } => push::push(&package, tags, *insecure, ctx)?,
+        Output::Registry { insecure } => push::push(&package, tags, None, *insecure, ctx)?,
         Output::Tar(_) | Output::Directory(_) | Output::CacheOnly => {}
     }
     Ok(Some(package.top))

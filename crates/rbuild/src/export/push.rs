@@ -22,10 +22,11 @@ pub(super) const PARALLEL_BLOBS: usize = 4;
 /// How often a wait for uploads looks at the caller's cancel token.
 const CANCEL_TICK: Duration = Duration::from_millis(50);
 
-/// Pushes under each of the names.
+/// Pushes under each of the names. `there` is a repository that may have the image already.
 pub(crate) fn push(
     package: &Package<'_>,
     tags: &[Reference],
+    there: Option<&Reference>,
     insecure: bool,
     ctx: Ctx<'_>,
 ) -> Result<(), BuildError> {
@@ -35,7 +36,8 @@ pub(crate) fn push(
         if repositories.iter().any(|known| known.repository() == tag.repository()) {
             continue;
         }
-        let sibling = repositories.iter().copied().find(|known| known.host() == tag.host());
+        let known = repositories.iter().copied().chain(there);
+        let sibling = known.into_iter().find(|known| known.host() == tag.host());
         let target = Target { package, registry: &registry, repository: tag, sibling };
         target.push_blobs(ctx)?;
         repositories.push(tag);

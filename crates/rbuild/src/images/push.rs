@@ -56,14 +56,19 @@ impl Engine {
         let images = ImageSource::new(self, Pull::Missing, ctx);
         let mut pushed = Vec::new();
         for (record, name) in self.to_push(request)? {
-            let from = self.origin_of(&record)?.unwrap_or_else(|| name.clone());
+            let known = self.known_as(&record)?;
+            let from = known.first().unwrap_or(&name);
             let image = StoredImage {
                 top: descriptor(&record),
-                from: &from,
+                from,
                 chosen: request.platform.clone().map_or(Chosen::All, Chosen::One),
             };
             let package = Package::stored(self, &image, &request.form, &images, ctx)?;
-            push::push(&package, std::slice::from_ref(&name), request.insecure, ctx)?;
+            let there = known
+                .iter()
+                .find(|known| known.host() == name.host() && known.path() != name.path());
+            let to = std::slice::from_ref(&name);
+            push::push(&package, to, there, request.insecure, ctx)?;
             let Descriptor { digest, size, .. } = package.top;
             pushed.push(PushedImage { name, digest, size });
         }
@@ -116,11 +121,14 @@ impl Engine {
         }
     }
 
-    /// The name by which an image came from a registry, or by which it is there: what the store has
-    /// not, that registry has.
-    pub(super) fn origin_of(&self, record: &ImageRecord) -> Result<Option<Reference>, BuildError> {
-        let known = self.store.tags().remembered_as(&record.manifest_digest)?;
-        Ok(known.into_iter().next().or_else(|| record.reference.clone()))
+    /// The names by which an image came from registries, then those that it has: what the store has
+    /// not, those registries may have.
+    pub(super) fn known_as(&self, record: &ImageRecord) -> Result<Vec<Reference>, BuildError> {
+        let tags = self.store.tags();
+        let mut known = tags.remembered_as(&record.manifest_digest)?;
+        let same = |other: &ImageRecord| other.manifest_digest == record.manifest_digest;
+        known.extend(tags.list()?.into_iter().filter(same).filter_map(|other| other.reference));
+        Ok(known)
     }
 }
 

@@ -53,7 +53,7 @@ impl Engine {
         };
         let mut packages = Vec::new();
         for (record, names) in self.to_save(&request.images)? {
-            let from = self.origin_of(&record)?;
+            let from = self.known_as(&record)?.into_iter().next();
             let image = StoredImage {
                 top: descriptor(&record),
                 from: &from.map_or_else(super::nameless, Ok)?,

@@ -22,6 +22,7 @@ use rbuild_types::{CancelToken, Cancelled, Ctx, Digest, Hasher};
 
 use crate::assemble::{Assembled, in_family};
 use crate::sources::image::{ImageSource, Resolved, bad_document};
+use crate::sources::layers::open_layer;
 use crate::{BuildError, Engine, LayerForm};
 
 /// A layer in the form in which it leaves.
@@ -348,7 +349,7 @@ fn write_tar(
                 bad_document("layer", format!("unknown media type {:?}", layer.media_type))
             })?;
             let subject = format!("layer {}", layer.digest.short());
-            let blob = engine.store.blobs().open(&layer.digest)?;
+            let (blob, compression) = open_layer(&engine.store, &layer.digest, compression)?;
             let found = ahead(
                 || reader(compression, blob, &subject),
                 |plain| copy_hashing(plain, sink, cancel),

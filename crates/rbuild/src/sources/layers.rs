@@ -1,13 +1,15 @@
 //! Layers of base images: fetched when a step, an export or a container needs their files, several
 //! at a time, and unpacked in order, each checked against the digest that the config names.
 
+use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rbuild_cache::{BlobWriter, CacheError, SnapshotId, SnapshotMeta, Store};
-use rbuild_image::compress::{Compression, ahead, reader};
+use rbuild_image::compress::{Compression, ahead, detect, reader};
 use rbuild_image::layer::{UnpackOptions, unpack_layer};
 use rbuild_image::manifest::{Descriptor, chain_id, chain_ids};
 use rbuild_image::media_type::layer_compression;
@@ -158,11 +160,11 @@ impl LayerBlob {
         store: &Store,
         consume: impl FnOnce(&mut dyn Read) -> Result<T, BuildError>,
     ) -> Result<(T, Digest, u64), BuildError> {
-        let blob = store.blobs().open(&self.digest)?;
+        let (blob, compression) = open_layer(store, &self.digest, self.compression)?;
         let limit = self.tar_size.map_or(u64::MAX, |size| size.saturating_add(1));
         let subject = self.subject();
         ahead(
-            || reader(self.compression, blob, &subject),
+            || reader(compression, blob, &subject),
             |decoded| {
                 let source = decoded.take(limit);
                 let mut plain = Hashing { source, hasher: Hasher::new(), size: 0 };
@@ -171,6 +173,23 @@ impl LayerBlob {
             },
         )
     }
+}
+
+/// Opens a layer's bytes, and says how they are really compressed: podman writes layers that are not
+/// compressed under a media type that says so, and every reader in the field looks.
+pub(crate) fn open_layer(
+    store: &Store,
+    digest: &Digest,
+    stated: Compression,
+) -> Result<(File, Compression), BuildError> {
+    let blob = store.blobs().open(digest)?;
+    let mut head = [0; 512];
+    let count = blob.read_at(&mut head, 0).map_err(|source| BuildError::Io {
+        what: format!("read layer {}", digest.short()),
+        source,
+    })?;
+    let found = detect(head.get(..count).unwrap_or_default());
+    Ok((blob, found.unwrap_or(stated)))
 }
 
 /// Diff id and size of the tar that a layer really holds.

@@ -36,6 +36,8 @@ pub(crate) struct Client {
     origins: Mutex<HashMap<String, Origin>>,
     /// Limits the blobs per host. Documents are not limited: they must not queue behind layers.
     blobs: Mutex<HashMap<(String, Direction), Arc<Semaphore>>>,
+    /// Held while a list of referrers is read, changed and written.
+    pub(crate) referrers: tokio::sync::Mutex<()>,
 }
 
 /// Which way blobs go. A caller may copy from one registry to another: its uploads must not wait
@@ -141,6 +143,7 @@ impl Client {
             auth: Authenticator::default(),
             origins: Mutex::default(),
             blobs: Mutex::default(),
+            referrers: tokio::sync::Mutex::default(),
         }
     }
 

@@ -41,6 +41,7 @@ mod options;
 mod place;
 mod push;
 mod redirect;
+mod referrers;
 mod retry;
 mod runtime;
 mod ssh;
@@ -60,6 +61,7 @@ pub use fetch::{Fetch, Fetched};
 pub use manifest::{MAX_DOCUMENT, ManifestBytes};
 pub use options::{Mirror, Proxies, RegistryOptions};
 pub use push::{Pushed, Upload};
+pub use referrers::Referrer;
 pub use ssh::{PORT as SSH_PORT, SshCommand, SshLogin, SshPlace};
 
 use exchange::Client;

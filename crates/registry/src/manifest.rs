@@ -14,7 +14,7 @@ use crate::{Registry, RegistryError, body};
 /// Largest manifest, index or config, bytes: BuildKit's and containers/image's limit too.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
 
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -117,7 +117,7 @@ impl Client {
         Ok(self.manifest(errand, reference).await?.digest)
     }
 
-    async fn manifest(
+    pub(crate) async fn manifest(
         &self,
         errand: &Errand,
         reference: &Reference,

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use rbuild_types::{Ctx, Digest, Event, Reference};
+use reqwest::header::HeaderMap;
 use reqwest::{Body, Method};
 
 use crate::blob::{REPORT_EVERY, transfer_name};
@@ -146,7 +147,8 @@ impl Registry {
     }
 
     /// Puts a manifest or an index, under the reference's tag, or under its digest if it has no
-    /// tag. All that it names must be there.
+    /// tag. All that it names must be there, but for its subject. One that has a subject is in
+    /// [`Registry::referrers`] afterwards.
     ///
     /// # Errors
     /// Any [`RegistryError`]; [`RegistryError::Stored`] when the registry, or the reference, names
@@ -161,11 +163,8 @@ impl Registry {
         let place = place::own_place(&self.inner.client.options, reference);
         let errand = Errand::manifest(&place, reference);
         let digest = Digest::of(bytes);
-        let stored = |actual| RegistryError::Stored {
-            subject: errand.subject.clone(),
-            host: place.host.clone(),
-            actual,
-        };
+        let (subject, host) = (errand.subject.clone(), place.host.clone());
+        let stored = |actual| RegistryError::Stored { subject, host, actual };
         if let Some(other) = reference.digest().filter(|other| *other != digest) {
             return Err(stored(other));
         }
@@ -173,17 +172,19 @@ impl Registry {
             (Some(tag), _) => tag.to_owned(),
             (None, _) => digest.to_string(),
         };
-        let (client, errand_there) = (self.inner.client.clone(), errand.clone());
+        let (client, repository) = (self.inner.client.clone(), reference.clone());
         let (media_type, bytes) = (media_type.to_owned(), Bytes::copy_from_slice(bytes));
-        let named = self.inner.runtime.run(ctx.cancel, async move {
+        self.inner.runtime.run(ctx.cancel, async move {
             let mut attempts = Attempts::new(&client.options, false);
             let path = format!("manifests/{name}");
-            attempts.repeat(|| client.put_manifest(&errand_there, &path, &media_type, &bytes)).await
+            let put = || client.put_manifest(&errand, &path, &media_type, &bytes);
+            let headers = attempts.repeat(put).await?;
+            if let Some(other) = named_digest(&headers).filter(|named| *named != digest) {
+                return Err(stored(other));
+            }
+            client.list_referrer(&errand, &repository, &media_type, &bytes, &headers).await
         })?;
-        match named.filter(|named| *named != digest) {
-            Some(other) => Err(stored(other)),
-            None => Ok(digest),
-        }
+        Ok(digest)
     }
 
     fn errand(&self, repository: &Reference, digest: Digest) -> Errand {
@@ -198,14 +199,14 @@ fn mount(to: &Reference, from: Option<&Reference>) -> Option<Access> {
 }
 
 impl Client {
-    /// Puts a manifest; the digest that the registry names.
-    async fn put_manifest(
+    /// Puts a manifest; the head of the answer.
+    pub(crate) async fn put_manifest(
         &self,
         errand: &Errand,
         path: &str,
         media_type: &str,
         bytes: &Bytes,
-    ) -> Result<Option<Digest>, Failure> {
+    ) -> Result<HeaderMap, Failure> {
         let body = || Body::from(bytes.clone());
         let size = bytes.len() as u64;
         let content = Content { media_type, first: None, size, body: &body, pace: None };
@@ -214,6 +215,6 @@ impl Client {
             ..Outgoing::new(Method::PUT, path.to_owned(), Access::Push)
         };
         let response = self.exchange(errand, &outgoing).await?;
-        Ok(named_digest(response.headers()))
+        Ok(response.headers().clone())
     }
 }

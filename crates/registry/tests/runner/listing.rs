@@ -1,9 +1,13 @@
 //! Lists page by page.
 
-use rbuild_registry::{Registry, RegistryError};
-use rbuild_types::{CancelToken, Ctx, Silent};
+use std::sync::Arc;
 
-use crate::support::{FaultyRegistry, Reply, Request, quick};
+use rbuild_registry::{Referrer, Registry, RegistryError};
+use rbuild_types::{CancelToken, Ctx, Digest, Silent};
+use serde_json::{Value, json};
+
+use crate::shelf::{Manner, Shelf};
+use crate::support::{FaultyRegistry, OCI_INDEX, OCI_MANIFEST, Reply, Request, quick};
 
 fn tags(server: &FaultyRegistry) -> Result<Vec<String>, RegistryError> {
     let cancel = CancelToken::default();
@@ -49,4 +53,128 @@ fn lists_that_are_none_or_do_not_end_are_refused() {
         FaultyRegistry::start(|_| page("[]").with("Link", "<file:///etc/passwd>; rel=\"next\""));
     let error = tags(&elsewhere).unwrap_err();
     assert!(matches!(error, RegistryError::Redirect { .. }), "{error:?}");
+}
+
+/// A manifest of this artifact type that belongs to `subject`.
+fn artifact(kind: &str, subject: Digest) -> Vec<u8> {
+    let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json",
+        "digest": Digest::of(b"{}"), "size": 2});
+    let document = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": kind,
+        "config": empty, "layers": [], "annotations": {"made": "today"},
+        "subject": {"mediaType": OCI_INDEX, "digest": subject, "size": 1}});
+    document.to_string().into_bytes()
+}
+
+fn push(registry: &Registry, server: &FaultyRegistry, bytes: &[u8]) {
+    let reference = server.reference("team/app").with_digest(Digest::of(bytes));
+    let cancel = CancelToken::default();
+    registry.push_manifest(&reference, OCI_MANIFEST, bytes, Ctx::new(&Silent, &cancel)).unwrap();
+}
+
+fn referrers(
+    registry: &Registry,
+    server: &FaultyRegistry,
+    subject: Digest,
+    kind: Option<&str>,
+) -> Result<Vec<Referrer>, RegistryError> {
+    let cancel = CancelToken::default();
+    let reference = server.reference("team/app");
+    registry.referrers(&reference, subject, kind, Ctx::new(&Silent, &cancel))
+}
+
+#[test]
+fn a_registry_without_referrers_has_them_under_a_tag() {
+    let shelf = Arc::new(Shelf::new(Manner::Resumes));
+    let kept = shelf.clone();
+    let server = FaultyRegistry::start(move |request| match request.path.contains("/referrers/") {
+        true => Reply::error(404, "UNSUPPORTED", "no such route"),
+        false => kept.reply(request),
+    });
+    let registry = Registry::new(quick()).unwrap();
+    let subject = Digest::of(b"an image");
+    assert_eq!(referrers(&registry, &server, subject, None).unwrap(), []);
+    let (sbom, signature) = (artifact("a/sbom", subject), artifact("a/sig", subject));
+    // The second time it is there already.
+    for bytes in [&sbom, &sbom, &signature] {
+        push(&registry, &server, bytes);
+    }
+    let found = referrers(&registry, &server, subject, None).unwrap();
+    assert_eq!(found.len(), 2, "{found:?}");
+    let found = referrers(&registry, &server, subject, Some("a/sig")).unwrap();
+    let [one] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((one.digest, one.size), (Digest::of(&signature), signature.len() as u64));
+    assert_eq!(
+        (one.media_type.as_str(), one.annotations["made"].as_str()),
+        (OCI_MANIFEST, "today")
+    );
+
+    let tag = format!("team/app/manifests/{}", subject.to_string().replace(':', "-"));
+    let index: Value = serde_json::from_slice(&shelf.manifest(&tag).unwrap()).unwrap();
+    assert_eq!(index["mediaType"], OCI_INDEX);
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn pushes_at_once_lose_no_referrer() {
+    let shelf = Arc::new(Shelf::new(Manner::Resumes));
+    let kept = shelf.clone();
+    let server = FaultyRegistry::start(move |request| kept.reply(request));
+    let registry = Registry::new(quick()).unwrap();
+    let subject = Digest::of(b"an image");
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let bytes = artifact(&format!("a/{number}"), subject);
+            let (registry, server) = (&registry, &server);
+            scope.spawn(move || push(registry, server, &bytes));
+        }
+    });
+    assert_eq!(referrers(&registry, &server, subject, None).unwrap().len(), 8);
+}
+
+#[test]
+fn a_registry_with_referrers_is_asked_page_by_page_and_keeps_them_itself() {
+    let subject = Digest::of(b"an image");
+    let server = FaultyRegistry::start(move |request: &Request| {
+        let entry = |kind: &str| {
+            json!({"mediaType": OCI_MANIFEST, "digest": Digest::of(kind.as_bytes()), "size": 1,
+                "artifactType": kind})
+        };
+        let page = |kind: &str| {
+            Reply::new(200, json!({"schemaVersion": 2, "manifests": [entry(kind)]}).to_string())
+                .with("Content-Type", OCI_INDEX)
+        };
+        match request.method.as_str() {
+            "PUT" => Reply::new(201, "").with("OCI-Subject", subject),
+            // The filter is the registry's choice: this one does not know it.
+            _ if request.path.ends_with("?next") => page("b"),
+            _ => page("a").with("Link", format!("<{}?next>; rel=\"next\"", request.path)),
+        }
+    });
+    let registry = Registry::new(quick()).unwrap();
+    assert_eq!(referrers(&registry, &server, subject, None).unwrap().len(), 2);
+    assert_eq!(referrers(&registry, &server, subject, Some("b")).unwrap().len(), 1);
+    let asked = server.requests().len();
+    push(&registry, &server, &artifact("c", subject));
+    assert_eq!(server.requests().len(), asked + 1, "no list is written");
+}
+
+#[test]
+fn a_list_that_is_no_index_is_not_overwritten() {
+    let server = FaultyRegistry::start(|request: &Request| match request.method.as_str() {
+        "PUT" => Reply::new(201, ""),
+        _ if request.path.contains("/referrers/") => Reply::error(404, "UNSUPPORTED", "no"),
+        _ => Reply::new(200, r#"{"config":{},"layers":[]}"#),
+    });
+    let registry = Registry::new(quick()).unwrap();
+    let subject = Digest::of(b"an image");
+    let error = referrers(&registry, &server, subject, None).unwrap_err();
+    assert!(matches!(error, RegistryError::Listing { .. }), "{error:?}");
+    let bytes = artifact("a", subject);
+    let reference = server.reference("team/app").with_digest(Digest::of(&bytes));
+    let cancel = CancelToken::default();
+    let ctx = Ctx::new(&Silent, &cancel);
+    let error = registry.push_manifest(&reference, OCI_MANIFEST, &bytes, ctx).unwrap_err();
+    assert!(error.to_string().contains("is no index"), "{error}");
+    let puts = server.requests().iter().filter(|request| request.method == "PUT").count();
+    assert_eq!(puts, 1, "the manifest only");
 }

@@ -67,6 +67,12 @@ impl Shelf {
         };
         let state = &mut *self.state.lock().unwrap();
         if let Some((_, name)) = path.split_once("/manifests/") {
+            if request.method == "GET" {
+                return match state.manifests.get(path) {
+                    Some(bytes) => Reply::new(200, bytes.clone()),
+                    None => Reply::error(404, "MANIFEST_UNKNOWN", "no"),
+                };
+            }
             state.manifests.insert(path.to_owned(), request.body.clone());
             let digest = Digest::of(&request.body);
             let named = name.strip_prefix("sha256:").is_none_or(|_| digest.to_string() == name);

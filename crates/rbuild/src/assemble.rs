@@ -60,9 +60,13 @@ impl Product {
 
     /// When the newest image was made.
     pub(crate) fn created(&self) -> Option<String> {
-        let times = self.images.iter().filter_map(|image| image.created.as_ref());
-        times.max_by_key(|time| time.parse::<jiff::Timestamp>().ok()).cloned()
+        newest(self.images.iter().filter_map(|image| image.created.as_ref()))
     }
+}
+
+/// The latest of some times, as RFC 3339 has them.
+pub(crate) fn newest<'t>(times: impl Iterator<Item = &'t String>) -> Option<String> {
+    times.max_by_key(|time| time.parse::<jiff::Timestamp>().ok()).cloned()
 }
 
 /// An image made of a base image's layers and our own.

@@ -103,6 +103,13 @@ impl Shelf {
             self.manifests.insert(key, value);
             return answer(201, "").with("Docker-Content-Digest", digest);
         }
+        if let Some(repository) = path.strip_suffix("/tags/list") {
+            let keys =
+                self.manifests.keys().filter(|(of, tag)| of == repository && !tag.contains(':'));
+            let tags: Vec<_> = keys.map(|(_, tag)| tag).collect();
+            let list = serde_json::json!({ "name": repository, "tags": tags });
+            return answer(200, list.to_string());
+        }
         let Some((repository, name)) = path.split_once("/blobs/") else {
             return answer(if path.is_empty() { 200 } else { 404 }, "{}");
         };

@@ -29,7 +29,7 @@ pub(crate) struct Package<'a> {
     /// What the whole is: the manifest, or an index of them.
     pub(crate) top: Descriptor,
     pub(super) documents: Documents,
-    created: Option<String>,
+    pub(super) created: Option<String>,
     cancel: CancelToken,
 }
 

@@ -5,16 +5,19 @@
 //! of an archive, are compressed; then the manifest is another, and so is every index above it. What
 //! is attached to a manifest by its digest, such as an attestation, follows it.
 
+use std::sync::Arc;
+
 use rbuild_image::ImageError;
 use rbuild_image::index::{Index, is_attached, pick};
-use rbuild_image::manifest::{Descriptor, Document, Manifest, parse_manifest};
-use rbuild_image::media_type::{Family, document_kind};
+use rbuild_image::manifest::{Descriptor, DescriptorPlatform, Document, Manifest, parse_manifest};
+use rbuild_image::media_type::{DocumentKind, Family, document_kind};
 use rbuild_types::{Ctx, Digest, Platform, Reference};
 
+use crate::assemble::newest;
 use crate::export::attached::{self, Renewed};
 use crate::export::layers::{self, Leaving, Origin};
 use crate::export::package::Package;
-use crate::sources::image::{ImageSource, MAX_DOCUMENT, MAX_INDEX_DEPTH, bad_document};
+use crate::sources::image::{ImageSource, MAX_DOCUMENT, MAX_INDEX_DEPTH, Resolved, bad_document};
 use crate::{BuildError, Encoding, Engine, LayerForm};
 
 /// How an image of the store is written when it leaves.
@@ -68,8 +71,17 @@ impl<'a> Package<'a> {
             Chosen::All => image.top.clone(),
             Chosen::One(platform) => one(engine, &image.top, platform)?,
         };
-        let mut walk = Walk { package: &mut package, form, from: image.from, ctx };
-        package.top = walk.document(&top, 0)?;
+        let mut walk =
+            Walk { package: &mut package, form, from: image.from, images: Vec::new(), ctx };
+        let mut top = walk.document(&top, 0)?;
+        let seen = walk.images;
+        package.created = newest(seen.iter().filter_map(|image| image.config.created.as_ref()));
+        if let ([only], Some((DocumentKind::Manifest, _))) =
+            (seen.as_slice(), document_kind(&top.media_type))
+        {
+            top.platform = Some(DescriptorPlatform::from(&only.platform));
+        }
+        package.top = top;
         Ok(package)
     }
 }
@@ -91,6 +103,8 @@ struct Walk<'w, 'a> {
     package: &'w mut Package<'a>,
     form: &'w ImageForm,
     from: &'w Reference,
+    /// Those that it came across.
+    images: Vec<Arc<Resolved>>,
     ctx: Ctx<'w>,
 }
 
@@ -169,6 +183,7 @@ impl Walk<'_, '_> {
         let family = self.family(manifest.media_type());
         let form = LayerForm { encoding: self.form.encoding, force: self.form.force, family };
         let leaving = layers::of_image(engine, &image, &form, images, self.ctx)?;
+        self.images.push(image);
         let media_type = family.manifest();
         let config =
             Descriptor { media_type: family.config().to_owned(), ..manifest.config.clone() };

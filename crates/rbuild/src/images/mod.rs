@@ -88,7 +88,7 @@ impl Engine {
         Ok(self.store.tags().list()?)
     }
 
-    /// The image of a name, or of an id or the beginning of one.
+    /// The image of a name, also one with a digest, or of an id or the beginning of one.
     ///
     /// # Errors
     ///
@@ -100,6 +100,16 @@ impl Engine {
             return Ok(image);
         }
         let missing = || BuildError::NoSuchImage { name: name.to_owned() };
+        if let Ok(reference) = name.parse::<Reference>()
+            && let Some(digest) = reference.digest()
+        {
+            // The image of any of its tags, if it is that very one.
+            let same = |image: &ImageRecord| {
+                let repository = image.reference.as_ref().map(Reference::repository);
+                image.manifest_digest == digest && repository == Some(reference.repository())
+            };
+            return self.store.tags().list()?.into_iter().find(same).ok_or_else(missing);
+        }
         let prefix = name.strip_prefix("sha256:").unwrap_or(name);
         if prefix.len() < MIN_PREFIX || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(missing());

@@ -49,6 +49,7 @@ mod container_run;
 mod exported;
 mod fsck;
 mod git_server;
+mod inspect_layers;
 mod ssh_server;
 mod support;
 mod web;
@@ -116,6 +117,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("check", check::TESTS),
     ("container_run", container_run::TESTS),
     ("fsck", fsck::TESTS),
+    ("inspect_layers", inspect_layers::TESTS),
 ];
 
 fn main() {

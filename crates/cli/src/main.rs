@@ -9,6 +9,7 @@ mod exit_code;
 mod failure;
 mod human;
 mod interrupt;
+mod layers_report;
 mod listing;
 mod output;
 mod progress;

@@ -52,6 +52,7 @@ mod front;
 mod fsck;
 mod history;
 mod images;
+mod inspect;
 mod lint;
 mod lock_file;
 mod outline;
@@ -76,6 +77,7 @@ pub use images::{
     HistoryLine, ImageDetails, ImageManifest, LoadSource, LoadedImage, Platforms, PullRequest,
     PulledImage, PushRequest, PushedImage, RemovedImage, SaveRequest,
 };
+pub use inspect::{Fate, ImageLayers, InspectedLayer, PathVersion};
 pub use lock_file::{LockChange, LockError, Locked};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};

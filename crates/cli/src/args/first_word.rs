@@ -5,9 +5,10 @@ use std::ffi::{OsStr, OsString};
 
 use crate::failure::Failure;
 
-const COMMANDS: [&str; 21] = [
-    "build", "context", "lock", "run", "images", "rmi", "tag", "inspect", "history", "pull",
-    "push", "save", "load", "why", "du", "prune", "cache", "fsck", "version", "info", "help",
+const COMMANDS: [&str; 22] = [
+    "build", "context", "lock", "run", "images", "rmi", "tag", "inspect", "history", "layers",
+    "pull", "push", "save", "load", "why", "du", "prune", "cache", "fsck", "version", "info",
+    "help",
 ];
 
 /// Flags of the whole command that take a value as the next word.

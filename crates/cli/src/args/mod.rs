@@ -10,6 +10,7 @@ pub mod flag_tables;
 pub mod fsck;
 pub mod global;
 pub mod images;
+pub mod layers;
 pub mod limits;
 pub mod lock;
 pub mod mount;
@@ -87,6 +88,8 @@ pub enum Command {
     Save(transfer::SaveArgs),
     /// Load images from an archive or a layout
     Load(transfer::LoadArgs),
+    /// Show what the layers of an image hold, and what of it is wasted
+    Layers(layers::LayersArgs),
     /// Say why steps of the last build ran
     Why(why::WhyArgs),
     /// Look at cache mounts, and carry them elsewhere

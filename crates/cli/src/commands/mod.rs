@@ -10,6 +10,7 @@ mod history;
 mod images;
 mod info;
 mod inspect;
+mod layers;
 mod load;
 mod lock;
 mod outline;
@@ -62,6 +63,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Push(args) => push::run(&args, &context),
         Command::Save(args) => save::run(&args, &context),
         Command::Load(args) => load::run(&args, &context),
+        Command::Layers(args) => layers::run(&args, &context),
         Command::Why(args) => why::run(&args, &context),
         Command::Cache(args) => cache::run(&args, &context),
         Command::Du(args) => du::run(&args, &context),

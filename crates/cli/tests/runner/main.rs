@@ -10,4 +10,5 @@ mod checks;
 mod containers;
 mod contexts;
 mod dockerfiles;
+mod layers;
 mod program;

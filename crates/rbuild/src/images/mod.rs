@@ -274,7 +274,7 @@ pub(crate) fn nameless() -> Result<Reference, BuildError> {
     "nameless.invalid/image".parse().map_err(message)
 }
 
-fn empty_index(image: &ImageRecord) -> BuildError {
+pub(crate) fn empty_index(image: &ImageRecord) -> BuildError {
     let message = format!("the index {} holds no image", image.manifest_digest);
     BuildError::Request { message }
 }

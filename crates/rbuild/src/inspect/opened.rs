@@ -1,0 +1,69 @@
+//! An image of the store with its layers as trees.
+
+use std::path::PathBuf;
+
+use rbuild_cache::ImageRecord;
+use rbuild_image::index::pick;
+use rbuild_image::manifest::{Document, parse_manifest};
+use rbuild_rooted::Root;
+use rbuild_types::{Ctx, Digest, Platform};
+
+use crate::images::{empty_index, nameless};
+use crate::sources::image::{ImageSource, MAX_DOCUMENT};
+use crate::{BuildError, Engine, Pull};
+
+/// One image: of an index, that of this machine, else the first.
+pub(crate) struct OpenedImage {
+    pub(crate) record: ImageRecord,
+    /// The files of each layer, bottom first.
+    pub(crate) layers: Vec<OpenedLayer>,
+}
+
+/// A layer of an image.
+pub(crate) struct OpenedLayer {
+    pub(crate) diff_id: Digest,
+    /// Bytes of the uncompressed tar.
+    pub(crate) tar_size: u64,
+    /// What the history says of it.
+    pub(crate) created_by: String,
+    /// Its tree.
+    path: PathBuf,
+}
+
+impl OpenedLayer {
+    pub(crate) fn open(&self) -> Result<Root, BuildError> {
+        Ok(Root::open(&self.path)?)
+    }
+}
+
+impl OpenedImage {
+    /// Opens the image of a name or id, with layers unpacked. The caller has a lease.
+    pub(crate) fn open(engine: &Engine, name: &str, ctx: Ctx<'_>) -> Result<Self, BuildError> {
+        let record = engine.find_image(name)?;
+        let read = |digest: &Digest| engine.store.blobs().read_small(digest, MAX_DOCUMENT);
+        let mut digest = record.manifest_digest;
+        if let Document::Index(index) = parse_manifest(&read(&digest)?, Some(&record.media_type))? {
+            let own = pick(&index, &Platform::host()).ok().or(index.manifests.first());
+            digest = own.ok_or_else(|| empty_index(&record))?.digest;
+        }
+        let reference = record.reference.clone().map_or_else(nameless, Ok)?;
+        let images = ImageSource::new(engine, Pull::Missing, ctx);
+        let documents = images.resolve(&reference.with_digest(digest), &Platform::host())?;
+        let snapshots = images.unpack_image(&documents, ctx)?;
+        let history = documents.config.history.iter().filter(|item| !item.empty_layer);
+        let mut history = history.map(|item| item.created_by.clone());
+        let mut layers = Vec::new();
+        for ((snapshot, diff_id), descriptor) in
+            snapshots.iter().zip(&documents.config.rootfs.diff_ids).zip(&documents.manifest.layers)
+        {
+            let known = engine.store.snapshots().meta(snapshot)?;
+            layers.push(OpenedLayer {
+                diff_id: *diff_id,
+                tar_size: known.and_then(|one| one.meta.tar_size).unwrap_or(descriptor.size),
+                created_by: history.next().unwrap_or_default(),
+                path: engine.store.snapshots().path(snapshot).join("fs"),
+            });
+        }
+        Ok(Self { record, layers })
+    }
+}

@@ -11,7 +11,7 @@ use crate::failure::Outcome;
 use crate::paths;
 
 /// Those with such tests.
-const PACKAGES: [&str; 3] = ["rbuild-types", "rbuild-parser", "rbuild-plan"];
+const PACKAGES: [&str; 4] = ["rbuild-types", "rbuild-parser", "rbuild-plan", "rbuild-sbom"];
 
 /// For each property, unless `--seconds` says otherwise.
 const SECONDS: u64 = 10;

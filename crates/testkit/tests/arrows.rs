@@ -9,7 +9,7 @@ use rbuild_testkit::{markdown, read, root};
 
 /// The folder of a crate and the crates of ours that it may be made with. Tests, benches and
 /// examples may use any.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("types", &[]),
     ("rooted", &[]),
     ("parser", &["types"]),
@@ -19,11 +19,12 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("sandbox", &["types", "rooted"]),
     ("image", &["types", "rooted"]),
     ("registry", &["types"]),
+    ("sbom", &["types", "rooted"]),
     ("solver", &["types", "parser", "plan", "cache", "snapshot", "sandbox", "image", "rooted"]),
     (
         "rbuild",
         &[
-            "types", "parser", "plan", "cache", "snapshot", "sandbox", "image", "registry",
+            "types", "parser", "plan", "cache", "snapshot", "sandbox", "image", "registry", "sbom",
             "solver", "rooted",
         ],
     ),

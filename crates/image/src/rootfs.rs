@@ -90,20 +90,34 @@ pub struct Exported {
     pub skipped: u64,
 }
 
+/// What becomes of files in the directory that are not in the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// They stay.
+    Kept,
+    /// They are removed.
+    Removed,
+}
+
 /// Copies merged trees into the directory `dest`, which is made when missing and may hold files.
 ///
 /// Files belong to the caller; setuid and setgid are taken away, because they would now give the
 /// caller's rights. Directories merge, other names are replaced; a link in `dest` is replaced and
-/// never followed. A directory in the way of a file is an error: what a user has is not deleted.
+/// never followed. Where others are kept, a directory in the way of a file is an error: what a user
+/// has is not deleted.
 pub fn export_dir(
     parts: &[RootfsPart],
     dest: &Path,
+    others: Others,
     cancel: &CancelToken,
 ) -> Result<Exported, ImageError> {
     refuse_overlap(parts, cancel)?;
     fs_err::create_dir_all(dest)
         .map_err(|source| ImageError::write(dest.display().to_string())(source))?;
     let dest = Root::open(dest)?;
+    if others == Others::Removed {
+        remove_others(parts, &dest, cancel)?;
+    }
     let mut done = Exported::default();
     for part in parts {
         match &part.directory {
@@ -119,6 +133,54 @@ pub fn export_dir(
         }
     }
     Ok(done)
+}
+
+/// Removes what no part has under its name and as its kind.
+fn remove_others(
+    parts: &[RootfsPart],
+    dest: &Root,
+    cancel: &CancelToken,
+) -> Result<(), ImageError> {
+    let shared: Vec<&Root> =
+        parts.iter().filter(|part| part.directory.is_none()).map(|part| &part.merged).collect();
+    if !shared.is_empty() {
+        return prune(&shared, dest, cancel);
+    }
+    for entry in dest.read_dir("")? {
+        let is_it =
+            |part: &&RootfsPart| part.directory.as_ref().is_some_and(|name| *entry.name == **name);
+        match parts.iter().find(is_it) {
+            Some(part) if entry.kind == FileKind::Directory => {
+                prune(&[&part.merged], &dest.enter(&entry.name)?, cancel)?;
+            }
+            Some(_) => {}
+            None => dest.remove_all(&entry.name)?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes what none of the trees `wanted` has.
+fn prune(wanted: &[&Root], dest: &Root, cancel: &CancelToken) -> Result<(), ImageError> {
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(directory) = waiting.pop() {
+        for entry in dest.read_dir(&directory)? {
+            cancel.check()?;
+            let path = directory.join(&entry.name);
+            let is_directory = entry.kind == FileKind::Directory;
+            let mut is_there = false;
+            for tree in wanted {
+                let found = tree.stat(&path, Follow::No)?;
+                is_there |= found.is_some_and(|found| found.is_dir() == is_directory);
+            }
+            match (is_there, is_directory) {
+                (true, true) => waiting.push(path),
+                (true, false) => {}
+                (false, _) => dest.remove_all(&path)?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory, in the place of whatever else has its name.

@@ -16,7 +16,9 @@ use rbuild_types::{Ctx, Digest, Event, ImageConfig, Platform, Reference};
 
 use crate::remote_cache::{Exporting, inline};
 use crate::sources::image::{ImageSource, Resolved};
-use crate::{BuildError, BuiltImage, Engine};
+use crate::{
+    Annotation, AnnotationPlace, BuildError, BuildRequest, BuiltImage, Engine, annotation,
+};
 
 /// What a build made, before it is written anywhere.
 pub(crate) struct Product {
@@ -24,24 +26,30 @@ pub(crate) struct Product {
     pub(crate) images: Vec<Assembled>,
     /// Whether an index of the images is the result, not the one image itself.
     pub(crate) is_index: bool,
+    /// Those of the request.
+    pub(crate) annotations: Vec<Annotation>,
 }
 
 /// Documents by digest.
 pub(crate) type Documents = BTreeMap<Digest, Vec<u8>>;
 
 impl Product {
-    /// The descriptor of the whole, given the `manifests` of the images in their order and whose
-    /// media types they have. All documents are added to `documents`.
+    /// The descriptor of the whole, given the `manifests` of the images in their order, whose media
+    /// types they have and what is to be said on them. All documents are added to `documents`.
     pub(crate) fn top(
         &self,
         family: Family,
         manifests: Vec<Vec<u8>>,
+        annotations: &[Annotation],
         documents: &mut Documents,
     ) -> Result<Descriptor, BuildError> {
+        use AnnotationPlace::{Index as OfIndex, IndexDescriptor, ManifestDescriptor};
         let mut descriptors = Vec::new();
         for (image, manifest) in self.images.iter().zip(manifests) {
             let mut descriptor = Descriptor::of(family.manifest(), &manifest);
             descriptor.platform = Some(DescriptorPlatform::from(&image.platform));
+            descriptor.annotations =
+                annotation::of(annotations, ManifestDescriptor, Some(&image.platform));
             documents.insert(image.id(), image.config_bytes.clone());
             documents.insert(descriptor.digest, manifest);
             descriptors.push(descriptor);
@@ -50,8 +58,11 @@ impl Product {
             (false, Some(image)) => Ok(image),
             (_, last) => {
                 descriptors.extend(last);
-                let index = Index::new(family, descriptors).to_bytes()?;
-                let descriptor = Descriptor::of(family.index(), &index);
+                let mut index = Index::new(family, descriptors);
+                index.annotations = annotation::of(annotations, OfIndex, None);
+                let index = index.to_bytes()?;
+                let mut descriptor = Descriptor::of(family.index(), &index);
+                descriptor.annotations = annotation::of(annotations, IndexDescriptor, None);
                 documents.insert(descriptor.digest, index);
                 Ok(descriptor)
             }
@@ -101,12 +112,15 @@ pub(crate) fn product(
     plan: &Plan,
     solution: Solution,
     images: &ImageSource<'_>,
+    annotations: &[Annotation],
     caches: Option<&Exporting<'_>>,
 ) -> Result<Product, BuildError> {
-    let targets = plan.targets.iter().zip(solution.targets);
-    let assembled =
-        targets.map(|(target, solved)| image(&plan.graph, target, solved, images, caches));
-    Ok(Product { images: assembled.collect::<Result<_, _>>()?, is_index: plan.is_index })
+    let mut assembled = Vec::new();
+    for (target, solved) in plan.targets.iter().zip(solution.targets) {
+        assembled.push(image(&plan.graph, target, solved, images, annotations, caches)?);
+    }
+    let annotations = annotations.to_vec();
+    Ok(Product { images: assembled, is_index: plan.is_index, annotations })
 }
 
 /// Puts config and manifest of one image together.
@@ -115,6 +129,7 @@ fn image(
     target: &Target,
     solved: Solved,
     images: &ImageSource<'_>,
+    annotations: &[Annotation],
     caches: Option<&Exporting<'_>>,
 ) -> Result<Assembled, BuildError> {
     let base = base_of(graph, target, images)?;
@@ -140,7 +155,9 @@ fn image(
         layers.iter().map(|layer| Descriptor::new(OCI_LAYER, layer.diff_id, layer.tar_size)),
     );
     let config_descriptor = Descriptor::of(OCI_CONFIG, &config_bytes);
-    let manifest = Manifest::new(Family::Oci, config_descriptor, descriptors);
+    let mut manifest = Manifest::new(Family::Oci, config_descriptor, descriptors);
+    let place = AnnotationPlace::Manifest;
+    manifest.annotations = annotation::of(annotations, place, Some(&target.platform));
     let manifest_bytes = manifest.to_bytes()?;
     let platform = target.platform.clone();
     Ok(Assembled {
@@ -229,12 +246,13 @@ fn rfc3339(milliseconds: i64) -> Result<String, BuildError> {
 pub(crate) fn publish(
     engine: &Engine,
     product: &Product,
+    request: &BuildRequest,
     tags: &[Reference],
     ctx: Ctx<'_>,
 ) -> Result<BuiltImage, BuildError> {
     let mut documents = Documents::new();
     let manifests = product.images.iter().map(|image| image.manifest_bytes.clone()).collect();
-    let top = product.top(Family::Oci, manifests, &mut documents)?;
+    let top = product.top(Family::Oci, manifests, &product.annotations, &mut documents)?;
     let blobs = engine.store.blobs();
     for (digest, bytes) in &documents {
         if !blobs.contains(digest)? {
@@ -242,16 +260,25 @@ pub(crate) fn publish(
         }
     }
     let (digest, size, media_type) = (top.digest, top.size, top.media_type.as_str());
-    if tags.is_empty() {
+    let mut names = tags.to_vec();
+    if request.canonical_names {
+        names.extend(tags.iter().map(|tag| tag.with_digest(digest)));
+    }
+    if let (true, Some(name)) = (names.is_empty(), &request.dangling_name) {
+        let repository: Reference = name.parse().map_err(|error| BuildError::Request {
+            message: format!("invalid name {name:?} of an image without tags: {error}"),
+        })?;
+        names.push(repository.with_digest(digest));
+    }
+    if names.is_empty() {
         engine.store.tags().add_image(&digest, size, media_type)?;
     }
-    for tag in tags {
-        engine.store.tags().set(tag, &digest, size, media_type)?;
+    for name in &names {
+        engine.store.tags().set(name, &digest, size, media_type)?;
     }
     let config = product.images.first().filter(|_| !product.is_index).map(Assembled::id);
     let id = config.unwrap_or(digest);
-    let names = tags.iter().map(Reference::familiar).collect();
-    ctx.report(Event::Image { id, names });
+    ctx.report(Event::Image { id, names: names.iter().map(Reference::familiar).collect() });
     Ok(BuiltImage {
         id,
         config_digest: config,
@@ -259,7 +286,7 @@ pub(crate) fn publish(
         media_type: top.media_type,
         manifest_size: size,
         platforms: product.images.iter().map(|image| image.platform.clone()).collect(),
-        names: tags.iter().map(ToString::to_string).collect(),
+        names: names.iter().map(ToString::to_string).collect(),
         exported: None,
     })
 }

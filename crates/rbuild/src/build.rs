@@ -63,13 +63,14 @@ impl Engine {
                 self.solve(text, &outside, request, &plan, finished, ctx)
             })?;
             let (cached, executed) = (solution.cached, solution.executed);
-            let product = assemble::product(&plan, solution, images, caches.exports)?;
+            let product =
+                assemble::product(&plan, solution, images, &request.annotations, caches.exports)?;
             let mut exported = None;
             for wanted in &request.outputs {
                 let left = export::write(self, wanted, request, &product, &tags, images, ctx)?;
                 exported = left.or(exported);
             }
-            let mut built = assemble::publish(self, &product, &tags, ctx)?;
+            let mut built = assemble::publish(self, &product, request, &tags, ctx)?;
             built.exported = exported.map(ExportedImage::from);
             Ok((built, cached, executed))
         })?;
@@ -220,22 +221,25 @@ fn default_jobs() -> usize {
 }
 
 fn tags(request: &BuildRequest) -> Result<Vec<Reference>, BuildError> {
-    if request.tags.is_empty() && request.outputs.iter().any(is_push) {
+    let is_nameless = |wanted: &Export| is_push(wanted) && wanted.names.is_empty();
+    if request.tags.is_empty() && request.outputs.iter().any(is_nameless) {
         let message = "a tag is needed when pushing to a registry: its host says to which one";
         return Err(BuildError::Request { message: message.to_owned() });
     }
-    let parse = |name: &String| {
-        let reference: Reference = name.parse().map_err(|error| BuildError::Request {
-            message: format!("invalid tag {name:?}: {error}"),
-        })?;
-        match reference.digest() {
-            None => Ok(reference),
-            Some(_) => Err(BuildError::Request {
-                message: format!("invalid tag {name:?}: a new image cannot be named by a digest"),
-            }),
-        }
-    };
-    request.tags.iter().map(parse).collect()
+    request.tags.iter().map(|name| tag(name)).collect()
+}
+
+/// A name for what is built.
+pub(crate) fn tag(name: &str) -> Result<Reference, BuildError> {
+    let reference: Reference = name.parse().map_err(|error| BuildError::Request {
+        message: format!("invalid tag {name:?}: {error}"),
+    })?;
+    match reference.digest() {
+        None => Ok(reference),
+        Some(_) => Err(BuildError::Request {
+            message: format!("invalid tag {name:?}: a new image cannot be named by a digest"),
+        }),
+    }
 }
 
 /// Passes events on and keeps what became of each step.

@@ -37,6 +37,7 @@
 
 #![forbid(unsafe_code)]
 
+mod annotation;
 mod assemble;
 mod build;
 mod cache_mount;
@@ -65,6 +66,7 @@ mod sources;
 mod unused;
 mod volume;
 
+pub use annotation::{Annotation, AnnotationPlace};
 pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, CopyPlace, OpenCache, ReadCacheFile};
 pub use check::{Checked, Finding, Lines, check};
 pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};

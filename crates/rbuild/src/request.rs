@@ -12,7 +12,7 @@ use rbuild_sandbox::Resources;
 use rbuild_solver::{Cutoff, Secrets, SshAgents};
 use rbuild_types::{CacheTraffic, Platform};
 
-use crate::{CacheExport, CacheImport, ContextInput, NamedContextInput};
+use crate::{Annotation, CacheExport, CacheImport, ContextInput, NamedContextInput};
 
 /// One build. [`BuildRequest::new`] and the methods that follow cover the common case; the fields
 /// are public for the rest.
@@ -49,6 +49,12 @@ pub struct BuildRequest {
     pub jobs: Option<usize>,
     /// Names given to the image in the store.
     pub tags: Vec<String>,
+    /// Whether the image gets, besides each of its tags, a name in the store with its digest.
+    pub canonical_names: bool,
+    /// The repository by which an image without tags is named, with its digest.
+    pub dangling_name: Option<String>,
+    /// Texts on the image's documents, in the store and in all outputs.
+    pub annotations: Vec<Annotation>,
     /// What is made besides. Without any, the image in the store is the output.
     pub outputs: Vec<Export>,
     /// Whether an image that is only pushed is whole in the store too: else layers of its base are
@@ -103,11 +109,16 @@ pub struct Export {
     pub output: Output,
     /// How layers are written; outputs of files have none.
     pub layers: LayerForm,
+    /// What the image is called there; without any, as the build's tags say.
+    pub names: Vec<String>,
+    /// Annotations there, besides those of the request.
+    pub annotations: Vec<Annotation>,
 }
 
 impl From<Output> for Export {
     fn from(output: Output) -> Self {
-        Self { output, layers: LayerForm::default() }
+        let (names, annotations) = (Vec::new(), Vec::new());
+        Self { output, layers: LayerForm::default(), names, annotations }
     }
 }
 
@@ -147,10 +158,14 @@ pub enum Output {
     /// The root filesystem as files of the caller; of several platforms, each in a directory of
     /// its own.
     Directory(PathBuf),
-    /// The image in the registries that the build's names name, under each of them.
+    /// The same, and what else is in the directory is removed.
+    ExactDirectory(PathBuf),
+    /// The image in the registries that its names name, under each of them.
     Registry {
         /// Whether those registries may be spoken to in plain HTTP.
         insecure: bool,
+        /// Whether only its digest names it there: no tag moves.
+        by_digest: bool,
     },
 }
 
@@ -198,6 +213,9 @@ impl BuildRequest {
             cutoff: Cutoff::default(),
             jobs: None,
             tags: Vec::new(),
+            canonical_names: false,
+            dangling_name: None,
+            annotations: Vec::new(),
             outputs: Vec::new(),
             load: false,
             platform_split: None,
@@ -316,12 +334,14 @@ pub struct ExportedImage {
     pub media_type: String,
     /// Its bytes.
     pub size: u64,
+    /// What is said of it where it is named.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl From<Descriptor> for ExportedImage {
     fn from(descriptor: Descriptor) -> Self {
-        let Descriptor { digest, media_type, size, .. } = descriptor;
-        Self { digest, media_type, size }
+        let Descriptor { digest, media_type, size, annotations, .. } = descriptor;
+        Self { digest, media_type, size, annotations }
     }
 }
 

@@ -44,7 +44,7 @@ fn of(encoding: Encoding) -> LayerForm {
 /// The archive of a request, with its layers in this form.
 fn archive(place: &Place, request: &BuildRequest, form: LayerForm) -> Exported {
     let path = place.path().join("image.tar");
-    let output = Export { output: Output::OciArchive(path.clone().into()), layers: form };
+    let output = Export { layers: form, ..Export::from(Output::OciArchive(path.clone().into())) };
     let built = build(&place.engine(), &request.clone().output(output));
     let image = Exported::from_tar(&path);
     let exported = built.image.unwrap().exported.unwrap();
@@ -107,11 +107,13 @@ fn each_output_has_its_own_codec() {
     let place = place();
     let path = |name: &str| place.path().join(name);
     let (oci, docker, layout) = (path("oci.tar"), path("docker.tar"), path("layout"));
-    let zstd =
-        Export { output: Output::OciArchive(oci.clone().into()), layers: of(Encoding::ZSTD) };
+    let zstd = Export {
+        layers: of(Encoding::ZSTD),
+        ..Export::from(Output::OciArchive(oci.clone().into()))
+    };
     let plain = Export {
-        output: Output::DockerArchive(docker.clone().into()),
         layers: of(Encoding::Uncompressed),
+        ..Export::from(Output::DockerArchive(docker.clone().into()))
     };
     let request = place.request(TEXT).tag("app").output(zstd).output(plain);
     build(&place.engine(), &request.output(Output::OciLayout(layout.clone())));
@@ -179,8 +181,10 @@ fn a_tree_that_was_changed_does_not_leave() {
     fs_err::write(numbers, "1\n").unwrap();
     for encoding in [Encoding::Uncompressed, Encoding::GZIP, Encoding::ZSTD] {
         let path = place.path().join("image.tar");
-        let output =
-            Export { output: Output::OciArchive(path.clone().into()), layers: of(encoding) };
+        let output = Export {
+            layers: of(encoding),
+            ..Export::from(Output::OciArchive(path.clone().into()))
+        };
         let error = build_error(&place.engine(), &request.clone().output(output));
         let mut message = error.to_string();
         let mut source = std::error::Error::source(&error);

@@ -138,7 +138,7 @@ fn nothing_is_sent() {
     let engine = offline(&place);
     let request = place.request("").tag("registry.invalid/team/app");
     for insecure in [false, true] {
-        let request = request.clone().output(Output::Registry { insecure });
+        let request = request.clone().output(Output::Registry { insecure, by_digest: false });
         let told = explain(&build_error(&engine, &request));
         assert!(told.contains("registry.invalid cannot be asked, and offline"), "{told}");
     }

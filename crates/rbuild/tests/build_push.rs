@@ -156,7 +156,7 @@ impl Shelf {
 }
 
 fn pushed(request: BuildRequest) -> BuildRequest {
-    request.output(Output::Registry { insecure: false })
+    request.output(Output::Registry { insecure: false, by_digest: false })
 }
 
 fn count(asked: &[String], method: &str, part: &str) -> usize {
@@ -198,7 +198,8 @@ fn what_is_there_is_not_sent_again() {
     assert_eq!(count(&registry.asked(), "PUT", "/blobs/"), 2);
     // Another codec is another blob of each layer.
     let layers = LayerForm { encoding: Encoding::ZSTD, ..LayerForm::default() };
-    let output = Export { output: Output::Registry { insecure: false }, layers };
+    let output =
+        Export { layers, ..Export::from(Output::Registry { insecure: false, by_digest: false }) };
     build(&place.engine(), &place.request(&text).tag(&name).output(output));
     assert_eq!(count(&registry.asked(), "PUT", "/blobs/"), 4);
     let manifest = registry.manifest("team/app", "latest");
@@ -308,7 +309,10 @@ fn a_layer_is_sent_while_the_next_step_runs() {
             registry.web.url("/flag")
         );
         let layers = LayerForm { encoding, ..LayerForm::default() };
-        let output = Export { output: Output::Registry { insecure: false }, layers };
+        let output = Export {
+            layers,
+            ..Export::from(Output::Registry { insecure: false, by_digest: false })
+        };
         let request = place.request(&text).tag(registry.name("team/app:1")).output(output);
         build(&place.engine(), &request);
         let pushed = registry.manifest("team/app", "1");

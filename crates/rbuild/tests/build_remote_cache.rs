@@ -649,7 +649,10 @@ fn push_inline(place: &Place, store: &str, registry: &Registry, text: &str) -> B
     let export = CacheExport { must_succeed: true, ..CacheExport::new(CacheLocation::Inline) };
     let request = BuildRequest { cache_to: vec![export], ..place.request(text) };
     let request = request.tag(registry.name("team/app:1"));
-    build(&engine(place, store), &request.output(Output::Registry { insecure: false }))
+    build(
+        &engine(place, store),
+        &request.output(Output::Registry { insecure: false, by_digest: false }),
+    )
 }
 
 fn an_image_brings_its_own_steps() {
@@ -686,7 +689,7 @@ fn an_index_of_images_brings_the_steps_of_all() {
     let export = CacheExport { must_succeed: true, ..CacheExport::new(CacheLocation::Inline) };
     let pushed = BuildRequest { cache_to: vec![export], ..request(&place) }
         .tag(registry.name("team/app:1"))
-        .output(Output::Registry { insecure: false });
+        .output(Output::Registry { insecure: false, by_digest: false });
     assert_eq!(build(&engine(&place, "warm"), &pushed).executed, 2);
     let cache_from = vec![CacheImport { location: in_registry(&registry, "team/app:1") }];
     let taken = BuildRequest { cache_from, ..request(&place) }.output(Output::CacheOnly);

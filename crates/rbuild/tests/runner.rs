@@ -32,6 +32,7 @@ mod build_lock;
 mod build_mount_cache;
 mod build_mounts;
 mod build_offline;
+mod build_outputs;
 mod build_platforms;
 mod build_push;
 mod build_registry;
@@ -104,6 +105,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_mount_cache", build_mount_cache::TESTS),
     ("build_mounts", build_mounts::TESTS),
     ("build_offline", build_offline::TESTS),
+    ("build_outputs", build_outputs::TESTS),
     ("build_platforms", build_platforms::TESTS),
     ("build_push", build_push::TESTS),
     ("build_registry", build_registry::TESTS),

@@ -15,11 +15,13 @@ use crate::args::flag_tables::OfBuild;
 use crate::args::limits::LimitArgs;
 use crate::args::other_flags::OtherFlags;
 use crate::args::progress::ProgressMode;
-use crate::args::{output, remote_cache, secret, ssh};
+use crate::args::{annotation, output, remote_cache, secret, ssh};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output::note;
 
+/// Allows `mode=delete` of an output anywhere.
+const LOCAL_DELETE: &str = "buildx.local.delete";
 /// More than any Dockerfile: what is typed into the wrong command ends here.
 const MAX_DOCKERFILE: u64 = 16 << 20;
 
@@ -68,6 +70,10 @@ pub struct BuildArgs {
     /// Label of the image; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub label: Vec<String>,
+    /// Text on the image's manifest, or with `index:` and the like in front on another of its
+    /// documents; may be repeated
+    #[arg(long, value_name = "[TYPE:]NAME=VALUE")]
+    pub annotation: Vec<String>,
     /// Give files that are made no later time than SOURCE_DATE_EPOCH; by default those that
     /// processes make keep theirs
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -249,7 +255,7 @@ impl BuildArgs {
             (false, true) => NoCache::Off,
             (false, false) => NoCache::Stages(self.no_cache_filter.clone()),
         };
-        for text in &self.allow {
+        for text in self.allow.iter().filter(|text| *text != LOCAL_DELETE) {
             let entitlement = text.parse::<Entitlement>();
             let entitlement =
                 entitlement.map_err(|error| Failure::usage(format!("--allow: {error}")))?;
@@ -274,16 +280,32 @@ impl BuildArgs {
         request.pull = self.pull.into();
         request.locked = self.locked;
         request.tags.clone_from(&self.tag);
+        for text in &self.annotation {
+            request.annotations.extend(annotation::parse(text)?);
+        }
         for text in &self.output {
-            let wanted = output::parse(text)?;
-            request.outputs.extend(wanted.output);
+            let mut wanted = output::parse(text)?;
             // As in buildx, where names of outputs count only beside no other.
             if self.tag.is_empty() {
                 request.tags.extend(wanted.names);
-            } else if !wanted.names.is_empty() {
-                let names = wanted.names.join(",");
-                note(&format!("--output: name={names} is not used, because --tag names the image"));
+            } else {
+                let own = wanted.output.as_mut().map(|output| std::mem::take(&mut output.names));
+                let names = own.unwrap_or(wanted.names).join(",");
+                if !names.is_empty() {
+                    let why = "because --tag names the image";
+                    note(&format!("--output: name={names} is not used, {why}"));
+                }
             }
+            if let Some(Output::ExactDirectory(path)) = wanted.output.as_ref().map(|it| &it.output)
+            {
+                self.may_delete(path)?;
+            }
+            request.outputs.extend(wanted.output);
+            request.annotations.extend(wanted.annotations);
+            request.canonical_names |= wanted.store.canonical;
+            request.dangling_name = wanted.store.dangling.or(request.dangling_name);
+            let clamps = &mut request.options.rewrite_timestamps;
+            *clamps = (*clamps).or(wanted.rewrite_timestamp);
             if let Some(split) = wanted.platform_split {
                 let before = request.platform_split.replace(split);
                 if before.is_some_and(|before| before != split) {
@@ -294,7 +316,7 @@ impl BuildArgs {
         }
         let is_push = |wanted: &Export| matches!(wanted.output, Output::Registry { .. });
         if self.push && !request.outputs.iter().any(is_push) {
-            request.outputs.push(Output::Registry { insecure: false }.into());
+            request.outputs.push(Output::Registry { insecure: false, by_digest: false }.into());
         }
         for text in &self.cache_from {
             request.cache_from.push(remote_cache::from(text, environment)?);
@@ -305,6 +327,26 @@ impl BuildArgs {
         request.load = self.load;
         one_reader_of_stdout(&request.outputs, self.quiet)?;
         Ok(request)
+    }
+
+    /// Files outside of the current directory are removed only if that was allowed (buildx).
+    fn may_delete(&self, path: &Path) -> Result<(), Failure> {
+        let here = std::env::current_dir().map_err(Failure::io("find the current directory"))?;
+        let path = std::path::absolute(path).map_err(Failure::io("find the output"))?;
+        let goes_up = path.components().any(|part| part == std::path::Component::ParentDir);
+        let real = fs_err::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        let is_inside = !goes_up && real.starts_with(&here) && real != here;
+        if is_inside || self.allow.iter().any(|text| text == LOCAL_DELETE) {
+            return Ok(());
+        }
+        Err(Failure::usage_hint(
+            format!(
+                "--output: mode=delete removes files of {}, which is not below the current \
+                     directory",
+                path.display()
+            ),
+            format!("allow that with --allow {LOCAL_DELETE}"),
+        ))
     }
 
     fn context_mode(&self, request: &BuildRequest) -> Result<Option<ContextMode>, Failure> {

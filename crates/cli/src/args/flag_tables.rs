@@ -14,7 +14,6 @@ pub struct OfBuild;
 
 impl Table for OfBuild {
     const FLAGS: &'static [Flag] = &[
-        flag("annotation", Value, NotYet),
         flag("attest", Value, NotYet),
         flag("builder", Value, NoMeaning),
         flag("compress", Switch, NoMeaning),

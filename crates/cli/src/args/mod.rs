@@ -1,5 +1,6 @@
 //! Arguments: clap's structs, and how a line becomes one of them.
 
+pub mod annotation;
 pub mod build;
 pub mod cache;
 pub mod call;

@@ -2,21 +2,36 @@
 
 use std::path::PathBuf;
 
-use rbuild::{Destination, Encoding, Export, Family, LayerForm, Output};
+use rbuild::{Annotation, Destination, Encoding, Export, Family, LayerForm, Output};
 
-use crate::args::switch;
+use crate::args::{annotation, switch};
 use crate::failure::Failure;
 use crate::output::note;
 
 /// What one `--output` asks for.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Wanted {
     /// Something besides the image in the store.
     pub output: Option<Export>,
-    /// Further names of the image.
+    /// Further names of the image; those of what is pushed by its digest are only its own.
     pub names: Vec<String>,
+    /// Annotations of the image in the store, where that is the output.
+    pub annotations: Vec<Annotation>,
+    /// How it names the image in the store.
+    pub store: InStore,
+    /// Whether steps clamp the times of files.
+    pub rewrite_timestamp: Option<bool>,
     /// Whether files are in a directory for each platform, if that was said.
     pub platform_split: Option<bool>,
+}
+
+/// How an output names the image in the store.
+#[derive(Debug, Default, PartialEq)]
+pub struct InStore {
+    /// Also by its digest.
+    pub canonical: bool,
+    /// By this repository where it has no name.
+    pub dangling: Option<String>,
 }
 
 /// The fields of one `--output`, of any type.
@@ -33,6 +48,12 @@ struct Fields {
     level: Option<String>,
     force: Option<bool>,
     oci_types: Option<bool>,
+    by_digest: Option<bool>,
+    exact: Option<bool>,
+    canonical: bool,
+    dangling: Option<String>,
+    rewrite_timestamp: Option<bool>,
+    annotations: Vec<Annotation>,
 }
 
 /// Reads the value of one `--output`.
@@ -73,7 +94,17 @@ impl Fields {
                 "compression-level" => fields.level = Some(value.to_owned()),
                 "force-compression" => fields.force = Some(switched()?),
                 "oci-mediatypes" => fields.oci_types = Some(switched()?),
+                "push-by-digest" => fields.by_digest = Some(switched()?),
+                "name-canonical" => fields.canonical = switched()?,
+                "dangling-name-prefix" => fields.dangling = Some(value.to_owned()),
+                "rewrite-timestamp" => fields.rewrite_timestamp = Some(switched()?),
+                "mode" => fields.exact = Some(exact(value)?),
                 "unpack" | "store" if switched()? => {}
+                key if key.starts_with("annotation") => {
+                    // Names of annotations know upper case.
+                    let key = field.split_once('=').map_or(key, |(key, _)| key.trim());
+                    fields.annotations.push(annotation::of_output(key, value)?);
+                }
                 other => return Err(format!("{other}={value} is not supported yet")),
             }
         }
@@ -130,6 +161,14 @@ pub(super) fn encoding(compression: Option<&str>, level: Option<&str>) -> Result
     }
 }
 
+fn exact(mode: &str) -> Result<bool, String> {
+    match mode {
+        "copy" => Ok(false),
+        "delete" => Ok(true),
+        other => Err(format!("mode={other}: there are copy and delete")),
+    }
+}
+
 fn wanted(fields: Fields) -> Result<Wanted, String> {
     let form = fields.form()?;
     let kind = fields.kind.as_deref().ok_or("no type")?;
@@ -150,15 +189,37 @@ fn wanted(fields: Fields) -> Result<Wanted, String> {
         "docker" => Some(Output::DockerArchive(stream)),
         "tar" => Some(Output::Tar(stream)),
         "local" if needed()? == "-" => Some(Output::Tar(Destination::Stdout)),
+        "local" if fields.exact == Some(true) => Some(Output::ExactDirectory(needed()?.into())),
         "local" => Some(Output::Directory(needed()?.into())),
-        "image" | "registry" if push => {
-            Some(Output::Registry { insecure: fields.insecure == Some(true) })
-        }
+        "image" | "registry" if push => Some(Output::Registry {
+            insecure: fields.insecure == Some(true),
+            by_digest: fields.by_digest == Some(true),
+        }),
         "image" | "registry" => None,
         "cacheonly" => Some(Output::CacheOnly),
         other => return Err(format!("no type `{other}`")),
     };
-    let has_files = matches!(output, Some(Output::Tar(_) | Output::Directory(_)));
+    let has_files =
+        matches!(output, Some(Output::Tar(_) | Output::Directory(_) | Output::ExactDirectory(_)));
+    if fields.exact.is_some() && kind != "local" {
+        return Err(format!("mode is for type=local, not {kind}"));
+    }
+    if fields.by_digest == Some(true) && !push {
+        return Err("push-by-digest is for what is pushed".to_owned());
+    }
+    if fields.by_digest == Some(true) && fields.names.iter().any(|name| has_tag(name)) {
+        return Err("push-by-digest moves no tag: leave it out of name=".to_owned());
+    }
+    let names_it = fields.canonical || fields.dangling.is_some();
+    if names_it && !matches!(kind, "image" | "registry") {
+        return Err(format!(
+            "name-canonical and dangling-name-prefix are for type=image, not {kind}"
+        ));
+    }
+    let is_image = !has_files && kind != "cacheonly";
+    if !fields.annotations.is_empty() && !is_image {
+        return Err(format!("annotations are of images, and type={kind} is none"));
+    }
     if fields.platform_split.is_some() && !has_files {
         return Err(format!("platform-split is for type=local and type=tar, not {kind}"));
     }
@@ -174,13 +235,24 @@ fn wanted(fields: Fields) -> Result<Wanted, String> {
             .to_owned());
     }
     let layers = form.unwrap_or_default();
-    let output = output.map(|output| Export { output, layers });
-    let names = fields.names.into_iter().filter(|name| !name.is_empty()).collect();
-    Ok(Wanted { output, names, platform_split: fields.platform_split })
+    let names: Vec<String> = fields.names.into_iter().filter(|name| !name.is_empty()).collect();
+    let (own, annotations) = (names.clone(), fields.annotations.clone());
+    Ok(Wanted {
+        annotations: if output.is_none() { fields.annotations } else { Vec::new() },
+        output: output.map(|output| Export { output, layers, names: own, annotations }),
+        names: if fields.by_digest == Some(true) { Vec::new() } else { names },
+        store: InStore { canonical: fields.canonical, dangling: fields.dangling },
+        rewrite_timestamp: fields.rewrite_timestamp,
+        platform_split: fields.platform_split,
+    })
 }
 
 fn only(output: Output) -> Wanted {
-    Wanted { output: Some(output.into()), names: Vec::new(), platform_split: None }
+    Wanted { output: Some(output.into()), ..Wanted::default() }
+}
+
+fn has_tag(name: &str) -> bool {
+    name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'))
 }
 
 /// The fields of a CSV record: a field in quotes may hold commas, as `"name=a,b"`.
@@ -222,11 +294,19 @@ mod tests {
         assert_eq!(output("type=tar,dest=r.tar"), Some(Output::Tar(file("r.tar"))));
         assert_eq!(output("type=local,dest=d"), Some(Output::Directory("d".into())));
         assert_eq!(output("type=cacheonly"), Some(Output::CacheOnly));
-        let pushed = |insecure| Some(Output::Registry { insecure });
+        let pushed = |insecure| Some(Output::Registry { insecure, by_digest: false });
         assert_eq!(output("type=registry"), pushed(false));
         assert_eq!(output("type=image,push=true,registry.insecure=true"), pushed(true));
         assert_eq!(output("type=image,push=false"), None);
         assert_eq!(output("type=registry,push=false"), None);
+        let by_digest = "type=image,name=a/b,push=true,push-by-digest=true,name-canonical=true";
+        let by_digest = parse(by_digest).unwrap();
+        assert_eq!((by_digest.names.len(), by_digest.store.canonical), (0, true));
+        let export = by_digest.output.unwrap();
+        assert_eq!(export.names, ["a/b"]);
+        assert_eq!(export.output, Output::Registry { insecure: false, by_digest: true });
+        let exact = output("type=local,dest=d,mode=delete");
+        assert_eq!(exact, Some(Output::ExactDirectory("d".into())));
         let split = parse("type=local,dest=d,platform-split=false").unwrap().platform_split;
         assert_eq!(split, Some(false));
         assert_eq!(parse(r#"type=image,"name=a,b""#).unwrap().names, ["a", "b"]);
@@ -265,7 +345,13 @@ mod tests {
             "type=tar,dest=a,compression=gzip",
             "type=image,compression=gzip",
             "type=image,registry.insecure=true",
-            "type=image,push=true,push-by-digest=true",
+            "type=image,push-by-digest=true",
+            "type=image,push=true,push-by-digest=true,name=a:1",
+            "type=oci,dest=a,mode=delete",
+            "type=local,dest=a,mode=move",
+            "type=local,dest=a,annotation.x=y",
+            "type=oci,dest=a,name-canonical=true",
+            "type=oci,dest=a,annotation-nothing.x=y",
             "type=oci,tar=maybe",
             "type=oci,x",
             "type=oci,platform-split=true",

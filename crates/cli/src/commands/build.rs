@@ -94,6 +94,9 @@ fn metadata(built: &Built) -> Value {
             "digest": digest,
             "size": left.map_or(image.manifest_size, |left| left.size),
         });
+        if let Some(left) = left.filter(|left| !left.annotations.is_empty()) {
+            descriptor["annotations"] = json!(left.annotations);
+        }
         // An index has neither a config nor a platform.
         if let (Some(config), [platform]) = (image.config_digest, image.platforms.as_slice()) {
             descriptor["platform"] = json!(platform);

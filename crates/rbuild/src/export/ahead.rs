@@ -19,7 +19,8 @@ use rbuild_types::{CancelToken, Ctx, Reference};
 use crate::export::layers::{Leaving, own};
 use crate::export::package::skip;
 use crate::export::push::{self, PARALLEL_BLOBS};
-use crate::{BuildError, BuildRequest, Encoding, Engine, Export, LayerForm, Output};
+use crate::export::{names, needs_bytes};
+use crate::{BuildError, BuildRequest, Encoding, Engine, LayerForm, Output};
 
 /// How often a wait for the threads looks at the caller's cancel token.
 const CANCEL_TICK: Duration = Duration::from_millis(50);
@@ -110,14 +111,15 @@ fn wanted(
     tags: &[Reference],
 ) -> Result<Vec<Wanted>, BuildError> {
     let mut all = Vec::new();
-    for Export { output, layers: form } in &request.outputs {
-        let form = *form;
-        match output {
-            Output::Tar(_) | Output::Directory(_) | Output::CacheOnly => {}
-            Output::Registry { insecure } => {
-                let registry = Some(push::registry(engine, tags, *insecure)?);
+    for export in &request.outputs {
+        let form = export.layers;
+        match &export.output {
+            output if !needs_bytes(output) => {}
+            Output::Registry { insecure, .. } => {
+                let names = names(export, tags)?;
+                let registry = Some(push::registry(engine, &names, *insecure)?);
                 let mut repositories: Vec<Reference> = Vec::new();
-                for tag in tags {
+                for tag in &names {
                     if repositories.iter().all(|known| known.host() != tag.host()) {
                         repositories.push(tag.clone());
                     }

@@ -12,20 +12,21 @@ use std::io::Write;
 use std::path::Path;
 
 use rbuild_image::manifest::Descriptor;
-use rbuild_image::rootfs::{RootfsPart, export_dir, export_tar};
+use rbuild_image::rootfs::{Others, RootfsPart, export_dir, export_tar};
 use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Reference};
 
 use crate::assemble::{Assembled, Product};
+use crate::build::tag;
 pub(crate) use crate::export::ahead::ahead;
 use crate::export::archive::Parcel;
 use crate::export::package::Package;
 use crate::sources::image::ImageSource;
-use crate::{BuildError, BuildRequest, Destination, Engine, Export, Output};
+use crate::{BuildError, BuildRequest, Destination, Engine, Export, Output, annotation};
 
 /// Whether an output is made of files, not of layers.
 pub(crate) fn needs_root(output: &Output) -> bool {
-    matches!(output, Output::Tar(_) | Output::Directory(_))
+    matches!(output, Output::Tar(_) | Output::Directory(_) | Output::ExactDirectory(_))
 }
 
 /// Whether an output is made of layers.
@@ -42,7 +43,16 @@ pub(crate) fn check(request: &BuildRequest, is_index: bool) -> Result<(), BuildE
                        take type=oci)";
         return Err(BuildError::Request { message: message.to_owned() });
     }
-    Ok(())
+    let own = request.outputs.iter().flat_map(|wanted| &wanted.annotations);
+    annotation::check(request.annotations.iter().chain(own), is_index)
+}
+
+/// What the image is called in an output.
+pub(crate) fn names(wanted: &Export, tags: &[Reference]) -> Result<Vec<Reference>, BuildError> {
+    match wanted.names.as_slice() {
+        [] => Ok(tags.to_vec()),
+        names => names.iter().map(|name| tag(name)).collect(),
+    }
 }
 
 /// Writes one output; an image's descriptor as it left.
@@ -66,20 +76,28 @@ pub(crate) fn write(
             return Ok(None);
         }
         Output::CacheOnly => return Ok(None),
-        Output::Directory(path) => {
-            export_dir(&parts(engine, product, split)?, path, ctx.cancel)?;
+        Output::Directory(path) | Output::ExactDirectory(path) => {
+            let others = match wanted.output {
+                Output::ExactDirectory(_) => Others::Removed,
+                _ => Others::Kept,
+            };
+            export_dir(&parts(engine, product, split)?, path, others, ctx.cancel)?;
             return Ok(None);
         }
         _ => {}
     }
-    let package = Package::new(engine, product, &wanted.layers, images, ctx)?;
-    let parcel = Parcel(vec![(&package, tags.to_vec())]);
+    let package = Package::new(engine, product, wanted, images, ctx)?;
+    let names = names(wanted, tags)?;
+    let parcel = Parcel(vec![(&package, names.clone())]);
     match &wanted.output {
         Output::OciArchive(destination) => parcel.to_oci(destination, ctx)?,
         Output::OciLayout(path) => parcel.to_layout(path, ctx)?,
         Output::DockerArchive(destination) => parcel.to_docker(destination, ctx)?,
-        Output::Registry { insecure } => push::push(&package, tags, None, *insecure, ctx)?,
-        Output::Tar(_) | Output::Directory(_) | Output::CacheOnly => {}
+        Output::Registry { insecure, by_digest } => {
+            let to = push::To { names: &names, by_digest: *by_digest, insecure: *insecure };
+            push::push(&package, &to, None, ctx)?;
+        }
+        _ => {}
     }
     Ok(Some(package.top))
 }

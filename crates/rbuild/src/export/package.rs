@@ -13,7 +13,7 @@ use rbuild_types::{CancelToken, Ctx, Digest, Reference};
 use crate::assemble::{Documents, Product};
 use crate::export::layers::{self, Leaving, Origin};
 use crate::sources::image::ImageSource;
-use crate::{BuildError, Engine, LayerForm};
+use crate::{AnnotationPlace, BuildError, Engine, Export as Wanted, annotation};
 
 /// Everything that has to leave.
 pub(crate) struct Package<'a> {
@@ -39,23 +39,28 @@ impl<'a> Package<'a> {
     pub(crate) fn new(
         engine: &'a Engine,
         product: &Product,
-        form: &LayerForm,
+        wanted: &Wanted,
         images: &'a ImageSource<'a>,
         ctx: Ctx<'_>,
     ) -> Result<Self, BuildError> {
         let mut package = Self::empty(engine, images, ctx);
-        let mut manifests = Vec::new();
+        let (form, mut manifests) = (&wanted.layers, Vec::new());
+        let annotations = [product.annotations.as_slice(), &wanted.annotations].concat();
         for image in &product.images {
             let leaving = layers::leaving(engine, image, form, images, ctx)?;
             let descriptors = leaving.iter().map(|layer| layer.descriptor.clone()).collect();
             let config = Descriptor::of(form.family.config(), &image.config_bytes);
             package.configs.push(config.clone());
-            manifests.push(Manifest::new(form.family, config, descriptors).to_bytes()?);
+            let mut manifest = Manifest::new(form.family, config, descriptors);
+            let place = AnnotationPlace::Manifest;
+            manifest.annotations = annotation::of(&annotations, place, Some(&image.platform));
+            manifests.push(manifest.to_bytes()?);
             package.add_layers(leaving);
         }
         let of = |bytes: &Vec<u8>| Descriptor::of(form.family.manifest(), bytes);
         package.manifests = manifests.iter().map(of).collect();
-        package.top = product.top(form.family, manifests, &mut package.documents)?;
+        let documents = &mut package.documents;
+        package.top = product.top(form.family, manifests, &annotations, documents)?;
         package.created = product.created();
         Ok(package)
     }

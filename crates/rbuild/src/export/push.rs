@@ -22,15 +22,25 @@ pub(super) const PARALLEL_BLOBS: usize = 4;
 /// How often a wait for uploads looks at the caller's cancel token.
 const CANCEL_TICK: Duration = Duration::from_millis(50);
 
+/// Where an image goes.
+pub(crate) struct To<'t> {
+    /// Its names there.
+    pub(crate) names: &'t [Reference],
+    /// Whether only its digest names it there.
+    pub(crate) by_digest: bool,
+    /// Whether these registries may be spoken to in plain HTTP.
+    pub(crate) insecure: bool,
+}
+
 /// Pushes under each of the names. `there` is a repository that may have the image already.
 pub(crate) fn push(
     package: &Package<'_>,
-    tags: &[Reference],
+    to: &To<'_>,
     there: Option<&Reference>,
-    insecure: bool,
     ctx: Ctx<'_>,
 ) -> Result<(), BuildError> {
-    let registry = registry(package.engine, tags, insecure)?;
+    let tags = to.names;
+    let registry = registry(package.engine, tags, to.insecure)?;
     let mut repositories: Vec<&Reference> = Vec::new();
     for tag in tags {
         if repositories.iter().any(|known| known.repository() == tag.repository()) {
@@ -47,7 +57,9 @@ pub(crate) fn push(
         for manifest in package.manifests.iter().filter(|one| one.digest != package.top.digest) {
             put(package, &registry, &tag.with_digest(manifest.digest), manifest, ctx)?;
         }
-        put(package, &registry, tag, &package.top, ctx)?;
+        let pinned = tag.with_digest(package.top.digest);
+        let name = if to.by_digest { &pinned } else { tag };
+        put(package, &registry, name, &package.top, ctx)?;
     }
     Ok(())
 }

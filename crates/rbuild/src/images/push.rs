@@ -67,8 +67,9 @@ impl Engine {
             let there = known
                 .iter()
                 .find(|known| known.host() == name.host() && known.path() != name.path());
-            let to = std::slice::from_ref(&name);
-            push::push(&package, to, there, request.insecure, ctx)?;
+            let names = std::slice::from_ref(&name);
+            let to = push::To { names, by_digest: false, insecure: request.insecure };
+            push::push(&package, &to, there, ctx)?;
             let Descriptor { digest, size, .. } = package.top;
             pushed.push(PushedImage { name, digest, size });
         }

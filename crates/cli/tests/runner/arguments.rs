@@ -28,7 +28,7 @@ fn mistakes_are_named() {
     program.run("--add-host a .").refused(1, "--add-host: invalid host \"a\"");
     program.run("--allow all .").refused(1, "--allow: unknown entitlement \"all\"");
     program.run("-m 1k .").refused(1, "too small");
-    program.run("--annotation a=b .").refused(1, "--annotation is not supported yet");
+    program.run("--annotation index:=b .").refused(1, "--annotation index:=b: no name");
     program.run("--call=convertllb .").refused(1, "--call=convertllb is not supported yet");
     program.run("--platform linux/arm64,b .").refused(1, "--platform: \"b\" is not a platform");
     let outputs =

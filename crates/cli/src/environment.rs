@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use rbuild::Proxies;
+use rbuild::{CredentialSource, Proxies, Secret};
 
 use crate::args::switch;
 use crate::failure::Failure;
@@ -53,13 +53,51 @@ impl Environment {
         Some(data?.join("rbuild"))
     }
 
-    /// Path of Docker's `config.json`, which holds credentials.
-    pub fn docker_config(&self) -> Option<PathBuf> {
+    /// Where credentials are looked for: in `DOCKER_AUTH_CONFIG`, then in the file that
+    /// `REGISTRY_AUTH_FILE` names, or else in Docker's and podman's.
+    pub fn credentials(&self) -> Vec<CredentialSource> {
+        let text = self.filled("DOCKER_AUTH_CONFIG").map(|text| CredentialSource::Text {
+            name: "DOCKER_AUTH_CONFIG".to_owned(),
+            text: Secret::new(text),
+        });
+        let files = match self.filled("REGISTRY_AUTH_FILE") {
+            Some(file) => vec![PathBuf::from(file)],
+            None => self.docker_config().into_iter().chain(self.podman_auth()).collect(),
+        };
+        text.into_iter().chain(files.into_iter().map(CredentialSource::File)).collect()
+    }
+
+    /// The file that a login is written to.
+    pub fn login_file(&self) -> Option<PathBuf> {
+        self.filled("REGISTRY_AUTH_FILE").map(PathBuf::from).or_else(|| self.docker_config())
+    }
+
+    /// Path of Docker's `config.json`.
+    fn docker_config(&self) -> Option<PathBuf> {
         let directory = match self.filled("DOCKER_CONFIG") {
             Some(directory) => PathBuf::from(directory),
             None => PathBuf::from(self.filled("HOME")?).join(".docker"),
         };
         Some(directory.join("config.json"))
+    }
+
+    /// Paths of podman's `auth.json`: that of the session, and that which stays.
+    fn podman_auth(&self) -> Vec<PathBuf> {
+        let session = match self.filled("XDG_RUNTIME_DIR") {
+            Some(directory) => PathBuf::from(directory).join("containers"),
+            None => format!("/run/containers/{}", rustix::process::getuid()).into(),
+        };
+        let lasting = self.config_home().map(|directory| directory.join("containers"));
+        let directories = std::iter::once(session).chain(lasting);
+        directories.map(|directory| directory.join("auth.json")).collect()
+    }
+
+    /// The user's directory of configurations, by the XDG rules.
+    fn config_home(&self) -> Option<PathBuf> {
+        match self.filled("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
+            Some(directory) => Some(directory),
+            None => Some(PathBuf::from(self.filled("HOME")?).join(".config")),
+        }
     }
 
     /// Where OpenSSH looks for the keys of hosts.
@@ -150,6 +188,27 @@ mod tests {
         assert_eq!(of(&[]), [PathBuf::from(everybody_s)]);
         let both = ["/h/.ssh/known_hosts", everybody_s].map(PathBuf::from);
         assert_eq!(of(&[("HOME", "/h")]), both);
+    }
+
+    #[test]
+    fn credentials_are_docker_s_then_podman_s_unless_a_file_is_named() {
+        let of = |variables: &[_]| format!("{:?}", Environment::of(variables).credentials());
+        let both = of(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/r")]);
+        let expected = "[File(\"/h/.docker/config.json\"), File(\"/r/containers/auth.json\"), \
+                        File(\"/h/.config/containers/auth.json\")]";
+        assert_eq!(both, expected);
+        let named = of(&[
+            ("HOME", "/h"),
+            ("DOCKER_AUTH_CONFIG", "hunter2"),
+            ("REGISTRY_AUTH_FILE", "/a.json"),
+        ]);
+        assert_eq!(named, "[Text(\"DOCKER_AUTH_CONFIG\"), File(\"/a.json\")]");
+        let login_file = |variables: &[_]| Environment::of(variables).login_file();
+        assert_eq!(
+            login_file(&[("DOCKER_CONFIG", "/d")]).unwrap(),
+            PathBuf::from("/d/config.json")
+        );
+        assert_eq!(login_file(&[]), None);
     }
 
     #[test]

@@ -101,7 +101,10 @@ pub use rbuild_image::compress::Encoding;
 pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;
 pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, duration, ram_in_bytes};
-pub use rbuild_registry::{BucketOptions, Mirror, Proxies, RegistryOptions};
+pub use rbuild_registry::{
+    BucketOptions, CredentialSource, Kept, Login, LoginStore, Mirror, Proxies, RegistryOptions,
+    Secret,
+};
 pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{

@@ -33,10 +33,10 @@ pub enum RegistryError {
         /// The cause.
         source: std::io::Error,
     },
-    /// Docker's configuration file cannot be used.
+    /// A configuration with credentials cannot be used.
     #[error("cannot use the credentials in {path}: {reason}")]
     Config {
-        /// The file.
+        /// The file, or what a text is called.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -85,6 +85,22 @@ pub enum RegistryError {
         answer: Answer,
         /// A way out.
         hint: String,
+    },
+    /// A login that a registry does not take.
+    #[error("{host} does not let {user} in: {answer}; check the user name and the password")]
+    LoginRefused {
+        /// The registry.
+        host: String,
+        /// The user's name, escaped.
+        user: String,
+        /// The registry's answer.
+        answer: Answer,
+    },
+    /// What a login is for is no registry's name.
+    #[error("{server:?} is no registry's name: one has a dot or a port, as in r.example:5000")]
+    Server {
+        /// What was given.
+        server: String,
     },
     /// 404: no such repository, tag, manifest or blob.
     #[error("{host} does not have {subject}: {answer}; check the name and the tag")]

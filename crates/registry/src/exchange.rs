@@ -88,6 +88,8 @@ impl Outgoing<'_> {
 /// Where a request goes.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
+    /// The beginning of the API.
+    Root,
     /// Below the repository's URL: `manifests/latest` or `blobs/sha256:…`.
     Path(String),
     /// Where an answer said that an upload, or a list, goes on.
@@ -105,6 +107,8 @@ pub(crate) struct Spot {
 /// What a token has to allow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Access {
+    /// Nothing in particular: to be let in.
+    Any,
     Pull,
     Push,
     /// Push, and pull from another repository of the same registry, whose path this is.
@@ -114,6 +118,7 @@ pub(crate) enum Access {
 impl Access {
     fn scope(&self, repository: &str) -> String {
         match self {
+            Self::Any => String::new(),
             Self::Pull => format!("repository:{repository}:pull"),
             Self::Push => format!("repository:{repository}:pull,push"),
             Self::Mount(other) => {
@@ -164,18 +169,19 @@ impl Client {
     ) -> Result<Answered, Failure> {
         let origin = self.origin(&errand.place).await?;
         let repository = &errand.place.repository;
+        let below = |path: &str| {
+            let text = format!("{}://{}/v2/{path}", origin.scheme, errand.place.api_host);
+            let url = Url::parse(&text).map_err(|error| RegistryError::Connection {
+                subject: errand.subject.clone(),
+                host: errand.place.host.clone(),
+                reason: format!("its name makes no URL ({error})"),
+            })?;
+            Ok::<_, RegistryError>(Spot { url, on_own_origin: true })
+        };
         let start = match &outgoing.target {
+            Target::Root => below("")?,
+            Target::Path(path) => below(&format!("{repository}/{path}"))?,
             Target::Given(spot) => spot.clone(),
-            Target::Path(path) => {
-                let host = &errand.place.api_host;
-                let text = format!("{}://{host}/v2/{repository}/{path}", origin.scheme);
-                let url = Url::parse(&text).map_err(|error| RegistryError::Connection {
-                    subject: errand.subject.clone(),
-                    host: errand.place.host.clone(),
-                    reason: format!("its name makes no URL ({error})"),
-                })?;
-                Spot { url, on_own_origin: true }
-            }
         };
         let scope = outgoing.access.scope(repository);
         let mut authenticated = false;
@@ -291,6 +297,11 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Why the credentials for `origin` were not used, if that is so.
+    pub(crate) fn authentication_note(&self, origin: &Origin) -> Option<String> {
+        self.auth.note(origin)
     }
 
     /// Turns an answer that is no success into an error.

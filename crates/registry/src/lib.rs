@@ -53,13 +53,14 @@ use std::sync::Arc;
 
 use rbuild_types::{CancelToken, Reference};
 
+pub use auth::{Kept, Login, LoginStore, Secret};
 pub use blob::BlobSink;
 pub use bucket::{Bucket, BucketOptions, Object};
 pub use conversation::Conversation;
 pub use error::{Answer, PlaceFailure, RegistryError};
 pub use fetch::{Fetch, Fetched};
 pub use manifest::{MAX_DOCUMENT, ManifestBytes};
-pub use options::{Mirror, Proxies, RegistryOptions};
+pub use options::{CredentialSource, Mirror, Proxies, RegistryOptions};
 pub use push::{Pushed, Upload};
 pub use referrers::Referrer;
 pub use ssh::{PORT as SSH_PORT, SshCommand, SshLogin, SshPlace};

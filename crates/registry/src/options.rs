@@ -1,19 +1,22 @@
 //! Everything that the client may be told. The caller reads flags, files and the environment.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::RegistryError;
 use crate::place::split_location;
+use crate::{Login, RegistryError, Secret};
 
 /// How to reach registries.
 #[derive(Debug, Clone)]
 pub struct RegistryOptions {
-    /// Path of Docker's `config.json`, for credentials. The file may be missing. It is read again
-    /// whenever a registry asks for credentials, so that a `docker login` takes effect at once.
-    pub docker_config: Option<PathBuf>,
+    /// Who we are, by registry host; what is here is not looked for in `credentials`.
+    pub logins: BTreeMap<String, Login>,
+    /// Where credentials are looked for; the first that has any for a place counts. Files are read
+    /// again whenever a registry asks for credentials, so that a login takes effect at once.
+    pub credentials: Vec<CredentialSource>,
     /// Directory in which credential helpers are looked for before `PATH`.
     pub helper_dir: Option<PathBuf>,
     /// Registry host (such as `docker.io`) to the mirrors that are tried, in this order, before
@@ -70,6 +73,29 @@ pub struct Mirror {
     pub insecure: bool,
 }
 
+/// A text in the form of Docker's `config.json` and podman's `auth.json`.
+#[derive(Clone)]
+pub enum CredentialSource {
+    /// A file, which may be missing.
+    File(PathBuf),
+    /// The text itself.
+    Text {
+        /// What errors call it.
+        name: String,
+        /// It holds passwords.
+        text: Secret,
+    },
+}
+
+impl fmt::Debug for CredentialSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Text { name, .. } => f.debug_tuple("Text").field(name).finish(),
+        }
+    }
+}
+
 /// HTTP proxies, in the meaning of curl's variables of the same names.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies {
@@ -84,7 +110,8 @@ pub struct Proxies {
 impl Default for RegistryOptions {
     fn default() -> Self {
         Self {
-            docker_config: None,
+            logins: BTreeMap::new(),
+            credentials: Vec::new(),
             helper_dir: None,
             mirrors: BTreeMap::new(),
             insecure: Vec::new(),

@@ -81,11 +81,15 @@ pub(crate) fn places(options: &RegistryOptions, reference: &Reference) -> Vec<Pl
 
 /// The reference's host itself: what is pushed goes nowhere else.
 pub(crate) fn own_place(options: &RegistryOptions, reference: &Reference) -> Place {
-    let host = reference.host();
+    Place { repository: reference.path().to_owned(), ..of_host(options, reference.host()) }
+}
+
+/// A registry, and none of its repositories.
+pub(crate) fn of_host(options: &RegistryOptions, host: &str) -> Place {
     Place {
         host: host.to_owned(),
         api_host: api_host(host).to_owned(),
-        repository: reference.path().to_owned(),
+        repository: String::new(),
         plain_allowed: may_be_plain(options, host),
         has_successor: false,
     }

@@ -155,7 +155,7 @@ impl Client {
     ) -> Result<Begun, Failure> {
         let path = match access {
             Access::Mount(from) => format!("blobs/uploads/?mount={digest}&from={from}"),
-            Access::Pull | Access::Push => "blobs/uploads/".to_owned(),
+            Access::Any | Access::Pull | Access::Push => "blobs/uploads/".to_owned(),
         };
         let body = Body::default;
         let content = Content { media_type: OCTETS, first: None, size: 0, body: &body, pace: None };

@@ -5,22 +5,28 @@ use std::ffi::{OsStr, OsString};
 
 use crate::failure::Failure;
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 24] = [
     "build", "context", "lock", "run", "images", "rmi", "tag", "inspect", "history", "layers",
-    "pull", "push", "save", "load", "why", "du", "prune", "cache", "fsck", "version", "info",
-    "help",
+    "pull", "push", "save", "load", "login", "logout", "why", "du", "prune", "cache", "fsck",
+    "version", "info", "help",
 ];
 
 /// Flags of the whole command that take a value as the next word.
-const WITH_VALUE: [&str; 7] = [
+const WITH_VALUE: [&str; 10] = [
     "--root",
     "--registry-mirror",
     "--insecure-registry",
+    "--authfile",
+    "--creds",
+    "--cert-dir",
     "--max-used-space",
     "--reserved-space",
     "--keep-storage",
     "--min-free-space",
 ];
+
+/// Flags of the whole command that take none, or one behind `=`.
+const SWITCHES: [&str; 2] = ["--offline", "--tls-verify"];
 
 /// Flags that clap answers itself.
 const ANSWERED: [&str; 5] = ["-h", "--help", "-v", "-V", "--version"];
@@ -71,10 +77,10 @@ const GROUPS: [&str; 9] =
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./ps`.
-const NOT_YET: [&str; 27] = [
+const NOT_YET: [&str; 25] = [
     "attach", "bake", "commit", "compose", "cp", "create", "diff", "events", "exec", "export",
-    "import", "kill", "login", "logout", "logs", "pause", "port", "ps", "rename", "restart", "rm",
-    "start", "stats", "stop", "top", "unpause", "wait",
+    "import", "kill", "logs", "pause", "port", "ps", "rename", "restart", "rm", "start", "stats",
+    "stop", "top", "unpause", "wait",
 ];
 
 /// The line with its command named.
@@ -131,7 +137,9 @@ pub fn of(line: &[OsString]) -> Option<usize> {
         let word = word.to_str().unwrap_or_default();
         if WITH_VALUE.contains(&word) {
             at += 2;
-        } else if WITH_VALUE.iter().any(|flag| is_joined(word, flag)) {
+        } else if SWITCHES.contains(&word)
+            || WITH_VALUE.iter().chain(&SWITCHES).any(|flag| is_joined(word, flag))
+        {
             at += 1;
         } else {
             return Some(at);
@@ -201,6 +209,9 @@ mod tests {
         assert_eq!(settled("rbuild ."), "rbuild build .");
         assert_eq!(settled("rbuild --root /x -q ."), "rbuild --root /x build -q .");
         assert_eq!(settled("rbuild --root=/x images"), "rbuild --root=/x images");
+        for line in ["--offline images", "--tls-verify=false --creds a:b pull x"] {
+            assert_eq!(settled(&format!("rbuild {line}")), format!("rbuild {line}"));
+        }
         assert_eq!(settled("rbuild --version"), "rbuild --version");
         assert_eq!(settled("rbuild"), "rbuild");
     }

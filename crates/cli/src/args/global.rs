@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use rbuild::{EngineOptions, Mirror, RegistryOptions, SpaceLimits};
+use rbuild::{EngineOptions, SpaceLimits};
 
+use crate::args::registry::RegistryArgs;
 use crate::args::space;
 use crate::environment::Environment;
 use crate::failure::Failure;
-
-/// Docker's folder of certificates by registry host.
-const CERTS: &str = "/etc/docker/certs.d";
 
 /// Where the store is, how large it may be, and how registries are reached.
 #[derive(Debug, Default, Args)]
@@ -19,13 +17,9 @@ pub struct GlobalArgs {
     /// $XDG_DATA_HOME/rbuild]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub root: Option<PathBuf>,
-    /// Ask LOCATION (host[:port][/prefix]) before HOST, such as docker.io=mirror.local:5000; may be
-    /// repeated [env: RBUILD_REGISTRY_MIRRORS]
-    #[arg(long, global = true, value_name = "HOST=LOCATION", help_heading = "Global options")]
-    pub registry_mirror: Vec<String>,
-    /// Speak plain HTTP to this host; may be repeated [env: RBUILD_INSECURE_REGISTRIES]
-    #[arg(long, global = true, value_name = "HOST", help_heading = "Global options")]
-    pub insecure_registry: Vec<String>,
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry: RegistryArgs,
     /// Ask no server: bases, URLs and git references are what they were when they were asked last,
     /// and what the store does not have is an error [env: RBUILD_OFFLINE]
     #[arg(long, global = true, help_heading = "Global options")]
@@ -51,13 +45,22 @@ pub struct GlobalArgs {
 }
 
 impl GlobalArgs {
-    /// How the engine is set up.
-    pub fn engine_options(&self, environment: &Environment) -> Result<EngineOptions, Failure> {
+    /// How the engine is set up for a command whose line names these images.
+    pub fn engine_options(
+        &self,
+        environment: &Environment,
+        images: &[String],
+    ) -> Result<EngineOptions, Failure> {
         let mut options = EngineOptions::new(self.store(environment)?);
-        options.registry = self.registry(environment)?;
-        options.offline = self.offline || environment.offline()?;
+        options.registry = self.registry.options_for(environment, images)?;
+        options.offline = self.offline(environment)?;
         options.limits = self.limits(Some(environment))?;
         Ok(options)
+    }
+
+    /// Whether no server is asked.
+    pub fn offline(&self, environment: &Environment) -> Result<bool, Failure> {
+        Ok(self.offline || environment.offline()?)
     }
 
     /// How large the store may be, by the command line and, where that says nothing, by the
@@ -90,45 +93,6 @@ impl GlobalArgs {
             )
         })
     }
-
-    fn registry(&self, environment: &Environment) -> Result<RegistryOptions, Failure> {
-        let mut options = RegistryOptions {
-            docker_config: environment.docker_config(),
-            proxies: environment.proxies(),
-            known_hosts: environment.known_hosts(),
-            certs_dir: Some(PathBuf::from(CERTS)).filter(|path| path.is_dir()),
-            ..RegistryOptions::default()
-        };
-        options.insecure = environment.insecure_registries();
-        options.insecure.extend(self.insecure_registry.iter().cloned());
-        let given = environment.registry_mirrors();
-        // What stands on the command line is asked first.
-        for text in self.registry_mirror.iter().chain(&given) {
-            let (host, mirror) = mirror(text, &options.insecure)?;
-            options.mirrors.entry(host).or_default().push(mirror);
-        }
-        Ok(options)
-    }
-}
-
-fn mirror(text: &str, insecure: &[String]) -> Result<(String, Mirror), Failure> {
-    let parts = text.split_once('=').filter(|(host, location)| {
-        !host.is_empty() && !location.trim_start_matches("http://").is_empty()
-    });
-    let Some((host, location)) = parts else {
-        return Err(Failure::usage_hint(
-            format!("--registry-mirror {text}: not of the form HOST=LOCATION"),
-            "for example docker.io=mirror.local:5000",
-        ));
-    };
-    let (location, plain) = match location.strip_prefix("http://") {
-        Some(location) => (location, true),
-        None => (location.strip_prefix("https://").unwrap_or(location), false),
-    };
-    let location = location.trim_end_matches('/');
-    let name = location.split('/').next().unwrap_or_default();
-    let plain = plain || insecure.iter().any(|host| host == name);
-    Ok((host.to_owned(), Mirror { location: location.to_owned(), insecure: plain }))
 }
 
 #[cfg(test)]
@@ -136,24 +100,6 @@ mod tests {
     use rbuild::Space;
 
     use super::*;
-
-    #[test]
-    fn mirrors_of_the_command_line_come_before_those_of_the_environment() {
-        let global = GlobalArgs {
-            registry_mirror: vec!["docker.io=http://a:1/p/".into()],
-            insecure_registry: vec!["b".into()],
-            ..GlobalArgs::default()
-        };
-        let environment = Environment::of(&[
-            ("RBUILD_REGISTRY_MIRRORS", "docker.io=b,ghcr.io=https://c"),
-            ("HOME", "/h"),
-        ]);
-        let options = global.registry(&environment).unwrap();
-        let mirror = |location: &str, insecure| Mirror { location: location.into(), insecure };
-        assert_eq!(options.mirrors["docker.io"], [mirror("a:1/p", true), mirror("b", true)]);
-        assert_eq!(options.mirrors["ghcr.io"], [mirror("c", false)]);
-        assert_eq!(options.docker_config.unwrap(), PathBuf::from("/h/.docker/config.json"));
-    }
 
     #[test]
     fn the_command_line_limits_before_the_environment() {
@@ -169,12 +115,5 @@ mod tests {
         assert_eq!(global.limits(None).unwrap().min_free, None);
         let environment = Environment::of(&[("RBUILD_RESERVED_SPACE", "much")]);
         assert!(global.limits(Some(&environment)).is_err());
-    }
-
-    #[test]
-    fn half_a_mirror_is_refused() {
-        for bad in ["docker.io", "=x", "docker.io=", "docker.io=http://"] {
-            assert!(mirror(bad, &[]).is_err(), "{bad}");
-        }
     }
 }

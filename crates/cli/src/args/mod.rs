@@ -14,11 +14,13 @@ pub mod images;
 pub mod layers;
 pub mod limits;
 pub mod lock;
+pub mod login;
 pub mod mount;
 pub mod other_flags;
 pub mod output;
 pub mod progress;
 pub mod prune;
+pub mod registry;
 pub mod remote_cache;
 pub mod run;
 pub mod secret;
@@ -91,6 +93,10 @@ pub enum Command {
     Load(transfer::LoadArgs),
     /// Show what the layers of an image hold, and what of it is wasted
     Layers(layers::LayersArgs),
+    /// Log in to a registry
+    Login(login::LoginArgs),
+    /// Log out from a registry
+    Logout(login::LogoutArgs),
     /// Say why steps of the last build ran
     Why(why::WhyArgs),
     /// Look at cache mounts, and carry them elsewhere
@@ -105,6 +111,18 @@ pub enum Command {
     Version(images::FormatArgs),
     /// Show where things are and what is in the store
     Info(images::FormatArgs),
+}
+
+impl Command {
+    /// The images of a registry that the line names.
+    pub fn images(&self) -> Vec<String> {
+        match self {
+            Self::Run(args) => vec![args.image.clone()],
+            Self::Pull(args) => args.names.clone(),
+            Self::Push(args) => vec![args.destination.as_ref().unwrap_or(&args.image).clone()],
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// Reads the command line.

@@ -47,7 +47,7 @@ pub fn engine(request: &BuildRequest, context: &Context<'_>) -> Result<Option<En
     if request.pull == Pull::Always || !is_there {
         return context.engine().map(Some);
     }
-    let options = context.global.engine_options(context.environment);
+    let options = context.engine_options();
     Ok(options.ok().and_then(|options| Engine::read_only(options).ok()))
 }
 

@@ -13,6 +13,8 @@ mod inspect;
 mod layers;
 mod load;
 mod lock;
+mod login;
+mod logout;
 mod outline;
 mod prune;
 mod pull;
@@ -26,7 +28,7 @@ mod terminal;
 mod version;
 mod why;
 
-use rbuild::Engine;
+use rbuild::{Engine, EngineOptions};
 
 use crate::args::global::GlobalArgs;
 use crate::args::{Args, Command};
@@ -37,18 +39,25 @@ use crate::failure::Failure;
 pub struct Context<'a> {
     global: &'a GlobalArgs,
     environment: &'a Environment,
+    /// The images that the line names, whose registry a password on it is for.
+    images: Vec<String>,
 }
 
 impl Context<'_> {
     /// Opens the store. Only commands that need it do: the others answer at once.
     fn engine(&self) -> Result<Engine, Failure> {
-        Ok(Engine::with_options(self.global.engine_options(self.environment)?)?)
+        Ok(Engine::with_options(self.engine_options()?)?)
+    }
+
+    fn engine_options(&self) -> Result<EngineOptions, Failure> {
+        self.global.engine_options(self.environment, &self.images)
     }
 }
 
 /// Runs the command.
 pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
-    let context = Context { global: &args.global, environment };
+    let images = args.command.images();
+    let context = Context { global: &args.global, environment, images };
     match args.command {
         Command::Build(args) => build::run(&args, &context),
         Command::Context(args) => context::run(&args, &context),
@@ -63,6 +72,8 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Push(args) => push::run(&args, &context),
         Command::Save(args) => save::run(&args, &context),
         Command::Load(args) => load::run(&args, &context),
+        Command::Login(args) => login::run(&args, &context),
+        Command::Logout(args) => logout::run(&args, &context),
         Command::Layers(args) => layers::run(&args, &context),
         Command::Why(args) => why::run(&args, &context),
         Command::Cache(args) => cache::run(&args, &context),

@@ -11,4 +11,5 @@ mod containers;
 mod contexts;
 mod dockerfiles;
 mod layers;
+mod logins;
 mod program;

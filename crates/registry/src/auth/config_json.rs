@@ -1,4 +1,5 @@
 //! Reads Docker's `config.json`: which credentials, or which helper, belong to a registry.
+//! podman's `auth.json` has the same form.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -9,15 +10,16 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Deserializer};
 
-use super::{Credential, Secret};
+use super::credential::{Credential, Login, Secret};
 use crate::RegistryError;
+use crate::options::CredentialSource;
 
 /// Docker Hub's key in `auths` and towards helpers, from the time of its first API.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// Largest file, bytes.
 const MAX_CONFIG: u64 = 4 << 20;
 /// Docker writes padding, other tools may not.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
@@ -54,9 +56,22 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Reads the file; a missing one is an empty one.
-pub(super) fn read(path: &Path) -> Result<ConfigJson, RegistryError> {
-    let failed = |reason: String| RegistryError::Config { path: path.to_owned(), reason };
+/// Reads and parses what is there.
+pub(super) fn read(source: &CredentialSource) -> Result<ConfigJson, RegistryError> {
+    match source {
+        CredentialSource::File(path) => match read_file(path)? {
+            Some(bytes) => parse(&bytes).map_err(failed(path)),
+            None => Ok(ConfigJson::default()),
+        },
+        CredentialSource::Text { name, text } => {
+            parse(text.expose().as_bytes()).map_err(failed(Path::new(name)))
+        }
+    }
+}
+
+/// The bytes of a configuration, if there is one.
+pub(super) fn read_file(path: &Path) -> Result<Option<Vec<u8>>, RegistryError> {
+    let failed = failed(path);
     let file = match fs_err::File::open(path) {
         Ok(file) => file,
         Err(error)
@@ -65,7 +80,7 @@ pub(super) fn read(path: &Path) -> Result<ConfigJson, RegistryError> {
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
             ) =>
         {
-            return Ok(ConfigJson::default());
+            return Ok(None);
         }
         Err(error) => return Err(failed(format!("cannot open it ({})", error.kind()))),
     };
@@ -76,16 +91,24 @@ pub(super) fn read(path: &Path) -> Result<ConfigJson, RegistryError> {
     if bytes.len() as u64 > MAX_CONFIG {
         return Err(failed(format!("it is larger than {MAX_CONFIG} bytes")));
     }
-    parse(&bytes).map_err(failed)
+    Ok(Some(bytes))
+}
+
+/// An error about the configuration at `path`.
+pub(super) fn failed(path: &Path) -> impl Fn(String) -> RegistryError + '_ {
+    |reason| RegistryError::Config { path: path.to_owned(), reason }
 }
 
 /// Parses the file's text. The error never repeats any of it, since it holds passwords.
 pub(super) fn parse(bytes: &[u8]) -> Result<ConfigJson, String> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let what = if error.is_data() { "a field has the wrong type" } else { "it is not JSON" };
-        format!("{what} (line {line}, column {column})")
-    })
+    serde_json::from_slice(bytes).map_err(|error| without_text(&error))
+}
+
+/// Where a parser failed, without what stands there.
+pub(super) fn without_text(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let what = if error.is_data() { "a field has the wrong type" } else { "it is not JSON" };
+    format!("{what} (line {line}, column {column})")
 }
 
 impl ConfigJson {
@@ -100,9 +123,8 @@ impl ConfigJson {
         (!self.store.is_empty()).then_some((self.store.as_str(), server(host)))
     }
 
-    /// The credentials in the file itself for `host` and a repository there. An entry for a part
-    /// of the path (`quay.io/team`) wins over one for the host.
-    pub(super) fn credential(&self, host: &str, repository: &str) -> Option<Credential> {
+    /// The credentials for a part of the repository's path, such as `quay.io/team`: the longest.
+    pub(super) fn of_path(&self, host: &str, repository: &str) -> Option<Credential> {
         let mut path = Some(repository);
         while let Some(current) = path {
             let wanted = format!("{host}/{current}");
@@ -111,10 +133,12 @@ impl ConfigJson {
             }
             path = current.rsplit_once('/').map(|(parent, _)| parent);
         }
-        keys(host).into_iter().find_map(|wanted| {
-            let wanted = normalized(wanted);
-            self.entry(|key| normalized(key) == wanted)
-        })
+        None
+    }
+
+    /// The credentials for all of `host`.
+    pub(super) fn of_host(&self, host: &str) -> Option<Credential> {
+        self.entry(|key| is_key_of(key, host))
     }
 
     fn entry(&self, fits: impl Fn(&str) -> bool) -> Option<Credential> {
@@ -131,7 +155,13 @@ fn keys(host: &str) -> Vec<&str> {
     }
 }
 
-fn server(host: &str) -> &str {
+/// Whether the credentials of `host` are stored under `key`.
+pub(super) fn is_key_of(key: &str, host: &str) -> bool {
+    keys(host).into_iter().any(|known| normalized(known) == normalized(key))
+}
+
+/// What `host` is called in `auths` and towards helpers.
+pub(super) fn server(host: &str) -> &str {
     if host == "docker.io" { DOCKER_HUB_KEY } else { host }
 }
 
@@ -152,13 +182,15 @@ impl Entry {
             return Some(Credential::IdentityToken(Secret::new(&self.identitytoken)));
         }
         if !self.username.is_empty() {
-            return Some(Credential::of(&self.username, &self.password));
+            let password = Secret::new(&self.password);
+            return Some(Credential::of(Login { user: self.username.clone(), password }));
         }
         let decoded = BASE64.decode(self.auth.trim()).ok()?;
         let text = String::from_utf8(decoded).ok()?;
         let (user, password) = text.split_once(':')?;
         // Old Docker versions padded with zero bytes.
-        (!user.is_empty()).then(|| Credential::of(user, password.trim_matches('\0')))
+        let password = Secret::new(password.trim_matches('\0'));
+        (!user.is_empty()).then(|| Credential::of(Login { user: user.to_owned(), password }))
     }
 }
 
@@ -169,13 +201,9 @@ mod tests {
     use super::*;
 
     fn user(json: &str, host: &str, repository: &str) -> Option<String> {
-        match parse(json.as_bytes()).unwrap().credential(host, repository)? {
-            Credential::Password { user, password } => {
-                Some(format!("{user}:{}", password.expose()))
-            }
-            Credential::IdentityToken(token) => Some(format!("identity {}", token.expose())),
-            Credential::RegistryToken(token) => Some(format!("registry {}", token.expose())),
-        }
+        let config = parse(json.as_bytes()).unwrap();
+        let found = config.of_path(host, repository).or_else(|| config.of_host(host));
+        found.map(|found| found.shown())
     }
 
     #[test]

@@ -1,19 +1,19 @@
-//! Asks a credential helper (`docker-credential-NAME get`), with a limit and without a shell.
+//! Speaks to a credential helper (`docker-credential-NAME get`), with a limit and without a shell.
 //!
 //! The helper gets a process group of its own, so that what it started dies with it.
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
+use serde_json::json;
 
-use super::Credential;
+use super::credential::{Credential, Login, Secret};
 use crate::text::printable;
 
 /// How often the limit and the cancellation are looked at.
@@ -31,69 +31,98 @@ struct Answer {
     secret: String,
 }
 
-/// Asks helper `name` about `server`. `Ok(None)` when it knows nothing; the error is one sentence
-/// without any of the helper's standard output except a message it exits with.
-pub(super) fn ask(
-    directory: Option<&Path>,
-    name: &str,
-    server: &str,
-    limit: Duration,
-    cancelled: &AtomicBool,
-) -> Result<Option<Credential>, String> {
-    let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if name.is_empty() || !name.bytes().all(letters) {
-        return Err("its name may have only a-z, 0-9 and -".to_owned());
+/// A helper, and how long it may take. Errors are one sentence without any of the helper's
+/// standard output except a message it exits with.
+pub(super) struct Helper<'a> {
+    pub(super) directory: Option<&'a Path>,
+    pub(super) name: &'a str,
+    pub(super) limit: Duration,
+    pub(super) cancelled: &'a dyn Fn() -> bool,
+}
+
+impl Helper<'_> {
+    /// What it has for `server`; `None` when it knows nothing.
+    pub(super) fn get(&self, server: &str) -> Result<Option<Credential>, String> {
+        match self.call("get", server.to_owned())? {
+            Some(answer) => read_answer(&answer),
+            None => Ok(None),
+        }
     }
-    let deadline = Instant::now() + limit;
-    let mut running = Running::start(directory, name)?;
-    let (sender, receiver) = channel();
-    let (stdin, stdout) = (running.0.stdin.take(), running.0.stdout.take());
-    let server = server.to_owned();
-    // Both pipes are served by a thread of their own: a helper may read late or answer early.
-    // It ends when the pipes do, at the latest when the group is killed.
-    std::thread::spawn(move || {
-        if let Some(mut stdin) = stdin {
-            // A helper that does not read its input says so by its answer.
-            let _ = stdin.write_all(server.as_bytes());
-        }
-        let mut answer = Vec::new();
-        if let Some(stdout) = stdout {
-            let _ = stdout.take(MAX_ANSWER).read_to_end(&mut answer);
-        }
-        let _ = sender.send(answer);
-    });
-    let expired = || -> Result<(), String> {
-        if cancelled.load(Ordering::SeqCst) {
-            Err("the call was cancelled".to_owned())
-        } else if Instant::now() >= deadline {
-            Err(format!("it gave no answer within {} s", limit.as_secs()))
-        } else {
-            Ok(())
-        }
-    };
-    let answer = loop {
-        match receiver.recv_timeout(TICK) {
-            Ok(answer) => break answer,
-            Err(RecvTimeoutError::Timeout) => expired()?,
-            Err(RecvTimeoutError::Disconnected) => return Err("its output was lost".to_owned()),
-        }
-    };
-    let status = loop {
-        match running.0.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) => expired()?,
-            Err(error) => return Err(format!("cannot wait for it ({})", error.kind())),
-        }
-        std::thread::sleep(TICK);
-    };
-    if status.success() {
-        return read_answer(&answer);
+
+    /// Has it keep the login for `server`.
+    pub(super) fn store(&self, server: &str, login: &Login) -> Result<(), String> {
+        let Login { user, password } = login;
+        let entry = json!({"ServerURL": server, "Username": user, "Secret": password.expose()});
+        self.call("store", entry.to_string()).map(drop)
     }
-    let message = String::from_utf8_lossy(&answer);
-    if message.contains(NOT_FOUND) {
-        return Ok(None);
+
+    /// Has it forget what it has for `server`.
+    pub(super) fn erase(&self, server: &str) -> Result<(), String> {
+        self.call("erase", server.to_owned()).map(drop)
     }
-    Err(format!("{status}: {}", printable(&message)))
+
+    /// Its answer; `None` when it says that it has nothing.
+    fn call(&self, verb: &str, input: String) -> Result<Option<Vec<u8>>, String> {
+        let (status, answer) = self.run(verb, input)?;
+        if status.success() {
+            return Ok(Some(answer));
+        }
+        let message = String::from_utf8_lossy(&answer);
+        if message.contains(NOT_FOUND) {
+            return Ok(None);
+        }
+        Err(format!("{status}: {}", printable(&message)))
+    }
+
+    fn run(&self, verb: &str, input: String) -> Result<(ExitStatus, Vec<u8>), String> {
+        let Self { directory, name, limit, cancelled } = *self;
+        let letters = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.is_empty() || !name.bytes().all(letters) {
+            return Err("its name may have only a-z, 0-9 and -".to_owned());
+        }
+        let deadline = Instant::now() + limit;
+        let mut running = Running::start(directory, name, verb)?;
+        let (sender, receiver) = channel();
+        let (stdin, stdout) = (running.0.stdin.take(), running.0.stdout.take());
+        // Both pipes are served by a thread of their own: a helper may read late or answer early.
+        // It ends when the pipes do, at the latest when the group is killed.
+        std::thread::spawn(move || {
+            if let Some(mut stdin) = stdin {
+                // A helper that does not read its input says so by its answer.
+                let _ = stdin.write_all(input.as_bytes());
+            }
+            let mut answer = Vec::new();
+            if let Some(stdout) = stdout {
+                let _ = stdout.take(MAX_ANSWER).read_to_end(&mut answer);
+            }
+            let _ = sender.send(answer);
+        });
+        let expired = || -> Result<(), String> {
+            if cancelled() {
+                Err("the call was cancelled".to_owned())
+            } else if Instant::now() >= deadline {
+                Err(format!("it gave no answer within {} s", limit.as_secs()))
+            } else {
+                Ok(())
+            }
+        };
+        let answer = loop {
+            match receiver.recv_timeout(TICK) {
+                Ok(answer) => break answer,
+                Err(RecvTimeoutError::Timeout) => expired()?,
+                Err(RecvTimeoutError::Disconnected) => return Err("its output was lost".to_owned()),
+            }
+        };
+        let status = loop {
+            match running.0.try_wait() {
+                Ok(Some(status)) => break status,
+                Ok(None) => expired()?,
+                Err(error) => return Err(format!("cannot wait for it ({})", error.kind())),
+            }
+            std::thread::sleep(TICK);
+        };
+        Ok((status, answer))
+    }
 }
 
 fn read_answer(answer: &[u8]) -> Result<Option<Credential>, String> {
@@ -101,21 +130,22 @@ fn read_answer(answer: &[u8]) -> Result<Option<Credential>, String> {
     let answer: Answer =
         serde_json::from_slice(answer).map_err(|_| "its answer is not the JSON expected")?;
     let empty = answer.username.is_empty() && answer.secret.is_empty();
-    Ok((!empty).then(|| Credential::of(&answer.username, &answer.secret)))
+    let password = Secret::new(answer.secret);
+    Ok((!empty).then(|| Credential::of(Login { user: answer.username, password })))
 }
 
 /// Kills and reaps the helper's process group on drop.
 struct Running(Child);
 
 impl Running {
-    fn start(directory: Option<&Path>, name: &str) -> Result<Self, String> {
+    fn start(directory: Option<&Path>, name: &str, verb: &str) -> Result<Self, String> {
         let program = format!("docker-credential-{name}");
         let path = directory.map(|directory| directory.join(&program)).filter(|path| path.exists());
         let child = match &path {
             Some(path) => Command::new(path),
             None => Command::new(&program),
         }
-        .arg("get")
+        .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -143,24 +173,30 @@ mod tests {
 
     use super::*;
 
-    fn run(script: &str, limit: Duration) -> Result<Option<String>, String> {
+    /// What `call` gets of a helper that is this script.
+    fn with<T>(
+        script: &str,
+        limit: Duration,
+        call: impl Fn(&Helper<'_>) -> Result<T, String>,
+    ) -> Result<T, String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker-credential-test");
         fs_err::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let cancelled = AtomicBool::new(false);
-        let answer = loop {
-            match ask(Some(directory.path()), "test", "r.io", limit, &cancelled) {
+        let directory = Some(directory.path());
+        let helper = Helper { directory, name: "test", limit, cancelled: &|| false };
+        loop {
+            match call(&helper) {
                 // A test beside this one forked while the script was still open for writing.
                 Err(error) if error.contains("busy") => std::thread::sleep(TICK),
-                answer => break answer?,
+                answer => return answer,
             }
-        };
-        Ok(answer.map(|credential| match credential {
-            Credential::Password { user, password } => format!("{user}:{}", password.expose()),
-            Credential::IdentityToken(token) => format!("identity {}", token.expose()),
-            Credential::RegistryToken(_) => unreachable!("helpers have none"),
-        }))
+        }
+    }
+
+    fn run(script: &str, limit: Duration) -> Result<Option<String>, String> {
+        let found = with(script, limit, |helper| helper.get("r.io"))?;
+        Ok(found.map(|credential| credential.shown()))
     }
 
     const LONG: Duration = Duration::from_secs(20);
@@ -181,6 +217,21 @@ mod tests {
     }
 
     #[test]
+    fn logins_are_kept_and_forgotten() {
+        let login = Login { user: "me".to_owned(), password: Secret::new("hunter2") };
+        // The script says what it got as an error, which is the only output that is repeated.
+        let show = r#"echo "$1 $(cat)"; exit 1"#;
+        let told = with(show, LONG, |helper| helper.store("r.io", &login)).unwrap_err();
+        let expected = r#"store {"Secret":"hunter2","ServerURL":"r.io","Username":"me"}"#;
+        assert!(told.ends_with(expected), "{told}");
+        let told = with(show, LONG, |helper| helper.erase("r.io")).unwrap_err();
+        assert!(told.ends_with("erase r.io"), "{told}");
+        let none = "cat > /dev/null; echo credentials not found; exit 1";
+        with(none, LONG, |helper| helper.erase("r.io")).unwrap();
+        with("cat > /dev/null", LONG, |helper| helper.store("r.io", &login)).unwrap();
+    }
+
+    #[test]
     fn a_helper_that_hangs_is_killed_with_its_children() {
         let start = Instant::now();
         let error = run("sleep 100 & sleep 100", Duration::from_millis(300)).unwrap_err();
@@ -190,9 +241,9 @@ mod tests {
 
     #[test]
     fn names_are_not_paths() {
-        let cancelled = AtomicBool::new(false);
         for name in ["../x", "a b", "", "A", "x;y", "desktop.exe"] {
-            assert!(ask(None, name, "r.io", LONG, &cancelled).is_err(), "{name}");
+            let helper = Helper { directory: None, name, limit: LONG, cancelled: &|| false };
+            assert!(helper.get("r.io").is_err(), "{name}");
         }
     }
 }

@@ -6,73 +6,33 @@
 //! origin does this at a time; the others wait and use what it got.
 
 mod challenge;
+mod config_file;
 mod config_json;
+mod credential;
 mod helper;
+mod login;
+mod lookup;
 mod realm;
 mod token;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use base64::Engine as _;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
+use crate::RegistryError;
 use crate::exchange::{Client, Errand};
 use crate::place::Origin;
 use crate::retry::Failure;
-use crate::{RegistryError, RegistryOptions};
 use challenge::Challenge;
+use credential::Credential;
+use lookup::{Found, find};
 use realm::Trust;
 
-/// A text that must not be seen: it has neither `Debug` nor `Display`.
-#[derive(Clone)]
-pub(crate) struct Secret(String);
-
-impl Secret {
-    fn new(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-
-    fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-/// What is stored for a registry.
-#[derive(Clone)]
-pub(crate) enum Credential {
-    /// User name and password.
-    Password {
-        /// User name.
-        user: String,
-        /// Password.
-        password: Secret,
-    },
-    /// A refresh token for the token server.
-    IdentityToken(Secret),
-    /// A token for the registry itself.
-    RegistryToken(Secret),
-}
-
-impl Credential {
-    /// Helpers mark identity tokens by the user name `<token>`.
-    fn of(user: &str, secret: &str) -> Self {
-        match user {
-            "<token>" => Self::IdentityToken(Secret::new(secret)),
-            user => Self::Password { user: user.to_owned(), password: Secret::new(secret) },
-        }
-    }
-
-    fn user(&self) -> &str {
-        match self {
-            Self::Password { user, .. } => user,
-            Self::IdentityToken(_) => "<identity token>",
-            Self::RegistryToken(_) => "<registry token>",
-        }
-    }
-}
+pub use credential::{Login, Secret};
+pub use login::{Kept, LoginStore};
 
 /// What a 401 was about.
 pub(crate) struct Demand<'a> {
@@ -172,10 +132,8 @@ impl Authenticator {
                 let header = bearer_header(&token.token)?;
                 Some((demand.scope, Authorization { header, expires: Some(token.expires) }))
             }
-            (None, Some(Credential::Password { user, password }))
-                if challenges.contains(&Challenge::Basic) =>
-            {
-                let header = basic_header(user, password)?;
+            (None, Some(Credential::Password(login))) if challenges.contains(&Challenge::Basic) => {
+                let header = basic_header(login)?;
                 Some((ANY_SCOPE, Authorization { header, expires: None }))
             }
             _ => None,
@@ -200,6 +158,11 @@ impl Authenticator {
         hint(host, &identity.user, identity.note.as_deref())
     }
 
+    /// Why credentials for `origin` were not used, if that is so.
+    pub(crate) fn note(&self, origin: &Origin) -> Option<String> {
+        self.memory().identities.get(origin)?.note.clone()
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         // Each change is one insertion, so a panic leaves nothing half-done.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
@@ -208,14 +171,11 @@ impl Authenticator {
 
 fn hint(host: &str, user: &str, note: Option<&str>) -> String {
     let login = match host {
-        "docker.io" => "docker login".to_owned(),
-        host => format!("docker login {host}"),
+        "docker.io" => "rbuild login".to_owned(),
+        host => format!("rbuild login {host}"),
     };
     let mut hint = match user {
-        "" => format!(
-            "check the name, and if it needs a login run `{login}` or write the credentials to \
-             Docker's config.json"
-        ),
+        "" => format!("check the name, and if it needs a login run `{login}`"),
         user => format!(
             "the stored credentials ({}) do not suffice: check the name, or run `{login}` again",
             crate::text::printable(user)
@@ -237,8 +197,8 @@ fn bearer_header(token: &Secret) -> Result<HeaderValue, RegistryError> {
     sensitive(format!("Bearer {}", token.expose()))
 }
 
-fn basic_header(user: &str, password: &Secret) -> Result<HeaderValue, RegistryError> {
-    let both = format!("{user}:{}", password.expose());
+fn basic_header(login: &Login) -> Result<HeaderValue, RegistryError> {
+    let both = format!("{}:{}", login.user, login.password.expose());
     let encoded = base64::engine::general_purpose::STANDARD.encode(both);
     sensitive(format!("Basic {encoded}"))
 }
@@ -250,11 +210,6 @@ fn sensitive(text: String) -> Result<HeaderValue, RegistryError> {
     })?;
     header.set_sensitive(true);
     Ok(header)
-}
-
-struct Found {
-    credential: Option<Credential>,
-    note: Option<String>,
 }
 
 /// What a token is asked for: what the registry says, and what we know to need beyond that.
@@ -272,67 +227,6 @@ fn wanted(ours: &str, theirs: Option<&str>) -> String {
         return theirs.to_owned();
     }
     parts(ours).chain(further).collect::<Vec<_>>().join(" ")
-}
-
-/// Looks up the credentials for the errand's place, off the network thread.
-async fn find(options: &RegistryOptions, errand: &Errand) -> Result<Found, RegistryError> {
-    let nothing = Found { credential: None, note: None };
-    if options.docker_config.is_none() {
-        return Ok(nothing);
-    }
-    let cancelled = CancelOnDrop(Arc::new(AtomicBool::new(false)));
-    let flag = cancelled.0.clone();
-    let options = options.clone();
-    let (host, repository) = (errand.place.host.clone(), errand.place.repository.clone());
-    let search = move || search(&options, &host, &repository, &flag);
-    tokio::task::spawn_blocking(search)
-        .await
-        .map_err(|error| RegistryError::Runtime { source: std::io::Error::other(error) })?
-}
-
-/// Tells a helper's guard that nobody waits any longer.
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-/// A helper named for the host wins, then the store for all hosts, then the file itself.
-fn search(
-    options: &RegistryOptions,
-    host: &str,
-    repository: &str,
-    cancelled: &AtomicBool,
-) -> Result<Found, RegistryError> {
-    let Some(path) = &options.docker_config else {
-        return Ok(Found { credential: None, note: None });
-    };
-    let config = config_json::read(path)?;
-    let ask = |name: &str, server: &str| {
-        helper::ask(options.helper_dir.as_deref(), name, server, options.helper_timeout, cancelled)
-    };
-    let mut note = None;
-    let mut credential = None;
-    if let Some((name, server)) = config.helper(host) {
-        credential = ask(name, server).map_err(|reason| RegistryError::Helper {
-            helper: crate::text::printable(name),
-            host: host.to_owned(),
-            reason,
-        })?;
-    } else if let Some((name, server)) = config.store(host) {
-        // A configuration that was copied to a machine without the helper still pulls what is
-        // public; what is not public gets this note into its error.
-        match ask(name, server) {
-            Ok(found) => credential = found,
-            Err(reason) => {
-                let name = crate::text::printable(name);
-                note = Some(format!("docker-credential-{name} (credsStore) failed: {reason}"));
-            }
-        }
-    }
-    Ok(Found { credential: credential.or_else(|| config.credential(host, repository)), note })
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use reqwest::header::AUTHORIZATION;
 use reqwest::{Method, Url};
 use serde::Deserialize;
 
+use super::credential::{Credential, Secret};
 use super::realm::{Trust, judge};
-use super::{Credential, Secret, basic_header, hint};
+use super::{basic_header, hint};
 use crate::exchange::{Client, Errand};
 use crate::place::Origin;
 use crate::retry::{Failure, by_status, retry_after};
@@ -111,8 +112,8 @@ pub(super) async fn fetch(
             url.query_pairs_mut().extend_pairs(server.query());
             let request = http.request(Method::GET, url);
             match other {
-                Some(Credential::Password { user, password }) => {
-                    request.header(AUTHORIZATION, basic_header(user, password)?)
+                Some(Credential::Password(login)) => {
+                    request.header(AUTHORIZATION, basic_header(login)?)
                 }
                 _ => request,
             }
@@ -154,7 +155,7 @@ fn read(bytes: &[u8]) -> Option<(Secret, Duration)> {
     let answer: TokenAnswer = serde_json::from_slice(bytes).ok()?;
     let token = answer.token.filter(|token| !token.is_empty()).or(answer.access_token)?;
     let life = answer.expires_in.unwrap_or(SHORTEST_LIFE).clamp(SHORTEST_LIFE, LONGEST_LIFE);
-    (!token.is_empty()).then(|| (Secret::new(&token), Duration::from_secs(life)))
+    (!token.is_empty()).then(|| (Secret::new(token), Duration::from_secs(life)))
 }
 
 fn odd(errand: &Errand) -> RegistryError {
@@ -171,8 +172,9 @@ mod tests {
 
     #[test]
     fn both_names_of_the_token_are_read() {
-        let token =
-            |json: &str| read(json.as_bytes()).map(|(token, life)| (token.0, life.as_secs()));
+        let token = |json: &str| {
+            read(json.as_bytes()).map(|(token, life)| (token.expose().to_owned(), life.as_secs()))
+        };
         assert_eq!(token(r#"{"token":"a","expires_in":300}"#), Some(("a".into(), 300)));
         assert_eq!(token(r#"{"access_token":"b","token":""}"#), Some(("b".into(), 60)));
         assert_eq!(

@@ -1,10 +1,14 @@
 //! Who gets to see which credentials.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rbuild_registry::{Mirror, Registry, RegistryError, RegistryOptions};
+use rbuild_registry::{
+    CredentialSource, Kept, Login, LoginStore, Mirror, Registry, RegistryError, RegistryOptions,
+    Secret,
+};
 use rbuild_types::{CancelToken, Ctx, Reference, Silent};
 
 use crate::support::{FaultyRegistry, Image, Reply, Request, quick};
@@ -27,9 +31,13 @@ impl Config {
         Self::new(&format!(r#"{{"auths":{{"{host}":{{"auth":"{ME}"}}}}}}"#))
     }
 
+    fn file(&self) -> PathBuf {
+        self.0.path().join("config.json")
+    }
+
     fn options(&self) -> RegistryOptions {
         RegistryOptions {
-            docker_config: Some(self.0.path().join("config.json")),
+            credentials: vec![CredentialSource::File(self.file())],
             helper_dir: Some(self.0.path().to_owned()),
             ..quick()
         }
@@ -92,7 +100,7 @@ fn basic_credentials_are_sent_when_asked_for_and_remembered() {
     // The configuration is gone with its directory: there are no credentials any more.
     let error = fetch(&registry, &server.reference("team/app")).unwrap_err();
     assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error:?}");
-    assert!(error.to_string().contains(&format!("docker login {}", server.host())), "{error}");
+    assert!(error.to_string().contains(&format!("rbuild login {}", server.host())), "{error}");
 
     let config = Config::with_login(&server.host());
     let registry = config.registry();
@@ -413,4 +421,180 @@ fn a_broken_configuration_is_an_error_without_its_text() {
     let config = Config::new(r#"{"auths":{"x":{"auth":["hunter2"]}}}"#);
     let error = fetch(&config.registry(), &server.reference("team/app")).unwrap_err().to_string();
     assert!(error.contains("config.json") && !error.contains("hunter2"), "{error}");
+}
+
+fn login(user: &str, password: &str) -> Login {
+    Login { user: user.to_owned(), password: Secret::new(password) }
+}
+
+impl Config {
+    fn log_in(&self, server: &str, login: &Login) -> Result<Kept, RegistryError> {
+        let cancel = CancelToken::default();
+        let options = self.options();
+        let store = LoginStore { file: &self.file(), options: &options };
+        store.log_in(server, login, Ctx::new(&Silent, &cancel))
+    }
+
+    fn log_out(&self, server: &str) -> bool {
+        let cancel = CancelToken::default();
+        let options = self.options();
+        let store = LoginStore { file: &self.file(), options: &options };
+        store.log_out(server, Ctx::new(&Silent, &cancel)).unwrap()
+    }
+
+    fn text(&self) -> String {
+        fs_err::read_to_string(self.file()).unwrap()
+    }
+}
+
+/// Wants `Basic` of `me:hunter2` also at the beginning of the API.
+fn guarded(image: &Image) -> FaultyRegistry {
+    let image = image.clone();
+    FaultyRegistry::start_at_the_root(move |request| {
+        match (basic(&image, request), request.path.as_str()) {
+            (reply, "/v2/") if reply.status != 401 => Reply::new(200, "{}"),
+            (reply, _) => reply,
+        }
+    })
+}
+
+#[test]
+fn a_login_is_tried_and_kept_and_forgotten() {
+    let image = Image::oci(10);
+    let server = guarded(&image);
+    let config = Config::new("{\"zeta\": [ 1 ]}");
+    let error = config.log_in(&server.host(), &login("me", "wrong")).unwrap_err();
+    assert!(matches!(error, RegistryError::LoginRefused { .. }), "{error:?}");
+    assert!(error.to_string().contains(&server.host()), "{error}");
+    assert_eq!(config.text(), "{\"zeta\": [ 1 ]}", "nothing changed");
+
+    let kept = config.log_in(&server.host(), &login("me", "hunter2")).unwrap();
+    assert_eq!(kept, Kept::InFile);
+    assert!(config.text().contains(ME) && config.text().contains("[ 1 ]"), "{}", config.text());
+    let registry = config.registry();
+    fetch(&registry, &server.reference("team/app")).unwrap();
+
+    assert!(config.log_out(&server.host()));
+    assert!(!config.log_out(&server.host()));
+    assert!(!config.text().contains(ME), "{}", config.text());
+    fetch(&config.registry(), &server.reference("team/app")).unwrap_err();
+}
+
+#[test]
+fn a_login_buys_a_token_unless_its_server_is_elsewhere() {
+    let tokens = token_server(Some("Basic bWU6aHVudGVyMg=="));
+    let realm = format!("http://{}/token", tokens.host());
+    let server =
+        FaultyRegistry::start_at_the_root(move |request| match request.header("authorization") {
+            Some("Bearer tok") => Reply::new(200, "{}"),
+            _ => unauthorized(&format!("Bearer realm=\"{realm}\",service=\"test\"")),
+        });
+    let config = Config::new("{}");
+    config.log_in(&server.host(), &login("me", "hunter2")).unwrap();
+    let error = config.log_in(&server.host(), &login("me", "wrong")).unwrap_err();
+    assert!(matches!(error, RegistryError::LoginRefused { .. }), "{error:?}");
+    assert!(!server.saw(ME));
+
+    // Anonymous tokens let everybody in, which says nothing about the password.
+    let tokens = token_server(None);
+    let realm = format!("http://token.other.test:{}/token", tokens.address.port());
+    let server =
+        FaultyRegistry::start_at_the_root(move |request| match request.header("authorization") {
+            Some("Bearer tok") => Reply::new(200, "{}"),
+            _ => unauthorized(&format!("Bearer realm=\"{realm}\",service=\"test\"")),
+        });
+    let named = Named { server, name: "r.example.test" };
+    let config = Config::new("{}");
+    let mut options = named.options(&config, &[]);
+    options.resolve.insert("token.other.test".to_owned(), tokens.address);
+    let cancel = CancelToken::default();
+    let store = LoginStore { file: &config.file(), options: &options };
+    let error = store
+        .log_in(&named.host(), &login("me", "hunter2"), Ctx::new(&Silent, &cancel))
+        .unwrap_err();
+    assert!(matches!(error, RegistryError::Token { .. }), "{error:?}");
+    assert_eq!(config.text(), "{}");
+}
+
+#[test]
+fn a_helper_keeps_the_login_where_one_is_named() {
+    let server = guarded(&Image::oci(10));
+    for named in
+        [format!(r#""credHelpers":{{"{}":"t"}}"#, server.host()), r#""credsStore":"t""#.into()]
+    {
+        let config = Config::new(&format!("{{{named}}}"));
+        let (memory, me) = (config.0.path().join("memory"), login("me", "hunter2"));
+        let memory = memory.display();
+        let script = format!(
+            "case $1 in store) cat > {memory};; erase) rm {memory};; \
+             get) cat > /dev/null; test -f {memory} && cat {memory} && exit; \
+             echo credentials not found in native keychain; exit 1;; esac"
+        );
+        install_helper(&config, "t", &script);
+        let kept = config.log_in(&server.host(), &me).unwrap();
+        assert_eq!(kept, Kept::ByHelper("t".to_owned()));
+        assert!(!config.text().contains(ME) && config.text().contains(&server.host()));
+        fetch(&config.registry(), &server.reference("team/app")).unwrap();
+        assert!(config.log_out(&server.host()));
+        assert!(!config.log_out(&server.host()));
+
+        install_helper(&config, "t", "cat > /dev/null; echo the keyring is locked; exit 1");
+        let error = config.log_in(&server.host(), &me).unwrap_err().to_string();
+        assert!(error.contains("the keyring is locked") && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn a_helper_that_hangs_while_keeping_is_stopped() {
+    let server = guarded(&Image::oci(10));
+    let config = Config::new(r#"{"credsStore":"t"}"#);
+    install_helper(&config, "t", "sleep 100");
+    let options = RegistryOptions {
+        helper_timeout: std::time::Duration::from_millis(300),
+        ..config.options()
+    };
+    let cancel = CancelToken::default();
+    let store = LoginStore { file: &config.file(), options: &options };
+    let ctx = Ctx::new(&Silent, &cancel);
+    let error = store.log_in(&server.host(), &login("me", "hunter2"), ctx).unwrap_err();
+    assert!(error.to_string().contains("no answer"), "{error}");
+}
+
+#[test]
+fn the_first_source_with_credentials_counts_and_a_path_before_its_host() {
+    let image = Image::oci(10);
+    let server = FaultyRegistry::start(move |request| basic(&image, request));
+    let (host, reference) = (server.host(), server.reference("team/app"));
+    let entry = |key: &str, auth: &str| format!(r#"{{"auths":{{"{key}":{{"auth":"{auth}"}}}}}}"#);
+    let wrong = "bWU6d3Jvbmc=";
+    let good = Config::new(&entry(&host, ME));
+    let text = |text: String| CredentialSource::Text {
+        name: "DOCKER_AUTH_CONFIG".to_owned(),
+        text: Secret::new(text),
+    };
+    let with = |credentials| {
+        let options = RegistryOptions { credentials, ..good.options() };
+        fetch(&Registry::new(options).unwrap(), &reference)
+    };
+    let file = || CredentialSource::File(good.file());
+    with(vec![CredentialSource::File("/nowhere/auth.json".into()), text("{}".into()), file()])
+        .unwrap();
+    with(vec![text(entry(&host, wrong)), file()]).unwrap_err();
+    with(vec![text(entry(&format!("{host}/other"), wrong)), file()]).unwrap();
+    let scoped =
+        format!(r#"{{"auths":{{"{host}":{{"auth":"{wrong}"}},"{host}/team":{{"auth":"{ME}"}}}}}}"#);
+    with(vec![text(scoped)]).unwrap();
+    let error = with(vec![text("hunter2".into())]).unwrap_err().to_string();
+    assert!(error.contains("DOCKER_AUTH_CONFIG") && !error.contains("hunter2"), "{error}");
+    assert!(!format!("{:?}", text("hunter2".into())).contains("hunter2"));
+
+    // What the caller gives is for its host only, and before all that is stored.
+    for (given, ok) in [(&host, true), (&"other.example".to_owned(), false)] {
+        let options = RegistryOptions {
+            logins: [(given.clone(), login("me", "hunter2"))].into(),
+            credentials: vec![text(entry(&host, wrong))],
+            ..quick()
+        };
+        assert_eq!(fetch(&Registry::new(options).unwrap(), &reference).is_ok(), ok, "{given}");
+    }
 }

@@ -107,7 +107,9 @@ pub struct FaultyRegistry {
 }
 
 struct State {
-    handler: Box<Handler>,
+    /// Answers for `/v2/`.
+    root: Arc<Handler>,
+    handler: Arc<Handler>,
     taking: Box<Taking>,
     requests: Mutex<Vec<Request>>,
     body_bytes: AtomicU64,
@@ -120,14 +122,29 @@ impl FaultyRegistry {
     }
 
     /// `taking` sees a request before its body.
+    /// One whose handler is also asked about `/v2/` itself; else that is open to all.
+    pub fn start_at_the_root(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        let handler: Arc<Handler> = Arc::new(handler);
+        Self::listen(handler.clone(), handler, |_| Intake::All)
+    }
+
     pub fn start_taking(
         handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        taking: impl Fn(&Request) -> Intake + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(Arc::new(|_: &Request| Reply::new(200, "{}")), Arc::new(handler), taking)
+    }
+
+    fn listen(
+        root: Arc<Handler>,
+        handler: Arc<Handler>,
         taking: impl Fn(&Request) -> Intake + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
-            handler: Box::new(handler),
+            root,
+            handler,
             taking: Box::new(taking),
             requests: Mutex::default(),
             body_bytes: AtomicU64::new(0),
@@ -212,11 +229,8 @@ impl State {
                 self.pause(Duration::from_secs(60));
                 break;
             }
-            let reply = if request.path == "/v2/" {
-                Reply::new(200, "{}")
-            } else {
-                (self.handler)(&request)
-            };
+            let handler = if request.path == "/v2/" { &self.root } else { &self.handler };
+            let reply = handler(&request);
             if request.cut {
                 break;
             }

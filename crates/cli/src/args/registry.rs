@@ -1,0 +1,235 @@
+//! How registries are reached: by which addresses, and as whom.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use clap::Args;
+use rbuild::{CredentialSource, Login, Mirror, Reference, RegistryOptions, Secret};
+
+use crate::environment::Environment;
+use crate::failure::Failure;
+
+/// Docker's folder of certificates by registry host.
+const CERTS: &str = "/etc/docker/certs.d";
+
+/// Options of every command that speaks to registries.
+#[derive(Debug, Default, Args)]
+pub struct RegistryArgs {
+    /// Ask LOCATION (host[:port][/prefix]) before HOST, such as docker.io=mirror.local:5000; may be
+    /// repeated [env: RBUILD_REGISTRY_MIRRORS]
+    #[arg(long, global = true, value_name = "HOST=LOCATION", help_heading = "Global options")]
+    pub registry_mirror: Vec<String>,
+    /// Speak plain HTTP to this host; may be repeated [env: RBUILD_INSECURE_REGISTRIES]
+    #[arg(long, global = true, value_name = "HOST", help_heading = "Global options")]
+    pub insecure_registry: Vec<String>,
+    /// Look for credentials in this file only, in the form of Docker's config.json or podman's
+    /// auth.json; `login` and `logout` change it [env: REGISTRY_AUTH_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub authfile: Option<PathBuf>,
+    /// Be this user of a registry: of HOST, or else of the one that the command names; may be
+    /// repeated
+    #[arg(
+        long,
+        global = true,
+        value_name = "[HOST=]USER:PASSWORD",
+        help_heading = "Global options"
+    )]
+    pub creds: Vec<Creds>,
+}
+
+/// A user of a registry, from the command line.
+#[derive(Clone)]
+pub struct Creds {
+    host: Option<String>,
+    login: Login,
+}
+
+impl std::fmt::Debug for Creds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Creds").field(&self.host).field(&self.login.user).finish()
+    }
+}
+
+impl std::str::FromStr for Creds {
+    type Err = &'static str;
+
+    /// The error does not repeat the text, which is a password.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, rest) = match text.split_once('=') {
+            // `me:pass=word` has no host in front, but for one with a port it looks the same.
+            Some((host, rest)) if is_host(host) && rest.contains(':') => (Some(host), rest),
+            _ => (None, text),
+        };
+        let (user, password) = rest
+            .split_once(':')
+            .filter(|(user, _)| !user.is_empty())
+            .ok_or("not of the form [HOST=]USER:PASSWORD")?;
+        let login = Login { user: user.to_owned(), password: Secret::new(password) };
+        Ok(Self { host: host.map(str::to_owned), login })
+    }
+}
+
+/// Whether a text is a registry's host in the grammar of names.
+fn is_host(text: &str) -> bool {
+    format!("{text}/x/y").parse::<Reference>().is_ok_and(|reference| reference.host() == text)
+}
+
+impl RegistryArgs {
+    /// For a command whose line names these images.
+    pub fn options_for(
+        &self,
+        environment: &Environment,
+        images: &[String],
+    ) -> Result<RegistryOptions, Failure> {
+        if let Some(file) = self.authfile.as_ref().filter(|file| !file.exists()) {
+            let message = format!("--authfile {}: there is no such file", file.display());
+            return Err(Failure::usage_hint(message, "`rbuild login --authfile` makes it"));
+        }
+        let mut options = self.options(environment)?;
+        for creds in &self.creds {
+            let host = match &creds.host {
+                Some(host) => host.clone(),
+                None => only_registry(images)?,
+            };
+            options.logins.insert(host, creds.login.clone());
+        }
+        Ok(options)
+    }
+
+    /// What does not depend on the command.
+    pub fn options(&self, environment: &Environment) -> Result<RegistryOptions, Failure> {
+        let credentials = match &self.authfile {
+            Some(file) => vec![CredentialSource::File(file.clone())],
+            None => environment.credentials(),
+        };
+        let mut options = RegistryOptions {
+            credentials,
+            proxies: environment.proxies(),
+            known_hosts: environment.known_hosts(),
+            certs_dir: Some(PathBuf::from(CERTS)).filter(|path| path.is_dir()),
+            ..RegistryOptions::default()
+        };
+        options.insecure = environment.insecure_registries();
+        options.insecure.extend(self.insecure_registry.iter().cloned());
+        let given = environment.registry_mirrors();
+        // What stands on the command line is asked first.
+        for text in self.registry_mirror.iter().chain(&given) {
+            let (host, mirror) = mirror(text, &options.insecure)?;
+            options.mirrors.entry(host).or_default().push(mirror);
+        }
+        Ok(options)
+    }
+
+    /// The file that `login` and `logout` change.
+    pub fn login_file(&self, environment: &Environment) -> Result<PathBuf, Failure> {
+        self.authfile.clone().or_else(|| environment.login_file()).ok_or_else(|| {
+            Failure::usage_hint(
+                "no file for credentials: neither DOCKER_CONFIG nor HOME is set",
+                "name one with --authfile FILE",
+            )
+        })
+    }
+}
+
+/// The registry that all these images are of. A password goes to nobody whom the line does not
+/// name.
+fn only_registry(images: &[String]) -> Result<String, Failure> {
+    let hosts: BTreeSet<String> = images
+        .iter()
+        .filter_map(|name| name.parse::<Reference>().ok())
+        .map(|name| name.host().to_owned())
+        .collect();
+    let refused = |why| {
+        let message = format!("--creds: the command names {why}, so the password is nobody's");
+        Failure::usage_hint(message, "say whose it is: --creds HOST=USER:PASSWORD")
+    };
+    match hosts.into_iter().collect::<Vec<_>>().as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(refused("no registry")),
+        _ => Err(refused("several registries")),
+    }
+}
+
+fn mirror(text: &str, insecure: &[String]) -> Result<(String, Mirror), Failure> {
+    let parts = text.split_once('=').filter(|(host, location)| {
+        !host.is_empty() && !location.trim_start_matches("http://").is_empty()
+    });
+    let Some((host, location)) = parts else {
+        return Err(Failure::usage_hint(
+            format!("--registry-mirror {text}: not of the form HOST=LOCATION"),
+            "for example docker.io=mirror.local:5000",
+        ));
+    };
+    let (location, plain) = match location.strip_prefix("http://") {
+        Some(location) => (location, true),
+        None => (location.strip_prefix("https://").unwrap_or(location), false),
+    };
+    let location = location.trim_end_matches('/');
+    let name = location.split('/').next().unwrap_or_default();
+    let plain = plain || insecure.iter().any(|host| host == name);
+    Ok((host.to_owned(), Mirror { location: location.to_owned(), insecure: plain }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mirrors_of_the_command_line_come_before_those_of_the_environment() {
+        let args = RegistryArgs {
+            registry_mirror: vec!["docker.io=http://a:1/p/".into()],
+            insecure_registry: vec!["b".into()],
+            ..RegistryArgs::default()
+        };
+        let environment = Environment::of(&[
+            ("RBUILD_REGISTRY_MIRRORS", "docker.io=b,ghcr.io=https://c"),
+            ("HOME", "/h"),
+        ]);
+        let options = args.options(&environment).unwrap();
+        let mirror = |location: &str, insecure| Mirror { location: location.into(), insecure };
+        assert_eq!(options.mirrors["docker.io"], [mirror("a:1/p", true), mirror("b", true)]);
+        assert_eq!(options.mirrors["ghcr.io"], [mirror("c", false)]);
+    }
+
+    #[test]
+    fn a_password_on_the_line_is_for_one_registry() {
+        let logins = |creds: &str, images: &[&str]| {
+            let args =
+                RegistryArgs { creds: vec![creds.parse().unwrap()], ..RegistryArgs::default() };
+            let images: Vec<String> = images.iter().map(ToString::to_string).collect();
+            let options = args.options_for(&Environment::of(&[]), &images);
+            options.map(|options| format!("{:?}", options.logins))
+        };
+        for (creds, images, host) in [
+            ("me:pa=ss", &["r.example/a", "r.example/b"][..], "r.example"),
+            ("me:p:w", &["alpine"], "docker.io"),
+            ("q.io:5000=me:pw", &["r.example/a"], "q.io:5000"),
+        ] {
+            let found = logins(creds, images).unwrap();
+            assert!(found.contains(&format!("{host:?}: Login {{ user: \"me\"")), "{found}");
+        }
+        for images in [&[][..], &["alpine", "r.example/a"]] {
+            let error = format!("{:?}", logins("me:hunter2", images).unwrap_err());
+            assert!(error.contains("HOST=USER") && !error.contains("hunter2"), "{error}");
+        }
+        for bad in ["", "me", ":x", "q.io=me", "q.io:5000="] {
+            let creds = bad.parse::<Creds>();
+            assert!(creds.is_err() || bad == "q.io:5000=", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_be_there() {
+        let args = RegistryArgs { authfile: Some("/nowhere".into()), ..RegistryArgs::default() };
+        let environment = Environment::of(&[("HOME", "/h")]);
+        assert!(args.options_for(&environment, &[]).is_err());
+        assert_eq!(args.login_file(&environment).unwrap(), PathBuf::from("/nowhere"));
+    }
+
+    #[test]
+    fn half_a_mirror_is_refused() {
+        for bad in ["docker.io", "=x", "docker.io=", "docker.io=http://"] {
+            assert!(mirror(bad, &[]).is_err(), "{bad}");
+        }
+    }
+}

@@ -77,7 +77,10 @@ pub use images::{
     HistoryLine, ImageDetails, ImageManifest, LoadSource, LoadedImage, Platforms, PullRequest,
     PulledImage, PushRequest, PushedImage, RemovedImage, SaveRequest,
 };
-pub use inspect::{Fate, ImageLayers, InspectedLayer, PathVersion};
+pub use inspect::{
+    Aspect, ComparedImage, ContentDifference, Fate, FieldDifference, FileDifference, FileFacts,
+    ImageDifference, ImageLayers, InspectedLayer, LayerDifference, LayerName, PathVersion,
+};
 pub use lock_file::{LockChange, LockError, Locked};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
@@ -100,6 +103,7 @@ pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;
 pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, duration, ram_in_bytes};
 pub use rbuild_registry::{BucketOptions, Mirror, Proxies, RegistryOptions};
+pub use rbuild_rooted::FileKind;
 pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{

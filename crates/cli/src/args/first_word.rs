@@ -5,10 +5,10 @@ use std::ffi::{OsStr, OsString};
 
 use crate::failure::Failure;
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "build", "context", "lock", "run", "images", "rmi", "tag", "inspect", "history", "layers",
-    "pull", "push", "save", "load", "why", "du", "prune", "cache", "fsck", "version", "info",
-    "help",
+    "diff", "pull", "push", "save", "load", "why", "du", "prune", "cache", "fsck", "version",
+    "info", "help",
 ];
 
 /// Flags of the whole command that take a value as the next word.
@@ -71,10 +71,10 @@ const GROUPS: [&str; 9] =
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./ps`.
-const NOT_YET: [&str; 27] = [
-    "attach", "bake", "commit", "compose", "cp", "create", "diff", "events", "exec", "export",
-    "import", "kill", "login", "logout", "logs", "pause", "port", "ps", "rename", "restart", "rm",
-    "start", "stats", "stop", "top", "unpause", "wait",
+const NOT_YET: [&str; 26] = [
+    "attach", "bake", "commit", "compose", "cp", "create", "events", "exec", "export", "import",
+    "kill", "login", "logout", "logs", "pause", "port", "ps", "rename", "restart", "rm", "start",
+    "stats", "stop", "top", "unpause", "wait",
 ];
 
 /// The line with its command named.

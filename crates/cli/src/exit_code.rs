@@ -4,6 +4,7 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | a step failed, or the arguments or the Dockerfile are wrong |
+//! | 1, 2 | `diff`: the images differ; they could not be compared |
 //! | 125 | `run`: the container could not be made or started |
 //! | 126 | `run`: the command is there but cannot be executed |
 //! | 127 | `run`: the command is not there |
@@ -20,6 +21,8 @@ use crate::failure::Failure;
 pub const SUCCESS: i32 = 0;
 /// Something failed.
 pub const FAILURE: i32 = 1;
+/// `diff`: no answer, as diff(1) says it.
+pub const TROUBLE: i32 = 2;
 /// `run`: our own failure, as Docker says it.
 pub const CANNOT_RUN: i32 = 125;
 /// What a shell adds to a signal's number.

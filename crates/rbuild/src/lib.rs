@@ -79,7 +79,10 @@ pub use images::{
     HistoryLine, ImageDetails, ImageManifest, LoadSource, LoadedImage, Platforms, PullRequest,
     PulledImage, PushRequest, PushedImage, RemovedImage, SaveRequest,
 };
-pub use inspect::{Fate, ImageLayers, InspectedLayer, PathVersion};
+pub use inspect::{
+    Aspect, ComparedImage, ContentDifference, Fate, FieldDifference, FileDifference, FileFacts,
+    ImageDifference, ImageLayers, InspectedLayer, LayerDifference, LayerName, PathVersion,
+};
 pub use lock_file::{LockChange, LockError, Locked};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
@@ -105,6 +108,7 @@ pub use rbuild_registry::{
     BucketOptions, CredentialSource, Kept, Login, LoginStore, Mirror, Proxies, RegistryOptions,
     Secret,
 };
+pub use rbuild_rooted::FileKind;
 pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{

@@ -51,6 +51,7 @@ mod exported;
 mod fsck;
 mod git_server;
 mod image_transfer;
+mod inspect_diff;
 mod inspect_layers;
 mod ssh_server;
 mod support;
@@ -121,6 +122,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("container_run", container_run::TESTS),
     ("fsck", fsck::TESTS),
     ("image_transfer", image_transfer::TESTS),
+    ("inspect_diff", inspect_diff::TESTS),
     ("inspect_layers", inspect_layers::TESTS),
 ];
 

@@ -5,14 +5,14 @@ use std::ffi::{OsStr, OsString};
 
 use crate::failure::Failure;
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: &[&str] = &[
     "build", "context", "lock", "run", "images", "rmi", "tag", "inspect", "history", "layers",
-    "pull", "push", "save", "load", "login", "logout", "why", "du", "prune", "cache", "fsck",
-    "version", "info", "help",
+    "diff", "pull", "push", "save", "load", "login", "logout", "why", "du", "prune", "cache",
+    "fsck", "version", "info", "help",
 ];
 
 /// Flags of the whole command that take a value as the next word.
-const WITH_VALUE: [&str; 10] = [
+const WITH_VALUE: &[&str] = &[
     "--root",
     "--registry-mirror",
     "--insecure-registry",
@@ -26,13 +26,13 @@ const WITH_VALUE: [&str; 10] = [
 ];
 
 /// Flags of the whole command that take none, or one behind `=`.
-const SWITCHES: [&str; 2] = ["--offline", "--tls-verify"];
+const SWITCHES: &[&str] = &["--offline", "--tls-verify"];
 
 /// Flags that clap answers itself.
-const ANSWERED: [&str; 5] = ["-h", "--help", "-v", "-V", "--version"];
+const ANSWERED: &[&str] = &["-h", "--help", "-v", "-V", "--version"];
 
 /// Flags that Docker has before its commands, and that are not here yet.
-const OF_DOCKER: [&str; 11] = [
+const OF_DOCKER: &[&str] = &[
     "--config",
     "--context",
     "--host",
@@ -47,7 +47,7 @@ const OF_DOCKER: [&str; 11] = [
 ];
 
 /// Docker's spellings in two words.
-const LONG_FORMS: [(&str, &str, &str); 20] = [
+const LONG_FORMS: &[(&str, &str, &str)] = &[
     ("buildx", "build", "build"),
     ("buildx", "du", "du"),
     ("buildx", "prune", "prune"),
@@ -77,10 +77,10 @@ const GROUPS: [&str; 9] =
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./ps`.
-const NOT_YET: [&str; 25] = [
-    "attach", "bake", "commit", "compose", "cp", "create", "diff", "events", "exec", "export",
-    "import", "kill", "logs", "pause", "port", "ps", "rename", "restart", "rm", "start", "stats",
-    "stop", "top", "unpause", "wait",
+const NOT_YET: &[&str] = &[
+    "attach", "bake", "commit", "compose", "cp", "create", "events", "exec", "export", "import",
+    "kill", "logs", "pause", "port", "ps", "rename", "restart", "rm", "start", "stats", "stop",
+    "top", "unpause", "wait",
 ];
 
 /// The line with its command named.
@@ -138,7 +138,7 @@ pub fn of(line: &[OsString]) -> Option<usize> {
         if WITH_VALUE.contains(&word) {
             at += 2;
         } else if SWITCHES.contains(&word)
-            || WITH_VALUE.iter().chain(&SWITCHES).any(|flag| is_joined(word, flag))
+            || WITH_VALUE.iter().chain(SWITCHES).any(|flag| is_joined(word, flag))
         {
             at += 1;
         } else {

@@ -5,6 +5,7 @@ pub mod build;
 pub mod cache;
 pub mod call;
 pub mod context;
+pub mod diff;
 pub mod filter;
 pub mod first_word;
 pub mod flag_tables;
@@ -97,6 +98,8 @@ pub enum Command {
     Login(login::LoginArgs),
     /// Log out from a registry
     Logout(login::LogoutArgs),
+    /// Compare two images
+    Diff(diff::DiffArgs),
     /// Say why steps of the last build ran
     Why(why::WhyArgs),
     /// Look at cache mounts, and carry them elsewhere
@@ -128,11 +131,13 @@ impl Command {
 /// Reads the command line.
 pub fn parse(line: Vec<OsString>) -> Result<Args, Failure> {
     let line = first_word::settle(line)?;
-    let runs = first_word::of(&line).is_some_and(|at| line[at] == "run");
-    let refused = |error| {
-        let code = if runs { exit_code::CANNOT_RUN } else { exit_code::FAILURE };
-        Failure::Clap { error, code }
+    let command = first_word::of(&line).and_then(|at| line[at].to_str());
+    let code = match command {
+        Some("run") => exit_code::CANNOT_RUN,
+        Some("diff") => exit_code::TROUBLE,
+        _ => exit_code::FAILURE,
     };
+    let refused = |error| Failure::Clap { error, code };
     let matches = switch::with_values(Args::command())
         .try_get_matches_from(&line)
         .map_err(|error| refused(plainer(error, &line)))?;
@@ -188,7 +193,12 @@ mod tests {
                 }
                 let (text, code) = refusal(&format!("rbuild {name} --{flag}=maybe{rest}"));
                 assert!(text.contains(&format!("--{flag}")) && text.contains("'maybe'"), "{text}");
-                assert_eq!(code, if name == "run" { 125 } else { 1 });
+                let expected = match name {
+                    "run" => 125,
+                    "diff" => 2,
+                    _ => 1,
+                };
+                assert_eq!(code, expected);
             }
         }
         assert!(count > 30, "{count}");

@@ -4,6 +4,7 @@ mod build;
 mod cache;
 mod check;
 mod context;
+mod diff;
 mod du;
 mod fsck;
 mod history;
@@ -75,6 +76,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Login(args) => login::run(&args, &context),
         Command::Logout(args) => logout::run(&args, &context),
         Command::Layers(args) => layers::run(&args, &context),
+        Command::Diff(args) => diff::run(&args, &context),
         Command::Why(args) => why::run(&args, &context),
         Command::Cache(args) => cache::run(&args, &context),
         Command::Du(args) => du::run(&args, &context),

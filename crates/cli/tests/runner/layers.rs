@@ -73,3 +73,46 @@ fn the_page_of_an_image_with_hostile_names_is_safe() {
     assert!(paths.iter().any(|path| path == &format!("d/{hostile}")), "{paths:?}");
     assert!(page.len() < 200_000);
 }
+
+#[test]
+fn diff_says_in_what_images_differ_as_diff_does() {
+    if !can_build() {
+        return;
+    }
+    let program = Program::new();
+    let build = |tag: &str, text: &str| {
+        program.file("Dockerfile", text);
+        program.run_with(&format!("-t {tag} ."), "", &[("SOURCE_DATE_EPOCH", "1000")]).good();
+    };
+    program.file("text", "one\ntwo\nthree\n");
+    program.file("gone", "x");
+    build("a", "FROM scratch\nENV A=1 B=2\nCOPY text gone /d/\nCMD [\"x\"]\n");
+    build("same", "FROM scratch\nENV A=1 B=2\nCOPY text gone /d/\nCMD [\"x\"]\n");
+    program.file("text", "one\n2\nthree\n");
+    build("b", "FROM scratch\nENV A=1 B=3\nCOPY --chmod=600 text /d/\nCMD [\"x\"]\n");
+    let same = program.run("diff a same").good();
+    assert_eq!((same.stdout, same.stderr), (String::new(), String::new()));
+    let differ = program.run("diff a b");
+    assert_eq!(differ.code, 1, "{differ:#?}");
+    for text in [
+        "config.Env.B: \"2\" -> \"3\"\n",
+        "  - /d/gone: regular file, 1B\n",
+        "  ~ /d/text: content (14 -> 12 bytes), mode 0644 -> 0600\n",
+        "      byte 4 - one\\ntwo\\nthree\\n\n             + one\\n2\\nthree\\n\n",
+        "layers, 0 are the same\n  - 1 ",
+    ] {
+        assert!(differ.stdout.contains(text), "{text:?} in {}", differ.stdout);
+    }
+    assert!(!differ.stdout.contains("A:"), "{}", differ.stdout);
+    let quiet = program.run("diff -q a b");
+    assert_eq!((quiet.code, quiet.stdout.as_str()), (1, ""));
+    let rows = program.run("diff --format {{.What}}:{{.Name}}:{{.Change}} a b").stdout;
+    assert!(rows.contains("file:/d/gone:removed\nfile:/d/text:content, mode\n"), "{rows}");
+    let json: serde_json::Value =
+        serde_json::from_str(&program.run("diff --json a b").stdout).unwrap();
+    let last = json["Differences"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["Content"]["Offset"], 4, "{json}");
+    program.run("diff a nothing").refused(2, "no such image: nothing");
+    program.run("diff a").refused(2, "what changed in a container, is not supported yet");
+    program.run("diff --nonsense a b").refused(2, "--nonsense");
+}

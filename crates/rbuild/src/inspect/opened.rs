@@ -1,4 +1,4 @@
-//! An image of the store with its layers as trees.
+//! An image of the store with its documents as they are written and its layers as trees.
 
 use std::path::PathBuf;
 
@@ -15,6 +15,12 @@ use crate::{BuildError, Engine, Pull};
 /// One image: of an index, that of this machine, else the first.
 pub(crate) struct OpenedImage {
     pub(crate) record: ImageRecord,
+    /// Digest of its manifest.
+    pub(crate) digest: Digest,
+    /// The manifest as the store has it.
+    pub(crate) manifest_bytes: Vec<u8>,
+    /// The config as the store has it.
+    pub(crate) config_bytes: Vec<u8>,
     /// The files of each layer, bottom first.
     pub(crate) layers: Vec<OpenedLayer>,
 }
@@ -42,14 +48,17 @@ impl OpenedImage {
         let record = engine.find_image(name)?;
         let read = |digest: &Digest| engine.store.blobs().read_small(digest, MAX_DOCUMENT);
         let mut digest = record.manifest_digest;
-        if let Document::Index(index) = parse_manifest(&read(&digest)?, Some(&record.media_type))? {
+        let mut manifest_bytes = read(&digest)?;
+        if let Document::Index(index) = parse_manifest(&manifest_bytes, Some(&record.media_type))? {
             let own = pick(&index, &Platform::host()).ok().or(index.manifests.first());
             digest = own.ok_or_else(|| empty_index(&record))?.digest;
+            manifest_bytes = read(&digest)?;
         }
         let reference = record.reference.clone().map_or_else(nameless, Ok)?;
         let images = ImageSource::new(engine, Pull::Missing, ctx);
         let documents = images.resolve(&reference.with_digest(digest), &Platform::host())?;
         let snapshots = images.unpack_image(&documents, ctx)?;
+        let config_bytes = read(&documents.manifest.config.digest)?;
         let history = documents.config.history.iter().filter(|item| !item.empty_layer);
         let mut history = history.map(|item| item.created_by.clone());
         let mut layers = Vec::new();
@@ -64,6 +73,13 @@ impl OpenedImage {
                 path: engine.store.snapshots().path(snapshot).join("fs"),
             });
         }
-        Ok(Self { record, layers })
+        Ok(Self { record, digest, manifest_bytes, config_bytes, layers })
+    }
+
+    /// The root filesystem, to be read only. An image without layers has an empty one.
+    pub(crate) fn root(&self, engine: &Engine) -> Result<Root, BuildError> {
+        let mut layers = vec![engine.empty_directory()?];
+        layers.extend(self.layers.iter().map(|layer| layer.path.clone()));
+        Ok(Root::from_fd(rbuild_snapshot::view(&layers)?))
     }
 }

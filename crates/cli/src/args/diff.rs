@@ -1,0 +1,23 @@
+//! `rbuild diff`: arguments.
+
+use clap::Args;
+
+/// Compare two images: configs, manifests, layers and files.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// Name or id
+    #[arg(value_name = "A")]
+    pub before: String,
+    /// Name or id of the other image
+    #[arg(value_name = "B")]
+    pub after: Option<String>,
+    /// Print nothing: the exit code says it
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Text with fields such as {{.What}} {{.Name}} {{.Change}}, or `json`, for each difference
+    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["quiet", "json"])]
+    pub format: Option<String>,
+    /// One JSON document
+    #[arg(long, conflicts_with = "quiet")]
+    pub json: bool,
+}

@@ -1,0 +1,95 @@
+//! What `Engine::diff` says of two images.
+
+use rbuild::{
+    Aspect, CancelToken, Engine, FileDifference, FileKind, ImageDifference, Output, Silent,
+};
+
+use crate::support::{Place, build};
+use crate::tests;
+
+tests![
+    every_property_of_a_file_is_compared,
+    one_build_is_no_difference_and_shared_layers_are_not_read,
+    another_packing_of_the_same_files_is_a_difference_of_the_manifest,
+];
+
+fn diff(engine: &Engine, before: &str, after: &str) -> ImageDifference {
+    engine.diff(before, after, &Silent, &CancelToken::default()).unwrap()
+}
+
+fn of<'a>(difference: &'a ImageDifference, path: &str) -> &'a FileDifference {
+    let found = difference.files.iter().find(|file| file.path == path.as_bytes());
+    found.unwrap_or_else(|| panic!("{path} in {difference:?}"))
+}
+
+fn every_property_of_a_file_is_compared() {
+    let place = Place::new();
+    let engine = place.engine();
+    let both = "touch -hd @1000 * .";
+    let before = format!(
+        "FROM base\nRUN mkdir /d; cd /d; echo a > content; touch mode owner time; ln -s a link; \
+         mknod fifo p; echo x > kind; mkdir dir; touch dir/a dir/b; echo l > l1; ln l1 l2; \
+         touch same; {both}\n"
+    );
+    let after = format!(
+        "FROM base\nRUN mkdir /d; cd /d; echo b > content; touch mode owner time; ln -s b link; \
+         chmod 4755 mode; chown 7:8 owner; mkdir kind; echo l > l1; echo l > l2; mkdir new; \
+         touch same; {both}; touch -hd @2000 time\n"
+    );
+    build(&engine, &place.request(&before).tag("before"));
+    build(&engine, &place.request(&after).tag("after"));
+    let difference = diff(&engine, "before", "after");
+    assert_eq!((difference.same_layers, difference.layers.len()), (2, 1));
+    let aspects = |path: &str| of(&difference, path).aspects.clone();
+    assert_eq!(aspects("d/content"), [Aspect::Content]);
+    assert_eq!(of(&difference, "d/content").content.as_ref().unwrap().offset, 0);
+    assert_eq!(aspects("d/mode"), [Aspect::Mode]);
+    assert_eq!(aspects("d/owner"), [Aspect::Owner]);
+    assert_eq!(aspects("d/time"), [Aspect::Time]);
+    assert_eq!(aspects("d/link"), [Aspect::Target]);
+    assert_eq!(aspects("d/kind"), [Aspect::Kind]);
+    assert_eq!(aspects("d/l2"), [Aspect::HardLink]);
+    let gone = of(&difference, "d/dir");
+    assert!(gone.after.is_none());
+    assert_eq!(gone.before.as_ref().unwrap().entries, 2);
+    assert_eq!(of(&difference, "d/fifo").before.as_ref().unwrap().kind, Some(FileKind::Fifo));
+    assert!(of(&difference, "d/new").before.is_none());
+    let paths: Vec<_> =
+        difference.files.iter().map(|file| String::from_utf8_lossy(&file.path)).collect();
+    assert_eq!(paths.len(), 10, "{paths:?}");
+    assert!(paths.is_sorted(), "{paths:?}");
+    assert_eq!(place.leftovers(), Vec::<String>::new());
+}
+
+fn one_build_is_no_difference_and_shared_layers_are_not_read() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = "FROM base\nRUN echo a > /a\n";
+    build(&engine, &place.request(text).tag("one"));
+    build(&engine, &place.request(text).tag("two"));
+    assert!(diff(&engine, "one", "two").is_none());
+    build(&engine, &place.request(&format!("{text}LABEL a=b\n")).tag("labelled"));
+    let difference = diff(&engine, "one", "labelled");
+    assert!(difference.layers.is_empty() && difference.files.is_empty());
+    let fields: Vec<_> = difference.config.iter().map(|field| field.field.as_str()).collect();
+    assert!(fields.contains(&"config.Labels"), "{fields:?}");
+    let only_shown = difference.config.iter().find(|field| field.field == "config.Labels").unwrap();
+    assert_eq!(only_shown.after.as_ref().unwrap()["a"], "b");
+}
+
+fn another_packing_of_the_same_files_is_a_difference_of_the_manifest() {
+    let place = Place::new();
+    let engine = place.engine();
+    let layout = place.path().join("layout");
+    let text = "FROM base\nRUN echo a > /a\n";
+    let output = Output::OciLayout(layout.clone());
+    build(&engine, &place.request(text).tag("here").output(output));
+    let from = rbuild::NamedContextInput::OciLayout { path: layout, tag: None, digest: None };
+    let request = rbuild::BuildRequest::new(place.context());
+    let request = request.dockerfile_text("FROM one\n").build_context("one", from).tag("packed");
+    build(&engine, &request);
+    let difference = diff(&engine, "here", "packed");
+    assert!(difference.layers.is_empty() && difference.files.is_empty(), "{difference:?}");
+    let of_layers = |field: &&rbuild::FieldDifference| field.field.starts_with("layers[2].");
+    assert!(difference.manifest.iter().any(|field| of_layers(&field)), "{difference:?}");
+}

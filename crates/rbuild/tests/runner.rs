@@ -50,6 +50,7 @@ mod container_run;
 mod exported;
 mod fsck;
 mod git_server;
+mod image_list;
 mod image_transfer;
 mod inspect_diff;
 mod inspect_layers;
@@ -121,6 +122,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("check", check::TESTS),
     ("container_run", container_run::TESTS),
     ("fsck", fsck::TESTS),
+    ("image_list", image_list::TESTS),
     ("image_transfer", image_transfer::TESTS),
     ("inspect_diff", inspect_diff::TESTS),
     ("inspect_layers", inspect_layers::TESTS),

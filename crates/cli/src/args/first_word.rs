@@ -7,8 +7,8 @@ use crate::failure::Failure;
 
 const COMMANDS: &[&str] = &[
     "build", "context", "lock", "run", "images", "rmi", "tag", "inspect", "history", "layers",
-    "diff", "pull", "push", "save", "load", "login", "logout", "why", "du", "prune", "cache",
-    "fsck", "version", "info", "help",
+    "diff", "manifest", "pull", "push", "save", "load", "login", "logout", "why", "du", "prune",
+    "cache", "fsck", "version", "info", "help",
 ];
 
 /// Flags of the whole command that take a value as the next word.
@@ -72,8 +72,8 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
 
 /// Words of Docker that need a second one. A directory of that name can still be built as
 /// `./image`.
-const GROUPS: [&str; 9] =
-    ["builder", "buildx", "container", "image", "manifest", "network", "system", "trust", "volume"];
+const GROUPS: &[&str] =
+    &["builder", "buildx", "container", "image", "network", "system", "trust", "volume"];
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./ps`.

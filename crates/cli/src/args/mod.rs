@@ -16,6 +16,7 @@ pub mod layers;
 pub mod limits;
 pub mod lock;
 pub mod login;
+pub mod manifest;
 pub mod mount;
 pub mod other_flags;
 pub mod output;
@@ -88,6 +89,8 @@ pub enum Command {
     Pull(transfer::PullArgs),
     /// Push images to a registry
     Push(transfer::PushArgs),
+    /// Put images for several platforms together under one name
+    Manifest(manifest::ManifestArgs),
     /// Write images to an archive
     Save(transfer::SaveArgs),
     /// Load images from an archive or a layout

@@ -16,6 +16,7 @@ mod load;
 mod lock;
 mod login;
 mod logout;
+mod manifest;
 mod outline;
 mod prune;
 mod pull;
@@ -71,6 +72,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::History(args) => history::run(&args, &context),
         Command::Pull(args) => pull::run(&args, &context),
         Command::Push(args) => push::run(&args, &context),
+        Command::Manifest(args) => manifest::run(&args, &context),
         Command::Save(args) => save::run(&args, &context),
         Command::Load(args) => load::run(&args, &context),
         Command::Login(args) => login::run(&args, &context),

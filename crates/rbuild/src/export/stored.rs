@@ -179,7 +179,9 @@ impl Walk<'_, '_> {
     ) -> Result<Descriptor, BuildError> {
         let engine = self.package.engine;
         let images = self.package.images;
-        let image = images.load(self.from, digest)?;
+        // Those in a list may have come from several repositories.
+        let known = engine.store.tags().remembered_as(&digest)?;
+        let image = images.load(known.first().unwrap_or(self.from), digest)?;
         let family = self.family(manifest.media_type());
         let form = LayerForm { encoding: self.form.encoding, force: self.form.force, family };
         let leaving = layers::of_image(engine, &image, &form, images, self.ctx)?;

@@ -1,11 +1,13 @@
 //! The images in the store: listing, naming, looking into, removing; and in files of their own how
 //! they come and go.
 
+mod list;
 mod load;
 mod pull;
 mod push;
 mod save;
 
+pub use list::{ImageDocument, ListChange};
 pub use load::{LoadSource, LoadedImage};
 pub use pull::{Platforms, PullRequest, PulledImage};
 pub use push::{PushRequest, PushedImage};

@@ -92,6 +92,11 @@ impl Environment {
         directories.map(|directory| directory.join("auth.json")).collect()
     }
 
+    /// Where podman has the user's certificates by registry host.
+    pub fn certs_dir(&self) -> Option<PathBuf> {
+        Some(self.config_home()?.join("containers/certs.d"))
+    }
+
     /// The user's directory of configurations, by the XDG rules.
     fn config_home(&self) -> Option<PathBuf> {
         match self.filled("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {

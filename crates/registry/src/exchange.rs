@@ -231,7 +231,8 @@ impl Client {
         for _ in 0..=MAX_REDIRECTS {
             let target = Origin::of(&url).ok_or_else(|| refused("it is no web URL".to_owned()))?;
             on_own_origin &= target == *origin;
-            let http = self.transport.client(&self.options, &target)?;
+            let proof = errand.place.proof(&self.options, &target);
+            let http = self.transport.client(&self.options, &target, proof)?;
             let mut request = http
                 .request(outgoing.method.clone(), url.clone())
                 // Digests are of the bytes as stored: no encoding may come in between.
@@ -337,28 +338,35 @@ impl Client {
                 reason: "it is no host name".to_owned(),
             });
         };
-        if !place.plain_allowed {
+        if !place.may_be_plain() {
             return Ok(tls);
         }
         let known = || self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(origin) = known().get(&place.api_host) {
             return Ok(origin.clone());
         }
-        let origin = if self.speaks(&plain, plain_url).await {
-            plain
-        } else if self.speaks(&tls, tls_url).await {
-            tls
-        } else {
-            // Not remembered: the request itself says what is wrong, and may go better.
-            return Ok(plain);
+        // What leaves the machine is rather encrypted, though nobody knows for whom.
+        let order = match plain.is_loopback() {
+            true => [(&plain, plain_url), (&tls, tls_url)],
+            false => [(&tls, tls_url), (&plain, plain_url)],
         };
+        let mut spoken = None;
+        for (origin, url) in order {
+            if self.speaks(place, origin, url).await {
+                spoken = Some(origin.clone());
+                break;
+            }
+        }
+        // Not remembered: the request itself says what is wrong, and may go better.
+        let Some(origin) = spoken else { return Ok(plain) };
         known().insert(place.api_host.clone(), origin.clone());
         Ok(origin)
     }
 
     /// Whether anything answers in the origin's scheme. No credentials are sent.
-    async fn speaks(&self, origin: &Origin, url: Url) -> bool {
-        let Ok(http) = self.transport.client(&self.options, origin) else { return false };
+    async fn speaks(&self, place: &Place, origin: &Origin, url: Url) -> bool {
+        let proof = place.proof(&self.options, origin);
+        let Ok(http) = self.transport.client(&self.options, origin, proof) else { return false };
         let asked = tokio::time::timeout(PROBE_TIMEOUT, http.get(url).send()).await;
         let response = match asked {
             Ok(Ok(response)) => response,

@@ -24,6 +24,7 @@ use crate::redirect::{self, MAX_REDIRECTS};
 use crate::retry::{Attempts, Failure, by_status, retry_after};
 use crate::runtime::{Message, Pipe};
 use crate::text::printable;
+use crate::transport::Proof;
 use crate::{Answer, BlobSink, Registry, RegistryError, body};
 
 /// What to ask for. Has no `Debug`: URL, headers and credentials may be secret.
@@ -256,7 +257,8 @@ impl Client {
         for _ in 0..=MAX_REDIRECTS {
             let target = Origin::of(&url).ok_or_else(|| refused("it is no web URL".to_owned()))?;
             on_own_origin &= target == prepared.origin;
-            let http = self.transport.client(&self.options, &target)?;
+            // Registries that need not prove who they are say nothing about other servers.
+            let http = self.transport.client(&self.options, &target, Proof::Certificate)?;
             let mut request = match &prepared.body {
                 None => http.get(url.clone()),
                 Some(body) if prepared.put => http.put(url.clone()).body(body.clone()),

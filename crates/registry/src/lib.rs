@@ -30,6 +30,7 @@ mod auth;
 mod blob;
 mod body;
 mod bucket;
+mod certificates;
 mod conversation;
 mod error;
 mod exchange;

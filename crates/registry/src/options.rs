@@ -22,14 +22,19 @@ pub struct RegistryOptions {
     /// Registry host (such as `docker.io`) to the mirrors that are tried, in this order, before
     /// the host itself.
     pub mirrors: BTreeMap<String, Vec<Mirror>>,
-    /// `host[:port]` that may be spoken to in plain HTTP. Loopback always may.
+    /// `host[:port]` of registries that need not prove who they are, and may be spoken to in plain
+    /// HTTP where they do not speak TLS. Loopback always may, but has to prove it in TLS.
     pub insecure: Vec<String>,
+    /// Whether registries have to prove who they are; else all are as if they were in `insecure`.
+    pub tls_verify: bool,
     /// Registry host to further hosts whose token servers may see that registry's password.
     /// Needed only when the token server is on another site than the registry.
     pub token_hosts: BTreeMap<String, Vec<String>>,
-    /// Directory like `/etc/docker/certs.d`: `HOST[:PORT]/*.crt` there are trusted, besides the
-    /// system's roots, when speaking to that host.
-    pub certs_dir: Option<PathBuf>,
+    /// Directories like `/etc/docker/certs.d`: `HOST[:PORT]/*.crt` there are trusted, besides the
+    /// system's roots, when speaking to that host, and `NAME.cert` with `NAME.key` shown to it.
+    pub certs_dirs: Vec<PathBuf>,
+    /// A directory with such files for every host.
+    pub cert_dir: Option<PathBuf>,
     /// Files in OpenSSH's format with the keys of SSH servers. Any of them may be missing; no other
     /// server is spoken to.
     pub known_hosts: Vec<PathBuf>,
@@ -69,7 +74,7 @@ pub struct RegistryOptions {
 pub struct Mirror {
     /// `host[:port][/prefix]`; the repository's path is appended.
     pub location: String,
-    /// Whether plain HTTP is allowed. Loopback always may.
+    /// Whether it is as if its host were in [`RegistryOptions::insecure`].
     pub insecure: bool,
 }
 
@@ -116,7 +121,9 @@ impl Default for RegistryOptions {
             mirrors: BTreeMap::new(),
             insecure: Vec::new(),
             token_hosts: BTreeMap::new(),
-            certs_dir: None,
+            tls_verify: true,
+            certs_dirs: Vec::new(),
+            cert_dir: None,
             known_hosts: Vec::new(),
             proxies: Proxies::default(),
             resolve: BTreeMap::new(),

@@ -7,6 +7,7 @@ use rbuild_types::Reference;
 use reqwest::Url;
 
 use crate::RegistryOptions;
+use crate::transport::Proof;
 
 /// Docker Hub's name in references is not the host that serves its API.
 const DOCKER_HUB: &str = "docker.io";
@@ -51,10 +52,38 @@ pub(crate) struct Place {
     pub(crate) api_host: String,
     /// The repository's path there.
     pub(crate) repository: String,
-    /// Whether plain HTTP is allowed.
-    pub(crate) plain_allowed: bool,
+    /// Whether it need not prove who it is, and plain HTTP is allowed.
+    pub(crate) insecure: bool,
     /// Whether another place follows; such a place is not tried for long.
     pub(crate) has_successor: bool,
+}
+
+impl Place {
+    /// Whether plain HTTP is allowed.
+    pub(crate) fn may_be_plain(&self) -> bool {
+        self.insecure || is_loopback(without_port(&self.api_host))
+    }
+
+    /// What a server that is spoken to for this place's sake has to show: itself, a token server, or
+    /// where a redirect leads.
+    pub(crate) fn proof(&self, options: &RegistryOptions, server: &Origin) -> Proof {
+        let with_port = format!("{}:{}", server.host, server.port);
+        let is_usual = Some(server.port) == default_port(&server.scheme);
+        let named = |host: &str| host == with_port || (is_usual && host == server.host);
+        let itself = self.insecure && named(&self.api_host);
+        match itself || !options.tls_verify || options.insecure.iter().any(|host| named(host)) {
+            true => Proof::None,
+            false => Proof::Certificate,
+        }
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "https" => Some(443),
+        "http" => Some(80),
+        _ => None,
+    }
 }
 
 /// The mirrors of the reference's host in their order, then the host.
@@ -71,7 +100,7 @@ pub(crate) fn places(options: &RegistryOptions, reference: &Reference) -> Vec<Pl
             host: mirror_host.to_owned(),
             api_host: api_host(mirror_host).to_owned(),
             repository,
-            plain_allowed: mirror.insecure || may_be_plain(options, mirror_host),
+            insecure: mirror.insecure || is_insecure(options, mirror_host),
             has_successor: true,
         });
     }
@@ -90,7 +119,7 @@ pub(crate) fn of_host(options: &RegistryOptions, host: &str) -> Place {
         host: host.to_owned(),
         api_host: api_host(host).to_owned(),
         repository: String::new(),
-        plain_allowed: may_be_plain(options, host),
+        insecure: is_insecure(options, host),
         has_successor: false,
     }
 }
@@ -105,6 +134,10 @@ fn api_host(host: &str) -> &str {
 /// Whether `host[:port]` is loopback or listed as insecure.
 pub(crate) fn may_be_plain(options: &RegistryOptions, host: &str) -> bool {
     is_loopback(without_port(host)) || options.insecure.iter().any(|listed| listed == host)
+}
+
+fn is_insecure(options: &RegistryOptions, host: &str) -> bool {
+    !options.tls_verify || options.insecure.iter().any(|listed| listed == host)
 }
 
 /// Splits `host[:port][/prefix]`; `None` when it is not of that form.

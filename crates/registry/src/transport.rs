@@ -3,33 +3,38 @@
 //! Plain HTTP and TLS have clients of their own, made at first use: the system's roots are read
 //! only when a TLS registry is spoken to, and a machine without any still reaches a loopback
 //! registry. A host with its own certificates gets its own client, so that these are trusted for
-//! no other host. No client follows redirects or undoes content encodings.
+//! no other host; so do hosts that need not prove who they are. No client follows redirects or undoes content encodings.
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use reqwest::{Certificate, NoProxy, Proxy, redirect};
+use reqwest::{NoProxy, Proxy, redirect};
 
 use crate::place::Origin;
 use crate::retry::{Failure, Retry};
 use crate::text::printable;
-use crate::{RegistryError, RegistryOptions};
+use crate::{RegistryError, RegistryOptions, certificates};
 
 /// Reached without a proxy always, as curl and Go do.
 const NEVER_PROXIED: &str = "localhost,127.0.0.0/8,::1";
-/// Largest certificate file, bytes.
-const MAX_CERTIFICATE: u64 = 1 << 20;
+
+/// Whether a server has to prove who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Proof {
+    /// By a certificate that somebody signed whom we trust.
+    Certificate,
+    /// Its word is taken for it: the user said so.
+    None,
+}
 
 /// Which client an origin uses.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Kind {
     Plain,
-    Tls,
-    /// TLS with the certificates of this directory below `certs_dir`.
-    Host(String),
+    /// TLS with the certificates of these directories.
+    Tls(Vec<PathBuf>, Proof),
 }
 
 #[derive(Default)]
@@ -38,19 +43,16 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// The client for `origin`.
+    /// The client for `origin`, from which `proof` is wanted.
     pub(crate) fn client(
         &self,
         options: &RegistryOptions,
         origin: &Origin,
+        proof: Proof,
     ) -> Result<reqwest::Client, RegistryError> {
-        let kind = match &options.certs_dir {
-            _ if origin.is_plain() => Kind::Plain,
-            Some(directory) => match certificate_directory(directory, origin) {
-                Some(name) => Kind::Host(name),
-                None => Kind::Tls,
-            },
-            None => Kind::Tls,
+        let kind = match origin.is_plain() {
+            true => Kind::Plain,
+            false => Kind::Tls(certificates::directories(options, origin), proof),
         };
         // A panic while the lock is held cannot leave the map half-changed.
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,16 +67,6 @@ impl Transport {
         clients.insert(kind, client.clone());
         Ok(client)
     }
-}
-
-/// Name of the directory with this origin's certificates: `host:port` before `host`, as Docker.
-fn certificate_directory(directory: &Path, origin: &Origin) -> Option<String> {
-    // URL hosts have neither slash nor `..`, except that a host could be made of dots only.
-    if origin.host.contains('/') || origin.host.starts_with('.') {
-        return None;
-    }
-    let names = [format!("{}:{}", origin.host, origin.port), origin.host.clone()];
-    names.into_iter().find(|name| directory.join(name).is_dir())
 }
 
 fn build(options: &RegistryOptions, kind: &Kind) -> Result<reqwest::Client, String> {
@@ -101,14 +93,21 @@ fn build(options: &RegistryOptions, kind: &Kind) -> Result<reqwest::Client, Stri
     }
     builder = match kind {
         Kind::Plain => builder.tls_built_in_native_certs(false),
-        Kind::Tls => builder.https_only(true),
-        Kind::Host(name) => {
-            let directory = options.certs_dir.as_deref().unwrap_or(Path::new("")).join(name);
+        Kind::Tls(directories, proof) => {
+            let own = certificates::read(directories).map_err(|error| error.to_string())?;
             let mut builder = builder.https_only(true);
-            for certificate in certificates(&directory).map_err(|error| error.to_string())? {
+            for certificate in own.roots {
                 builder = builder.add_root_certificate(certificate);
             }
-            builder
+            if let Some(identity) = own.identity {
+                builder = builder.identity(identity);
+            }
+            match proof {
+                Proof::Certificate => builder,
+                Proof::None => {
+                    builder.danger_accept_invalid_certs(true).tls_built_in_native_certs(false)
+                }
+            }
         }
     };
     builder.build().map_err(|error| match cause(&error) {
@@ -119,28 +118,9 @@ fn build(options: &RegistryOptions, kind: &Kind) -> Result<reqwest::Client, Stri
     })
 }
 
-/// Every certificate in the `*.crt` files of `directory`.
-fn certificates(directory: &Path) -> io::Result<Vec<Certificate>> {
-    let mut found = Vec::new();
-    for entry in fs_err::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "crt") {
-            continue;
-        }
-        let size = fs_err::metadata(&path)?.len();
-        let refuse = |reason: String| io::Error::other(format!("{}: {reason}", path.display()));
-        if size > MAX_CERTIFICATE {
-            return Err(refuse(format!("{size} bytes are too many for a certificate")));
-        }
-        let text = fs_err::read(&path)?;
-        found.extend(Certificate::from_pem_bundle(&text).map_err(|error| refuse(cause(&error)))?);
-    }
-    Ok(found)
-}
-
 /// The innermost cause of an error, which is the part that says something. URLs are left out: a
 /// content server's URL may carry a signature.
-fn cause(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn cause(error: &(dyn Error + 'static)) -> String {
     let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;
@@ -150,7 +130,7 @@ fn cause(error: &(dyn Error + 'static)) -> String {
 
 /// Whether the server was reached and its certificate was not accepted.
 pub(crate) fn is_about_certificate(error: &reqwest::Error) -> bool {
-    cause(error).contains("certificate")
+    cause(error).to_ascii_lowercase().contains("certificate")
 }
 
 /// What a failed exchange means.
@@ -176,13 +156,21 @@ fn explain(text: &str, host: &str) -> (String, Retry) {
         let hint = format!("{text}; if it speaks plain HTTP, list {host} as insecure");
         return (hint, Retry::Later);
     }
+    if text.contains("CertificateRequired") {
+        let hint = format!(
+            "it wants to see a client certificate ({text}): put NAME.cert and NAME.key into \
+             /etc/docker/certs.d/{host}"
+        );
+        return (hint, Retry::Never);
+    }
     if text.contains("certificate") {
         let hint = if text.contains("Expired") || text.contains("expired") {
             "it is out of date: check this machine's clock, else the registry's certificate"
         } else if text.contains("NotValidYet") || text.contains("not valid yet") {
             "it is not valid yet: check this machine's clock"
         } else {
-            "add the CA that signed it to the system's certificates or to the certs directory"
+            "add the CA that signed it to the system's certificates, or put it as ca.crt into the \
+             registry's directory below /etc/docker/certs.d"
         };
         return (format!("its certificate is not accepted ({text}); {hint}"), Retry::Never);
     }

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 use rbuild::{CredentialSource, Login, Mirror, Reference, RegistryOptions, Secret};
 
+use crate::args::switch;
 use crate::environment::Environment;
 use crate::failure::Failure;
 
-/// Docker's folder of certificates by registry host.
-const CERTS: &str = "/etc/docker/certs.d";
+/// Where Docker and podman have certificates by registry host.
+const CERTS: [&str; 2] = ["/etc/docker/certs.d", "/etc/containers/certs.d"];
 
 /// Options of every command that speaks to registries.
 #[derive(Debug, Default, Args)]
@@ -19,13 +20,30 @@ pub struct RegistryArgs {
     /// repeated [env: RBUILD_REGISTRY_MIRRORS]
     #[arg(long, global = true, value_name = "HOST=LOCATION", help_heading = "Global options")]
     pub registry_mirror: Vec<String>,
-    /// Speak plain HTTP to this host; may be repeated [env: RBUILD_INSECURE_REGISTRIES]
+    /// Believe this registry without a certificate that somebody signed, and speak plain HTTP where
+    /// it has none at all; may be repeated [env: RBUILD_INSECURE_REGISTRIES]
     #[arg(long, global = true, value_name = "HOST", help_heading = "Global options")]
     pub insecure_registry: Vec<String>,
     /// Look for credentials in this file only, in the form of Docker's config.json or podman's
     /// auth.json; `login` and `logout` change it [env: REGISTRY_AUTH_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub authfile: Option<PathBuf>,
+    /// `false` is as if every registry were named by `--insecure-registry`
+    #[arg(
+        long,
+        global = true,
+        action = clap::ArgAction::Set,
+        value_parser = switch::parse,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "Global options"
+    )]
+    pub tls_verify: Option<bool>,
+    /// Trust the *.crt in this directory, and show its NAME.cert with NAME.key to registries
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub cert_dir: Option<PathBuf>,
     /// Be this user of a registry: of HOST, or else of the one that the command names; may be
     /// repeated
     #[arg(
@@ -98,6 +116,10 @@ impl RegistryArgs {
 
     /// What does not depend on the command.
     pub fn options(&self, environment: &Environment) -> Result<RegistryOptions, Failure> {
+        if let Some(directory) = self.cert_dir.as_ref().filter(|directory| !directory.is_dir()) {
+            let message = format!("--cert-dir {}: there is no such directory", directory.display());
+            return Err(Failure::usage(message));
+        }
         let credentials = match &self.authfile {
             Some(file) => vec![CredentialSource::File(file.clone())],
             None => environment.credentials(),
@@ -106,7 +128,13 @@ impl RegistryArgs {
             credentials,
             proxies: environment.proxies(),
             known_hosts: environment.known_hosts(),
-            certs_dir: Some(PathBuf::from(CERTS)).filter(|path| path.is_dir()),
+            tls_verify: self.tls_verify.unwrap_or(true),
+            certs_dirs: CERTS
+                .into_iter()
+                .map(PathBuf::from)
+                .chain(environment.certs_dir())
+                .collect(),
+            cert_dir: self.cert_dir.clone(),
             ..RegistryOptions::default()
         };
         options.insecure = environment.insecure_registries();

@@ -95,7 +95,8 @@ pub(super) async fn fetch(
     server: &Server,
     credential: Option<&Credential>,
 ) -> Result<Token, Failure> {
-    let http = client.transport.client(&client.options, &server.origin)?;
+    let proof = errand.place.proof(&client.options, &server.origin);
+    let http = client.transport.client(&client.options, &server.origin, proof)?;
     let request = match credential {
         Some(Credential::IdentityToken(token)) => {
             let form = [

@@ -17,8 +17,13 @@ struct TlsServer {
 }
 
 impl TlsServer {
-    /// Serves the index of an image with a certificate for 127.0.0.1 and `r.example.test`.
+    /// Serves the index of an image with a certificate for 127.0.0.1 and `r.example.test`, which
+    /// is its own CA.
     fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    fn start_with(more: &[&str]) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let manifests = directory.path().join("v2/team/app/manifests");
         fs_err::create_dir_all(&manifests).unwrap();
@@ -44,6 +49,7 @@ impl TlsServer {
         let child = openssl(directory.path())
             .args(["s_server", "-quiet", "-HTTP", "-cert", "ca.crt", "-key", "key.pem"])
             .args(["-accept", &address.to_string()])
+            .args(more)
             .spawn()
             .unwrap();
         for _ in 0..200 {
@@ -95,8 +101,68 @@ fn a_hosts_own_certificate_is_trusted_for_that_host_only() {
         let mine = certs_dir.join(host);
         fs_err::create_dir_all(&mine).unwrap();
         fs_err::copy(server.directory.path().join("ca.crt"), mine.join("ca.crt")).unwrap();
-        let with_certs = RegistryOptions { certs_dir: Some(certs_dir.clone()), ..options() };
+        let certs_dirs = vec!["/nowhere".into(), certs_dir.clone()];
+        let with_certs = RegistryOptions { certs_dirs, ..options() };
         assert_eq!(fetch(with_certs, host).unwrap(), index);
+        let cert_dir = Some(mine.clone());
+        let with_one = RegistryOptions { cert_dir, ..options() };
+        assert_eq!(fetch(with_one, host).unwrap(), index);
         fs_err::remove_dir_all(&mine).unwrap();
     }
+}
+
+#[test]
+fn only_who_is_listed_need_not_prove_who_it_is() {
+    let Some(server) = TlsServer::start() else { return };
+    let index = Image::oci(1).index.to_vec();
+    let (port, host) = (server.address.port(), format!("r.example.test:{}", server.address.port()));
+    let options = |insecure: &[&str]| RegistryOptions {
+        resolve: [("r.example.test".to_owned(), server.address)].into(),
+        insecure: insecure.iter().map(ToString::to_string).collect(),
+        ..quick()
+    };
+    assert_eq!(fetch(options(&[&host]), &host).unwrap(), index);
+    let all = RegistryOptions { tls_verify: false, ..options(&[]) };
+    assert_eq!(fetch(all, &host).unwrap(), index);
+    let other = format!("r.example.test:{}", port.wrapping_add(1));
+    for wrong in ["r.example.test", "example.test", &other] {
+        let error = fetch(options(&[wrong]), &host).unwrap_err();
+        assert!(matches!(error, RegistryError::Connection { .. }), "{wrong}: {error:?}");
+    }
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_its_host() {
+    let wanted = ["-Verify", "1", "-verify_return_error", "-CAfile", "ca.crt"];
+    let Some(server) = TlsServer::start_with(&wanted) else { return };
+    let index = Image::oci(1).index.to_vec();
+    let host = format!("r.example.test:{}", server.address.port());
+    let certs_dir = server.directory.path().join("certs.d");
+    let mine = certs_dir.join(&host);
+    fs_err::create_dir_all(&mine).unwrap();
+    let put = |from: &str, to: &str| {
+        fs_err::copy(server.directory.path().join(from), mine.join(to)).unwrap();
+    };
+    put("ca.crt", "ca.crt");
+    let fetched = || {
+        let options = RegistryOptions {
+            resolve: [("r.example.test".to_owned(), server.address)].into(),
+            certs_dirs: vec![certs_dir.clone()],
+            retries: 1,
+            ..quick()
+        };
+        fetch(options, &host)
+    };
+    let error = fetched().unwrap_err().to_string();
+    assert!(error.contains("client certificate"), "{error}");
+    put("ca.crt", "me.cert");
+    let error = fetched().unwrap_err().to_string();
+    assert!(error.contains("me.key"), "{error}");
+    put("ca.crt", "me.key");
+    let error = fetched().unwrap_err().to_string();
+    assert!(error.contains("me.cert") && !error.contains("BEGIN"), "{error}");
+    put("key.pem", "me.key");
+    assert_eq!(fetched().unwrap(), index);
+    put("ca.crt", "other.cert");
+    assert!(fetched().unwrap_err().to_string().contains("other.cert"));
 }

@@ -184,7 +184,11 @@ impl<'a> Tags<'a> {
     }
 
     /// Forgets those of the images that have no name (any more), and says whether that were all.
-    pub(crate) fn forget_nameless(&self, manifests: &[Digest]) -> Result<bool, CacheError> {
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be written.
+    pub fn forget_nameless(&self, manifests: &[Digest]) -> Result<bool, CacheError> {
         if manifests.is_empty() {
             return Ok(true);
         }

@@ -76,8 +76,9 @@ pub use error::BuildError;
 pub use export::stored::ImageForm;
 pub use fsck::Checkup;
 pub use images::{
-    HistoryLine, ImageDetails, ImageDocument, ImageManifest, ListChange, LoadSource, LoadedImage,
-    Platforms, PullRequest, PulledImage, PushRequest, PushedImage, RemovedImage, SaveRequest,
+    HistoryLine, ImageDetails, ImageDocument, ImageManifest, ImagePrune, ListChange, LoadSource,
+    LoadedImage, Platforms, PullRequest, PulledImage, PushRequest, PushedImage, RemovedImage,
+    SaveRequest,
 };
 pub use inspect::{
     Aspect, ComparedImage, ContentDifference, Fate, FieldDifference, FileDifference, FileFacts,

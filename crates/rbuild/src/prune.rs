@@ -1,6 +1,6 @@
 //! Disk usage and removal of what nobody uses.
 
-use rbuild_cache::{ImageRecord, PruneOptions, Pruned, Row, Usage};
+use rbuild_cache::{PruneOptions, Pruned, Row, Usage};
 use rbuild_types::{CancelToken, Ctx, Progress};
 
 use crate::{BuildError, Engine};
@@ -30,10 +30,5 @@ impl Engine {
         cancel: &CancelToken,
     ) -> Result<Pruned, BuildError> {
         Ok(self.store.prune(options, &Ctx::new(progress, cancel))?)
-    }
-
-    /// Removes the images that have no name.
-    pub fn prune_images(&self) -> Result<Vec<ImageRecord>, BuildError> {
-        Ok(self.store.tags().prune_images(None)?)
     }
 }

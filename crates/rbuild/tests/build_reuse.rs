@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rbuild::{CancelToken, Engine, EngineOptions, NoCache, PruneOptions, Silent};
 use rbuild_cache::{Snapshot, Store};
 
-use crate::support::{Place, build, ran};
+use crate::support::{Place, build, prune_nameless, ran};
 use crate::tests;
 
 tests![
@@ -163,7 +163,7 @@ fn shared_files_outlive_the_layer_that_they_came_from() {
         (sizes.sum::<u64>(), store.usage().unwrap())
     };
     let (before, usage) = size(&place);
-    engine.prune_images().unwrap();
+    prune_nameless(&engine);
     engine.prune(&PruneOptions::default(), &Silent, &CancelToken::default()).unwrap();
     assert_eq!(layers(&place).len(), 1);
     let (after, less) = size(&place);

@@ -11,7 +11,7 @@ use rbuild::{
 
 use crate::build_http;
 use crate::git_server::{Protocol, Server};
-use crate::support::{BASE, Place, build, build_error};
+use crate::support::{BASE, Place, build, build_error, prune_nameless};
 use crate::tests;
 use crate::web::{Web, answer};
 
@@ -340,7 +340,7 @@ fn what_was_pruned_is_said_to_be() {
     // No image keeps it.
     build("FROM base AS side\nRUN echo side > /x\nFROM base\nCOPY --from=side /x /x\n");
     build("RUN true\n");
-    engine.prune_images().unwrap();
+    prune_nameless(&engine);
     let options = PruneOptions { all: true, ..PruneOptions::default() };
     engine.prune(&options, &Silent, &CancelToken::default()).unwrap();
     let reason = first(&build("RUN true\n"));

@@ -4,9 +4,9 @@ use std::io::Write as _;
 use std::path::Path;
 
 use rbuild::{
-    BuildError, BuildRequest, CancelToken, Digest, Encoding, Engine, ImageForm, LoadSource,
-    LoadedImage, Output, Platforms, PullRequest, PulledImage, PushRequest, PushedImage, Reference,
-    SaveRequest, Silent,
+    BuildError, BuildRequest, CancelToken, Digest, Encoding, Engine, ImageForm, ImagePrune,
+    LoadSource, LoadedImage, Output, Platforms, PullRequest, PulledImage, PushRequest, PushedImage,
+    Reference, RemovedImage, SaveRequest, Silent,
 };
 use serde_json::{Value, json};
 
@@ -31,6 +31,7 @@ tests![
     attestations_follow_their_image,
     an_image_has_to_go_somewhere,
     the_wrong_platform_is_not_taken,
+    images_are_pruned_with_what_only_they_used,
 ];
 
 const TEXT: &str = "FROM base\nRUN echo two > /two\n";
@@ -540,4 +541,28 @@ fn the_wrong_platform_is_not_taken() {
     // Without a wish there is no other, and somebody may want to look at it.
     let pulled = pull(&elsewhere, &registry.name("app:1"), Platforms::Host);
     assert_eq!(pulled.id, id(&built));
+}
+
+fn images_are_pruned_with_what_only_they_used() {
+    let (place, engine) = built();
+    let archive = place.path().join("app.tar");
+    save(&engine, &["app:1"], Output::OciArchive(archive.clone().into()), None);
+    let other = Place::new();
+    let engine = other.engine();
+    load(&engine, &archive);
+    let prune = |which: &ImagePrune| engine.prune_images(which, &Silent, &never()).unwrap();
+    assert_eq!(prune(&ImagePrune::default()).0, RemovedImage::default());
+    let all = ImagePrune { all: true, ..ImagePrune::default() };
+    let label = ("kept".to_owned(), None);
+    assert_eq!(prune(&ImagePrune { labels: vec![label], ..all.clone() }).0.deleted, []);
+    assert_eq!(prune(&ImagePrune { until: Some(1), ..all.clone() }).0.deleted, []);
+    let (removed, pruned) = prune(&all);
+    assert_eq!((removed.untagged, removed.deleted.len()), (vec!["app:1".to_owned()], 1));
+    assert!(pruned.bytes > 1 << 20, "{pruned:?}");
+    assert_eq!((engine.images().unwrap(), engine.rows().unwrap()), (vec![], vec![]));
+    // What is build cache too stays.
+    let engine = place.engine();
+    engine.prune_images(&all, &Silent, &never()).unwrap();
+    let again = build(&engine, &place.request(TEXT).tag("app:1"));
+    assert_eq!(again.executed, 0);
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use rbuild::{
     BuildError, BuildRequest, Built, CancelToken, Container, ContainerStdio, Digest, Engine,
-    EngineOptions, Event, Exit, Process, Progress, Silent,
+    EngineOptions, Event, Exit, ImagePrune, Process, Progress, RemovedImage, Silent,
 };
 use tempfile::TempDir;
 
@@ -157,6 +157,12 @@ pub fn explain(error: &BuildError) -> String {
         }
         _ => format!("{error} ({error:?})"),
     }
+}
+
+/// Removes the images without a name.
+pub fn prune_nameless(engine: &Engine) -> RemovedImage {
+    let which = ImagePrune::default();
+    engine.prune_images(&which, &Silent, &CancelToken::default()).unwrap().0
 }
 
 pub fn id(built: &Built) -> Digest {

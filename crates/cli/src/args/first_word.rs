@@ -60,6 +60,7 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
     ("image", "list", "images"),
     ("image", "load", "load"),
     ("image", "ls", "images"),
+    ("image", "prune", super::IMAGE_PRUNE),
     ("image", "pull", "pull"),
     ("image", "push", "push"),
     ("image", "remove", "rmi"),

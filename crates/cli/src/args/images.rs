@@ -53,6 +53,20 @@ pub struct RmiArgs {
     pub other: OtherFlags<OfRmi>,
 }
 
+/// Remove images without a name.
+#[derive(Debug, Args)]
+pub struct ImagePruneArgs {
+    /// Also those with a name, unless a container runs from them
+    #[arg(short, long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+    /// Only images with until=TIME, label=NAME[=VALUE] or label!=NAME[=VALUE]; may be repeated
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Vec<String>,
+}
+
 /// Give an image another name.
 #[derive(Debug, Args)]
 pub struct TagArgs {

@@ -64,6 +64,9 @@ pub struct Args {
     pub command: Command,
 }
 
+/// What `image prune` is called between the line and clap, which knows commands of one word.
+const IMAGE_PRUNE: &str = "image-prune";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -79,6 +82,9 @@ pub enum Command {
     Images(images::ImagesArgs),
     /// Remove images
     Rmi(images::RmiArgs),
+    /// Remove images without a name
+    #[command(name = IMAGE_PRUNE, hide = true, display_name = "image prune")]
+    ImagePrune(images::ImagePruneArgs),
     /// Give an image another name
     Tag(images::TagArgs),
     /// Show everything about images as JSON

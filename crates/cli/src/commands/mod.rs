@@ -8,6 +8,7 @@ mod diff;
 mod du;
 mod fsck;
 mod history;
+mod image_prune;
 mod images;
 mod info;
 mod inspect;
@@ -66,6 +67,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Lock(args) => lock::run(&args, &context),
         Command::Run(args) => run::run(&args, &context),
         Command::Images(args) => images::run(&args, &context),
+        Command::ImagePrune(args) => image_prune::run(&args, &context),
         Command::Rmi(args) => rmi::run(&args, &context),
         Command::Tag(args) => tag::run(&args, &context),
         Command::Inspect(args) => inspect::run(&args, &context),

@@ -15,7 +15,7 @@ pub fn run(args: &PruneArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let now = human::now();
     // What the environment says is about building; to prune means to prune.
     let options = args.options(context.global.limits(None)?, now)?;
-    if !args.force && std::io::stdin().is_terminal() && !is_meant(&options)? {
+    if !args.force && std::io::stdin().is_terminal() && !is_meant(what(&options))? {
         return Ok(exit_code::FAILURE);
     }
     let cancel = interrupt::cancel_on_interrupt()?;
@@ -34,15 +34,18 @@ pub fn run(args: &PruneArgs, context: &Context<'_>) -> Result<i32, Failure> {
     Ok(exit_code::SUCCESS)
 }
 
-/// Asks. Scripts, which have no terminal, are not asked.
-fn is_meant(options: &PruneOptions) -> Result<bool, Failure> {
-    let what = match (options.all, options.filter.is_empty()) {
+fn what(options: &PruneOptions) -> &'static str {
+    match (options.all, options.filter.is_empty()) {
         (_, false) => "the chosen build cache",
         (true, true) => {
             "all build cache that no image needs, cache mounts, and images without a name"
         }
         (false, true) => "build cache that no image uses",
-    };
+    }
+}
+
+/// Asks. Scripts, which have no terminal, are not asked.
+pub(super) fn is_meant(what: &str) -> Result<bool, Failure> {
     let mut stderr = std::io::stderr();
     let _ = write!(stderr, "This removes {what}. Continue? [y/N] ");
     let _ = stderr.flush();

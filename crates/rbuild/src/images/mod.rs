@@ -3,12 +3,14 @@
 
 mod list;
 mod load;
+mod prune;
 mod pull;
 mod push;
 mod save;
 
 pub use list::{ImageDocument, ListChange};
 pub use load::{LoadSource, LoadedImage};
+pub use prune::ImagePrune;
 pub use pull::{Platforms, PullRequest, PulledImage};
 pub use push::{PushRequest, PushedImage};
 pub use save::SaveRequest;

@@ -14,10 +14,12 @@ use rbuild_plan::{Graph, Plan, Target, VertexId};
 use rbuild_solver::{Layer, Solution, Solved};
 use rbuild_types::{Ctx, Digest, Event, ImageConfig, Platform, Reference};
 
+use crate::packaging::{self, Packaged};
 use crate::remote_cache::{Exporting, inline};
 use crate::sources::image::{ImageSource, Resolved};
 use crate::{
-    Annotation, AnnotationPlace, BuildError, BuildRequest, BuiltImage, Engine, annotation,
+    Annotation, AnnotationPlace, BuildError, BuildRequest, BuiltImage, Engine, Packaging,
+    annotation,
 };
 
 /// What a build made, before it is written anywhere.
@@ -111,15 +113,16 @@ impl Assembled {
 pub(crate) fn product(
     plan: &Plan,
     solution: Solution,
+    request: &BuildRequest,
     images: &ImageSource<'_>,
-    annotations: &[Annotation],
     caches: Option<&Exporting<'_>>,
+    ctx: Ctx<'_>,
 ) -> Result<Product, BuildError> {
     let mut assembled = Vec::new();
     for (target, solved) in plan.targets.iter().zip(solution.targets) {
-        assembled.push(image(&plan.graph, target, solved, images, annotations, caches)?);
+        assembled.push(image(&plan.graph, target, solved, request, images, caches, ctx)?);
     }
-    let annotations = annotations.to_vec();
+    let annotations = request.annotations.clone();
     Ok(Product { images: assembled, is_index: plan.is_index, annotations })
 }
 
@@ -128,17 +131,27 @@ fn image(
     graph: &Graph,
     target: &Target,
     solved: Solved,
+    request: &BuildRequest,
     images: &ImageSource<'_>,
-    annotations: &[Annotation],
     caches: Option<&Exporting<'_>>,
+    ctx: Ctx<'_>,
 ) -> Result<Assembled, BuildError> {
-    let base = base_of(graph, target, images)?;
+    let mut base = base_of(graph, target, images)?;
     let Solved { layers, root } = solved;
-    let mut diff_ids =
-        base.as_ref().map(|base| base.config.rootfs.diff_ids.clone()).unwrap_or_default();
+    let below = || base.as_ref().map(|base| base.config.rootfs.diff_ids.clone());
+    let mut diff_ids = below().unwrap_or_default();
+    let packaging = request.packaging;
+    let Packaged { layers, merged } =
+        packaging.apply(images.engine, &diff_ids, &layers, &root, ctx.cancel)?;
+    let mut config = target.config.clone();
+    if packaging == Packaging::One {
+        (base, diff_ids) = (None, Vec::new());
+        packaging::join(config.history.iter_mut(), merged);
+    } else {
+        packaging::join(config.history.iter_mut().skip(target.base_history), merged);
+    }
     diff_ids.extend(layers.iter().map(|layer| layer.diff_id));
 
-    let mut config = target.config.clone();
     let created = date(target, &layers, &mut config)?;
     inline::clear(&mut config);
     if let Some(caches) = caches {
@@ -157,7 +170,7 @@ fn image(
     let config_descriptor = Descriptor::of(OCI_CONFIG, &config_bytes);
     let mut manifest = Manifest::new(Family::Oci, config_descriptor, descriptors);
     let place = AnnotationPlace::Manifest;
-    manifest.annotations = annotation::of(annotations, place, Some(&target.platform));
+    manifest.annotations = annotation::of(&request.annotations, place, Some(&target.platform));
     let manifest_bytes = manifest.to_bytes()?;
     let platform = target.platform.clone();
     Ok(Assembled {

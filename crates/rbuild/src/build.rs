@@ -19,7 +19,7 @@ use crate::sources::image::ImageSource;
 use crate::sources::remote::RemoteSources;
 use crate::{
     BuildError, BuildRequest, Built, ContextInput, Engine, Export, ExportedImage, Output,
-    StepSummary, assemble, export,
+    Packaging, StepSummary, assemble, export,
 };
 
 impl Engine {
@@ -63,8 +63,7 @@ impl Engine {
                 self.solve(text, &outside, request, &plan, finished, ctx)
             })?;
             let (cached, executed) = (solution.cached, solution.executed);
-            let product =
-                assemble::product(&plan, solution, images, &request.annotations, caches.exports)?;
+            let product = assemble::product(&plan, solution, request, images, caches.exports, ctx)?;
             let mut exported = None;
             for wanted in &request.outputs {
                 let left = export::write(self, wanted, request, &product, &tags, images, ctx)?;
@@ -164,6 +163,7 @@ impl Engine {
             layers: true,
             bytes: request.outputs.iter().any(|wanted| export::needs_bytes(&wanted.output)),
             root: is_kept(request)
+                || request.packaging != Packaging::Each
                 || request.outputs.iter().any(|wanted| export::needs_root(&wanted.output)),
         };
         let targets: Vec<_> = plan.targets.iter().map(|target| target.vertex).collect();

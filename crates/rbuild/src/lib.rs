@@ -57,6 +57,7 @@ mod inspect;
 mod lint;
 mod lock_file;
 mod outline;
+mod packaging;
 mod preview;
 mod prune;
 mod quiet;
@@ -86,6 +87,7 @@ pub use inspect::{
 };
 pub use lock_file::{LockChange, LockError, Locked};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
+pub use packaging::Packaging;
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
 pub use remote_cache::{
     CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, CacheMounts, GhaLocation,

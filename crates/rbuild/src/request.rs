@@ -12,7 +12,7 @@ use rbuild_sandbox::Resources;
 use rbuild_solver::{Cutoff, Secrets, SshAgents};
 use rbuild_types::{CacheTraffic, Platform};
 
-use crate::{Annotation, CacheExport, CacheImport, ContextInput, NamedContextInput};
+use crate::{Annotation, CacheExport, CacheImport, ContextInput, NamedContextInput, Packaging};
 
 /// One build. [`BuildRequest::new`] and the methods that follow cover the common case; the fields
 /// are public for the rest.
@@ -49,6 +49,8 @@ pub struct BuildRequest {
     pub jobs: Option<usize>,
     /// Names given to the image in the store.
     pub tags: Vec<String>,
+    /// What becomes one layer of the image; steps are cached one by one in any case.
+    pub packaging: Packaging,
     /// Whether the image gets, besides each of its tags, a name in the store with its digest.
     pub canonical_names: bool,
     /// The repository by which an image without tags is named, with its digest.
@@ -213,6 +215,7 @@ impl BuildRequest {
             cutoff: Cutoff::default(),
             jobs: None,
             tags: Vec::new(),
+            packaging: Packaging::default(),
             canonical_names: false,
             dangling_name: None,
             annotations: Vec::new(),

@@ -33,6 +33,7 @@ mod build_mount_cache;
 mod build_mounts;
 mod build_offline;
 mod build_outputs;
+mod build_packaging;
 mod build_platforms;
 mod build_push;
 mod build_registry;
@@ -108,6 +109,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_mounts", build_mounts::TESTS),
     ("build_offline", build_offline::TESTS),
     ("build_outputs", build_outputs::TESTS),
+    ("build_packaging", build_packaging::TESTS),
     ("build_platforms", build_platforms::TESTS),
     ("build_push", build_push::TESTS),
     ("build_registry", build_registry::TESTS),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use rbuild::{
     BuildRequest, ContextArchive, ContextInput, ContextMode, Cutoff, Destination, DockerfileInput,
-    Entitlement, Export, NamedContextInput, Network, NoCache, Output, Platform, Pull, Sniffed,
+    Entitlement, Export, NamedContextInput, Network, NoCache, Output, Packaging, Platform, Pull,
+    Sniffed,
 };
 
 use crate::args::call::{Call, Method};
@@ -120,6 +121,17 @@ pub struct BuildArgs {
     /// Print the image id only
     #[arg(short, long)]
     pub quiet: bool,
+    /// What becomes one layer: `each` instruction, `base+1` for one upon the base image, N for so
+    /// many at most, or `squash` for everything; the cache has each step in any case
+    #[arg(long, value_name = "each|base+1|N|squash", num_args = 0..=1, require_equals = true,
+          default_missing_value = "each", value_parser = packaging)]
+    pub layers: Option<Packaging>,
+    /// One layer upon the base image; the same as --layers=base+1
+    #[arg(long, conflicts_with_all = ["layers", "squash_all"])]
+    pub squash: bool,
+    /// One layer, base image and all; the same as --layers=squash
+    #[arg(long, conflicts_with = "layers")]
+    pub squash_all: bool,
     /// Write the image id to this file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
@@ -174,6 +186,17 @@ pub struct BuildArgs {
     /// Flags of Docker that are not here.
     #[command(flatten)]
     pub other: OtherFlags<OfBuild>,
+}
+
+/// `true` and `false` are podman's, whose `false` makes one layer upon the base.
+fn packaging(text: &str) -> Result<Packaging, String> {
+    match (text, text.parse::<usize>()) {
+        (_, Ok(most)) if most > 0 => Ok(Packaging::AtMost(most)),
+        ("each" | "true", _) => Ok(Packaging::Each),
+        ("base+1" | "false", _) => Ok(Packaging::AtMost(1)),
+        ("squash", _) => Ok(Packaging::One),
+        _ => Err("expected each, base+1, a number of layers, or squash".to_owned()),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -280,6 +303,11 @@ impl BuildArgs {
         request.pull = self.pull.into();
         request.locked = self.locked;
         request.tags.clone_from(&self.tag);
+        request.packaging = match (self.squash, self.squash_all) {
+            (true, _) => Packaging::AtMost(1),
+            (_, true) => Packaging::One,
+            _ => self.layers.unwrap_or_default(),
+        };
         for text in &self.annotation {
             request.annotations.extend(annotation::parse(text)?);
         }

@@ -23,7 +23,6 @@ impl Table for OfBuild {
         flag("force-rm", Switch, NoMeaning),
         flag("invoke", Value, NotYet),
         flag("isolation", Value, NoMeaning),
-        flag("layers", MaybeValue, NotYet),
         flag("policy", Value, NotYet),
         flag("print", Value, NotYet),
         flag("provenance", MaybeValue, OFF),
@@ -32,7 +31,6 @@ impl Table for OfBuild {
         flag("sbom", MaybeValue, OFF),
         flag("security-opt", Value, NotYet),
         flag("server-config", Value, NoMeaning),
-        flag("squash", Switch, NotYet),
         flag("stream", Switch, NotYet),
     ];
 }

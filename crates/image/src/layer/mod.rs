@@ -4,6 +4,7 @@ mod archive;
 mod behind;
 mod content;
 mod listing;
+mod merge;
 pub mod pack;
 mod peek;
 mod place;
@@ -13,6 +14,7 @@ pub mod whiteout;
 
 pub use archive::{is_archive, newest_file, unpack_archive};
 pub use listing::{Listed, Listing, capability, list};
+pub use merge::{Below, merge_layers};
 pub use pack::{FileTimes, LAYER_FORMAT, PackOptions, Packed, Part, TreeForm, pack, pack_parts};
 pub use read::LayerReader;
 pub use unpack::{Devices, Ownership, UnpackOptions, Unpacked, unpack_layer};

@@ -20,7 +20,7 @@ use crate::export::layers::{Leaving, own};
 use crate::export::package::skip;
 use crate::export::push::{self, PARALLEL_BLOBS};
 use crate::export::{names, needs_bytes};
-use crate::{BuildError, BuildRequest, Encoding, Engine, LayerForm, Output};
+use crate::{BuildError, BuildRequest, Encoding, Engine, LayerForm, Output, Packaging};
 
 /// How often a wait for the threads looks at the caller's cancel token.
 const CANCEL_TICK: Duration = Duration::from_millis(50);
@@ -111,6 +111,10 @@ fn wanted(
     tags: &[Reference],
 ) -> Result<Vec<Wanted>, BuildError> {
     let mut all = Vec::new();
+    if request.packaging != Packaging::Each {
+        // What steps make is not what leaves.
+        return Ok(all);
+    }
     for export in &request.outputs {
         let form = export.layers;
         match &export.output {

@@ -280,7 +280,7 @@ fn umoci_unpacks(dir: &Path, archive: &str) -> Outcome {
 
 /// Hands this machine's proxy settings to pip, as one would by hand: without a value, so that
 /// the program takes it from its environment.
-fn proxies() -> Vec<String> {
+pub(crate) fn proxies() -> Vec<String> {
     ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"]
         .iter()
         .filter(|name| std::env::var_os(name).is_some())

@@ -12,6 +12,7 @@ mod bench;
 mod cases;
 mod demo;
 mod fuzz;
+mod repro;
 mod space;
 mod test;
 mod torture;
@@ -51,6 +52,7 @@ usage: cargo xtask COMMAND
                               tries what reads text of strangers on as many inputs as fit
   space [--builds N] [--mib N] [--seed N]
                               random builds in a store that must stay below a limit
+  repro                       the examples are the same bytes twice, and in two stores
   torture [--kills N] [--seed N]
                               kills builds at random moments and looks for what is left
   bases                       makes the base images that the other commands use
@@ -77,6 +79,7 @@ fn dispatch(args: &mut Args) -> Outcome {
         Some("bench") => bench::run(args),
         Some("cases") => cases::run(args),
         Some("fuzz") => fuzz::run(args),
+        Some("repro") => repro::run(args),
         Some("space") => space::run(args),
         Some("torture") => torture::run(args),
         Some("bases") => bases::run(args),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | a step failed, or the arguments or the Dockerfile are wrong |
-//! | 1, 2 | `diff`: the images differ; they could not be compared |
+//! | 1, 2 | `diff`, `repro`: the images differ; they could not be made or compared |
 //! | 125 | `run`: the container could not be made or started |
 //! | 126 | `run`: the command is there but cannot be executed |
 //! | 127 | `run`: the command is not there |
@@ -21,7 +21,7 @@ use crate::failure::Failure;
 pub const SUCCESS: i32 = 0;
 /// Something failed.
 pub const FAILURE: i32 = 1;
-/// `diff`: no answer, as diff(1) says it.
+/// `diff` and `repro`: no answer, as diff(1) says it.
 pub const TROUBLE: i32 = 2;
 /// `run`: our own failure, as Docker says it.
 pub const CANNOT_RUN: i32 = 125;
@@ -41,6 +41,16 @@ pub fn of_failure(failure: &Failure) -> i32 {
         Failure::Clap { code, .. } => *code,
         Failure::Engine(error) if is_cancelled(error) => crate::interrupt::exit_code(),
         Failure::Usage { .. } | Failure::Engine(_) | Failure::Io { .. } => FAILURE,
+    }
+}
+
+/// A failure of a command that answers with 0 or 1.
+pub fn trouble(failure: Failure) -> Failure {
+    match failure {
+        // All is said already, or an interrupt has a code of its own.
+        Failure::Silent(code) => Failure::Silent(code),
+        other if of_failure(&other) == FAILURE => Failure::WithCode(TROUBLE, Box::new(other)),
+        other => other,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rbuild_parser::ast::Dockerfile;
+use rbuild_parser::ast::{Dockerfile, InstructionKind};
 use rbuild_parser::lint::check_file;
 use rbuild_plan::op::Source;
 use rbuild_plan::{Checked, EpochSource, Graph, ImageConfigs, Plan, check, epoch_source, lower};
@@ -78,6 +78,15 @@ impl<'a> Front<'a> {
         report(lint, std::mem::take(&mut plan.warnings), ctx);
         self.report_unused(&plan, ctx);
         Ok(plan)
+    }
+
+    /// Whether the Dockerfile gives an argument of the whole file a value.
+    pub(crate) fn has_default(&self, argument: &str) -> bool {
+        let args = self.dockerfile.global_args.iter().filter_map(|one| match &one.kind {
+            InstructionKind::Arg { args } => Some(args),
+            _ => None,
+        });
+        args.flatten().any(|arg| arg.name.value == argument && arg.default.is_some())
     }
 
     /// What all stages are made from, or those that the target of the request needs, with the

@@ -62,6 +62,7 @@ mod preview;
 mod prune;
 mod quiet;
 mod remote_cache;
+mod repro;
 mod request;
 mod sources;
 mod unused;
@@ -93,6 +94,7 @@ pub use remote_cache::{
     CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, CacheMounts, GhaLocation,
     S3Location,
 };
+pub use repro::{Cause, DEFAULT_EPOCH, Repro, ReproDifference, Round};
 pub use request::{
     BuildRequest, Built, BuiltImage, ContextMode, Destination, DockerfileInput, Export,
     ExportedImage, LayerForm, Output, Pull, StepSummary,

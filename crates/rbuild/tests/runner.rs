@@ -39,6 +39,7 @@ mod build_push;
 mod build_registry;
 mod build_remote;
 mod build_remote_cache;
+mod build_repro;
 mod build_resources;
 mod build_reuse;
 mod build_space;
@@ -115,6 +116,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_registry", build_registry::TESTS),
     ("build_remote", build_remote::TESTS),
     ("build_remote_cache", build_remote_cache::TESTS),
+    ("build_repro", build_repro::TESTS),
     ("build_resources", build_resources::TESTS),
     ("build_reuse", build_reuse::TESTS),
     ("build_space", build_space::TESTS),

@@ -7,8 +7,8 @@ use crate::failure::Failure;
 
 const COMMANDS: &[&str] = &[
     "build", "context", "lock", "run", "images", "rmi", "tag", "inspect", "history", "layers",
-    "diff", "manifest", "pull", "push", "save", "load", "login", "logout", "why", "du", "prune",
-    "cache", "fsck", "version", "info", "help",
+    "diff", "repro", "manifest", "pull", "push", "save", "load", "login", "logout", "why", "du",
+    "prune", "cache", "fsck", "version", "info", "help",
 ];
 
 /// Flags of the whole command that take a value as the next word.

@@ -24,6 +24,7 @@ pub mod progress;
 pub mod prune;
 pub mod registry;
 pub mod remote_cache;
+pub mod repro;
 pub mod run;
 pub mod secret;
 pub mod space;
@@ -109,6 +110,8 @@ pub enum Command {
     Logout(login::LogoutArgs),
     /// Compare two images
     Diff(diff::DiffArgs),
+    /// Build twice under different conditions, and compare
+    Repro(Box<repro::ReproArgs>),
     /// Say why steps of the last build ran
     Why(why::WhyArgs),
     /// Look at cache mounts, and carry them elsewhere
@@ -143,7 +146,7 @@ pub fn parse(line: Vec<OsString>) -> Result<Args, Failure> {
     let command = first_word::of(&line).and_then(|at| line[at].to_str());
     let code = match command {
         Some("run") => exit_code::CANNOT_RUN,
-        Some("diff") => exit_code::TROUBLE,
+        Some("diff" | "repro") => exit_code::TROUBLE,
         _ => exit_code::FAILURE,
     };
     let refused = |error| Failure::Clap { error, code };
@@ -204,7 +207,7 @@ mod tests {
                 assert!(text.contains(&format!("--{flag}")) && text.contains("'maybe'"), "{text}");
                 let expected = match name {
                     "run" => 125,
-                    "diff" => 2,
+                    "diff" | "repro" => 2,
                     _ => 1,
                 };
                 assert_eq!(code, expected);

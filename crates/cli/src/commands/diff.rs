@@ -26,14 +26,7 @@ const VALUE: usize = 120;
 
 /// Says in what two images differ; the exit codes are those of diff(1).
 pub fn run(args: &DiffArgs, context: &Context<'_>) -> Result<i32, Failure> {
-    compare(args, context).map_err(|failure| match failure {
-        // All is said already, or an interrupt has a code of its own.
-        Failure::Silent(code) => Failure::Silent(code),
-        other if exit_code::of_failure(&other) == exit_code::FAILURE => {
-            Failure::WithCode(exit_code::TROUBLE, Box::new(other))
-        }
-        other => other,
-    })
+    compare(args, context).map_err(exit_code::trouble)
 }
 
 fn compare(args: &DiffArgs, context: &Context<'_>) -> Result<i32, Failure> {
@@ -95,7 +88,7 @@ fn text(difference: &ImageDifference) -> String {
     text
 }
 
-fn of_field(field: &FieldDifference) -> String {
+pub(super) fn of_field(field: &FieldDifference) -> String {
     let shown = |value: &Value| {
         console::truncate_str(&visible(&value.to_string()), VALUE, "…").into_owned()
     };

@@ -22,6 +22,7 @@ mod outline;
 mod prune;
 mod pull;
 mod push;
+mod repro;
 mod rmi;
 mod rows;
 mod run;
@@ -81,6 +82,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Logout(args) => logout::run(&args, &context),
         Command::Layers(args) => layers::run(&args, &context),
         Command::Diff(args) => diff::run(&args, &context),
+        Command::Repro(args) => repro::run(&args, &context),
         Command::Why(args) => why::run(&args, &context),
         Command::Cache(args) => cache::run(&args, &context),
         Command::Du(args) => du::run(&args, &context),

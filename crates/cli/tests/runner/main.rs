@@ -13,3 +13,4 @@ mod dockerfiles;
 mod layers;
 mod logins;
 mod program;
+mod repro;

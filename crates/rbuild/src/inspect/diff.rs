@@ -1,5 +1,6 @@
 //! In what two images differ: documents, layers, files of the root filesystem.
 
+use rbuild_cache::ImageRecord;
 use rbuild_image::layer::TreeForm;
 use rbuild_types::{CancelToken, Ctx, Digest, Progress, Reference};
 use serde_json::{Value, json};
@@ -87,20 +88,21 @@ impl Engine {
     ) -> Result<ImageDifference, BuildError> {
         let _lease = self.store.lease()?;
         let ctx = Ctx::new(progress, cancel);
-        let before = OpenedImage::open(self, before, ctx)?;
-        let after = OpenedImage::open(self, after, ctx)?;
+        let (record, before) = OpenedImage::open(self, before, ctx)?;
+        let (other_record, after) = OpenedImage::open(self, after, ctx)?;
         let mut difference = ImageDifference {
             manifest: differences(&manifest(&before, &after)?, &manifest(&after, &before)?),
-            config: differences(&config(&before)?, &config(&after)?),
-            before: compared(&before),
-            after: compared(&after),
+            config: config_differences(&before, &after)?,
+            before: compared(&record, &before),
+            after: compared(&other_record, &after),
             layers: Vec::new(),
             same_layers: 0,
             files: Vec::new(),
             more_files: 0,
         };
         for index in 0..before.layers.len().max(after.layers.len()) {
-            let [one, other] = [&before, &after].map(|image| image.layers.get(index).map(name));
+            let [one, other] =
+                [&before, &after].map(|image| image.layers.get(index).map(layer_name));
             match one.as_ref().map(|one| one.diff_id) == other.as_ref().map(|other| other.diff_id) {
                 true => difference.same_layers += 1,
                 false => {
@@ -123,16 +125,24 @@ impl Engine {
     }
 }
 
-fn compared(image: &OpenedImage) -> ComparedImage {
+fn compared(record: &ImageRecord, image: &OpenedImage) -> ComparedImage {
     ComparedImage {
-        id: image.record.image_id,
+        id: record.image_id,
         manifest_digest: image.digest,
-        name: image.record.reference.as_ref().map(Reference::familiar),
+        name: record.reference.as_ref().map(Reference::familiar),
     }
 }
 
-pub(crate) fn name(layer: &OpenedLayer) -> LayerName {
+pub(crate) fn layer_name(layer: &OpenedLayer) -> LayerName {
     LayerName { diff_id: layer.diff_id, created_by: layer.created_by.clone() }
+}
+
+/// In what two configs differ but for the layers' digests.
+pub(crate) fn config_differences(
+    before: &OpenedImage,
+    after: &OpenedImage,
+) -> Result<Vec<FieldDifference>, BuildError> {
+    Ok(differences(&config(before)?, &config(after)?))
 }
 
 /// The manifest without the digests of what differs anyway: of the config, and of layers whose

@@ -60,7 +60,7 @@ impl Engine {
         cancel: &CancelToken,
     ) -> Result<ImageLayers, BuildError> {
         let _lease = self.store.lease()?;
-        let image = OpenedImage::open(self, name, Ctx::new(progress, cancel))?;
+        let (record, image) = OpenedImage::open(self, name, Ctx::new(progress, cancel))?;
         let mut history = PathHistory::default();
         for layer in &image.layers {
             history.begin_layer();
@@ -70,8 +70,8 @@ impl Engine {
         let (doings, sums) = history.finish();
         let layers =
             image.layers.iter().zip(doings).map(|(layer, doings)| inspected(layer, doings));
-        let name = image.record.reference.as_ref().map(Reference::familiar);
-        Ok(ImageLayers { id: image.record.image_id, name, layers: layers.collect(), history, sums })
+        let name = record.reference.as_ref().map(Reference::familiar);
+        Ok(ImageLayers { id: record.image_id, name, layers: layers.collect(), history, sums })
     }
 }
 

@@ -16,3 +16,7 @@ pub use diff::{ComparedImage, ImageDifference, LayerDifference, LayerName};
 pub use documents::FieldDifference;
 pub use layers::{ImageLayers, InspectedLayer};
 pub use path_history::{Fate, PathVersion};
+
+pub(crate) use compare::compare;
+pub(crate) use diff::{config_differences, layer_name};
+pub(crate) use opened::OpenedImage;

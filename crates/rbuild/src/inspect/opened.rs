@@ -6,15 +6,14 @@ use rbuild_cache::ImageRecord;
 use rbuild_image::index::pick;
 use rbuild_image::manifest::{Document, parse_manifest};
 use rbuild_rooted::Root;
-use rbuild_types::{Ctx, Digest, Platform};
+use rbuild_types::{Ctx, Digest, Platform, Reference};
 
 use crate::images::{empty_index, nameless};
 use crate::sources::image::{ImageSource, MAX_DOCUMENT};
 use crate::{BuildError, Engine, Pull};
 
-/// One image: of an index, that of this machine, else the first.
+/// One image: of an index that was named, that of this machine, else the first.
 pub(crate) struct OpenedImage {
-    pub(crate) record: ImageRecord,
     /// Digest of its manifest.
     pub(crate) digest: Digest,
     /// The manifest as the store has it.
@@ -44,20 +43,36 @@ impl OpenedLayer {
 
 impl OpenedImage {
     /// Opens the image of a name or id, with layers unpacked. The caller has a lease.
-    pub(crate) fn open(engine: &Engine, name: &str, ctx: Ctx<'_>) -> Result<Self, BuildError> {
+    pub(crate) fn open(
+        engine: &Engine,
+        name: &str,
+        ctx: Ctx<'_>,
+    ) -> Result<(ImageRecord, Self), BuildError> {
         let record = engine.find_image(name)?;
-        let read = |digest: &Digest| engine.store.blobs().read_small(digest, MAX_DOCUMENT);
         let mut digest = record.manifest_digest;
-        let mut manifest_bytes = read(&digest)?;
-        if let Document::Index(index) = parse_manifest(&manifest_bytes, Some(&record.media_type))? {
+        let bytes = engine.store.blobs().read_small(&digest, MAX_DOCUMENT)?;
+        if let Document::Index(index) = parse_manifest(&bytes, Some(&record.media_type))? {
             let own = pick(&index, &Platform::host()).ok().or(index.manifests.first());
             digest = own.ok_or_else(|| empty_index(&record))?.digest;
-            manifest_bytes = read(&digest)?;
         }
-        let reference = record.reference.clone().map_or_else(nameless, Ok)?;
+        let from = record.reference.clone().map_or_else(nameless, Ok)?;
+        let image = Self::of_manifest(engine, &from, digest, ctx)?;
+        Ok((record, image))
+    }
+
+    /// Opens the image of a manifest; what of it is not in the store is asked of the registry of
+    /// `from`.
+    pub(crate) fn of_manifest(
+        engine: &Engine,
+        from: &Reference,
+        digest: Digest,
+        ctx: Ctx<'_>,
+    ) -> Result<Self, BuildError> {
         let images = ImageSource::new(engine, Pull::Missing, ctx);
-        let documents = images.resolve(&reference.with_digest(digest), &Platform::host())?;
+        let documents = images.resolve(&from.with_digest(digest), &Platform::host())?;
         let snapshots = images.unpack_image(&documents, ctx)?;
+        let read = |digest: &Digest| engine.store.blobs().read_small(digest, MAX_DOCUMENT);
+        let manifest_bytes = read(&digest)?;
         let config_bytes = read(&documents.manifest.config.digest)?;
         let history = documents.config.history.iter().filter(|item| !item.empty_layer);
         let mut history = history.map(|item| item.created_by.clone());
@@ -73,7 +88,7 @@ impl OpenedImage {
                 path: engine.store.snapshots().path(snapshot).join("fs"),
             });
         }
-        Ok(Self { record, digest, manifest_bytes, config_bytes, layers })
+        Ok(Self { digest, manifest_bytes, config_bytes, layers })
     }
 
     /// The root filesystem, to be read only. An image without layers has an empty one.

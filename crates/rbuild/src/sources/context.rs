@@ -249,14 +249,18 @@ fn context(
 
 /// What becomes of owners and modes in a directory of the host.
 fn owner_rule(request: &BuildRequest, directory: &Path) -> OwnerRule {
-    let mode = request.context_mode.unwrap_or_else(|| match is_in_work_tree(directory) {
-        true => ContextMode::Git,
-        false => ContextMode::Plain,
-    });
-    match mode {
+    match context_mode(request.context_mode, directory) {
         ContextMode::Git => OwnerRule::WorkTree,
         ContextMode::Plain => OwnerRule::Context,
     }
+}
+
+/// Which modes the files of a directory have, where `asked` may say another than the usual.
+pub(crate) fn context_mode(asked: Option<ContextMode>, directory: &Path) -> ContextMode {
+    asked.unwrap_or_else(|| match is_in_work_tree(directory) {
+        true => ContextMode::Git,
+        false => ContextMode::Plain,
+    })
 }
 
 /// Whether there is a `.git` in the directory or above it: a directory, or the file of a submodule

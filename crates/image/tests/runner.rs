@@ -14,6 +14,8 @@ mod gnu_tar;
 mod hostile;
 #[path = "runner/layers.rs"]
 mod layers;
+#[path = "runner/merge.rs"]
+mod merge;
 #[path = "runner/properties.rs"]
 mod properties;
 #[path = "runner/rootfs.rs"]

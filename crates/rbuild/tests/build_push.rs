@@ -277,7 +277,7 @@ fn a_refusal_moves_no_name() {
     assert!(matches!(error, BuildError::Push { .. }), "{error:?}");
     let message = error.to_string();
     assert!(message.contains("cannot push") && message.contains("team/app"), "{message}");
-    assert!(message.contains("docker login"), "{message}");
+    assert!(message.contains("rbuild login"), "{message}");
     assert!(place.engine().find_image(&name).is_err());
 }
 

@@ -19,6 +19,7 @@ use crate::packages::{self, BASES, PEERS};
 use crate::paths;
 use crate::peers::{Docker, Podman};
 use crate::rbuild::Rbuild;
+use crate::registries;
 use crate::registry::Registry;
 use crate::service::terminate;
 use crate::steps::{Step, not_cached};
@@ -31,15 +32,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const IMAGE: &str = "docker_flask:latest";
 
-/// `cargo xtask acceptance [--peers-only]`; the switch tries the other tools with an image that
-/// they made themselves, to see whether they work on this machine.
+/// `cargo xtask acceptance [--peers-only|--registries-only]`; the first switch tries the other tools
+/// with an image that they made themselves, to see whether they work on this machine.
 pub(crate) fn run(args: &mut Args) -> Outcome {
     let peers_only = args.switch("--peers-only");
+    let registries_only = args.switch("--registries-only");
     args.words()?;
     ensure(packages::is_root(), || "acceptance starts dockerd and podman: it needs root".into())?;
     ensure(!http::answers(PORT), || format!("something listens on port {PORT} already"))?;
     packages::ensure_installed(&[BASES, PEERS].concat())?;
     let dir = paths::fresh("acceptance")?;
+    if !peers_only {
+        registries::hold(&dir.join("registries"))?;
+    }
+    if registries_only {
+        return paths::remove(&dir);
+    }
     let base = format!("oci:{}:latest", bases::python_layout()?.display());
     let registry = Registry::start(&dir.join("registry"))?;
     registry.push(&base, "library/python:3.7.4")?;
@@ -327,6 +335,6 @@ fn expect_ran(steps: &[Step], expected: &[&str]) -> Outcome {
     if matches { Ok(()) } else { fail(format!("these steps ran: {ran:?}, not {expected:?}")) }
 }
 
-fn section(title: &str) {
+pub(crate) fn section(title: &str) {
     println!("\n==> {title}");
 }

@@ -28,6 +28,7 @@ mod paths;
 mod peers;
 mod random;
 mod rbuild;
+mod registries;
 mod registry;
 mod service;
 mod steps;

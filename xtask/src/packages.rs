@@ -41,6 +41,8 @@ pub(crate) const TESTS: &[Package] = &[
 pub(crate) const PEERS: &[Package] = &[
     package("mmdebstrap", "mmdebstrap"),
     package("docker-registry", "docker-registry"),
+    package("apache2-utils", "htpasswd"),
+    package("openssl", "openssl"),
     package("skopeo", "skopeo"),
     package("umoci", "umoci"),
     package("runc", "runc"),

@@ -14,25 +14,55 @@ pub(crate) struct Registry {
     service: Service,
 }
 
+/// Whom a registry lets in, and how it proves who it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Guard<'a> {
+    /// A file that `htpasswd -B` made.
+    pub(crate) passwords: Option<&'a Path>,
+    /// A directory with `server.crt`, `server.key` and the `ca.crt` that signed it.
+    pub(crate) tls: Option<&'a Path>,
+    /// Whether clients need a certificate of that CA, too.
+    pub(crate) clients: bool,
+}
+
 impl Registry {
     /// Starts it with its configuration, data and log in `dir`.
     pub(crate) fn start(dir: &Path) -> Outcome<Self> {
+        Self::start_guarded(dir, Guard::default())
+    }
+
+    /// The same, where not everybody is let in.
+    pub(crate) fn start_guarded(dir: &Path, guard: Guard<'_>) -> Outcome<Self> {
         fs_err::create_dir_all(dir)?;
         let port = http::free_port()?;
         let config = dir.join("config.yml");
         let data = dir.join("data");
-        fs_err::write(
-            &config,
-            format!(
-                "version: 0.1\nlog:\n  level: warn\n  accesslog:\n    disabled: true\n\
-                 storage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
-                 http:\n  addr: 127.0.0.1:{port}\n",
-                data.display()
-            ),
-        )?;
+        let mut text = format!(
+            "version: 0.1\nlog:\n  level: warn\n  accesslog:\n    disabled: true\n\
+             storage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n\
+             http:\n  addr: 127.0.0.1:{port}\n",
+            data.display()
+        );
+        if let Some(certificates) = guard.tls {
+            let file = |name: &str| certificates.join(name).display().to_string();
+            let (certificate, key) = (file("server.crt"), file("server.key"));
+            text += &format!("  tls:\n    certificate: {certificate}\n    key: {key}\n");
+            if guard.clients {
+                text += &format!("    clientcas: [{}]\n", file("ca.crt"));
+            }
+        }
+        if let Some(passwords) = guard.passwords {
+            let passwords = passwords.display();
+            text += &format!("auth:\n  htpasswd:\n    realm: test\n    path: {passwords}\n");
+        }
+        fs_err::write(&config, text)?;
         let command = Cmd::new("docker-registry").arg("serve").arg(config);
         let command = Limits::SERVER.apply(command);
-        let ready = || http::get(port, "/v2/").is_ok();
+        let is_open = guard.passwords.is_none() && guard.tls.is_none();
+        let ready = || match is_open {
+            true => http::get(port, "/v2/").is_ok(),
+            false => http::answers(port),
+        };
         let service = Service::start("docker-registry", command, &dir.join("log"), ready)?;
         Ok(Self { port, service })
     }

@@ -98,7 +98,7 @@ impl Environment {
     }
 
     /// The user's directory of configurations, by the XDG rules.
-    fn config_home(&self) -> Option<PathBuf> {
+    pub fn config_home(&self) -> Option<PathBuf> {
         match self.filled("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute()) {
             Some(directory) => Some(directory),
             None => Some(PathBuf::from(self.filled("HOME")?).join(".config")),

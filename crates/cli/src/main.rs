@@ -11,6 +11,7 @@ mod human;
 mod interrupt;
 mod layers_report;
 mod listing;
+mod machine_registries;
 mod output;
 mod progress;
 mod report;

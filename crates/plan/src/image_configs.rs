@@ -1,9 +1,14 @@
 //! What the plan asks about base images. The plan itself touches no network and no disk.
 
-use rbuild_types::{ImageConfig, Platform, Reference};
+use rbuild_types::{ImageConfig, Platform, Reference, ReferenceError};
 
 /// Knows the configs of base images: a registry with a cache in front, or a map in tests.
 pub trait ImageConfigs {
+    /// What a name in the Dockerfile stands for: where there are no aliases, what Docker says.
+    fn reference(&self, name: &str) -> Result<Reference, ReferenceError> {
+        name.parse()
+    }
+
     /// The config of the image that `reference` names, for `platform` when the image has several.
     /// An image of one single other platform may be returned: the plan warns about it.
     fn config(

@@ -5,7 +5,9 @@ use rbuild_parser::ast::Dockerfile;
 use rbuild_parser::lint::{Rule, check_file};
 use rbuild_plan::{ImageConfigs, ImageError, ResolvedImage};
 use rbuild_sandbox::linux::binfmt::Emulators;
-use rbuild_types::{CancelToken, Ctx, Diagnostic, LineIndex, Platform, Reference, Silent, Span};
+use rbuild_types::{
+    CancelToken, Ctx, Diagnostic, LineIndex, Platform, Reference, ReferenceError, Silent, Span,
+};
 
 use crate::lint::{self, Lint};
 use crate::sources::context::{self, Main, Opened};
@@ -219,6 +221,13 @@ impl<'a> Images<'a> {
 }
 
 impl ImageConfigs for Images<'_> {
+    fn reference(&self, name: &str) -> Result<Reference, ReferenceError> {
+        match &self.source {
+            Some(source) => source.reference(name),
+            None => name.parse(),
+        }
+    }
+
     fn config(
         &self,
         reference: &Reference,

@@ -16,7 +16,7 @@ use rbuild_sandbox::{
     Exit, InjectedFile, Launch, Mount, MountSource, Network, Resources, Running, Spec, Stdio,
 };
 use rbuild_snapshot::Active;
-use rbuild_types::{CancelToken, Ctx, Event, ImageConfig, Platform, Reference, Silent, Stream};
+use rbuild_types::{CancelToken, Ctx, Event, ImageConfig, Platform, Silent, Stream};
 
 use crate::engine::random_id;
 use crate::images::nameless;
@@ -205,7 +205,7 @@ impl Engine {
     ) -> Result<(ImageConfig, Vec<SnapshotId>), BuildError> {
         let images = ImageSource::new(self, pull, ctx);
         // A name first; then the beginning of an id.
-        let reference = match (image.parse::<Reference>(), self.find_image(image)) {
+        let reference = match (self.reference(image), self.find_image(image)) {
             (_, Ok(found)) if pull != Pull::Always => {
                 let name = found.reference.map_or_else(nameless, Ok)?;
                 name.with_digest(found.manifest_digest)

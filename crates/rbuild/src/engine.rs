@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use rbuild_cache::{SpaceLimits, Store};
 use rbuild_registry::{Registry, RegistryOptions};
 use rbuild_sandbox::linux::binfmt::{self, Emulators};
+use rbuild_types::{Reference, ReferenceError};
 
 use crate::BuildError;
 use crate::quiet::QuietPool;
@@ -106,6 +107,12 @@ impl Engine {
     fn of(store: Store, options: EngineOptions) -> Self {
         let (registry, pool, quiet_pool) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         Self { store, options, registry, pool, quiet_pool }
+    }
+
+    /// What a name stands for that people wrote to get an image: short ones may be aliases of the
+    /// machine's files.
+    pub fn reference(&self, name: &str) -> Result<Reference, ReferenceError> {
+        self.options.registry.registries.reference(name)
     }
 
     /// The way to all servers; nothing else opens a connection. `missing` says what is not there

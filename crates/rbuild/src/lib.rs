@@ -110,8 +110,8 @@ pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;
 pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, duration, ram_in_bytes};
 pub use rbuild_registry::{
-    BucketOptions, CredentialSource, Kept, Login, LoginStore, Mirror, Proxies, RegistryOptions,
-    Secret,
+    BucketOptions, CredentialSource, Kept, Login, LoginStore, Mirror, Proxies, RegistriesConf,
+    RegistryOptions, Secret, Serves,
 };
 pub use rbuild_rooted::FileKind;
 pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};
@@ -122,5 +122,5 @@ pub use rbuild_solver::{
 pub use rbuild_types::{
     CacheTraffic, CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event,
     FileChange, History, ImageConfig, Label, LineIndex, Platform, Progress, Reason, Reference,
-    Severity, Silent, Span, StepId, Stream,
+    ReferenceError, Severity, Silent, Span, StepId, Stream,
 };

@@ -14,7 +14,7 @@ use reqwest::{Method, StatusCode};
 
 use crate::body::{Body, Limits};
 use crate::exchange::{Access, Client, Direction, Errand, Outgoing};
-use crate::place::Place;
+use crate::place::{Asked, Place};
 use crate::retry::{Attempts, Failure, Retry};
 use crate::runtime::{Message, Pipe};
 use crate::{MAX_DOCUMENT, Registry, RegistryError};
@@ -72,7 +72,7 @@ impl Registry {
             written: 0,
             reported: None,
         };
-        self.at_each_place(repository, ctx.cancel, |place| {
+        self.at_each_place(repository, Asked::Blob, ctx.cancel, |place| {
             if transfer.written > 0 {
                 // Bytes of a place that failed may be wrong: the next must not be blamed for them.
                 transfer.restart()?;

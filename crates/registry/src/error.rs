@@ -41,6 +41,24 @@ pub enum RegistryError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file about registries cannot be used.
+    #[error("cannot use what {file} says of registries: {reason}")]
+    Registries {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The machine's files forbid to speak to a registry.
+    #[error(
+        "{subject} is in a registry that {file} blocks; whoever may change that file can allow it"
+    )]
+    Blocked {
+        /// The repository.
+        subject: String,
+        /// The file that says so.
+        file: PathBuf,
+    },
     /// A credential helper failed.
     #[error(
         "credential helper docker-credential-{helper} failed for {host}: {reason}; repair it, or \

@@ -43,6 +43,7 @@ mod place;
 mod push;
 mod redirect;
 mod referrers;
+mod registries_conf;
 mod retry;
 mod runtime;
 mod ssh;
@@ -61,13 +62,14 @@ pub use conversation::Conversation;
 pub use error::{Answer, PlaceFailure, RegistryError};
 pub use fetch::{Fetch, Fetched};
 pub use manifest::{MAX_DOCUMENT, ManifestBytes};
-pub use options::{CredentialSource, Mirror, Proxies, RegistryOptions};
+pub use options::{CredentialSource, Mirror, Proxies, RegistryOptions, Serves};
 pub use push::{Pushed, Upload};
 pub use referrers::Referrer;
+pub use registries_conf::RegistriesConf;
 pub use ssh::{PORT as SSH_PORT, SshCommand, SshLogin, SshPlace};
 
 use exchange::Client;
-use place::Place;
+use place::{Asked, Place};
 use runtime::Runtime;
 
 /// A blocking handle on all registries. Clones share connections, tokens and limits.
@@ -100,11 +102,12 @@ impl Registry {
     fn at_each_place<T>(
         &self,
         reference: &Reference,
+        asked: Asked,
         cancel: &CancelToken,
         mut attempt: impl FnMut(&Place) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
         let mut failures = Vec::new();
-        for place in place::places(&self.inner.client.options, reference) {
+        for place in place::places(&self.inner.client.options, reference, asked)? {
             cancel.check()?;
             match attempt(&place) {
                 Ok(value) => return Ok(value),

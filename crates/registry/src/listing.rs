@@ -41,7 +41,7 @@ impl Registry {
         repository: &Reference,
         ctx: Ctx<'_>,
     ) -> Result<Vec<Reference>, RegistryError> {
-        let place = place::own_place(&self.inner.client.options, repository);
+        let place = place::own_place(&self.inner.client.options, repository)?;
         let errand = Errand { place, subject: format!("the tags of {}", repository.repository()) };
         let (client, repository) = (self.inner.client.clone(), repository.clone());
         self.inner.runtime.run(ctx.cancel, async move {

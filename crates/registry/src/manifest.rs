@@ -7,6 +7,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::exchange::{Access, Client, Errand, Outgoing};
+use crate::place::Asked;
 use crate::retry::{Attempts, Failure, Retry};
 use crate::text::printable;
 use crate::{Registry, RegistryError, body};
@@ -59,7 +60,7 @@ impl Registry {
         if let Some(digest) = reference.digest() {
             return Ok(digest);
         }
-        self.at_each_place(reference, ctx.cancel, |place| {
+        self.at_each_place(reference, Asked::Manifest, ctx.cancel, |place| {
             let errand = Errand::manifest(place, reference);
             let (client, reference) = (self.inner.client.clone(), reference.clone());
             let call = async move { client.resolve(&errand, &reference).await };
@@ -77,7 +78,7 @@ impl Registry {
         reference: &Reference,
         ctx: Ctx<'_>,
     ) -> Result<ManifestBytes, RegistryError> {
-        self.at_each_place(reference, ctx.cancel, |place| {
+        self.at_each_place(reference, Asked::Manifest, ctx.cancel, |place| {
             let errand = Errand::manifest(place, reference);
             let (client, reference) = (self.inner.client.clone(), reference.clone());
             let call = async move { client.manifest(&errand, &reference).await };

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::place::split_location;
-use crate::{Login, RegistryError, Secret};
+use crate::{Login, RegistriesConf, RegistryError, Secret};
 
 /// How to reach registries.
 #[derive(Debug, Clone)]
@@ -20,8 +20,10 @@ pub struct RegistryOptions {
     /// Directory in which credential helpers are looked for before `PATH`.
     pub helper_dir: Option<PathBuf>,
     /// Registry host (such as `docker.io`) to the mirrors that are tried, in this order, before
-    /// the host itself.
+    /// those of `registries` and the registry itself.
     pub mirrors: BTreeMap<String, Vec<Mirror>>,
+    /// What the machine's files say about registries.
+    pub registries: RegistriesConf,
     /// `host[:port]` of registries that need not prove who they are, and may be spoken to in plain
     /// HTTP where they do not speak TLS. Loopback always may, but has to prove it in TLS.
     pub insecure: Vec<String>,
@@ -76,6 +78,20 @@ pub struct Mirror {
     pub location: String,
     /// Whether it is as if its host were in [`RegistryOptions::insecure`].
     pub insecure: bool,
+    /// What it is asked for.
+    pub serves: Serves,
+}
+
+/// Which manifests a mirror is asked for. Blobs, which have digests, every mirror is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Serves {
+    /// Tags and digests.
+    #[default]
+    All,
+    /// Digests: whoever wrote the name trusts the mirror with nothing.
+    Digests,
+    /// Tags.
+    Tags,
 }
 
 /// A text in the form of Docker's `config.json` and podman's `auth.json`.
@@ -119,6 +135,7 @@ impl Default for RegistryOptions {
             credentials: Vec::new(),
             helper_dir: None,
             mirrors: BTreeMap::new(),
+            registries: RegistriesConf::default(),
             insecure: Vec::new(),
             token_hosts: BTreeMap::new(),
             tls_verify: true,

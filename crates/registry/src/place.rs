@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use rbuild_types::Reference;
 use reqwest::Url;
 
-use crate::RegistryOptions;
+use crate::options::{Mirror, Serves};
 use crate::transport::Proof;
+use crate::{RegistryError, RegistryOptions};
 
 /// Docker Hub's name in references is not the host that serves its API.
 const DOCKER_HUB: &str = "docker.io";
@@ -86,31 +87,69 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// The mirrors of the reference's host in their order, then the host.
-pub(crate) fn places(options: &RegistryOptions, reference: &Reference) -> Vec<Place> {
-    let host = reference.host();
-    let mut places = Vec::new();
-    for mirror in options.mirrors.get(host).into_iter().flatten() {
-        let Some((mirror_host, prefix)) = split_location(&mirror.location) else { continue };
-        let repository = match prefix {
-            "" => reference.path().to_owned(),
-            prefix => format!("{prefix}/{}", reference.path()),
-        };
-        places.push(Place {
-            host: mirror_host.to_owned(),
-            api_host: api_host(mirror_host).to_owned(),
-            repository,
-            insecure: mirror.insecure || is_insecure(options, mirror_host),
-            has_successor: true,
-        });
-    }
-    places.push(own_place(options, reference));
-    places
+/// What is asked of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Manifest,
+    Blob,
 }
 
-/// The reference's host itself: what is pushed goes nowhere else.
-pub(crate) fn own_place(options: &RegistryOptions, reference: &Reference) -> Place {
-    Place { repository: reference.path().to_owned(), ..of_host(options, reference.host()) }
+/// The mirrors of the reference in their order, then the registry itself.
+pub(crate) fn places(
+    options: &RegistryOptions,
+    reference: &Reference,
+    asked: Asked,
+) -> Result<Vec<Place>, RegistryError> {
+    let own = own_place(options, reference)?;
+    let rule = options.registries.rule(reference);
+    let of_host = options.mirrors.get(reference.host()).into_iter().flatten();
+    let of_rule = rule.iter().flat_map(|(rule, _)| &rule.mirrors);
+    let rest = rule.map(|(_, rest)| rest).unwrap_or_default();
+    let all = of_host.map(|mirror| (mirror, reference.path()));
+    let all = all.chain(of_rule.map(|mirror| (mirror, rest)));
+    let mut places: Vec<_> = all
+        .filter(|(mirror, _)| asked == Asked::Blob || serves(mirror, reference))
+        .filter_map(|(mirror, rest)| {
+            let mut place = at(options, &mirror.location, rest)?;
+            place.insecure |= mirror.insecure;
+            Some(Place { has_successor: true, ..place })
+        })
+        .collect();
+    places.push(own);
+    Ok(places)
+}
+
+fn serves(mirror: &Mirror, reference: &Reference) -> bool {
+    match mirror.serves {
+        Serves::All => true,
+        Serves::Digests => reference.digest().is_some(),
+        Serves::Tags => reference.digest().is_none(),
+    }
+}
+
+/// The registry itself: what is pushed goes nowhere else.
+pub(crate) fn own_place(
+    options: &RegistryOptions,
+    reference: &Reference,
+) -> Result<Place, RegistryError> {
+    let same =
+        Place { repository: reference.path().to_owned(), ..of_host(options, reference.host()) };
+    let Some((rule, rest)) = options.registries.rule(reference) else { return Ok(same) };
+    if rule.blocked {
+        let (subject, file) = (reference.repository(), rule.file.clone());
+        return Err(RegistryError::Blocked { subject, file });
+    }
+    let moved = rule.location.as_ref().and_then(|location| at(options, location, rest));
+    let place = moved.unwrap_or(same);
+    Ok(Place { insecure: place.insecure || rule.insecure, ..place })
+}
+
+/// The repository `rest` below a location.
+fn at(options: &RegistryOptions, location: &str, rest: &str) -> Option<Place> {
+    let (host, prefix) = split_location(location)?;
+    let parts = [prefix, rest].into_iter().filter(|part| !part.is_empty());
+    let repository = parts.collect::<Vec<_>>().join("/");
+    (!repository.is_empty()).then(|| Place { repository, ..of_host(options, host) })
 }
 
 /// A registry, and none of its repositories.
@@ -174,20 +213,24 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Mirror;
+
+    fn shown(options: &RegistryOptions, name: &str, asked: Asked) -> Vec<String> {
+        let found = places(options, &name.parse().unwrap(), asked).unwrap();
+        found.iter().map(|place| format!("{}/{}", place.api_host, place.repository)).collect()
+    }
 
     #[test]
     fn a_mirror_replaces_the_host_and_keeps_the_path() {
         let mut options = RegistryOptions::default();
-        let mirror = |location: &str| Mirror { location: location.into(), insecure: false };
+        let mirror = |location: &str| Mirror {
+            location: location.into(),
+            insecure: false,
+            serves: Serves::All,
+        };
         options
             .mirrors
             .insert("docker.io".into(), vec![mirror("m.example:5000"), mirror("h.example/hub/")]);
-        let reference = "python:3".parse().unwrap();
-        let found: Vec<_> = places(&options, &reference)
-            .into_iter()
-            .map(|place| format!("{}/{}", place.api_host, place.repository))
-            .collect();
+        let found = shown(&options, "python:3", Asked::Manifest);
         assert_eq!(
             found,
             [
@@ -196,6 +239,27 @@ mod tests {
                 "registry-1.docker.io/library/python"
             ]
         );
+    }
+
+    #[test]
+    fn registries_are_where_the_file_says() {
+        let mut options = RegistryOptions::default();
+        let text = "[[registry]]\nprefix = 'q.io/team'\nlocation = 'r.example:5000/kept'\n\
+                    insecure = true\n\
+                    [[registry.mirror]]\nlocation = 'd.example'\npull-from-mirror = 'digest-only'\n\
+                    [[registry.mirror]]\nlocation = 't.example/x'\npull-from-mirror = 'tag-only'\n\
+                    [[registry]]\nlocation = 'bad.example'\nblocked = true";
+        options.registries.add("/etc/x.conf".as_ref(), text).unwrap();
+        let digest = rbuild_types::Digest::of(b"");
+        let (tagged, pinned) = ("q.io/team/app:1", format!("q.io/team/app@{digest}"));
+        let (digests, tags, own) = ("d.example/app", "t.example/x/app", "r.example:5000/kept/app");
+        assert_eq!(shown(&options, tagged, Asked::Manifest), [tags, own]);
+        assert_eq!(shown(&options, &pinned, Asked::Manifest), [digests, own]);
+        assert_eq!(shown(&options, tagged, Asked::Blob), [digests, tags, own]);
+        assert!(own_place(&options, &tagged.parse().unwrap()).unwrap().insecure);
+        assert_eq!(shown(&options, "q.io/teams/a", Asked::Manifest), ["q.io/teams/a"]);
+        let error = own_place(&options, &"bad.example/a".parse().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("/etc/x.conf"), "{error}");
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Registry {
         digest: Digest,
         ctx: Ctx<'_>,
     ) -> Result<bool, RegistryError> {
-        let (client, errand) = (self.inner.client.clone(), self.errand(repository, digest));
+        let (client, errand) = (self.inner.client.clone(), self.errand(repository, digest)?);
         self.inner.runtime.run(ctx.cancel, async move {
             let mut attempts = Attempts::new(&client.options, false);
             attempts.repeat(|| client.has_blob(&errand, digest, &Access::Push)).await
@@ -76,8 +76,8 @@ impl Registry {
         from: &Reference,
         ctx: Ctx<'_>,
     ) -> Result<bool, RegistryError> {
-        let Some(access) = mount(repository, Some(from)) else { return Ok(false) };
-        let (client, errand) = (self.inner.client.clone(), self.errand(repository, digest));
+        let (client, errand) = (self.inner.client.clone(), self.errand(repository, digest)?);
+        let Some(access) = self.mount(&errand, Some(from))? else { return Ok(false) };
         self.inner.runtime.run(ctx.cancel, async move {
             let mut attempts = Attempts::new(&client.options, false);
             attempts.repeat(|| client.mount(&errand, digest, &access)).await
@@ -99,9 +99,9 @@ impl Registry {
         upload: &Upload<'_>,
         ctx: Ctx<'_>,
     ) -> Result<Pushed, RegistryError> {
-        let (client, errand) = (self.inner.client.clone(), self.errand(repository, upload.digest));
+        let (client, errand) = (self.inner.client.clone(), self.errand(repository, upload.digest)?);
         let subject = errand.subject.clone();
-        let access = mount(repository, upload.mount_from).unwrap_or(Access::Push);
+        let access = self.mount(&errand, upload.mount_from)?.unwrap_or(Access::Push);
         let blob = Blob { digest: upload.digest, size: upload.size, access };
         let talk = self.inner.runtime.talk(|sender| async move {
             let feed = Feed::new(sender.clone());
@@ -160,7 +160,7 @@ impl Registry {
         bytes: &[u8],
         ctx: Ctx<'_>,
     ) -> Result<Digest, RegistryError> {
-        let place = place::own_place(&self.inner.client.options, reference);
+        let place = place::own_place(&self.inner.client.options, reference)?;
         let errand = Errand::manifest(&place, reference);
         let digest = Digest::of(bytes);
         let (subject, host) = (errand.subject.clone(), place.host.clone());
@@ -187,15 +187,22 @@ impl Registry {
         Ok(digest)
     }
 
-    fn errand(&self, repository: &Reference, digest: Digest) -> Errand {
-        Errand::blob(&place::own_place(&self.inner.client.options, repository), repository, digest)
+    fn errand(&self, repository: &Reference, digest: Digest) -> Result<Errand, RegistryError> {
+        let place = place::own_place(&self.inner.client.options, repository)?;
+        Ok(Errand::blob(&place, repository, digest))
     }
-}
 
-/// The access that a mount needs, where one is possible.
-fn mount(to: &Reference, from: Option<&Reference>) -> Option<Access> {
-    let from = from.filter(|from| from.host() == to.host() && from.path() != to.path())?;
-    Some(Access::Mount(from.path().to_owned()))
+    /// The access that a mount needs, where one is possible.
+    fn mount(
+        &self,
+        to: &Errand,
+        from: Option<&Reference>,
+    ) -> Result<Option<Access>, RegistryError> {
+        let Some(from) = from else { return Ok(None) };
+        let from = place::own_place(&self.inner.client.options, from)?;
+        let possible = from.host == to.place.host && from.repository != to.place.repository;
+        Ok(possible.then_some(Access::Mount(from.repository)))
+    }
 }
 
 impl Client {

@@ -79,7 +79,7 @@ impl Registry {
         artifact_type: Option<&str>,
         ctx: Ctx<'_>,
     ) -> Result<Vec<Referrer>, RegistryError> {
-        let place = place::own_place(&self.inner.client.options, repository);
+        let place = place::own_place(&self.inner.client.options, repository)?;
         let named = repository.with_digest(subject);
         let errand = Errand { place, subject: format!("the referrers of {named}") };
         let client = self.inner.client.clone();

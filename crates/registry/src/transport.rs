@@ -156,10 +156,12 @@ fn explain(text: &str, host: &str) -> (String, Retry) {
         let hint = format!("{text}; if it speaks plain HTTP, list {host} as insecure");
         return (hint, Retry::Later);
     }
-    if text.contains("CertificateRequired") {
+    // What servers say of ours: Go's call one that is missing a bad one.
+    let about_ours = ["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateUnknown"];
+    if about_ours.iter().any(|alert| text.contains(&format!("fatal alert: {alert}"))) {
         let hint = format!(
-            "it wants to see a client certificate ({text}): put NAME.cert and NAME.key into \
-             /etc/docker/certs.d/{host}"
+            "it wants to see a client certificate, or another one ({text}): put NAME.cert and \
+             NAME.key into /etc/docker/certs.d/{host}"
         );
         return (hint, Retry::Never);
     }
@@ -193,6 +195,8 @@ mod tests {
         assert!(text.contains("clock"), "{text}");
         let (text, _) = explain("invalid peer certificate: UnknownIssuer", "r");
         assert!(text.contains("CA that signed it"), "{text}");
+        let (text, _) = explain("received fatal alert: BadCertificate", "r:5");
+        assert!(text.contains("NAME.key into /etc/docker/certs.d/r:5"), "{text}");
         assert_eq!(explain("Connection refused (os error 111)", "r").1, Retry::Later);
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
-use rbuild::{CredentialSource, Login, Mirror, Reference, RegistryOptions, Secret};
+use rbuild::{CredentialSource, Login, Mirror, Reference, RegistryOptions, Secret, Serves};
 
 use crate::args::switch;
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::machine_registries;
 
 /// Where Docker and podman have certificates by registry host.
 const CERTS: [&str; 2] = ["/etc/docker/certs.d", "/etc/containers/certs.d"];
@@ -116,6 +117,13 @@ impl RegistryArgs {
 
     /// What does not depend on the command.
     pub fn options(&self, environment: &Environment) -> Result<RegistryOptions, Failure> {
+        let mut options = self.given(environment)?;
+        machine_registries::add(&mut options, environment)?;
+        Ok(options)
+    }
+
+    /// What the command line and the environment say.
+    fn given(&self, environment: &Environment) -> Result<RegistryOptions, Failure> {
         if let Some(directory) = self.cert_dir.as_ref().filter(|directory| !directory.is_dir()) {
             let message = format!("--cert-dir {}: there is no such directory", directory.display());
             return Err(Failure::usage(message));
@@ -195,7 +203,10 @@ fn mirror(text: &str, insecure: &[String]) -> Result<(String, Mirror), Failure> 
     let location = location.trim_end_matches('/');
     let name = location.split('/').next().unwrap_or_default();
     let plain = plain || insecure.iter().any(|host| host == name);
-    Ok((host.to_owned(), Mirror { location: location.to_owned(), insecure: plain }))
+    Ok((
+        host.to_owned(),
+        Mirror { location: location.to_owned(), insecure: plain, serves: Serves::All },
+    ))
 }
 
 #[cfg(test)]
@@ -213,8 +224,12 @@ mod tests {
             ("RBUILD_REGISTRY_MIRRORS", "docker.io=b,ghcr.io=https://c"),
             ("HOME", "/h"),
         ]);
-        let options = args.options(&environment).unwrap();
-        let mirror = |location: &str, insecure| Mirror { location: location.into(), insecure };
+        let options = args.given(&environment).unwrap();
+        let mirror = |location: &str, insecure| Mirror {
+            location: location.into(),
+            insecure,
+            serves: Serves::All,
+        };
         assert_eq!(options.mirrors["docker.io"], [mirror("a:1/p", true), mirror("b", true)]);
         assert_eq!(options.mirrors["ghcr.io"], [mirror("c", false)]);
     }

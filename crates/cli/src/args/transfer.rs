@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use rbuild::{
     Destination, Encoding, Family, ImageForm, Output, Platform, Platforms, PullRequest,
-    PushRequest, Reference, SaveRequest,
+    PushRequest, Reference, RegistriesConf, SaveRequest,
 };
 
 use crate::args::flag_tables::{OfLoad, OfPull, OfPush, OfSave};
@@ -172,7 +172,7 @@ impl PushArgs {
 
 impl PullArgs {
     /// What the engine is asked, name by name.
-    pub fn requests(&self) -> Result<Vec<PullRequest>, Failure> {
+    pub fn requests(&self, registries: &RegistriesConf) -> Result<Vec<PullRequest>, Failure> {
         self.other.settle()?;
         let platforms = match (self.all_platforms, platform(self.platform.as_deref())?) {
             (true, _) => Platforms::All,
@@ -181,7 +181,7 @@ impl PullArgs {
         };
         let request = |text: &String| {
             let bare = text.strip_prefix("docker://").unwrap_or(text);
-            let name: Reference = bare.parse().map_err(|error| bad_name(text, &error))?;
+            let name = registries.reference(bare).map_err(|error| bad_name(text, &error))?;
             if self.all_tags && (name.digest().is_some() || has_tag(bare)) {
                 return Err(Failure::usage(format!(
                     "--all-tags: {text} names a tag or a digest: leave it out"

@@ -1,5 +1,7 @@
 //! `rbuild pull`.
 
+use rbuild::Engine;
+
 use crate::args::progress::ProgressMode;
 use crate::args::transfer::PullArgs;
 use crate::commands::Context;
@@ -8,9 +10,10 @@ use crate::{exit_code, interrupt, output, progress};
 
 /// Pulls one name after the other.
 pub fn run(args: &PullArgs, context: &Context<'_>) -> Result<i32, Failure> {
-    let requests = args.requests()?;
+    let options = context.engine_options()?;
+    let requests = args.requests(&options.registry.registries)?;
     let cancel = interrupt::cancel_on_interrupt()?;
-    let engine = context.engine()?;
+    let engine = Engine::with_options(options)?;
     let mode = if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto };
     for request in requests {
         let display = progress::display(mode, context.environment);

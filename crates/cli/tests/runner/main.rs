@@ -13,4 +13,5 @@ mod dockerfiles;
 mod layers;
 mod logins;
 mod program;
+mod registries;
 mod repro;

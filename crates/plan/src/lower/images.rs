@@ -34,8 +34,10 @@ impl Lowering<'_> {
         span: Span,
         index: usize,
     ) -> Result<ResolvedImage, Diagnostic> {
-        let reference: Reference =
-            name.parse().map_err(|error| self.wrong_reference(name, &error, span, index))?;
+        let reference = self
+            .images
+            .reference(name)
+            .map_err(|error| self.wrong_reference(name, &error, span, index))?;
         let subject = reference.to_string();
         self.image_of(name, &subject, reference, platform, span, index)
     }

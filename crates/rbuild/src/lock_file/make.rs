@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rbuild_plan::op::{Op, Source};
 use rbuild_plan::{ImageConfigs, ImageError, ResolvedImage};
-use rbuild_types::{CancelToken, Ctx, Digest, Platform, Progress, Reference};
+use rbuild_types::{CancelToken, Ctx, Digest, Platform, Progress, Reference, ReferenceError};
 
 use super::{Entries, command, document, place, read, without_user};
 use crate::front::Front;
@@ -127,6 +127,10 @@ struct Recorder<'a> {
 }
 
 impl ImageConfigs for Recorder<'_> {
+    fn reference(&self, name: &str) -> Result<Reference, ReferenceError> {
+        self.images.reference(name)
+    }
+
     fn config(
         &self,
         reference: &Reference,

@@ -13,7 +13,7 @@ use rbuild_image::index::pick;
 use rbuild_image::manifest::{Document, Manifest, parse_manifest};
 use rbuild_plan::{ImageConfigs, ResolvedImage};
 use rbuild_registry::RegistryError;
-use rbuild_types::{Ctx, Digest, ImageConfig, Platform, Reference};
+use rbuild_types::{Ctx, Digest, ImageConfig, Platform, Reference, ReferenceError};
 
 use super::layout::LayoutImage;
 use crate::lock_file::Lock;
@@ -255,6 +255,10 @@ pub(crate) fn bad_document(document: &str, problem: impl Into<String>) -> ImageE
 }
 
 impl ImageConfigs for ImageSource<'_> {
+    fn reference(&self, name: &str) -> Result<Reference, ReferenceError> {
+        self.engine.reference(name)
+    }
+
     fn config(
         &self,
         reference: &Reference,

@@ -40,6 +40,8 @@ struct Server {
     host: String,
     /// A part of the registry's repositories, as podman has it: `team` of `quay.io/team`.
     path: Option<String>,
+    /// A name in it.
+    example: Reference,
 }
 
 impl LoginStore<'_> {
@@ -53,7 +55,9 @@ impl LoginStore<'_> {
         let mut options = self.options.clone();
         options.credentials.clear();
         options.logins = [(server.host.clone(), login.clone())].into();
-        let place = place::of_host(&options, &server.host);
+        let mut place = place::of_host(&options, &server.host);
+        place.insecure |=
+            options.registries.rule(&server.example).is_some_and(|(rule, _)| rule.insecure);
         let errand = Errand { place, subject: "a login".to_owned() };
         let registry = Registry::new(options)?;
         let client = registry.inner.client.clone();
@@ -141,7 +145,7 @@ impl Server {
         if reference.host() != host || reference.repository() != name {
             return Err(odd());
         }
-        Ok(Self { host: host.to_owned(), path: path.map(str::to_owned) })
+        Ok(Self { host: host.to_owned(), path: path.map(str::to_owned), example: reference })
     }
 
     /// What it is stored under.

@@ -78,7 +78,7 @@ fn ip(host: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::place::places;
+    use crate::place::own_place;
 
     fn trust(registry: &str, realm: &str) -> Result<Trust, String> {
         let options = RegistryOptions {
@@ -89,7 +89,7 @@ mod tests {
         let url: Url = registry.parse().unwrap();
         let host = url.host_str().unwrap().replace("registry-1.docker.io", "docker.io");
         let reference = format!("{host}/a/b").parse().unwrap();
-        let place = places(&options, &reference).pop().unwrap();
+        let place = own_place(&options, &reference).unwrap();
         judge(&options, &place, &Origin::of(&url).unwrap(), &realm.parse().unwrap())
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rbuild_registry::{
     CredentialSource, Kept, Login, LoginStore, Mirror, Registry, RegistryError, RegistryOptions,
-    Secret,
+    Secret, Serves,
 };
 use rbuild_types::{CancelToken, Ctx, Reference, Silent};
 
@@ -341,7 +341,7 @@ fn a_mirror_does_not_get_the_registrys_credentials() {
     let image = Image::oci(10);
     let server = FaultyRegistry::start(move |request| basic(&image, request));
     let config = Config::with_login(&server.host());
-    let mirrors = vec![Mirror { location: mirror.host(), insecure: true }];
+    let mirrors = vec![Mirror { location: mirror.host(), insecure: true, serves: Serves::All }];
     let options =
         RegistryOptions { mirrors: [(server.host(), mirrors)].into(), ..config.options() };
     fetch(&Registry::new(options).unwrap(), &server.reference("team/app")).unwrap();

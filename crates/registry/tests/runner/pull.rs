@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rbuild_registry::{BlobSink, Mirror, Registry, RegistryError, RegistryOptions};
+use rbuild_registry::{BlobSink, Mirror, Registry, RegistryError, RegistryOptions, Serves};
 use rbuild_types::{CancelToken, Ctx, Digest, Event, Reference, Silent};
 
 use crate::support::{
@@ -373,6 +373,7 @@ fn mirrors_are_tried_in_order_then_the_registry() {
     let mirror = |server: &FaultyRegistry, prefix: &str| Mirror {
         location: format!("{}{prefix}", server.host()),
         insecure: false,
+        serves: Serves::All,
     };
     let mirrors = vec![mirror(&dead, ""), mirror(&empty, "/hub"), mirror(&wrong, "")];
     let options = RegistryOptions { mirrors: [(upstream.host(), mirrors)].into(), ..quick() };
@@ -495,7 +496,8 @@ fn a_host_that_speaks_plain_http_where_tls_is_due_gets_a_hint() {
 
 #[test]
 fn options_that_cannot_work_are_refused() {
-    let mirror = Mirror { location: "https://m.example".into(), insecure: false };
+    let mirror =
+        Mirror { location: "https://m.example".into(), insecure: false, serves: Serves::All };
     for options in [
         RegistryOptions { connections: 0, ..quick() },
         RegistryOptions { retries: 0, ..quick() },

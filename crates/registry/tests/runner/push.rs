@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rbuild_registry::{Pushed, Registry, RegistryError, RegistryOptions, Upload};
+use rbuild_registry::{Pushed, Registry, RegistryError, RegistryOptions, Serves, Upload};
 use rbuild_types::{CancelToken, Ctx, Digest, Event, Reference, Silent};
 
 use crate::auth::{Config, ME, unauthorized};
@@ -353,7 +353,8 @@ fn tokens_are_asked_for_what_a_push_needs() {
 fn pushes_do_not_go_to_mirrors() {
     let (shelf, server) = keeping(Manner::Resumes);
     let mirror = FaultyRegistry::start(|_| Reply::new(200, ""));
-    let location = rbuild_registry::Mirror { location: mirror.host(), insecure: false };
+    let location =
+        rbuild_registry::Mirror { location: mirror.host(), insecure: false, serves: Serves::All };
     let options = RegistryOptions { mirrors: [(server.host(), vec![location])].into(), ..quick() };
     let blob = bytes(10);
     push(&Registry::new(options).unwrap(), &server.reference("team/app"), &blob).unwrap();

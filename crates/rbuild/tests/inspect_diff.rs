@@ -9,6 +9,7 @@ use crate::tests;
 
 tests![
     every_property_of_a_file_is_compared,
+    what_only_its_owner_may_read_is_not_excerpted,
     one_build_is_no_difference_and_shared_layers_are_not_read,
     another_packing_of_the_same_files_is_a_difference_of_the_manifest,
 ];
@@ -59,6 +60,21 @@ fn every_property_of_a_file_is_compared() {
     assert_eq!(paths.len(), 10, "{paths:?}");
     assert!(paths.is_sorted(), "{paths:?}");
     assert_eq!(place.leftovers(), Vec::<String>::new());
+}
+
+fn what_only_its_owner_may_read_is_not_excerpted() {
+    let place = Place::new();
+    let engine = place.engine();
+    for tag in ["one", "two"] {
+        let text =
+            format!("FROM base\nRUN umask 077; echo {tag} > /key; umask 022; echo {tag} > /x\n");
+        build(&engine, &place.request(&text).tag(tag));
+    }
+    let difference = diff(&engine, "one", "two");
+    let content = |path: &str| of(&difference, path).content.clone().unwrap();
+    assert_eq!(content("x").after, b"two\n");
+    assert_eq!(content("key").offset, 0);
+    assert!(content("key").before.is_empty() && content("key").after.is_empty());
 }
 
 fn one_build_is_no_difference_and_shared_layers_are_not_read() {

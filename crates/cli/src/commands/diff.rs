@@ -185,7 +185,9 @@ fn of_facts(facts: &FileFacts) -> String {
 /// What both contents are at the first difference.
 fn excerpts(content: &ContentDifference) -> String {
     let ContentDifference { offset, excerpt_offset, before, after } = content;
-    // Behind the first bytes that differ only a little is worth a look.
+    if before.is_empty() && after.is_empty() {
+        return format!("      byte {offset}, not shown: only its owner may read it\n");
+    }
     let shown = |bytes: &[u8]| bytes.escape_ascii().to_string();
     let place = match excerpt_offset {
         0 => String::new(),

@@ -89,7 +89,7 @@ fn diff_says_in_what_images_differ_as_diff_does() {
     build("a", "FROM scratch\nENV A=1 B=2\nCOPY text gone /d/\nCMD [\"x\"]\n");
     build("same", "FROM scratch\nENV A=1 B=2\nCOPY text gone /d/\nCMD [\"x\"]\n");
     program.file("text", "one\n2\nthree\n");
-    build("b", "FROM scratch\nENV A=1 B=3\nCOPY --chmod=600 text /d/\nCMD [\"x\"]\n");
+    build("b", "FROM scratch\nENV A=1 B=3\nCOPY --chmod=604 text /d/\nCMD [\"x\"]\n");
     let same = program.run("diff a same").good();
     assert_eq!((same.stdout, same.stderr), (String::new(), String::new()));
     let differ = program.run("diff a b");
@@ -97,7 +97,7 @@ fn diff_says_in_what_images_differ_as_diff_does() {
     for text in [
         "config.Env.B: \"2\" -> \"3\"\n",
         "  - /d/gone: regular file, 1B\n",
-        "  ~ /d/text: content (14 -> 12 bytes), mode 0644 -> 0600\n",
+        "  ~ /d/text: content (14 -> 12 bytes), mode 0644 -> 0604\n",
         "      byte 4 - one\\ntwo\\nthree\\n\n             + one\\n2\\nthree\\n\n",
         "layers, 0 are the same\n  - 1 ",
     ] {

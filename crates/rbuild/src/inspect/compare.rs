@@ -25,6 +25,8 @@ const BLOCK: usize = 128 << 10;
 /// Bytes of an excerpt that come before the first difference, and at most in all.
 const BEFORE: u64 = 16;
 const EXCERPT: usize = 64;
+/// The permission to read of those who are neither owner nor group.
+const READ_BY_ALL: u32 = 0o004;
 
 /// What is known of a file, as layers keep it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +92,8 @@ impl Aspect {
     }
 }
 
-/// The first place where two contents differ.
+/// The first place where two contents differ. What only its owner may read, such as a key, is not
+/// excerpted: differences are printed where many may read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContentDifference {
     /// Bytes before it.
@@ -307,6 +310,11 @@ impl Comparison<'_> {
                         BuildError::Io { what, source }
                     })?;
                 note(difference.content.is_some(), Aspect::Content);
+                if let Some(content) = &mut difference.content
+                    && (before.mode & after.mode & READ_BY_ALL) == 0
+                {
+                    (content.before, content.after) = (Vec::new(), Vec::new());
+                }
                 let differ = capability(before_dir, name)? != capability(after_dir, name)?;
                 note(differ, Aspect::Attributes);
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use rbuild::{CredentialSource, Proxies, Secret};
+use rbuild::{CredentialSource, ProvenanceMode, Proxies, Secret};
 
 use crate::args::switch;
 use crate::failure::Failure;
@@ -35,6 +35,17 @@ impl Environment {
     pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
         use std::os::unix::ffi::OsStrExt as _;
         Some(self.variables.get(std::ffi::OsStr::new(name))?.as_bytes().to_vec())
+    }
+
+    /// How much a metadata file tells of how an image was made: buildx's variable, in which
+    /// everything that is not known is its default.
+    pub fn metadata_provenance(&self) -> Option<ProvenanceMode> {
+        match self.get("BUILDX_METADATA_PROVENANCE") {
+            Some("disabled") => None,
+            Some(value) if switch::FALSE.contains(&value) => None,
+            Some("max") => Some(ProvenanceMode::Max),
+            _ => Some(ProvenanceMode::Min),
+        }
     }
 
     /// The store: `RBUILD_ROOT`, or `/var/lib/rbuild` for root, or rbuild's folder in the user's

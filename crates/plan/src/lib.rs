@@ -41,4 +41,4 @@ pub use plan::{AskedDevice, Checked, Plan, Target};
 pub use remote::{CONTEXT_FILE, ContextOptions, RemoteContext};
 pub use size::ram_in_bytes;
 pub use ulimit::{InvalidUlimit, Ulimit};
-pub use url::without_passwords;
+pub use url::{without_passwords, without_users};

@@ -80,6 +80,28 @@ pub(crate) fn query_pairs(query: &str) -> Vec<(String, String)> {
 
 /// A text with the passwords of its URLs replaced, for whatever is shown or kept.
 pub fn without_passwords(text: &str) -> String {
+    with_users(text, |_, user| match user.split_once(':') {
+        Some((name, _)) => format!("{name}:xxxxx@"),
+        None => format!("{user}@"),
+    })
+}
+
+/// A text without the users of its web URLs, who may be tokens, and without passwords, for what
+/// everybody reads.
+pub fn without_users(text: &str) -> String {
+    with_users(text, |before, user| {
+        let is_web = before.ends_with("http://") || before.ends_with("https://");
+        match (is_web, user.split_once(':')) {
+            (true, _) => String::new(),
+            (false, Some((name, _))) => format!("{name}:xxxxx@"),
+            (false, None) => format!("{user}@"),
+        }
+    })
+}
+
+/// A text in which `change` says what stands for the user of each URL, `@` included; it is given
+/// what lies between the URL before and the user, scheme included.
+fn with_users(text: &str, change: impl Fn(&str, &str) -> String) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find("://") {
@@ -89,10 +111,8 @@ pub fn without_passwords(text: &str) -> String {
         let (authority, behind) = after.split_at(end.unwrap_or(after.len()));
         match authority.rsplit_once('@') {
             Some((user, host)) => {
-                let user = user.split_once(':').map_or(user, |(name, _)| name);
-                let hidden =
-                    if user.len() == authority.len() - host.len() - 1 { "" } else { ":xxxxx" };
-                out.push_str(&format!("{user}{hidden}@{host}"));
+                out.push_str(&change(before, user));
+                out.push_str(host);
             }
             None => out.push_str(authority),
         }
@@ -134,5 +154,19 @@ mod tests {
         let shown = without_passwords("ADD https://u:p@h/x http://t@h/ https://h/a@b:c /d@e");
         assert_eq!(shown, "ADD https://u:xxxxx@h/x http://t@h/ https://h/a@b:c /d@e");
         assert_eq!(without_passwords("://:@"), "://:xxxxx@");
+    }
+
+    #[test]
+    fn users_are_left_out() {
+        for (url, kept) in [
+            ("https://token@h:1/a@b?c@d#e", "https://h:1/a@b?c@d#e"),
+            ("http://u:p@h", "http://h"),
+            ("https://h/x", "https://h/x"),
+            ("ssh://git:p@h/r.git", "ssh://git:xxxxx@h/r.git"),
+            ("git@h:r.git", "git@h:r.git"),
+            ("a=https://t@h b=\"http://u:p@h/x\"", "a=https://h b=\"http://h/x\""),
+        ] {
+            assert_eq!(without_users(url), kept);
+        }
     }
 }

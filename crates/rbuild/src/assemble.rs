@@ -8,12 +8,14 @@ use rbuild_image::config;
 use rbuild_image::index::Index;
 use rbuild_image::layer::FileTimes;
 use rbuild_image::manifest::{Descriptor, DescriptorPlatform, Manifest};
-use rbuild_image::media_type::{Family, OCI_CONFIG, OCI_LAYER, layer_compression};
+use rbuild_image::media_type::{Family, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, layer_compression};
 use rbuild_plan::op::{Op, Source};
 use rbuild_plan::{Graph, Plan, Target, VertexId};
 use rbuild_solver::{Layer, Solution, Solved};
 use rbuild_types::{Ctx, Digest, Event, ImageConfig, Platform, Reference};
 
+use crate::attest::Predicate;
+use crate::attest::manifest::{AttestationForm, attach};
 use crate::packaging::{self, Packaged};
 use crate::remote_cache::{Exporting, inline};
 use crate::sources::image::{ImageSource, Resolved};
@@ -26,27 +28,46 @@ use crate::{
 pub(crate) struct Product {
     /// In the order of the platforms that were asked for; one at least.
     pub(crate) images: Vec<Assembled>,
-    /// Whether an index of the images is the result, not the one image itself.
+    /// Whether it was asked for images of several platforms, which makes an index of even one.
     pub(crate) is_index: bool,
     /// Those of the request.
     pub(crate) annotations: Vec<Annotation>,
+}
+
+/// What stands around the manifests of images.
+pub(crate) struct Around<'a> {
+    pub(crate) annotations: &'a [Annotation],
+    /// How attestations are attached; `None` leaves them out.
+    pub(crate) attestations: Option<AttestationForm>,
+    /// What the whole is called.
+    pub(crate) names: &'a [Reference],
+}
+
+/// The whole, as it is referred to.
+pub(crate) struct Top {
+    pub(crate) descriptor: Descriptor,
+    /// Manifests of attestations.
+    pub(crate) attached: Vec<Descriptor>,
+    /// What those name.
+    pub(crate) blobs: Vec<Descriptor>,
 }
 
 /// Documents by digest.
 pub(crate) type Documents = BTreeMap<Digest, Vec<u8>>;
 
 impl Product {
-    /// The descriptor of the whole, given the `manifests` of the images in their order, whose media
-    /// types they have and what is to be said on them. All documents are added to `documents`.
+    /// The whole, given the `manifests` of the images in their order, whose media types they have
+    /// and what stands around them. All documents are added to `documents`.
     pub(crate) fn top(
         &self,
         family: Family,
         manifests: Vec<Vec<u8>>,
-        annotations: &[Annotation],
+        around: &Around<'_>,
         documents: &mut Documents,
-    ) -> Result<Descriptor, BuildError> {
+    ) -> Result<Top, BuildError> {
         use AnnotationPlace::{Index as OfIndex, IndexDescriptor, ManifestDescriptor};
-        let mut descriptors = Vec::new();
+        let Around { annotations, attestations, names } = *around;
+        let (mut descriptors, mut attached, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
         for (image, manifest) in self.images.iter().zip(manifests) {
             let mut descriptor = Descriptor::of(family.manifest(), &manifest);
             descriptor.platform = Some(DescriptorPlatform::from(&image.platform));
@@ -54,21 +75,30 @@ impl Product {
                 annotation::of(annotations, ManifestDescriptor, Some(&image.platform));
             documents.insert(image.id(), image.config_bytes.clone());
             documents.insert(descriptor.digest, manifest);
+            if let Some(form) = attestations.filter(|_| !image.attestations.is_empty()) {
+                let (platform, said) = (&image.platform, &image.attestations);
+                let made = attach(&descriptor, platform, names, said, form, documents)?;
+                attached.push(made.entry);
+                blobs.extend(made.blobs);
+            }
             descriptors.push(descriptor);
         }
-        match (self.is_index, descriptors.pop()) {
-            (false, Some(image)) => Ok(image),
-            (_, last) => {
-                descriptors.extend(last);
+        let only = descriptors.pop_if(|_| !self.is_index && attached.is_empty());
+        let descriptor = match only {
+            Some(image) => image,
+            None => {
+                // Images first: BuildKit's order, and that of readers who know no attestations.
+                descriptors.extend(attached.iter().cloned());
                 let mut index = Index::new(family, descriptors);
                 index.annotations = annotation::of(annotations, OfIndex, None);
                 let index = index.to_bytes()?;
                 let mut descriptor = Descriptor::of(family.index(), &index);
                 descriptor.annotations = annotation::of(annotations, IndexDescriptor, None);
                 documents.insert(descriptor.digest, index);
-                Ok(descriptor)
+                descriptor
             }
-        }
+        };
+        Ok(Top { descriptor, attached, blobs })
     }
 
     /// When the newest image was made.
@@ -95,6 +125,8 @@ pub(crate) struct Assembled {
     pub(crate) platform: Platform,
     /// The manifest as the store keeps it: our own layers uncompressed, since they are trees.
     pub(crate) manifest_bytes: Vec<u8>,
+    /// What is said of it.
+    pub(crate) attestations: Vec<Predicate>,
 }
 
 impl Assembled {
@@ -182,6 +214,7 @@ fn image(
         source_date_epoch,
         platform,
         manifest_bytes,
+        attestations: Vec::new(),
     })
 }
 
@@ -265,7 +298,12 @@ pub(crate) fn publish(
 ) -> Result<BuiltImage, BuildError> {
     let mut documents = Documents::new();
     let manifests = product.images.iter().map(|image| image.manifest_bytes.clone()).collect();
-    let top = product.top(Family::Oci, manifests, &product.annotations, &mut documents)?;
+    let around = Around {
+        annotations: &product.annotations,
+        attestations: Some(AttestationForm::default()),
+        names: tags,
+    };
+    let top = product.top(Family::Oci, manifests, &around, &mut documents)?.descriptor;
     let blobs = engine.store.blobs();
     for (digest, bytes) in &documents {
         if !blobs.contains(digest)? {
@@ -289,7 +327,8 @@ pub(crate) fn publish(
     for name in &names {
         engine.store.tags().set(name, &digest, size, media_type)?;
     }
-    let config = product.images.first().filter(|_| !product.is_index).map(Assembled::id);
+    let is_index = media_type != OCI_MANIFEST;
+    let config = product.images.first().filter(|_| !is_index).map(Assembled::id);
     let id = config.unwrap_or(digest);
     ctx.report(Event::Image { id, names: names.iter().map(Reference::familiar).collect() });
     Ok(BuiltImage {

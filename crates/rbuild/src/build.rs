@@ -8,6 +8,7 @@ use rbuild_plan::Plan;
 use rbuild_solver::{Exports, FinishedLayers, Policy, Solution, World, solve};
 use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
 
+use crate::attest::{Invocation, Made, attest};
 use crate::devices::CdiDevices;
 use crate::engine::random_id;
 use crate::front::{Front, report, wrong};
@@ -37,6 +38,7 @@ impl Engine {
     ) -> Result<Built, BuildError> {
         let summary = Summary::new(progress);
         let ctx = Ctx::new(&summary, cancel);
+        let invocation = Invocation::begin()?;
         let tags = tags(request)?;
         if let Some(message) = request.resources.problem() {
             return Err(BuildError::Request { message });
@@ -54,7 +56,7 @@ impl Engine {
         if let Some(violation) = lint.violation() {
             return Err(wrong(text, vec![violation]));
         }
-        export::check(request, plan.is_index)?;
+        export::check(request, plan.is_index, ctx)?;
         let ids = &cache_mount_ids(&plan.graph);
         let done = with_caches(self, request, ids, ctx, |caches| {
             let devices = &devices;
@@ -63,7 +65,10 @@ impl Engine {
                 self.solve(text, &outside, request, &plan, finished, ctx)
             })?;
             let (cached, executed) = (solution.cached, solution.executed);
-            let product = assemble::product(&plan, solution, request, images, caches.exports, ctx)?;
+            let mut product =
+                assemble::product(&plan, solution, request, images, caches.exports, ctx)?;
+            let made = Made { plan: &plan, tags: &tags, invocation: &invocation };
+            let told = attest(self, request, &front, &made, &mut product, ctx)?;
             let mut exported = None;
             for wanted in &request.outputs {
                 let left = export::write(self, wanted, request, &product, &tags, images, ctx)?;
@@ -71,9 +76,9 @@ impl Engine {
             }
             let mut built = assemble::publish(self, &product, request, &tags, ctx)?;
             built.exported = exported.map(ExportedImage::from);
-            Ok((built, cached, executed))
+            Ok((built, told, cached, executed))
         })?;
-        let ((built, cached, executed), traffic) = done;
+        let ((built, provenance, cached, executed), traffic) = done;
         self.store.records().flush_used()?;
         self.store.sync()?;
         if let Some(error) = self.store.room_failure() {
@@ -85,7 +90,8 @@ impl Engine {
             ctx.report(Event::CacheTraffic(traffic));
         }
         let cache_traffic = uses_caches.then_some(traffic);
-        Ok(Built { image: Some(built), cached, executed, cache_traffic, steps: summary.finish() })
+        let steps = summary.finish();
+        Ok(Built { image: Some(built), cached, executed, cache_traffic, steps, provenance })
     }
 
     /// The instruction graph of a build as Graphviz text.
@@ -164,6 +170,7 @@ impl Engine {
             bytes: request.outputs.iter().any(|wanted| export::needs_bytes(&wanted.output)),
             root: is_kept(request)
                 || request.packaging != Packaging::Each
+                || request.attestations.sbom
                 || request.outputs.iter().any(|wanted| export::needs_root(&wanted.output)),
         };
         let targets: Vec<_> = plan.targets.iter().map(|target| target.vertex).collect();

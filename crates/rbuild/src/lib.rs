@@ -39,6 +39,7 @@
 
 mod annotation;
 mod assemble;
+mod attest;
 mod build;
 mod cache_mount;
 mod cache_store;
@@ -69,6 +70,8 @@ mod unused;
 mod volume;
 
 pub use annotation::{Annotation, AnnotationPlace};
+pub use attest::manifest::AttestationForm;
+pub use attest::{Attestations, Provenance, ProvenanceMode, SlsaVersion, ToldProvenance};
 pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, CopyPlace, OpenCache, ReadCacheFile};
 pub use check::{Checked, Finding, Lines, check};
 pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};

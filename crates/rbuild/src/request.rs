@@ -12,7 +12,10 @@ use rbuild_sandbox::Resources;
 use rbuild_solver::{Cutoff, Secrets, SshAgents};
 use rbuild_types::{CacheTraffic, Platform};
 
-use crate::{Annotation, CacheExport, CacheImport, ContextInput, NamedContextInput, Packaging};
+use crate::{
+    Annotation, AttestationForm, Attestations, CacheExport, CacheImport, ContextInput,
+    NamedContextInput, Packaging, ToldProvenance,
+};
 
 /// One build. [`BuildRequest::new`] and the methods that follow cover the common case; the fields
 /// are public for the rest.
@@ -71,6 +74,8 @@ pub struct BuildRequest {
     /// Whether every reference that may move is taken as `rbuild.lock` beside the Dockerfile names
     /// it, and one that is not there is an error. Else that file does not count.
     pub locked: bool,
+    /// What is said of the images besides.
+    pub attestations: Attestations,
     /// Caches elsewhere to take results from, the first first.
     pub cache_from: Vec<CacheImport>,
     /// Caches elsewhere that results go to.
@@ -134,11 +139,18 @@ pub struct LayerForm {
     pub force: bool,
     /// Whose media types manifest, config and layers have. OCI's unless said otherwise.
     pub family: Family,
+    /// How attestations are attached, if there are any.
+    pub attestations: AttestationForm,
 }
 
 impl Default for LayerForm {
     fn default() -> Self {
-        Self { encoding: Encoding::GZIP, force: false, family: Family::Oci }
+        Self {
+            encoding: Encoding::GZIP,
+            force: false,
+            family: Family::Oci,
+            attestations: AttestationForm::default(),
+        }
     }
 }
 
@@ -224,6 +236,7 @@ impl BuildRequest {
             platform_split: None,
             pull: Pull::default(),
             locked: false,
+            attestations: Attestations::default(),
             cache_from: Vec::new(),
             cache_to: Vec::new(),
         }
@@ -292,7 +305,7 @@ impl BuildRequest {
 }
 
 /// What a build made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Built {
     /// The image; `None` when only a root filesystem was asked for.
     pub image: Option<BuiltImage>,
@@ -304,6 +317,8 @@ pub struct Built {
     pub cache_traffic: Option<CacheTraffic>,
     /// Every step in the order of the graph.
     pub steps: Vec<StepSummary>,
+    /// How each image was made, if that was asked for.
+    pub provenance: Vec<ToldProvenance>,
 }
 
 /// An image that was built, or an index of several.

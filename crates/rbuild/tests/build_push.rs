@@ -155,7 +155,7 @@ impl Shelf {
     }
 }
 
-fn pushed(request: BuildRequest) -> BuildRequest {
+pub fn pushed(request: BuildRequest) -> BuildRequest {
     request.output(Output::Registry { insecure: false, by_digest: false })
 }
 

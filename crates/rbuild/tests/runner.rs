@@ -8,6 +8,7 @@
 #![allow(clippy::print_stderr, reason = "a test program says what it leaves out")]
 
 mod build_add;
+mod build_attest;
 mod build_bucket_cache;
 mod build_cache;
 mod build_check;
@@ -85,6 +86,7 @@ const ANYWHERE: [&str; 1] = ["check"];
 
 const MODULES: &[(&str, &[Test])] = &[
     ("build_add", build_add::TESTS),
+    ("build_attest", build_attest::TESTS),
     ("build_bucket_cache", build_bucket_cache::TESTS),
     ("build_cache", build_cache::TESTS),
     ("build_check", build_check::TESTS),

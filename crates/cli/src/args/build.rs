@@ -16,7 +16,7 @@ use crate::args::flag_tables::OfBuild;
 use crate::args::limits::LimitArgs;
 use crate::args::other_flags::OtherFlags;
 use crate::args::progress::ProgressMode;
-use crate::args::{annotation, output, remote_cache, secret, ssh};
+use crate::args::{annotation, attest, output, remote_cache, secret, ssh};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output::note;
@@ -138,6 +138,18 @@ pub struct BuildArgs {
     /// Write what was built to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
+    /// What to say of the image besides, attached to it or in files beside its own: type=sbom for a
+    /// list of its packages, type=provenance,mode=min|max for how it was made; may be repeated
+    #[arg(long, value_name = "ATTESTATION")]
+    pub attest: Vec<String>,
+    /// The same as --attest=type=sbom
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    pub sbom: Option<String>,
+    /// The same as --attest=type=provenance
+    #[arg(long, value_name = "BOOL|mode=…", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    pub provenance: Option<String>,
     /// When to ask the registry for base images; `--pull` alone is always [default: missing]
     #[arg(
         long,
@@ -351,6 +363,10 @@ impl BuildArgs {
         }
         for text in &self.cache_to {
             request.cache_to.push(remote_cache::to(text, environment)?);
+        }
+        request.attestations = attest::parse(&self.attest, &self.sbom, &self.provenance)?;
+        if self.metadata_file.is_some() {
+            request.attestations.told = environment.metadata_provenance();
         }
         request.load = self.load;
         one_reader_of_stdout(&request.outputs, self.quiet)?;
@@ -577,6 +593,8 @@ fn one_reader_of_stdout(outputs: &[Export], quiet: bool) -> Result<(), Failure> 
 mod tests {
     use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 
+    use rbuild::ProvenanceMode;
+
     use super::*;
     use crate::args::switch;
 
@@ -685,16 +703,25 @@ mod tests {
     }
 
     #[test]
+    fn a_metadata_file_tells_as_much_as_the_environment_says() {
+        let told = |line: &str, mode: &str| {
+            let variables = [("BUILDX_METADATA_PROVENANCE", mode)];
+            request(line, &variables).unwrap().attestations.told
+        };
+        assert_eq!(told(".", "max"), None);
+        let line = "--metadata-file f .";
+        assert_eq!(told(line, "max"), Some(ProvenanceMode::Max));
+        assert_eq!(told(line, ""), Some(ProvenanceMode::Min));
+        assert_eq!((told(line, "disabled"), told(line, "0")), (None, None));
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         let refused = |line: &str| match request(line, &[]) {
             Err(Failure::Usage { message, .. }) => message,
             other => panic!("{line}: {other:?}"),
         };
         assert_eq!(refused("--squash ."), "--squash is not supported yet".to_owned());
-        assert_eq!(
-            refused("--provenance=mode=max ."),
-            "--provenance=mode=max is not supported yet"
-        );
         assert!(refused("--network mynet .").contains("named networks"));
         assert!(refused("-o type=oci -q .").contains("standard output"));
         assert!(request("--provenance=false --sbom=false --load --rm --force-rm .", &[]).is_ok());

@@ -3,10 +3,7 @@
 
 use super::other_flags::Takes::{MaybeValue, Switch, Value};
 use super::other_flags::What::{NoMeaning, NotYet, Only};
-use super::other_flags::{Flag, Table, What, flag, short};
-
-/// What turns an attestation off, which is how it always is here.
-const OFF: What = Only(&["false", "0", "f", "F", "FALSE", "False", "disabled=true"]);
+use super::other_flags::{Flag, Table, flag, short};
 
 /// `build`, also those of the builder before BuildKit.
 #[derive(Debug, Clone, Default)]
@@ -14,7 +11,6 @@ pub struct OfBuild;
 
 impl Table for OfBuild {
     const FLAGS: &'static [Flag] = &[
-        flag("attest", Value, NotYet),
         flag("builder", Value, NoMeaning),
         flag("compress", Switch, NoMeaning),
         short('D', "debug", Switch, NoMeaning),
@@ -25,10 +21,8 @@ impl Table for OfBuild {
         flag("isolation", Value, NoMeaning),
         flag("policy", Value, NotYet),
         flag("print", Value, NotYet),
-        flag("provenance", MaybeValue, OFF),
         flag("resource", Value, NotYet),
         flag("rm", Switch, NoMeaning),
-        flag("sbom", MaybeValue, OFF),
         flag("security-opt", Value, NotYet),
         flag("server-config", Value, NoMeaning),
         flag("stream", Switch, NotYet),
@@ -270,7 +264,7 @@ mod tests {
         for line in [
             "run --init=false --restart=no --sig-proxy=1 --ipc private --userns host x",
             "run --privileged=false -d=false -P=false --no-healthcheck x",
-            "build --push=false --provenance=0 --sbom=F --rm=false --force-rm=true --load=true .",
+            "build --push=false --rm=false --force-rm=true --load=true .",
             "rmi --no-prune x",
             "inspect -s x",
             "prune --builder a",

@@ -1,6 +1,7 @@
 //! Arguments: clap's structs, and how a line becomes one of them.
 
 pub mod annotation;
+pub mod attest;
 pub mod build;
 pub mod cache;
 pub mod call;

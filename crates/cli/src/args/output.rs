@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use rbuild::{Annotation, Destination, Encoding, Export, Family, LayerForm, Output};
+use rbuild::{
+    Annotation, AttestationForm, Destination, Encoding, Export, Family, LayerForm, Output,
+};
 
 use crate::args::{annotation, switch};
 use crate::failure::Failure;
@@ -54,6 +56,7 @@ struct Fields {
     dangling: Option<String>,
     rewrite_timestamp: Option<bool>,
     annotations: Vec<Annotation>,
+    artifact: Option<bool>,
 }
 
 /// Reads the value of one `--output`.
@@ -99,6 +102,7 @@ impl Fields {
                 "dangling-name-prefix" => fields.dangling = Some(value.to_owned()),
                 "rewrite-timestamp" => fields.rewrite_timestamp = Some(switched()?),
                 "mode" => fields.exact = Some(exact(value)?),
+                "oci-artifact" => fields.artifact = Some(switched()?),
                 "unpack" | "store" if switched()? => {}
                 key if key.starts_with("annotation") => {
                     // Names of annotations know upper case.
@@ -116,7 +120,8 @@ impl Fields {
         let silent = self.compression.is_none()
             && self.level.is_none()
             && self.force.is_none()
-            && self.oci_types.is_none();
+            && self.oci_types.is_none()
+            && self.artifact.is_none();
         if silent {
             return Ok(None);
         }
@@ -128,7 +133,11 @@ impl Fields {
             );
             family = Family::Oci;
         }
-        Ok(Some(LayerForm { encoding, force: self.force == Some(true), family }))
+        let attestations = match self.artifact {
+            Some(true) => AttestationForm::Artifact,
+            _ => AttestationForm::Image,
+        };
+        Ok(Some(LayerForm { encoding, force: self.force == Some(true), family, attestations }))
     }
 }
 
@@ -225,6 +234,11 @@ fn wanted(fields: Fields) -> Result<Wanted, String> {
     }
     if fields.insecure.is_some() && !push {
         return Err("registry.insecure is for what is pushed".to_owned());
+    }
+    if fields.artifact.is_some() && (has_files || matches!(kind, "docker" | "cacheonly")) {
+        return Err(format!(
+            "oci-artifact is of the attestations of images, and type={kind} has none"
+        ));
     }
     if form.is_some() && has_files {
         return Err(format!("compression is of the layers of images, and type={kind} has none"));
@@ -324,6 +338,8 @@ mod tests {
         assert_eq!(form("compression=uncompressed").encoding, Encoding::Uncompressed);
         assert!(form("force-compression=true").force && !form("force-compression=false").force);
         assert_eq!(form("oci-mediatypes=false").family, Family::Docker);
+        assert_eq!(form("oci-artifact=true").attestations, AttestationForm::Artifact);
+        assert_eq!(form("oci-artifact=false"), LayerForm::default());
         assert_eq!(form("oci-mediatypes=false,compression=zstd").family, Family::Oci);
     }
 
@@ -343,6 +359,7 @@ mod tests {
             "type=oci,dest=a,compression=uncompressed,compression-level=1",
             "type=oci,dest=a,force-compression=perhaps",
             "type=tar,dest=a,compression=gzip",
+            "type=docker,dest=a,oci-artifact=true",
             "type=image,compression=gzip",
             "type=image,registry.insecure=true",
             "type=image,push-by-digest=true",

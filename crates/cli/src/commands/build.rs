@@ -108,6 +108,15 @@ fn metadata(built: &Built) -> Value {
             document.insert("image.name".to_owned(), json!(image.names.join(",")));
         }
     }
+    for told in &built.provenance {
+        // buildx's keys: by platform where there are several.
+        let key = "buildx.build.provenance";
+        let key = match built.provenance.as_slice() {
+            [_] => key.to_owned(),
+            _ => format!("{key}/{}", told.platform),
+        };
+        document.insert(key, told.predicate.clone());
+    }
     if let Some(traffic) = &built.cache_traffic {
         document.insert("rbuild.cache".to_owned(), json!(traffic));
     }

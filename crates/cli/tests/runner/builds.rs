@@ -259,3 +259,36 @@ fn a_lock_is_written_and_held_to() {
     assert!(outcome.code == 1 && stderr.contains(told), "{stderr}");
     program.run("lock -f app.Dockerfile --offline .").refused(1, "is not in the store");
 }
+
+#[test]
+fn an_image_says_what_is_in_it_when_asked() {
+    if !can_build() {
+        return;
+    }
+    let program = program();
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs_err::read(program.context().join(name)).unwrap()).unwrap()
+    };
+    let line = "--sbom --provenance=mode=min,version=v0.2 -t app --metadata-file m -o out .";
+    program.run(line).good();
+    assert_eq!(read("out/sbom.spdx.json")["predicate"]["spdxVersion"], "SPDX-2.3");
+    let how = read("out/provenance.json")["predicate"].clone();
+    assert_eq!(how["invocation"]["parameters"]["frontend"], "dockerfile.v0");
+    let told = &read("m")["buildx.build.provenance"];
+    assert_eq!(
+        (&told["buildType"], &told["metadata"]),
+        (&how["buildType"], &serde_json::Value::Null)
+    );
+    // It is one image still, whoever looks at it.
+    let listed = program.run("images --format {{.Repository}}").good();
+    assert_eq!(listed.stdout, "app\n");
+    assert!(program.run("history app").good().stdout.contains("COPY a /a"));
+    let inspected = program.run("inspect --format {{.Config.Cmd}} app").good();
+    assert_eq!(inspected.stdout, "[/a]\n");
+    let all = [("BUILDX_METADATA_PROVENANCE", "max")];
+    program.run_with("--metadata-file m --build-arg V=2 .", "", &all).good();
+    let told = &read("m")["buildx.build.provenance"];
+    assert_eq!(told["invocation"]["parameters"]["args"]["build-arg:V"], "2");
+    assert!(told["metadata"]["buildStartedOn"].is_string(), "{told}");
+    program.run("--attest type=vex .").refused(1, "--attest type=vex: no type `vex`");
+}

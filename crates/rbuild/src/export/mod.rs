@@ -9,12 +9,13 @@ pub(crate) mod push;
 pub(crate) mod stored;
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rbuild_cache::Scratch;
 use rbuild_image::manifest::Descriptor;
 use rbuild_image::rootfs::{Others, RootfsPart, export_dir, export_tar};
 use rbuild_rooted::Root;
-use rbuild_types::{Ctx, Reference};
+use rbuild_types::{Ctx, Event, Reference};
 
 use crate::assemble::{Assembled, Product};
 use crate::build::tag;
@@ -22,7 +23,9 @@ pub(crate) use crate::export::ahead::ahead;
 use crate::export::archive::Parcel;
 use crate::export::package::Package;
 use crate::sources::image::ImageSource;
-use crate::{BuildError, BuildRequest, Destination, Engine, Export, Output, annotation};
+use crate::{
+    BuildError, BuildRequest, Destination, Engine, Export, Family, Output, annotation, attest,
+};
 
 /// Whether an output is made of files, not of layers.
 pub(crate) fn needs_root(output: &Output) -> bool {
@@ -35,7 +38,11 @@ pub(crate) fn needs_bytes(output: &Output) -> bool {
 }
 
 /// Refuses before the first step what could not be written after the last.
-pub(crate) fn check(request: &BuildRequest, is_index: bool) -> Result<(), BuildError> {
+pub(crate) fn check(
+    request: &BuildRequest,
+    is_index: bool,
+    ctx: Ctx<'_>,
+) -> Result<(), BuildError> {
     let is_docker = |wanted: &Export| matches!(wanted.output, Output::DockerArchive(_));
     if is_index && request.outputs.iter().any(is_docker) {
         let message = "the docker exporter does not support manifest lists: an archive for \
@@ -44,7 +51,31 @@ pub(crate) fn check(request: &BuildRequest, is_index: bool) -> Result<(), BuildE
         return Err(BuildError::Request { message: message.to_owned() });
     }
     let own = request.outputs.iter().flat_map(|wanted| &wanted.annotations);
-    annotation::check(request.annotations.iter().chain(own), is_index)
+    let is_attested = request.attestations.are_attached();
+    annotation::check(request.annotations.iter().chain(own), is_index || is_attested)?;
+    if is_attested { check_attestations(request, ctx) } else { Ok(()) }
+}
+
+/// The same, for attestations.
+fn check_attestations(request: &BuildRequest, ctx: Ctx<'_>) -> Result<(), BuildError> {
+    if request.outputs.iter().any(|wanted| wanted.layers.family == Family::Docker) {
+        let message = "attestations are attached to images with the media types of OCI: they do \
+                       not go with oci-mediatypes=false";
+        return Err(BuildError::Request { message: message.to_owned() });
+    }
+    let provenance = request.attestations.provenance.as_ref();
+    let filename = provenance.map_or("", |provenance| &provenance.filename);
+    if filename.contains('/') || matches!(filename, "." | "..") {
+        let message = format!("the file of the provenance is a name, not a path: {filename}");
+        return Err(BuildError::Request { message });
+    }
+    let is_docker = |wanted: &Export| matches!(wanted.output, Output::DockerArchive(_));
+    if request.outputs.iter().any(is_docker) {
+        let message = "an archive for `docker load` has no place for attestations: the one that is \
+                       written is without them";
+        ctx.report(Event::Notice { message: message.to_owned() });
+    }
+    Ok(())
 }
 
 /// What the image is called in an output.
@@ -68,9 +99,9 @@ pub(crate) fn write(
     let split = request.platform_split.unwrap_or(product.is_index);
     match &wanted.output {
         Output::Tar(destination) => {
-            let parts = parts(engine, product, split)?;
+            let parts = Parts::of(engine, product, split, ctx)?;
             to(destination, &mut |sink| {
-                export_tar(&parts, sink, ctx.cancel)?;
+                export_tar(&parts.all, sink, ctx.cancel)?;
                 Ok(())
             })?;
             return Ok(None);
@@ -81,13 +112,13 @@ pub(crate) fn write(
                 Output::ExactDirectory(_) => Others::Removed,
                 _ => Others::Kept,
             };
-            export_dir(&parts(engine, product, split)?, path, others, ctx.cancel)?;
+            export_dir(&Parts::of(engine, product, split, ctx)?.all, path, others, ctx.cancel)?;
             return Ok(None);
         }
         _ => {}
     }
-    let package = Package::new(engine, product, wanted, images, ctx)?;
     let names = names(wanted, tags)?;
+    let package = Package::new(engine, product, wanted, &names, images, ctx)?;
     let parcel = Parcel(vec![(&package, names.clone())]);
     match &wanted.output {
         Output::OciArchive(destination) => parcel.to_oci(destination, ctx)?,
@@ -102,23 +133,51 @@ pub(crate) fn write(
     Ok(Some(package.top))
 }
 
-/// The root filesystems of the images, each in a directory of its platform's name if they are
-/// `split`.
-fn parts(engine: &Engine, product: &Product, split: bool) -> Result<Vec<RootfsPart>, BuildError> {
-    let part = |image: &Assembled| {
-        let name = image.platform.to_string();
-        let directory = split.then(|| name.replace('/', "_"));
-        Ok(RootfsPart { name, directory, merged: merged(engine, image)?, times: image.times() })
-    };
-    product.images.iter().map(part).collect()
+/// The root filesystems of images, as they are written together.
+struct Parts {
+    all: Vec<RootfsPart>,
+    /// Where files lie that are in no image.
+    _beside: Vec<Scratch>,
+}
+
+impl Parts {
+    /// Each in a directory of its platform's name if they are `split`.
+    fn of(
+        engine: &Engine,
+        product: &Product,
+        split: bool,
+        ctx: Ctx<'_>,
+    ) -> Result<Self, BuildError> {
+        let (mut all, mut beside) = (Vec::new(), Vec::new());
+        for image in &product.images {
+            let name = image.platform.to_string();
+            let word = name.replace('/', "_");
+            let several = product.images.len() > 1;
+            let suffix = (several && !split).then_some(word.as_str());
+            let mut root = merged(engine, image)?;
+            if let Some(files) = attest::write_files(engine, image, &root, suffix, ctx.cancel)? {
+                root = with_files(engine, image, &[files.path().to_owned()])?;
+                beside.push(files);
+            }
+            let (directory, times) = (split.then_some(word), image.times());
+            all.push(RootfsPart { name, directory, merged: root, times });
+        }
+        Ok(Self { all, _beside: beside })
+    }
 }
 
 /// The root filesystem of an image.
-fn merged(engine: &Engine, image: &Assembled) -> Result<Root, BuildError> {
+pub(crate) fn merged(engine: &Engine, image: &Assembled) -> Result<Root, BuildError> {
+    with_files(engine, image, &[])
+}
+
+/// The root filesystem of an image with further files upon it.
+fn with_files(engine: &Engine, image: &Assembled, files: &[PathBuf]) -> Result<Root, BuildError> {
     let empty = engine.empty_directory()?;
     let snapshots = engine.store.snapshots();
     let mut layers = vec![empty];
     layers.extend(image.root.iter().map(|id| snapshots.path(id).join("fs")));
+    layers.extend_from_slice(files);
     Ok(Root::from_fd(rbuild_snapshot::view(&layers)?))
 }
 

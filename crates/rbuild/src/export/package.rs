@@ -10,10 +10,10 @@ use rbuild_image::layout::Export;
 use rbuild_image::manifest::{Descriptor, Manifest};
 use rbuild_types::{CancelToken, Ctx, Digest, Reference};
 
-use crate::assemble::{Documents, Product};
+use crate::assemble::{Around, Documents, Product};
 use crate::export::layers::{self, Leaving, Origin};
 use crate::sources::image::ImageSource;
-use crate::{AnnotationPlace, BuildError, Engine, Export as Wanted, annotation};
+use crate::{AnnotationPlace, BuildError, Engine, Export as Wanted, Output, annotation};
 
 /// Everything that has to leave.
 pub(crate) struct Package<'a> {
@@ -22,7 +22,7 @@ pub(crate) struct Package<'a> {
     /// Each layer once, in the order of the images, bottom first.
     pub(super) layers: Vec<Leaving>,
     by_digest: HashMap<Digest, usize>,
-    /// Configs of the images.
+    /// Configs of the images, and what attestations name: blobs among the documents.
     pub(super) configs: Vec<Descriptor>,
     /// Manifests, and indexes below the top, each after what it names.
     pub(super) manifests: Vec<Descriptor>,
@@ -34,12 +34,13 @@ pub(crate) struct Package<'a> {
 }
 
 impl<'a> Package<'a> {
-    /// What a build made. Makes what is missing of the form. Layers of base images are not fetched
-    /// for that.
+    /// What a build made, under these names. Makes what is missing of the form.
+    /// Layers of base images are not fetched for that.
     pub(crate) fn new(
         engine: &'a Engine,
         product: &Product,
         wanted: &Wanted,
+        names: &[Reference],
         images: &'a ImageSource<'a>,
         ctx: Ctx<'_>,
     ) -> Result<Self, BuildError> {
@@ -59,8 +60,14 @@ impl<'a> Package<'a> {
         }
         let of = |bytes: &Vec<u8>| Descriptor::of(form.family.manifest(), bytes);
         package.manifests = manifests.iter().map(of).collect();
-        let documents = &mut package.documents;
-        package.top = product.top(form.family, manifests, &annotations, documents)?;
+        // An archive for `docker load` has no place for attestations.
+        let is_docker = matches!(wanted.output, Output::DockerArchive(_));
+        let attestations = Some(form.attestations).filter(|_| !is_docker);
+        let around = Around { annotations: &annotations, attestations, names };
+        let top = product.top(form.family, manifests, &around, &mut package.documents)?;
+        package.top = top.descriptor;
+        package.manifests.extend(top.attached);
+        package.configs.extend(top.blobs);
         package.created = product.created();
         Ok(package)
     }

@@ -183,7 +183,8 @@ impl Walk<'_, '_> {
         let known = engine.store.tags().remembered_as(&digest)?;
         let image = images.load(known.first().unwrap_or(self.from), digest)?;
         let family = self.family(manifest.media_type());
-        let form = LayerForm { encoding: self.form.encoding, force: self.form.force, family };
+        let ImageForm { encoding, force, .. } = *self.form;
+        let form = LayerForm { encoding, force, family, ..LayerForm::default() };
         let leaving = layers::of_image(engine, &image, &form, images, self.ctx)?;
         self.images.push(image);
         let media_type = family.manifest();

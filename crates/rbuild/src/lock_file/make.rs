@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rbuild_plan::op::{Op, Source};
-use rbuild_plan::{ImageConfigs, ImageError, ResolvedImage};
+use rbuild_plan::{ImageConfigs, ImageError, ResolvedImage, without_users};
 use rbuild_types::{CancelToken, Ctx, Digest, Platform, Progress, Reference, ReferenceError};
 
-use super::{Entries, command, document, place, read, without_user};
+use super::{Entries, command, document, place, read};
 use crate::front::Front;
 use crate::sources::image::ImageSource;
 use crate::sources::remote::Pin;
@@ -85,9 +85,9 @@ fn entries(front: &Front<'_>, ctx: Ctx<'_>) -> Result<Entries, BuildError> {
     let mut add = |source: &Source, subject: &str| {
         match front.remotes.pin(source, subject, ctx)? {
             None => {}
-            Some(Pin::Url(url, digest)) => drop(entries.urls.insert(without_user(url), digest)),
+            Some(Pin::Url(url, digest)) => drop(entries.urls.insert(without_users(url), digest)),
             Some(Pin::Git(git, resolved)) => {
-                let key = (without_user(&git.remote), git.reference.clone());
+                let key = (without_users(&git.remote), git.reference.clone());
                 entries.repositories.insert(key, resolved);
             }
         }

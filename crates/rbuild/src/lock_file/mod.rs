@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rbuild_plan::without_passwords;
+use rbuild_plan::{without_passwords, without_users};
 use rbuild_types::{Digest, Platform, Reference};
 
 pub use self::make::{LockChange, Locked};
@@ -144,17 +144,17 @@ impl Lock {
 
     /// The content of a URL, if it is there.
     pub(crate) fn find_url(&self, url: &str) -> Option<Digest> {
-        self.entries.urls.get(&without_user(url)).copied()
+        self.entries.urls.get(&without_users(url)).copied()
     }
 
     /// The content of a URL.
     pub(crate) fn url(&self, url: &str) -> Result<Digest, LockError> {
-        self.find_url(url).ok_or_else(|| self.missing(without_user(url)))
+        self.find_url(url).ok_or_else(|| self.missing(without_users(url)))
     }
 
     /// What a reference of a git repository stands for.
     pub(crate) fn repository(&self, remote: &str, reference: &str) -> Result<Resolved, LockError> {
-        let key = (without_user(remote), reference.to_owned());
+        let key = (without_users(remote), reference.to_owned());
         let found = self.entries.repositories.get(&key).cloned();
         found.ok_or_else(|| self.missing(repository_shown(&key)))
     }
@@ -195,18 +195,6 @@ fn repository_shown((remote, reference): &(String, String)) -> String {
         "" => remote.clone(),
         reference => format!("{remote}#{reference}"),
     }
-}
-
-/// A URL as it may be kept in a file that everybody reads: a user may be a token.
-fn without_user(url: &str) -> String {
-    let is_web = url.starts_with("http://") || url.starts_with("https://");
-    let Some((scheme, rest)) = url.split_once("://").filter(|_| is_web) else {
-        return without_passwords(url);
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}{path}")
 }
 
 /// Where the lock file of a request lies.
@@ -277,18 +265,5 @@ mod tests {
         assert_eq!(of(url.clone()), None);
         assert_eq!(of(url.clone().dockerfile("in/it")), None);
         assert_eq!(of(url.dockerfile("/d/Dockerfile")), here("/d/rbuild.lock"));
-    }
-
-    #[test]
-    fn users_are_left_out() {
-        for (url, kept) in [
-            ("https://token@h:1/a@b?c@d#e", "https://h:1/a@b?c@d#e"),
-            ("http://u:p@h", "http://h"),
-            ("https://h/x", "https://h/x"),
-            ("ssh://git:p@h/r.git", "ssh://git:xxxxx@h/r.git"),
-            ("git@h:r.git", "git@h:r.git"),
-        ] {
-            assert_eq!(without_user(url), kept);
-        }
     }
 }

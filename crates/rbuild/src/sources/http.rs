@@ -48,6 +48,7 @@ impl RemoteSources<'_> {
                 digest
             }
         };
+        self.remember_content(source, digest);
         // The URL is not in it: a mirror with the same bytes is the same source.
         Ok(serde_json::json!({ "source": "http", "name": http.name, "digest": digest }))
     }

@@ -60,7 +60,12 @@ impl<'a> ImageSource<'a> {
 
     /// Whether a reference may stand for another image tomorrow.
     pub(crate) fn can_move(&self, reference: &Reference) -> bool {
-        reference.digest().is_none() && !self.layouts.contains_key(&reference.repository())
+        reference.digest().is_none() && !self.is_layout(reference)
+    }
+
+    /// Whether a reference stands for an image of a layout.
+    pub(crate) fn is_layout(&self, reference: &Reference) -> bool {
+        self.layouts.contains_key(&reference.repository())
     }
 
     /// Takes images of these repositories from layouts.

@@ -31,6 +31,8 @@ pub(crate) struct RemoteSources<'a> {
     pub(super) lock: Option<Arc<Lock>>,
     /// Trees that identifying a source has found or made.
     trees: Mutex<HashMap<Source, SnapshotId>>,
+    /// What URLs gave in this build.
+    contents: Mutex<HashMap<Source, Digest>>,
     /// What references of git repositories stand for in this build.
     references: Mutex<HashMap<Source, Resolved>>,
 }
@@ -54,8 +56,9 @@ pub(super) struct FetchedTree {
 impl<'a> RemoteSources<'a> {
     pub(crate) fn new(engine: &'a Engine, request: &'a BuildRequest) -> Self {
         let BuildRequest { secrets, ssh: agents, .. } = request;
-        let (trees, references) = (Mutex::default(), Mutex::default());
-        Self { engine, secrets, agents, lock: None, trees, references }
+        let (trees, contents) = (Mutex::default(), Mutex::default());
+        let references = Mutex::default();
+        Self { engine, secrets, agents, lock: None, trees, contents, references }
     }
 
     /// Holds sources to what a lock file names.
@@ -81,6 +84,21 @@ impl<'a> RemoteSources<'a> {
 
     fn known(&self, source: &Source) -> Option<SnapshotId> {
         self.trees.lock().unwrap_or_else(PoisonError::into_inner).get(source).cloned()
+    }
+
+    pub(super) fn remember_content(&self, source: &Source, content: Digest) {
+        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        contents.insert(source.clone(), content);
+    }
+
+    /// The content of a URL that this build has looked at.
+    pub(crate) fn content(&self, source: &Source) -> Option<Digest> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).get(source).copied()
+    }
+
+    /// The commit that a source of this build stands for, in hexadecimal digits.
+    pub(crate) fn commit(&self, source: &Source) -> Option<String> {
+        self.known_reference(source).map(|resolved| resolved.commit().to_string())
     }
 
     pub(super) fn remember_reference(&self, source: &Source, resolved: Resolved) {
@@ -191,7 +209,7 @@ impl Remotes for RemoteSources<'_> {
 }
 
 /// As the header of a password wants it (RFC 4648, 4).
-pub(super) fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 

@@ -73,7 +73,7 @@ pub struct BuildArgs {
     pub label: Vec<String>,
     /// Text on the image's manifest, or with `index:` and the like in front on another of its
     /// documents; may be repeated
-    #[arg(long, value_name = "[TYPE:]NAME=VALUE")]
+    #[arg(long, value_name = "NAME=VALUE")]
     pub annotation: Vec<String>,
     /// Give files that are made no later time than SOURCE_DATE_EPOCH; by default those that
     /// processes make keep theirs
@@ -123,7 +123,7 @@ pub struct BuildArgs {
     pub quiet: bool,
     /// What becomes one layer: `each` instruction, `base+1` for one upon the base image, N for so
     /// many at most, or `squash` for everything; the cache has each step in any case
-    #[arg(long, value_name = "each|base+1|N|squash", num_args = 0..=1, require_equals = true,
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true,
           default_missing_value = "each", value_parser = packaging)]
     pub layers: Option<Packaging>,
     /// One layer upon the base image; the same as --layers=base+1
@@ -721,7 +721,7 @@ mod tests {
             Err(Failure::Usage { message, .. }) => message,
             other => panic!("{line}: {other:?}"),
         };
-        assert_eq!(refused("--squash ."), "--squash is not supported yet".to_owned());
+        assert_eq!(refused("--stream ."), "--stream is not supported yet".to_owned());
         assert!(refused("--network mynet .").contains("named networks"));
         assert!(refused("-o type=oci -q .").contains("standard output"));
         assert!(request("--provenance=false --sbom=false --load --rm --force-rm .", &[]).is_ok());

@@ -6,9 +6,34 @@ use std::ffi::{OsStr, OsString};
 use crate::failure::Failure;
 
 const COMMANDS: &[&str] = &[
-    "build", "context", "lock", "run", "images", "rmi", "tag", "inspect", "history", "layers",
-    "diff", "repro", "manifest", "pull", "push", "save", "load", "login", "logout", "why", "du",
-    "prune", "cache", "fsck", "version", "info", "help",
+    super::IMAGE_PRUNE,
+    "build",
+    "context",
+    "lock",
+    "run",
+    "images",
+    "rmi",
+    "tag",
+    "inspect",
+    "history",
+    "layers",
+    "diff",
+    "repro",
+    "manifest",
+    "pull",
+    "push",
+    "save",
+    "load",
+    "login",
+    "logout",
+    "why",
+    "du",
+    "prune",
+    "cache",
+    "fsck",
+    "version",
+    "info",
+    "help",
 ];
 
 /// Flags of the whole command that take a value as the next word.

@@ -248,7 +248,7 @@ mod tests {
             ("run --restart=always x", "restart=always"),
             ("run --sig-proxy=false x", "sig-proxy=false"),
             ("run --userns=auto x", "userns=auto"),
-            ("build --squash .", "squash"),
+            ("build --stream .", "stream"),
             ("images --tree", "tree"),
             ("rmi --platform a x", "platform"),
             ("history --platform a x", "platform"),

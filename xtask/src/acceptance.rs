@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use crate::args::Args;
 use crate::bases;
 use crate::command::Cmd;
+use crate::exchange;
 use crate::failure::{Outcome, ensure, fail};
 use crate::http;
 use crate::packages::{self, BASES, PEERS};
@@ -37,16 +38,20 @@ const IMAGE: &str = "docker_flask:latest";
 pub(crate) fn run(args: &mut Args) -> Outcome {
     let peers_only = args.switch("--peers-only");
     let registries_only = args.switch("--registries-only");
+    let exchange_only = args.switch("--exchange-only");
     args.words()?;
     ensure(packages::is_root(), || "acceptance starts dockerd and podman: it needs root".into())?;
     ensure(!http::answers(PORT), || format!("something listens on port {PORT} already"))?;
     packages::ensure_installed(&[BASES, PEERS].concat())?;
     let dir = paths::fresh("acceptance")?;
-    if !peers_only {
+    if !peers_only && !exchange_only {
         registries::hold(&dir.join("registries"))?;
     }
     if registries_only {
         return paths::remove(&dir);
+    }
+    if exchange_only {
+        return exchange::hold(&dir.join("exchange"), &Registry::start(&dir.join("registry"))?);
     }
     let base = format!("oci:{}:latest", bases::python_layout()?.display());
     let registry = Registry::start(&dir.join("registry"))?;
@@ -64,6 +69,9 @@ pub(crate) fn run(args: &mut Args) -> Outcome {
         classic.images(&dir)?
     };
     others_take(&dir, &registry, &images)?;
+    if !peers_only {
+        exchange::hold(&dir.join("exchange"), &registry)?;
+    }
     drop(registry);
     paths::remove(&dir)?;
     println!("\nacceptance: every step held");

@@ -5,6 +5,7 @@
 //! whatever a command starts, it stops, by process id, also when it fails.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program talks")]
 
+mod exchange;
 mod failure;
 
 mod acceptance;

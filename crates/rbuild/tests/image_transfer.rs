@@ -206,6 +206,10 @@ fn an_index_is_pulled_whole_or_in_part() {
     let engine = whole.engine();
     let pulled = pull(&engine, &name, Platforms::All);
     assert_eq!((pulled.digest, pulled.id), (digest, digest));
+    let details = engine.image_config_for(&name, &"linux/s390x".parse().unwrap()).unwrap();
+    assert_eq!(details.config.architecture, "s390x");
+    let attached: Vec<_> = details.manifests.iter().map(|entry| entry.is_attached).collect();
+    assert_eq!(attached, [false, false, true]);
     let copy = Registry::start();
     assert_eq!(push_as(&engine, &name, &copy.name("copy:1")), digest);
     assert_eq!(copy.manifest("copy", "1")["manifests"].as_array().unwrap().len(), 3);
@@ -216,6 +220,9 @@ fn an_index_is_pulled_whole_or_in_part() {
     assert_eq!(pull(&engine, &name, s390x).digest, digest);
     let details = engine.image_config(&name).unwrap();
     assert_eq!((details.config.architecture.as_str(), details.manifests.len()), ("s390x", 0));
+    let [amd64, s390x] = ["linux/amd64", "linux/s390x"].map(|text| text.parse().unwrap());
+    assert!(engine.image_config_for(&name, &amd64).is_err());
+    assert!(engine.history_for(&name, &s390x).unwrap()[0].created_by.starts_with("COPY"));
     let here = pull(&engine, &name, Platforms::Host);
     assert!(here.is_new && here.id != details.id);
     let nowhere = request(&name, Platforms::One("linux/riscv64".parse().unwrap()));

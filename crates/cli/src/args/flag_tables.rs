@@ -153,18 +153,9 @@ pub struct OfInspect;
 
 impl Table for OfInspect {
     const FLAGS: &'static [Flag] = &[
-        flag("platform", Value, NotYet),
         // The size of a container; that of an image is always there.
         short('s', "size", Switch, NoMeaning),
     ];
-}
-
-/// `history`.
-#[derive(Debug, Clone, Default)]
-pub struct OfHistory;
-
-impl Table for OfHistory {
-    const FLAGS: &'static [Flag] = &[flag("platform", Value, NotYet)];
 }
 
 /// `du`, for `docker system df` and `docker buildx du`.
@@ -213,7 +204,6 @@ mod tests {
             Command::Images(args) => args.other.settle(),
             Command::Rmi(args) => args.other.settle(),
             Command::Inspect(args) => args.other.settle(),
-            Command::History(args) => args.other.settle(),
             Command::Du(args) => args.other.settle(),
             Command::Prune(args) => args.other.settle(),
             _ => Ok(()),
@@ -251,8 +241,6 @@ mod tests {
             ("build --stream .", "stream"),
             ("images --tree", "tree"),
             ("rmi --platform a x", "platform"),
-            ("history --platform a x", "platform"),
-            ("inspect --platform a x", "platform"),
             ("prune --volumes", "volumes"),
         ] {
             assert_eq!(said(&format!("rbuild {line}")), format!("--{flag} is not supported yet"));

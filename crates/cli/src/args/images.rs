@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::args::flag_tables::{OfHistory, OfImages, OfInspect, OfRmi};
+use crate::args::flag_tables::{OfImages, OfInspect, OfRmi};
 use crate::args::other_flags::OtherFlags;
 use crate::args::switch;
 
@@ -87,6 +87,9 @@ pub struct InspectArgs {
     /// Text with fields such as {{.Id}} or {{json .Config}}
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<String>,
+    /// Of an index, the image for this platform
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
     /// `image` is all there is
     #[arg(long = "type", value_name = "TYPE", default_value = "image", hide = true)]
     pub kind: String,
@@ -101,6 +104,9 @@ pub struct HistoryArgs {
     /// Name or id
     #[arg(value_name = "IMAGE")]
     pub image: String,
+    /// Of an index, the image for this platform
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
     /// Whole instructions
     #[arg(long)]
     pub no_trunc: bool,
@@ -124,9 +130,6 @@ pub struct HistoryArgs {
     /// `json`, or text with fields such as {{.CreatedBy}}
     #[arg(long, value_name = "FORMAT", conflicts_with = "quiet")]
     pub format: Option<String>,
-    /// Flags of Docker that are not here.
-    #[command(flatten)]
-    pub other: OtherFlags<OfHistory>,
 }
 
 /// A command whose answer has fields.

@@ -224,7 +224,8 @@ impl LoadArgs {
     }
 }
 
-fn platform(text: Option<&str>) -> Result<Option<Platform>, Failure> {
+/// `--platform`.
+pub fn platform(text: Option<&str>) -> Result<Option<Platform>, Failure> {
     let parse = |text: &str| {
         text.parse().map_err(|error| Failure::usage(format!("--platform {text}: {error}")))
     };

@@ -4,6 +4,7 @@ use rbuild::HistoryLine;
 use serde_json::{Value, json};
 
 use crate::args::images::HistoryArgs;
+use crate::args::transfer;
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::listing::Listing;
@@ -17,10 +18,12 @@ const MISSING: &str = "<missing>";
 
 /// Shows how an image was made, the last instruction first.
 pub fn run(args: &HistoryArgs, context: &Context<'_>) -> Result<i32, Failure> {
-    args.other.settle()?;
     let listing = Listing::parse(args.format.as_deref())?;
     let engine = context.engine()?;
-    let lines = engine.history(&args.image)?;
+    let lines = match transfer::platform(args.platform.as_deref())? {
+        Some(platform) => engine.history_for(&args.image, &platform)?,
+        None => engine.history(&args.image)?,
+    };
     let id = engine.image_config(&args.image)?.id;
     let id = if args.no_trunc { id.to_string() } else { id.short() };
     let ids = std::iter::once(id.as_str()).chain(std::iter::repeat(MISSING));

@@ -4,6 +4,7 @@ use rbuild::{ImageDetails, ImageManifest, Reference};
 use serde_json::{Value, json};
 
 use crate::args::images::InspectArgs;
+use crate::args::transfer;
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::template::Template;
@@ -16,10 +17,15 @@ pub fn run(args: &InspectArgs, context: &Context<'_>) -> Result<i32, Failure> {
         return Err(Failure::usage(format!("--type={} is not supported yet", args.kind)));
     }
     let template = args.format.as_deref().map(Template::parse).transpose()?;
+    let platform = transfer::platform(args.platform.as_deref())?;
     let engine = context.engine()?;
     let (mut documents, mut code) = (Vec::new(), exit_code::SUCCESS);
     for name in &args.images {
-        match engine.image_config(name) {
+        let found = match &platform {
+            Some(platform) => engine.image_config_for(name, platform),
+            None => engine.image_config(name),
+        };
+        match found {
             Ok(details) => documents.push(document(&details)),
             Err(error) => code = report::failure(&error.into()),
         }
@@ -77,7 +83,7 @@ fn manifest(manifest: &ImageManifest) -> Value {
             "size": manifest.size,
             "platform": manifest.platform,
         },
-        "Kind": "image",
+        "Kind": if manifest.is_attached { "attestation" } else { "image" },
         "ImageData": { "Platform": manifest.platform },
     })
 }

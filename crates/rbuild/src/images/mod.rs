@@ -16,8 +16,9 @@ pub use push::{PushRequest, PushedImage};
 pub use save::SaveRequest;
 
 use rbuild_cache::ImageRecord;
+use rbuild_image::ImageError;
 use rbuild_image::config::parse_config;
-use rbuild_image::index::pick;
+use rbuild_image::index::{is_attached, pick};
 use rbuild_image::manifest::{Descriptor, Document, Manifest, chain_ids, parse_manifest};
 use rbuild_types::{Digest, ImageConfig, Platform, Reference};
 
@@ -60,6 +61,8 @@ pub struct ImageManifest {
     pub size: u64,
     /// The platform.
     pub platform: Option<Platform>,
+    /// Whether it is no image, but says something of one: an attestation.
+    pub is_attached: bool,
 }
 
 /// One line of an image's history.
@@ -179,10 +182,27 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Names, config and sizes of an image.
+    /// Names, config and sizes of an image; of an index, this machine's counts, else the first.
     pub fn image_config(&self, name: &str) -> Result<ImageDetails, BuildError> {
+        self.details(name, None)
+    }
+
+    /// The same, with the config of the image for a platform.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Image`] when it is none for that platform.
+    pub fn image_config_for(
+        &self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<ImageDetails, BuildError> {
+        self.details(name, Some(platform))
+    }
+
+    fn details(&self, name: &str, platform: Option<&Platform>) -> Result<ImageDetails, BuildError> {
         let image = self.find_image(name)?;
-        let Documents { config, manifests, .. } = self.documents(&image)?;
+        let Documents { config, manifests, .. } = self.documents(&image, platform)?;
         let all = self.store.tags().list()?;
         let names = all
             .iter()
@@ -201,10 +221,32 @@ impl Engine {
         })
     }
 
-    /// How an image came about, the newest instruction first.
+    /// How an image came about, the newest instruction first; of an index, this machine's, else the
+    /// first.
     pub fn history(&self, name: &str) -> Result<Vec<HistoryLine>, BuildError> {
+        self.history_lines(name, None)
+    }
+
+    /// The same of the image for a platform.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Image`] when it is none for that platform.
+    pub fn history_for(
+        &self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Vec<HistoryLine>, BuildError> {
+        self.history_lines(name, Some(platform))
+    }
+
+    fn history_lines(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<HistoryLine>, BuildError> {
         let image = self.find_image(name)?;
-        let Documents { manifest, config, .. } = self.documents(&image)?;
+        let Documents { manifest, config, .. } = self.documents(&image, platform)?;
         let chain = chain_ids(&config.rootfs.diff_ids);
         let mut sizes = Vec::new();
         for (chain_id, layer) in chain.iter().zip(&manifest.layers) {
@@ -231,19 +273,37 @@ impl Engine {
         Ok(lines)
     }
 
-    /// Of an index, the documents of this machine's image are meant, else those of the first.
-    fn documents(&self, image: &ImageRecord) -> Result<Documents, BuildError> {
+    /// Of an index, the documents of the image for a platform are meant; where none is named, those
+    /// of this machine's, else of the first.
+    fn documents(
+        &self,
+        image: &ImageRecord,
+        platform: Option<&Platform>,
+    ) -> Result<Documents, BuildError> {
         let read = |digest: &Digest| self.store.blobs().read_small(digest, MAX_DOCUMENT);
         let mut document = parse_manifest(&read(&image.manifest_digest)?, Some(&image.media_type))?;
         let mut manifests = Vec::new();
         if let Document::Index(index) = &document {
             manifests = index.manifests.iter().map(ImageManifest::of).collect();
-            let own = pick(index, &Platform::host()).ok().or(index.manifests.first());
-            let own = own.ok_or_else(|| empty_index(image))?;
+            let own = match platform {
+                Some(platform) => pick(index, platform)?,
+                None => {
+                    let first = || index.manifests.iter().find(|entry| !is_attached(entry));
+                    let host = pick(index, &Platform::host()).ok();
+                    host.or_else(first).ok_or_else(|| empty_index(image))?
+                }
+            };
             document = parse_manifest(&read(&own.digest)?, Some(&own.media_type))?;
         }
         let Document::Manifest(manifest) = document else { return Err(empty_index(image)) };
         let config = parse_config(&read(&manifest.config.digest)?)?;
+        if let Some(wanted) = platform
+            && !config.platform().satisfies(wanted)
+            && manifests.is_empty()
+        {
+            let (wanted, found) = (wanted.clone(), vec![config.platform()]);
+            return Err(ImageError::NoPlatform { wanted, found }.into());
+        }
         Ok(Documents { manifest, config, manifests })
     }
 }
@@ -263,6 +323,7 @@ impl ImageManifest {
             media_type: descriptor.media_type.clone(),
             size: descriptor.size,
             platform: descriptor.platform.as_ref().map(Platform::from),
+            is_attached: is_attached(descriptor),
         }
     }
 }

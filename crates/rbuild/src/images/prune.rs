@@ -71,7 +71,7 @@ impl Engine {
         if which.labels.is_empty() && which.without.is_empty() {
             return Ok(true);
         }
-        let labels = self.documents(record)?.config.config.labels;
+        let labels = self.documents(record, None)?.config.config.labels;
         let has = |(name, wanted): &(String, Option<String>)| match (labels.get(name), wanted) {
             (found, None) => found.is_some(),
             (found, wanted) => found == wanted.as_ref(),

@@ -67,9 +67,9 @@ fn document(details: &ImageDetails) -> Value {
     document
 }
 
-/// One image of an index.
+/// One image of an index, or what is said of one.
 fn manifest(manifest: &ImageManifest) -> Value {
-    json!({
+    let mut document = json!({
         "ID": manifest.digest,
         "Descriptor": {
             "mediaType": manifest.media_type,
@@ -78,6 +78,13 @@ fn manifest(manifest: &ImageManifest) -> Value {
             "platform": manifest.platform,
         },
         "Kind": "image",
-        "ImageData": { "Platform": manifest.platform },
-    })
+    });
+    match manifest.attests {
+        None => document["ImageData"] = json!({ "Platform": manifest.platform }),
+        Some(image) => {
+            document["Kind"] = json!("attestation");
+            document["AttestationData"] = json!({ "For": image });
+        }
+    }
+    document
 }

@@ -17,7 +17,7 @@ pub use save::SaveRequest;
 
 use rbuild_cache::ImageRecord;
 use rbuild_image::config::parse_config;
-use rbuild_image::index::pick;
+use rbuild_image::index::{attested, pick};
 use rbuild_image::manifest::{Descriptor, Document, Manifest, chain_ids, parse_manifest};
 use rbuild_types::{Digest, ImageConfig, Platform, Reference};
 
@@ -49,7 +49,7 @@ pub struct ImageDetails {
     pub size: u64,
 }
 
-/// The image for one platform in an index.
+/// The image for one platform in an index, or what is said of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageManifest {
     /// Digest of its manifest.
@@ -60,6 +60,8 @@ pub struct ImageManifest {
     pub size: u64,
     /// The platform.
     pub platform: Option<Platform>,
+    /// The manifest that it is an attestation of; an image has none.
+    pub attests: Option<Digest>,
 }
 
 /// One line of an image's history.
@@ -263,6 +265,7 @@ impl ImageManifest {
             media_type: descriptor.media_type.clone(),
             size: descriptor.size,
             platform: descriptor.platform.as_ref().map(Platform::from),
+            attests: attested(descriptor),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rbuild_types::Platform;
+use rbuild_types::{Digest, Platform};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ImageError;
@@ -43,6 +43,11 @@ pub const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 /// attestation.
 pub fn is_attached(entry: &Descriptor) -> bool {
     entry.annotations.contains_key(REFERENCE_TYPE)
+}
+
+/// The manifest that an attestation is about.
+pub fn attested(entry: &Descriptor) -> Option<Digest> {
+    entry.annotations.get(REFERENCE_DIGEST).filter(|_| is_attached(entry))?.parse().ok()
 }
 
 impl Index {

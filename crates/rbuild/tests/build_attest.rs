@@ -24,6 +24,7 @@ tests![
     little_is_said_when_little_is_asked_for,
     versions_of_slsa_say_the_same,
     with_a_fixed_time_stores_say_the_same_bytes,
+    merged_layers_are_no_step_s,
     an_artifact_names_its_subject,
     a_stored_image_keeps_what_is_said_of_it,
     each_platform_has_its_own,
@@ -332,6 +333,16 @@ fn with_a_fixed_time_stores_say_the_same_bytes() {
     let (first, second) = (made(), made());
     assert_eq!(first.json("index.json"), second.json("index.json"));
     assert_eq!(first, second);
+}
+
+fn merged_layers_are_no_step_s() {
+    let place = Place::new();
+    let request = request(&place, "RUN echo > /x", both());
+    let request = BuildRequest { packaging: rbuild::Packaging::One, ..request };
+    let said = one(&place, &engine(&place), request);
+    let metadata = &said.predicate(SLSA)["runDetails"]["metadata"]["buildkit_metadata"];
+    assert_eq!(metadata["layers"], json!({}));
+    assert_eq!(said.predicate(SPDX)["packages"][1]["name"], "libfoo");
 }
 
 fn an_artifact_names_its_subject() {

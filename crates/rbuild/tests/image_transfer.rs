@@ -208,7 +208,7 @@ fn an_index_is_pulled_whole_or_in_part() {
     assert_eq!((pulled.digest, pulled.id), (digest, digest));
     let details = engine.image_config_for(&name, &"linux/s390x".parse().unwrap()).unwrap();
     assert_eq!(details.config.architecture, "s390x");
-    let attached: Vec<_> = details.manifests.iter().map(|entry| entry.is_attached).collect();
+    let attached: Vec<_> = details.manifests.iter().map(|entry| entry.attests.is_some()).collect();
     assert_eq!(attached, [false, false, true]);
     let copy = Registry::start();
     assert_eq!(push_as(&engine, &name, &copy.name("copy:1")), digest);

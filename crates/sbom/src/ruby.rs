@@ -1,4 +1,4 @@
-//! What Bundler locks.
+//! What RubyGems installs and Bundler locks.
 
 use crate::lists::text;
 use crate::package::{Kind, Package};
@@ -22,9 +22,29 @@ pub fn gemfile_lock(bytes: &[u8]) -> Vec<Package> {
     packages
 }
 
+/// The gem whose specification a file is: `name-1.0.gemspec`, perhaps with a platform behind the
+/// version. What is in the file is a program.
+pub fn installed(file: &str) -> Option<Package> {
+    let gem = file.strip_suffix(".gemspec")?;
+    let mut dashes = gem.match_indices('-').map(|(at, _)| at);
+    let is_version = |at: &usize| gem[at + 1..].starts_with(|letter: char| letter.is_ascii_digit());
+    let at = dashes.find(is_version)?;
+    let version = gem[at + 1..].split('-').next().unwrap_or_default();
+    Some(Package::new(Kind::Gem, &gem[..at], version))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_specification_is_all_that_is_needed() {
+        let read = |file| installed(file).map(|gem| (gem.name, gem.version));
+        let gem = |name: &str, version: &str| Some((name.to_owned(), version.to_owned()));
+        assert_eq!(read("aws-sdk-s3-1.114.0.gemspec"), gem("aws-sdk-s3", "1.114.0"));
+        assert_eq!(read("nokogiri-1.15.4-x86_64-linux.gemspec"), gem("nokogiri", "1.15.4"));
+        assert_eq!(read("no.gemspec"), None);
+    }
 
     #[test]
     fn only_gems_themselves_count() {

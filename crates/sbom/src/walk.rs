@@ -177,6 +177,9 @@ fn file(at: &Level, entry: &DirEntry, name: &str, found: &mut Found) {
             let read = read(limits::DESCRIPTION);
             read.and_then(|bytes| java_script::package_json(&bytes)).map(Vec::from_iter)
         }
+        _ if name.ends_with(".gemspec") && is_of_gems(&at.path) => {
+            Ok(ruby::installed(name).into_iter().collect())
+        }
         "installed.json" if directory == "composer" => {
             list().and_then(|bytes| php::composer(&bytes))
         }
@@ -211,6 +214,11 @@ fn locked(name: &str) -> Option<Reader> {
         "yarn.lock" => |bytes| Ok(java_script::yarn_lock(bytes)),
         _ => return None,
     })
+}
+
+/// Whether a directory has the specifications of installed gems.
+fn is_of_gems(path: &str) -> bool {
+    path.ends_with("/specifications") || path.ends_with("/specifications/default")
 }
 
 /// Whether a directory is that of an installed package.

@@ -61,6 +61,7 @@ fn databases_and_lists_are_found_wherever_they_are() {
     write(root, "app/uv.lock", "[[package]]\nname = \"Django\"\nversion = \"5\"\n");
     write(root, "app/go.mod", "module me\nrequire golang.org/x/text v0.3.0\n");
     write(root, "app/Gemfile.lock", "GEM\n  specs:\n    rack (2.2.3)\n");
+    write(root, "usr/lib/ruby/gems/3.1.0/specifications/default/json-2.6.1.gemspec", "");
     write(root, "app/composer.lock", r#"{"packages": [{"name": "a/b", "version": "v1"}]}"#);
     write(root, "proc/Cargo.lock", "[[package]]\nname = \"no\"\nversion = \"1\"\n");
     let found = scanned(root);
@@ -70,6 +71,7 @@ fn databases_and_lists_are_found_wherever_they_are() {
         "composer a/b v1",
         "deb tzdata 2024a",
         "deb zlib1g 1:1.2.13.dfsg-1",
+        "gem json 2.6.1",
         "gem rack 2.2.3",
         "golang golang.org/x/text v0.3.0",
         "npm @s/m 3",

@@ -73,9 +73,9 @@ fn document(details: &ImageDetails) -> Value {
     document
 }
 
-/// One image of an index.
+/// One image of an index, or what is said of one.
 fn manifest(manifest: &ImageManifest) -> Value {
-    json!({
+    let mut document = json!({
         "ID": manifest.digest,
         "Descriptor": {
             "mediaType": manifest.media_type,
@@ -83,7 +83,14 @@ fn manifest(manifest: &ImageManifest) -> Value {
             "size": manifest.size,
             "platform": manifest.platform,
         },
-        "Kind": if manifest.is_attached { "attestation" } else { "image" },
-        "ImageData": { "Platform": manifest.platform },
-    })
+        "Kind": "image",
+    });
+    match manifest.attests {
+        None => document["ImageData"] = json!({ "Platform": manifest.platform }),
+        Some(image) => {
+            document["Kind"] = json!("attestation");
+            document["AttestationData"] = json!({ "For": image });
+        }
+    }
+    document
 }

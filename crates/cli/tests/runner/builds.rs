@@ -285,6 +285,9 @@ fn an_image_says_what_is_in_it_when_asked() {
     assert!(program.run("history app").good().stdout.contains("COPY a /a"));
     let inspected = program.run("inspect --format {{.Config.Cmd}} app").good();
     assert_eq!(inspected.stdout, "[/a]\n");
+    let kinds = "{{range .Manifests}}{{.Kind}} {{end}}";
+    let inspected = program.run_words(&["inspect", "-f", kinds, "app"]).good().stdout;
+    assert_eq!(inspected, "image attestation \n");
     let all = [("BUILDX_METADATA_PROVENANCE", "max")];
     program.run_with("--metadata-file m --build-arg V=2 .", "", &all).good();
     let told = &read("m")["buildx.build.provenance"];

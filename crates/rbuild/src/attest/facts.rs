@@ -17,7 +17,7 @@ use super::{ProvenanceMode, vcs};
 use crate::assemble::Assembled;
 use crate::engine::random_id;
 use crate::front::Front;
-use crate::{BuildError, BuildRequest, ContextInput, NamedContextInput};
+use crate::{BuildError, BuildRequest, ContextInput, NamedContextInput, Packaging};
 
 /// One run of the engine.
 pub(crate) struct Invocation {
@@ -132,8 +132,11 @@ impl Facts {
         }
         let needed = needed(plan, target);
         facts.plan(front, plan, &needed, elsewhere);
-        facts.steps = (mode == ProvenanceMode::Max)
-            .then(|| Steps::of(&front.text.text, plan, target, image, &needed));
+        facts.steps =
+            (mode == ProvenanceMode::Max).then(|| Steps::of(&front.text.text, plan, &needed));
+        if let (Some(steps), Packaging::Each) = (&mut facts.steps, request.packaging) {
+            steps.add_layers(plan, target, image, &needed);
+        }
         facts.materials.sort();
         facts.materials.dedup();
         facts.is_complete &= facts.locals.is_empty();
@@ -214,13 +217,13 @@ impl Facts {
 }
 
 impl Steps {
-    fn of(text: &str, plan: &Plan, target: &Target, image: &Assembled, needed: &Needed) -> Self {
+    fn of(text: &str, plan: &Plan, needed: &Needed) -> Self {
         let mut steps = Self { dockerfile: without_users(text), ..Self::default() };
         let lines = LineIndex::new(text);
-        let output = |id: &VertexId| needed.get(id).map(|number| format!("step{number}:0"));
         for (id, number) in needed {
             let vertex = plan.graph.vertex(*id);
-            let inputs: Vec<_> = vertex.inputs.iter().filter_map(output).collect();
+            let inputs: Vec<_> =
+                vertex.inputs.iter().filter_map(|id| needed.get(id).map(output)).collect();
             let name = format!("step{number}");
             let mut described = json!({ "id": name });
             if !inputs.is_empty() {
@@ -235,6 +238,11 @@ impl Steps {
                 steps.locations.insert(name, json!({ "locations": [{ "ranges": [range] }] }));
             }
         }
+        steps
+    }
+
+    /// Which layers those steps are whose results lie upon one another in the image.
+    fn add_layers(&mut self, plan: &Plan, target: &Target, image: &Assembled, needed: &Needed) {
         let mut chain = Vec::new();
         let mut at = target.vertex;
         while let Some(id) = at {
@@ -252,10 +260,15 @@ impl Steps {
                     layer.map(|layer| Descriptor::new(OCI_LAYER, layer.diff_id, layer.tar_size)),
                 );
             }
-            steps.layers.extend(output(id).map(|name| (name, json!([below]))));
+            let name = needed.get(id).map(output);
+            self.layers.extend(name.map(|name| (name, json!([below]))));
         }
-        steps
     }
+}
+
+/// What a step made, as others name it.
+fn output(number: &usize) -> String {
+    format!("step{number}:0")
 }
 
 /// The vertices that a target needs, inputs before those that use them, and their numbers.

@@ -18,7 +18,7 @@ pub use save::SaveRequest;
 use rbuild_cache::ImageRecord;
 use rbuild_image::ImageError;
 use rbuild_image::config::parse_config;
-use rbuild_image::index::{is_attached, pick};
+use rbuild_image::index::{attested, is_attached, pick};
 use rbuild_image::manifest::{Descriptor, Document, Manifest, chain_ids, parse_manifest};
 use rbuild_types::{Digest, ImageConfig, Platform, Reference};
 
@@ -50,7 +50,7 @@ pub struct ImageDetails {
     pub size: u64,
 }
 
-/// The image for one platform in an index.
+/// The image for one platform in an index, or what is said of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageManifest {
     /// Digest of its manifest.
@@ -61,8 +61,8 @@ pub struct ImageManifest {
     pub size: u64,
     /// The platform.
     pub platform: Option<Platform>,
-    /// Whether it is no image, but says something of one: an attestation.
-    pub is_attached: bool,
+    /// The manifest that it is an attestation of; an image has none.
+    pub attests: Option<Digest>,
 }
 
 /// One line of an image's history.
@@ -323,7 +323,7 @@ impl ImageManifest {
             media_type: descriptor.media_type.clone(),
             size: descriptor.size,
             platform: descriptor.platform.as_ref().map(Platform::from),
-            is_attached: is_attached(descriptor),
+            attests: attested(descriptor),
         }
     }
 }

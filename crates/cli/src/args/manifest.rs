@@ -135,6 +135,21 @@ pub struct ExistsArgs {
     pub list: String,
 }
 
+impl ManifestArgs {
+    /// The images of a registry that the line names.
+    pub fn images(&self) -> Vec<String> {
+        match &self.command {
+            ManifestCommand::Create(args) => args.images.clone(),
+            ManifestCommand::Add(args) => args.images.clone(),
+            ManifestCommand::Inspect(args) => args.names.iter().rev().take(1).cloned().collect(),
+            ManifestCommand::Push(args) => {
+                vec![args.push.destination.as_ref().unwrap_or(&args.push.image).clone()]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// The name of a list.
 pub fn list(text: &str) -> Result<Reference, Failure> {
     text.parse().map_err(|error| Failure::usage(format!("{text}: {error}")))

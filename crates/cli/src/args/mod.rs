@@ -136,6 +136,7 @@ impl Command {
             Self::Run(args) => vec![args.image.clone()],
             Self::Pull(args) => args.names.clone(),
             Self::Push(args) => vec![args.destination.as_ref().unwrap_or(&args.image).clone()],
+            Self::Manifest(args) => args.images(),
             _ => Vec::new(),
         }
     }

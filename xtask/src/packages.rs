@@ -31,6 +31,7 @@ pub(crate) const TESTS: &[Package] = &[
     package("bzip2", "bzip2"),
     package("libcap2-bin", "setcap"),
     package("openssh-client", "ssh-agent"),
+    package("openssl", "openssl"),
     package("nftables", "nft"),
     package("iproute2", "ip"),
     package("uidmap", "newuidmap"),

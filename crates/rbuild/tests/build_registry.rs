@@ -31,6 +31,8 @@ tests![
     a_wrong_config_is_refused,
     a_wrong_layer_is_refused,
     a_layer_that_is_not_what_the_config_says_is_refused,
+    an_endless_chain_of_indexes_is_refused,
+    urls_of_layers_are_not_asked,
     a_container_is_made_of_a_pulled_image,
     a_pulled_base_is_exported_as_it_came,
 ];
@@ -528,6 +530,54 @@ fn a_layer_that_is_not_what_the_config_says_is_refused() {
     let error = explain(&build_error(&engine, &client.request(&text)));
     let diff_id = one.config()["rootfs"]["diff_ids"][2].as_str().unwrap().to_owned();
     assert!(error.contains(&diff_id), "{error} ({digest})");
+}
+
+fn an_endless_chain_of_indexes_is_refused() {
+    let (registry, client) = (Registry::start(), Client::new());
+    let image = image("one");
+    let mut digest = registry.push(&image, "1");
+    let mut size = image.blob(&digest.to_string()).len();
+    let mut kind = OCI_MANIFEST;
+    for _ in 0..40 {
+        let index = serde_json::json!({
+            "schemaVersion": 2, "mediaType": OCI_INDEX,
+            "manifests": [{"mediaType": kind, "digest": digest, "size": size}],
+        });
+        let bytes = index.to_string().into_bytes();
+        (digest, size, kind) = (Digest::of(&bytes), bytes.len(), OCI_INDEX);
+        for name in ["chain".to_owned(), digest.to_string()] {
+            registry.put(&format!("team/app/manifests/{name}"), OCI_INDEX, &bytes[..]);
+        }
+    }
+    let text = format!("FROM {}:chain\nRUN true\n", registry.name("team/app"));
+    let error = explain(&build_error(&client.engine(), &client.request(&text)));
+    assert!(error.contains("index"), "{error}");
+    let asked = registry.asked();
+    assert!(asked.len() <= 20, "{asked:?}");
+}
+
+/// A manifest may say that its layers lie elsewhere: nobody goes there.
+fn urls_of_layers_are_not_asked() {
+    let (registry, elsewhere, client) = (Registry::start(), Registry::start(), Client::new());
+    let image = image("one");
+    registry.push(&image, "1");
+    let mut manifest = image.manifest();
+    for layer in manifest["layers"].as_array_mut().unwrap() {
+        layer["urls"] = serde_json::json!([format!("http://{}", elsewhere.name("x"))]);
+    }
+    let bytes = manifest.to_string().into_bytes();
+    registry.put("team/app/manifests/urls", OCI_MANIFEST, bytes);
+    let text = format!("FROM {}:urls\nRUN true\n", registry.name("team/app"));
+    build(&client.engine(), &client.request(&text));
+    assert_eq!(elsewhere.asked(), [""; 0]);
+
+    // Neither when the registry does not have them.
+    let layer = manifest["layers"][0]["digest"].as_str().unwrap();
+    registry.shared.content.lock().unwrap().remove(&format!("team/app/blobs/{layer}"));
+    let other = Client::new();
+    let error = explain(&build_error(&other.engine(), &other.request(&text)));
+    assert!(error.contains(layer), "{error}");
+    assert_eq!(elsewhere.asked(), [""; 0]);
 }
 
 fn a_container_is_made_of_a_pulled_image() {

@@ -44,6 +44,7 @@ const WITH_VALUE: &[&str] = &[
     "--authfile",
     "--creds",
     "--cert-dir",
+    "--token-host",
     "--max-used-space",
     "--reserved-space",
     "--keep-storage",

@@ -29,6 +29,10 @@ pub struct RegistryArgs {
     /// auth.json; `login` and `logout` change it [env: REGISTRY_AUTH_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub authfile: Option<PathBuf>,
+    /// Show the password of registry HOST to this token server too, which is on another site; may be
+    /// repeated
+    #[arg(long, global = true, value_name = "HOST=SERVER", help_heading = "Global options")]
+    pub token_host: Vec<String>,
     /// `false` is as if every registry were named by `--insecure-registry`
     #[arg(
         long,
@@ -76,7 +80,10 @@ impl std::str::FromStr for Creds {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (host, rest) = match text.split_once('=') {
             // `me:pass=word` has no host in front, but for one with a port it looks the same.
-            Some((host, rest)) if is_host(host) && rest.contains(':') => (Some(host), rest),
+            Some((host, rest)) if rest.contains(':') => match registry(host) {
+                Some(host) => (Some(host), rest),
+                None => (None, text),
+            },
             _ => (None, text),
         };
         let (user, password) = rest
@@ -84,13 +91,14 @@ impl std::str::FromStr for Creds {
             .filter(|(user, _)| !user.is_empty())
             .ok_or("not of the form [HOST=]USER:PASSWORD")?;
         let login = Login { user: user.to_owned(), password: Secret::new(password) };
-        Ok(Self { host: host.map(str::to_owned), login })
+        Ok(Self { host, login })
     }
 }
 
-/// Whether a text is a registry's host in the grammar of names.
-fn is_host(text: &str) -> bool {
-    format!("{text}/x/y").parse::<Reference>().is_ok_and(|reference| reference.host() == text)
+/// The registry that a text names, in the grammar of names.
+fn registry(text: &str) -> Option<String> {
+    let reference: Reference = format!("{text}/x/y").parse().ok()?;
+    (reference.path() == "x/y").then(|| reference.host().to_owned())
 }
 
 impl RegistryArgs {
@@ -152,6 +160,17 @@ impl RegistryArgs {
         for text in self.registry_mirror.iter().chain(&given) {
             let (host, mirror) = mirror(text, &options.insecure)?;
             options.mirrors.entry(host).or_default().push(mirror);
+        }
+        for text in &self.token_host {
+            let parts = text.split_once('=').filter(|(_, server)| !server.is_empty());
+            let known = parts.and_then(|(host, server)| Some((registry(host)?, server)));
+            let Some((host, server)) = known else {
+                return Err(Failure::usage_hint(
+                    format!("--token-host {text}: not of the form HOST=SERVER"),
+                    "for example r.example.com=auth.example.net",
+                ));
+            };
+            options.token_hosts.entry(host).or_default().push(server.to_owned());
         }
         Ok(options)
     }
@@ -247,6 +266,7 @@ mod tests {
             ("me:pa=ss", &["r.example/a", "r.example/b"][..], "r.example"),
             ("me:p:w", &["alpine"], "docker.io"),
             ("q.io:5000=me:pw", &["r.example/a"], "q.io:5000"),
+            ("index.docker.io=me:pw", &["r.example/a"], "docker.io"),
         ] {
             let found = logins(creds, images).unwrap();
             assert!(found.contains(&format!("{host:?}: Login {{ user: \"me\"")), "{found}");
@@ -258,6 +278,19 @@ mod tests {
         for bad in ["", "me", ":x", "q.io=me", "q.io:5000="] {
             let creds = bad.parse::<Creds>();
             assert!(creds.is_err() || bad == "q.io:5000=", "{bad}");
+        }
+    }
+
+    #[test]
+    fn token_servers_are_of_one_registry() {
+        let given = |text: &str| {
+            let args = RegistryArgs { token_host: vec![text.into()], ..RegistryArgs::default() };
+            Some(args.given(&Environment::of(&[])).ok()?.token_hosts)
+        };
+        let expected = [("r.example".to_owned(), vec!["auth.other".to_owned()])];
+        assert_eq!(given("r.example=auth.other"), Some(expected.into()));
+        for bad in ["r.example", "r.example=", "team=auth.other", "=x"] {
+            assert_eq!(given(bad), None, "{bad}");
         }
     }
 

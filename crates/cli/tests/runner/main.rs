@@ -13,5 +13,6 @@ mod dockerfiles;
 mod layers;
 mod logins;
 mod program;
+mod pulls;
 mod registries;
 mod repro;

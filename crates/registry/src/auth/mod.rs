@@ -121,7 +121,7 @@ impl Authenticator {
                 if credential.is_some() && server.trust == Trust::Anonymous {
                     note = Some(format!(
                         "its credentials were not sent to its token server {}, which is on \
-                         another site (token_hosts can allow that)",
+                         another site (--token-host can allow that)",
                         server.host()
                     ));
                     user.clear();

@@ -48,8 +48,8 @@ pub(super) fn judge(
     }
     if is_loopback(&server.host) || ip(&server.host).is_some() {
         return Err(format!(
-            "its token server is the address {}, which is not the registry's; list it in \
-             token_hosts if that is right",
+            "its token server is the address {}, which is not the registry's; name it by \
+             --token-host if that is right",
             server.host
         ));
     }

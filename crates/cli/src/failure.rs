@@ -45,6 +45,18 @@ impl Failure {
         Self::Usage { message: message.into(), hints: vec![hint.into()] }
     }
 
+    /// What went wrong, for who says it later.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Usage { message, .. } => message.clone(),
+            Self::Clap { error, .. } => error.to_string(),
+            Self::Engine(error) => error.to_string(),
+            Self::Io { what, source } => format!("{what}: {source}"),
+            Self::WithCode(_, failure) => failure.sentence(),
+            Self::Silent(_) => String::new(),
+        }
+    }
+
     /// A file or stream that could not be used.
     pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();

@@ -27,6 +27,12 @@ pub enum RegistryError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// [`RegistryOptions::problem`](crate::RegistryOptions::problem).
+    #[error("no registry is asked: {problem}")]
+    Unusable {
+        /// What it says.
+        problem: String,
+    },
     /// The network thread does not work.
     #[error("cannot run the network thread")]
     Runtime {

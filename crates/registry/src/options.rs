@@ -12,6 +12,9 @@ use crate::{Login, RegistriesConf, RegistryError, Secret};
 /// How to reach registries.
 #[derive(Debug, Clone)]
 pub struct RegistryOptions {
+    /// Why no registry may be asked, if so: what the machine says of them cannot be understood, and
+    /// who guessed might ask the wrong one.
+    pub problem: Option<String>,
     /// Who we are, by registry host; what is here is not looked for in `credentials`.
     pub logins: BTreeMap<String, Login>,
     /// Where credentials are looked for; the first that has any for a place counts. Files are read
@@ -131,6 +134,7 @@ pub struct Proxies {
 impl Default for RegistryOptions {
     fn default() -> Self {
         Self {
+            problem: None,
             logins: BTreeMap::new(),
             credentials: Vec::new(),
             helper_dir: None,
@@ -162,6 +166,9 @@ impl Default for RegistryOptions {
 impl RegistryOptions {
     /// Refuses what could only fail later, in the middle of a pull.
     pub(crate) fn check(&self) -> Result<(), RegistryError> {
+        if let Some(problem) = &self.problem {
+            return Err(RegistryError::Unusable { problem: problem.clone() });
+        }
         let refuse = |option, value: &str, reason| {
             Err(RegistryError::Options { option, value: value.to_owned(), reason })
         };

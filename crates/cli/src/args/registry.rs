@@ -126,7 +126,10 @@ impl RegistryArgs {
     /// What does not depend on the command.
     pub fn options(&self, environment: &Environment) -> Result<RegistryOptions, Failure> {
         let mut options = self.given(environment)?;
-        machine_registries::add(&mut options, environment)?;
+        // What lies in the store can be used without them.
+        if let Err(failure) = machine_registries::add(&mut options, environment) {
+            options.problem = Some(failure.sentence());
+        }
         Ok(options)
     }
 

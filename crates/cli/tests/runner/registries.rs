@@ -20,4 +20,7 @@ fn aliases_and_blocked_registries_are_heeded_and_the_file_named() {
     program.file("registries.conf", "[[registry]]\nlocation = 1\n");
     let outcome = program.run_with("pull short", "", &variables);
     assert!(outcome.stderr.contains("registries.conf"), "{outcome:?}");
+    assert_ne!(outcome.code, 0);
+    // What asks no registry does not mind.
+    assert_eq!(program.run_with("images", "", &variables).code, 0);
 }

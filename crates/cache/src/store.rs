@@ -178,6 +178,12 @@ impl Store {
         Scratch::create(self, prefix)
     }
 
+    /// Whether something is work in progress of this store: nobody will ask for it again.
+    pub fn is_in_progress(&self, path: &Path) -> bool {
+        let real = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        real(path).starts_with(real(&self.inner.root.join("tmp")))
+    }
+
     /// Begins a lease: from now on everything that this handle (or a clone) publishes or finds is
     /// kept from prune until the lease is dropped.
     ///

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
+use rbuild_cache::Store;
 use rbuild_plan::Plan;
 use rbuild_solver::{Exports, FinishedLayers, Policy, Solution, World, solve};
 use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
@@ -160,7 +161,7 @@ impl Engine {
             emulators: &self.emulators(),
             ttl: request.cache_ttl,
             cutoff: request.cutoff,
-            project: &project(request, &text.name),
+            project: &project(&self.store, request, &text.name),
             log_directory: &log_directory,
             finished,
         };
@@ -207,9 +208,10 @@ fn is_push(wanted: &Export) -> bool {
 
 /// What a build is called by those that come after it: it is explained by the last one of the same
 /// Dockerfile, context and target.
-fn project(request: &BuildRequest, dockerfile: &str) -> String {
+fn project(store: &Store, request: &BuildRequest, dockerfile: &str) -> String {
     let context = match &request.context {
         ContextInput::None => "no context".to_owned(),
+        ContextInput::Directory(path) if store.is_in_progress(path) => "a copy".to_owned(),
         ContextInput::Directory(path) => {
             fs_err::canonicalize(path).unwrap_or_else(|_| path.clone()).display().to_string()
         }

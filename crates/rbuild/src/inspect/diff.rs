@@ -153,6 +153,8 @@ fn manifest(image: &OpenedImage, other: &OpenedImage) -> Result<Value, BuildErro
         without_name(config);
     }
     if let Some(Value::Array(layers)) = manifest.get_mut("layers") {
+        // That there are more is said of the layers.
+        layers.truncate(image.layers.len().min(other.layers.len()));
         for (index, layer) in layers.iter_mut().enumerate() {
             let diff_id = |image: &OpenedImage| image.layers.get(index).map(|layer| layer.diff_id);
             if diff_id(image) != diff_id(other) {

@@ -276,7 +276,9 @@ impl Contexts {
         store: Option<&Store>,
         path: &Path,
     ) -> Result<Option<Arc<RememberedDigests>>, BuildError> {
-        let Some(store) = store else { return Ok(None) };
+        let Some(store) = store.filter(|store| !store.is_in_progress(path)) else {
+            return Ok(None);
+        };
         let path =
             fs_err::canonicalize(path).map_err(failed("cannot open the build context", path))?;
         if let Some(stamps) = self.stamps.get(&path) {

@@ -62,6 +62,7 @@ fn what_has_no_meaning_for_two_builds_is_refused() {
         ("repro --iidfile a .", "--iidfile"),
         ("repro --cache-from type=local,src=a .", "--cache-from"),
         ("repro --check .", "--check"),
+        ("repro --sbom=true .", "they say when it was built"),
         ("repro ./nothing", "does not exist"),
         ("repro --nonsense", "--nonsense"),
     ] {

@@ -45,6 +45,9 @@ pub(crate) fn check(request: &BuildRequest) -> Result<(), BuildError> {
     if !request.tags.is_empty() || !request.outputs.is_empty() {
         return refused("an image with a name or an output", "it is only compared");
     }
+    if request.attestations.sbom || request.attestations.provenance.is_some() {
+        return refused("an image with attestations", "they say when it was built");
+    }
     if !request.cache_from.is_empty() || !request.cache_to.is_empty() {
         return refused("what comes from a cache", "both builds run every step");
     }

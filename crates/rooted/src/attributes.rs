@@ -85,6 +85,8 @@ impl Root {
         let (_held, by_fd) = self.proc_path(path)?;
         // Most files have none, and asking for the size first costs no copy.
         let size = match rustix::fs::lgetxattr_query(&by_fd, name) {
+            // Overlay's whiteouts are such; no buffer may be empty.
+            Ok(0) => return Ok(Some(Vec::new())),
             Ok(size) => size,
             Err(Errno::NODATA | Errno::NOTSUP) => return Ok(None),
             Err(errno) => return Err(RootedError::io("read attribute of", path, errno)),

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use rbuild_image::layer::whiteout::OverlayXattrs;
 use rbuild_image::layer::{
-    FileTimes, LayerReader, Ownership, PackOptions, TreeForm, UnpackOptions, is_archive,
+    FileTimes, LayerReader, Ownership, PackOptions, TreeForm, UnpackOptions, is_archive, list,
     newest_file, pack, unpack_archive,
 };
 use rbuild_image::tarball::{Entry, EntryKind};
@@ -446,4 +446,43 @@ fn a_layer_that_is_read_is_the_layer_that_is_written() {
     read(Ok(())).read_exact(&mut first).unwrap();
     cancel.cancel();
     assert!(read(Ok(())).read_to_end(&mut bytes).is_err());
+}
+
+#[test]
+fn a_listing_tells_whiteouts_and_opaque_directories_from_files() {
+    if !is_root("a_listing_tells_whiteouts_and_opaque_directories_from_files") {
+        return;
+    }
+    let tree = temp();
+    let root = &tree.root;
+    root.create_file("file", 0o644).unwrap();
+    root.mknod("gone", FileKind::CharDevice, 0, 0).unwrap();
+    root.mknod("socket", FileKind::Socket, 0o600, 0).unwrap();
+    root.create_dir_all("opaque", DIR).unwrap();
+    root.create_dir_all("by-attribute", DIR).unwrap();
+    root.create_file("by-attribute/gone", 0o644).unwrap();
+    root.create_file("by-attribute/empty", 0o644).unwrap();
+    let attribute = |path: &str, name: &str, value: &[u8]| {
+        root.set_xattr(path, name, value).unwrap();
+    };
+    attribute("opaque", OverlayXattrs::Trusted.opaque(), b"y");
+    attribute("by-attribute", OverlayXattrs::Trusted.opaque(), b"x");
+    attribute("by-attribute/gone", "trusted.overlay.whiteout", b"");
+    let names = |path: &str, form: TreeForm| {
+        let listing = list(&root.open_dir(path).unwrap(), form).unwrap();
+        let names = listing.names.into_iter();
+        let names = names.map(|one| (one.name.into_string().unwrap(), one.file.is_some()));
+        (listing.is_opaque, names.collect::<Vec<_>>())
+    };
+    let listed = |is_opaque, names: &[(&str, bool)]| {
+        let names = names.iter().map(|(name, is_there)| ((*name).to_owned(), *is_there));
+        (is_opaque, names.collect::<Vec<_>>())
+    };
+    let all = [("by-attribute", true), ("file", true), ("gone", false), ("opaque", true)];
+    assert_eq!(names("", TreeForm::Overlay), listed(false, &all));
+    assert_eq!(names("", TreeForm::Plain), listed(false, &all.map(|(name, _)| (name, true))));
+    assert_eq!(names("opaque", TreeForm::Overlay), listed(true, &[]));
+    assert_eq!(names("opaque", TreeForm::Plain), listed(false, &[]));
+    let inside = [("empty", true), ("gone", false)];
+    assert_eq!(names("by-attribute", TreeForm::Overlay), listed(false, &inside));
 }

@@ -55,6 +55,7 @@ pub struct RmiArgs {
 
 /// Remove images without a name.
 #[derive(Debug, Args)]
+#[command(override_usage = "rbuild image prune [OPTIONS]")]
 pub struct ImagePruneArgs {
     /// Also those with a name, unless a container runs from them
     #[arg(short, long)]

@@ -127,7 +127,7 @@ pub struct FormArgs {
     /// Whose media types the documents have: as they are, or `false` for Docker's and `true` for
     /// OCI's
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true")]
+          default_missing_value = "true", hide_possible_values = true)]
     pub oci_mediatypes: Option<bool>,
 }
 

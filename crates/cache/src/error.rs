@@ -89,6 +89,14 @@ pub enum CacheError {
         /// The caller's limit in bytes.
         cap: usize,
     },
+    /// A name with a digest is the name of that image alone.
+    #[error("{reference} cannot name {manifest}: its digest is another")]
+    OtherDigest {
+        /// The name.
+        reference: String,
+        /// The manifest that was to get it.
+        manifest: Digest,
+    },
     /// No blob of this digest is in the store.
     #[error("blob {digest} is not in the store")]
     NoBlob {

@@ -29,7 +29,11 @@ const MAX_PINS: usize = 1 << 20;
 
 impl Store {
     /// The snapshots that containers hold, from `containers/*/pins`.
-    pub(crate) fn pins(&self) -> Result<HashSet<SnapshotId>, CacheError> {
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn pins(&self) -> Result<HashSet<SnapshotId>, CacheError> {
         let containers = self.root().join("containers");
         let mut pins = HashSet::new();
         for name in file::names(&containers)? {

@@ -58,7 +58,8 @@ impl<'a> Tags<'a> {
     ///
     /// # Errors
     ///
-    /// [`CacheError::NoBlob`] and [`CacheError::NotAnImage`] when there is no such manifest.
+    /// [`CacheError::NoBlob`] and [`CacheError::NotAnImage`] when there is no such manifest;
+    /// [`CacheError::OtherDigest`] for a name with the digest of another.
     pub fn set(
         &self,
         reference: &Reference,
@@ -66,6 +67,10 @@ impl<'a> Tags<'a> {
         size: u64,
         media_type: &str,
     ) -> Result<(), CacheError> {
+        if reference.digest().is_some_and(|digest| digest != *manifest) {
+            let reference = reference.to_string();
+            return Err(CacheError::OtherDigest { reference, manifest: *manifest });
+        }
         if self.get(reference)?.is_some_and(|image| image.manifest_digest == *manifest) {
             return Ok(());
         }

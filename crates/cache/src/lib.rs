@@ -66,6 +66,7 @@ mod scratch;
 mod secrets;
 mod sizes;
 mod snapshots;
+mod sources;
 mod stat_cache;
 mod store;
 mod usage;

@@ -1,6 +1,6 @@
 //! Image configs: the last step from a build's result to the bytes that name the image.
 
-use rbuild_types::{Digest, ImageConfig, RootFs};
+use rbuild_types::{Digest, History, ImageConfig, RootFs};
 
 use crate::error::ImageError;
 use crate::json;
@@ -26,6 +26,20 @@ pub fn assemble(
         config.created = Some(created.to_owned());
     }
     json::bytes(&config, "image config")
+}
+
+/// Gives each layer an item of the history: some tools write none for those of a base. Where there
+/// are more items than layers, the oldest had none, as BuildKit has it.
+pub fn complete_history(config: &mut ImageConfig) {
+    let layers = config.rootfs.diff_ids.len();
+    let known = config.history.iter().filter(|item| !item.empty_layer).count();
+    for _ in known..layers {
+        config.history.push(History::default());
+    }
+    let spare = known.saturating_sub(layers);
+    for item in config.history.iter_mut().filter(|item| !item.empty_layer).take(spare) {
+        item.empty_layer = true;
+    }
 }
 
 /// Parses an image config from a stranger.

@@ -52,7 +52,8 @@ impl Packaging {
         let first = layers.len().saturating_sub(kept);
         let (old, rest) = layers.split_at_checked(first).unwrap_or((layers, &[]));
         let merged = if is_whole { base.len() + old.len() } else { old.len() };
-        if merged < 2 || self == Self::Each {
+        let is_one = merged == 1 && old.len() == 1;
+        if merged == 0 || is_one || self == Self::Each {
             return Ok(Packaged { layers: layers.to_vec(), merged: 1 });
         }
         let (below, parent) = match is_whole {

@@ -46,7 +46,7 @@ fn which(args: &ImagePruneArgs) -> Result<ImagePrune, Failure> {
         match key {
             "until" => which.until = filters.until,
             "label" => which.labels.extend(filters.labels),
-            "dangling" => which.all |= filters.dangling == Some(false),
+            "dangling" => which.all = filters.dangling == Some(false),
             _ => {
                 return Err(Failure::usage_hint(
                     format!("--filter {text}: there is no such filter here"),

@@ -22,9 +22,7 @@ pub fn run(args: &ManifestArgs, context: &Context<'_>) -> Result<i32, Failure> {
         }
         ManifestCommand::Add(args) => {
             let name = list(&args.list)?;
-            if engine.find_image(&args.list).is_err() {
-                return Err(BuildError::NoSuchImage { name: name.familiar() }.into());
-            }
+            engine.check_list(&name)?;
             let digest = engine.create_list(&name, &args.images, true, &Silent, &cancel)?;
             output::line(&digest.to_string())?;
         }
@@ -41,11 +39,13 @@ pub fn run(args: &ManifestArgs, context: &Context<'_>) -> Result<i32, Failure> {
         ManifestCommand::Push(args) => return push_list(args, context, &engine),
         ManifestCommand::Rm(args) => {
             for name in &args.lists {
-                engine.remove_image(name, false)?;
+                let name = list(name)?;
+                engine.check_list(&name)?;
+                engine.remove_image(&name.to_string(), false)?;
             }
         }
         ManifestCommand::Exists(args) => {
-            let there = engine.find_image(&args.list).is_ok();
+            let there = engine.check_list(&list(&args.list)?).is_ok();
             return Ok(if there { exit_code::SUCCESS } else { exit_code::FAILURE });
         }
     }

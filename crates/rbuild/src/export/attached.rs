@@ -19,8 +19,8 @@ use crate::sources::image::{MAX_DOCUMENT, bad_document};
 
 /// Media type of a statement.
 const STATEMENT: &str = "application/vnd.in-toto+json";
-/// Largest statement that is rewritten: a list of a million files is less.
-const MAX_STATEMENT: usize = 256 << 20;
+/// Largest statement that is rewritten, which takes some twenty times its size of memory.
+const MAX_STATEMENT: usize = 16 << 20;
 
 /// Documents that are new, by the digests of the old.
 pub(super) type Renewed = BTreeMap<Digest, Descriptor>;

@@ -165,6 +165,11 @@ impl Target<'_> {
         } else if let Origin::Base(image, _) = origin {
             mount_from = mount_from.or(Some(&image.reference));
         }
+        let known = self.package.engine.store.sources(&blob.digest)?;
+        let same_host = |place: &&Reference| place.host() == self.repository.host();
+        if mount_from.filter(same_host).is_none() {
+            mount_from = known.iter().find(same_host).or(mount_from);
+        }
         let open = |offset| skip(self.package.open(blob.digest).map_err(io::Error::other)?, offset);
         let upload = Upload { digest: blob.digest, size: blob.size, mount_from, open: &open };
         self.registry.push_blob(self.repository, &upload, ctx).map(|_| ()).map_err(failed)

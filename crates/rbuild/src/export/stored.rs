@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use rbuild_image::ImageError;
+use rbuild_image::config::parse_config;
 use rbuild_image::index::{Index, is_attached, pick};
 use rbuild_image::manifest::{Descriptor, DescriptorPlatform, Document, Manifest, parse_manifest};
 use rbuild_image::media_type::{DocumentKind, Family, document_kind};
@@ -46,6 +47,8 @@ pub(crate) enum Chosen {
     All,
     /// The one for a platform, without an index.
     One(Platform),
+    /// That for this machine where there are several; where there is one, that.
+    Runs,
 }
 
 /// An image of the store.
@@ -69,7 +72,8 @@ impl<'a> Package<'a> {
         let mut package = Self::empty(engine, images, ctx);
         let top = match &image.chosen {
             Chosen::All => image.top.clone(),
-            Chosen::One(platform) => one(engine, &image.top, platform)?,
+            Chosen::One(platform) => one(engine, &image.top, platform, true)?,
+            Chosen::Runs => one(engine, &image.top, &Platform::host(), false)?,
         };
         let mut walk =
             Walk { package: &mut package, form, from: image.from, images: Vec::new(), ctx };
@@ -87,11 +91,26 @@ impl<'a> Package<'a> {
 }
 
 /// The manifest for a platform below a descriptor.
-fn one(engine: &Engine, top: &Descriptor, platform: &Platform) -> Result<Descriptor, BuildError> {
+fn one(
+    engine: &Engine,
+    top: &Descriptor,
+    platform: &Platform,
+    must_fit: bool,
+) -> Result<Descriptor, BuildError> {
     let mut at = top.clone();
     for _ in 0..=MAX_INDEX_DEPTH {
         match parse_manifest(&document(engine, at.digest)?, Some(&at.media_type))? {
-            Document::Manifest(_) => return Ok(Descriptor::new(at.media_type, at.digest, at.size)),
+            Document::Manifest(manifest) => {
+                if must_fit && manifest.is_image() {
+                    let config = parse_config(&document(engine, manifest.config.digest)?)?;
+                    let found = config.platform();
+                    if !found.satisfies(platform) {
+                        let (wanted, found) = (platform.clone(), vec![found]);
+                        return Err(ImageError::NoPlatform { wanted, found }.into());
+                    }
+                }
+                return Ok(Descriptor::new(at.media_type, at.digest, at.size));
+            }
             Document::Index(index) => at = pick(&index, platform)?.clone(),
         }
     }

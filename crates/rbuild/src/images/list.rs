@@ -4,13 +4,14 @@
 //! are. Of members that lie at a registry, manifest and config come here; the layers are taken by
 //! the registry that the list goes to from where they lie, or fetched when it is another.
 
+use rbuild_cache::StepLock;
 use rbuild_image::config::parse_config;
 use rbuild_image::index::{Index, is_attached};
 use rbuild_image::manifest::{
     Annotations, Descriptor, DescriptorPlatform, Document, Manifest, parse_manifest,
 };
 use rbuild_image::media_type::{DocumentKind, Family, document_kind};
-use rbuild_types::{CancelToken, Ctx, Digest, Platform, Progress, Reference};
+use rbuild_types::{CancelToken, Ctx, Digest, Hasher, Platform, Progress, Reference};
 use serde_json::Value;
 
 use super::push::descriptor;
@@ -64,6 +65,11 @@ impl Engine {
     ) -> Result<Digest, BuildError> {
         let ctx = Ctx::new(progress, cancel);
         let _lease = self.store.lease()?;
+        let _lock = self.lock_list(name, cancel)?;
+        if name.digest().is_some() {
+            let message = format!("{}: a list is named by a tag", name.familiar());
+            return Err(BuildError::Request { message });
+        }
         let old = match self.store.tags().get(name)? {
             None => Index::new(Family::Oci, Vec::new()),
             Some(_) if amend => self.list(name)?,
@@ -101,6 +107,7 @@ impl Engine {
     ) -> Result<Digest, BuildError> {
         let ctx = Ctx::new(progress, cancel);
         let _lease = self.store.lease()?;
+        let _lock = self.lock_list(name, cancel)?;
         let mut list = self.list(name)?;
         let meant = self.meant(&list, member, ctx)?;
         for entry in list.manifests.iter_mut().filter(|entry| meant.contains(&entry.digest)) {
@@ -142,6 +149,7 @@ impl Engine {
     ) -> Result<Digest, BuildError> {
         let ctx = Ctx::new(progress, cancel);
         let _lease = self.store.lease()?;
+        let _lock = self.lock_list(name, cancel)?;
         let mut list = self.list(name)?;
         for member in members {
             let meant = self.meant(&list, member, ctx)?;
@@ -187,6 +195,22 @@ impl Engine {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether there is a list of this name, and not just an image.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::NoSuchImage`], and [`BuildError::Request`] when it is no list.
+    pub fn check_list(&self, name: &Reference) -> Result<(), BuildError> {
+        self.list(name).map(drop)
+    }
+
+    /// Whoever changes a list reads it first: one at a time.
+    fn lock_list(&self, name: &Reference, cancel: &CancelToken) -> Result<StepLock, BuildError> {
+        let mut key = Hasher::new();
+        key.field("manifest list").field(name.to_string());
+        Ok(self.store.step_lock(&key.finish(), cancel)?)
     }
 
     /// The list of this name.
@@ -282,6 +306,7 @@ impl Engine {
         let digest = self.store.blobs().put(bytes)?;
         let platform = parse_config(&config)?.platform();
         self.store.tags().remember(&name.with_digest(digest), &platform, &digest)?;
+        self.store.note_source(name, manifest.layers.iter().map(|layer| layer.digest))?;
         Ok(platform)
     }
 

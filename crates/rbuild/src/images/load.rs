@@ -20,7 +20,7 @@ use rbuild_image::{BlobDir, ImageArchive, ImageError, SavedImage};
 use rbuild_rooted::Root;
 use rbuild_types::{CancelToken, Ctx, Digest, Event, Platform, Progress, Reference};
 
-use crate::sources::image::{ImageSource, MAX_DOCUMENT};
+use crate::sources::image::{ImageSource, MAX_DOCUMENT, MAX_INDEX_DEPTH, bad_document};
 use crate::sources::layers::{LayerBlob, diff_id_of};
 use crate::{BuildError, Engine, Pull};
 
@@ -120,7 +120,7 @@ impl Engine {
         let mut loading = Loading::new(self, ctx);
         let index = archive.index()?;
         for entry in index.iter().flat_map(|index| &index.manifests) {
-            loading.entry(&archive, entry)?;
+            loading.entry(&archive, entry, 0)?;
         }
         let saved = archive.saved_images()?;
         for image in saved.iter().flatten() {
@@ -142,11 +142,11 @@ impl Engine {
         if path.join("oci-layout").exists() {
             let layout = Layout::open(root)?;
             for entry in &layout.index()?.manifests {
-                loading.entry(&layout, entry)?;
+                loading.entry(&layout, entry, 0)?;
             }
         } else if path.join("manifest.json").exists() {
             let directory = BlobDir::open(root)?;
-            loading.entry(&directory, directory.descriptor())?;
+            loading.entry(&directory, directory.descriptor(), 0)?;
         } else {
             let message = format!(
                 "{} holds no image: there is neither an oci-layout nor a manifest.json in it",
@@ -179,7 +179,16 @@ impl<'l> Loading<'l> {
     }
 
     /// Takes an image that an index names.
-    fn entry(&mut self, blobs: &dyn BlobSource, entry: &Descriptor) -> Result<(), BuildError> {
+    fn entry(
+        &mut self,
+        blobs: &dyn BlobSource,
+        entry: &Descriptor,
+        depth: usize,
+    ) -> Result<(), BuildError> {
+        if depth > MAX_INDEX_DEPTH {
+            let problem = format!("more than {MAX_INDEX_DEPTH} indexes inside one another");
+            return Err(bad_document("index", problem).into());
+        }
         let mut top = Descriptor::new(entry.media_type.clone(), entry.digest, entry.size);
         let mut runs = None;
         let bytes = read_document(blobs, &top)?;
@@ -204,7 +213,7 @@ impl<'l> Loading<'l> {
                     self.ctx.report(Event::Notice { message: message.to_owned() });
                     let child =
                         Descriptor { annotations: entry.annotations.clone(), ..child.clone() };
-                    return self.entry(blobs, &child);
+                    return self.entry(blobs, &child, depth + 1);
                 }
                 if let Some(own) = own
                     && let Document::Manifest(manifest) =
@@ -344,6 +353,8 @@ impl<'l> Loading<'l> {
             let tags = self.engine.store.tags();
             names.sort();
             names.dedup();
+            // An archive may say anything.
+            names.retain(|name| name.digest().is_none_or(|digest| digest == top.digest));
             for name in &names {
                 tags.set(name, &top.digest, top.size, &top.media_type)?;
             }

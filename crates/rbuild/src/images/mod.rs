@@ -22,6 +22,7 @@ use rbuild_image::index::{attested, is_attached, pick};
 use rbuild_image::manifest::{Descriptor, Document, Manifest, chain_ids, parse_manifest};
 use rbuild_types::{Digest, ImageConfig, Platform, Reference};
 
+use crate::build::tag;
 use crate::{BuildError, Engine};
 
 /// Largest manifest or config that is read.
@@ -110,7 +111,10 @@ impl Engine {
         if let Ok(reference) = name.parse::<Reference>()
             && let Some(digest) = reference.digest()
         {
-            // The image of any of its tags, if it is that very one.
+            // The image of any of its tags, if it is that very one, or the one for this machine out of
+            // an index that had the digest.
+            let known = self.store.tags().recall(&reference, &Platform::host())?;
+            let digest = known.map_or(digest, |(manifest, _)| manifest);
             let same = |image: &ImageRecord| {
                 let repository = image.reference.as_ref().map(Reference::repository);
                 image.manifest_digest == digest && repository == Some(reference.repository())
@@ -140,9 +144,7 @@ impl Engine {
         // An image without a name may be pruned up to the moment in which it gets one.
         let _lease = self.store.lease()?;
         let image = self.find_image(name)?;
-        let reference: Reference = new_name.parse().map_err(|error| BuildError::Request {
-            message: format!("invalid tag {new_name:?}: {error}"),
-        })?;
+        let reference = tag(new_name)?;
         let (digest, size) = (image.manifest_digest, image.manifest_size);
         Ok(self.store.tags().set(&reference, &digest, size, &image.media_type)?)
     }

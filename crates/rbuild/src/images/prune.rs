@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rbuild_cache::{ImageRecord, PruneOptions, Pruned, RowFilter};
+use rbuild_image::manifest::chain_ids;
 use rbuild_types::{CancelToken, Digest, Progress, Reference};
 
 use super::RemovedImage;
@@ -46,6 +47,9 @@ impl Engine {
             if is_named && !which.all || !self.is_wanted(first, which)? {
                 continue;
             }
+            if is_named && self.runs(first)? {
+                continue;
+            }
             let tags = self.store.tags();
             // One without a name may have got one meanwhile.
             let gone = match is_named {
@@ -64,6 +68,16 @@ impl Engine {
         Ok((removed, self.prune(&options, progress, cancel)?))
     }
 
+    /// Whether a container runs from the image.
+    fn runs(&self, record: &ImageRecord) -> Result<bool, BuildError> {
+        let Ok(known) = self.documents(record, None) else { return Ok(false) };
+        let chain = chain_ids(&known.config.rootfs.diff_ids);
+        let Some(top) = chain.last() else { return Ok(false) };
+        let snapshot = self.store.snapshots().by_chain_id(top)?;
+        let pins = self.store.pins()?;
+        Ok(snapshot.is_some_and(|snapshot| pins.contains(&snapshot)))
+    }
+
     fn is_wanted(&self, record: &ImageRecord, which: &ImagePrune) -> Result<bool, BuildError> {
         if which.until.is_some_and(|until| record.created >= until) {
             return Ok(false);
@@ -71,7 +85,9 @@ impl Engine {
         if which.labels.is_empty() && which.without.is_empty() {
             return Ok(true);
         }
-        let labels = self.documents(record, None)?.config.config.labels;
+        // What has no config, such as an artifact, has no labels.
+        let known = self.documents(record, None).map(|known| known.config.config.labels);
+        let labels = known.unwrap_or_default();
         let has = |(name, wanted): &(String, Option<String>)| match (labels.get(name), wanted) {
             (found, None) => found.is_some(),
             (found, wanted) => found == wanted.as_ref(),

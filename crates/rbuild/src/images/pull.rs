@@ -95,11 +95,9 @@ impl Engine {
                 (_, picked) => Some(picked?.clone()),
             },
         };
-        let kept = match (platforms, &runs) {
-            (Platforms::All, _) | (_, None) => top.clone(),
-            (_, Some(picked)) => picked.clone(),
-        };
-        if kept.digest == top.digest && answer.is_index() {
+        let is_whole = matches!(platforms, Platforms::All) || runs.is_none();
+        let mut kept = top.clone();
+        if is_whole && answer.is_index() {
             let mut fetched = BTreeSet::new();
             let all = Whole { registry, images: &images, name, ctx };
             all.fetch(&top, answer.bytes, 0, &mut fetched)?;
@@ -119,18 +117,29 @@ impl Engine {
                 ctx.report(Event::Notice { message });
             }
             images.unpack_image(&image, ctx)?;
+            if let (false, Some(digest)) = (is_whole, image.reference.digest()) {
+                // Where an index stood in the index, it is what that led to.
+                let size = self.store.blobs().size(&digest)?.unwrap_or(manifest.size);
+                kept = Descriptor::new(image.manifest.media_type(), digest, size);
+            }
             for layer in &image.manifest.layers {
                 if !is_foreign(&layer.media_type) {
                     // A layer that was unpacked before may have come without its bytes.
                     images.fetch_layer(&image, layer, ctx)?;
                 }
             }
-            self.store.tags().remember(name, &image.platform, &manifest.digest)?;
+            let digest = image.reference.digest().unwrap_or(manifest.digest);
+            self.store.tags().remember(name, &image.platform, &digest)?;
         }
-        let before = self.store.tags().get(name)?;
+        // Out of an index with this digest an image was taken that has another.
+        let own = match name.digest() {
+            Some(_) => name.with_digest(kept.digest),
+            None => name.clone(),
+        };
+        let before = self.store.tags().get(&own)?;
         let is_new = before.is_none_or(|before| before.manifest_digest != kept.digest);
-        self.store.tags().set(name, &kept.digest, kept.size, &kept.media_type)?;
-        let id = self.find_image(&name.to_string())?.image_id;
+        self.store.tags().set(&own, &kept.digest, kept.size, &kept.media_type)?;
+        let id = self.find_image(&own.to_string())?.image_id;
         Ok(PulledImage { name: name.clone(), digest: answer.digest, id, is_new })
     }
 }
@@ -169,6 +178,8 @@ impl Whole<'_> {
             }
             Document::Manifest(manifest) => {
                 let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
+                let layers = manifest.layers.iter().map(|layer| layer.digest);
+                self.images.engine.store.note_source(self.name, layers)?;
                 for part in parts.filter(|part| !is_foreign(&part.media_type)) {
                     self.blob(part)?;
                 }

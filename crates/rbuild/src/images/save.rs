@@ -48,7 +48,7 @@ impl Engine {
         let form = request.form.unwrap_or(usual);
         let chosen = match &request.platform {
             Some(platform) => Chosen::One(platform.clone()),
-            None if is_docker => Chosen::One(Platform::host()),
+            None if is_docker => Chosen::Runs,
             None => Chosen::All,
         };
         let mut packages = Vec::new();

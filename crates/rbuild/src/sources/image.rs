@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_cache::Store;
 use rbuild_image::ImageError;
-use rbuild_image::config::parse_config;
+use rbuild_image::config::{complete_history, parse_config};
 use rbuild_image::index::pick;
 use rbuild_image::manifest::{Document, Manifest, parse_manifest};
 use rbuild_plan::{ImageConfigs, ResolvedImage};
@@ -200,7 +200,8 @@ impl<'a> ImageSource<'a> {
             return Err(bad_document("manifest", "is an index").into());
         };
         let config = self.document(manifest.config.digest)?.ok_or_else(missing)?;
-        let config = parse_config(&config)?;
+        let mut config = parse_config(&config)?;
+        complete_history(&mut config);
         if config.rootfs.diff_ids.len() != manifest.layers.len() {
             let problem = "names another number of layers than the config";
             return Err(bad_document("manifest", problem).into());
@@ -246,6 +247,8 @@ impl<'a> ImageSource<'a> {
                     blobs.put(&config)?;
                     blobs.put(&answer.bytes)?;
                     self.store().tags().remember(reference, platform, &answer.digest)?;
+                    let layers = manifest.layers.iter().map(|layer| layer.digest);
+                    self.store().note_source(reference, layers)?;
                     return Ok(answer.digest);
                 }
             }

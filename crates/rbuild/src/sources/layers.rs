@@ -9,11 +9,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rbuild_cache::{BlobWriter, CacheError, SnapshotId, SnapshotMeta, Store};
+use rbuild_image::ImageError;
 use rbuild_image::compress::{Compression, ahead, detect, reader};
 use rbuild_image::layer::{UnpackOptions, unpack_layer};
 use rbuild_image::manifest::{Descriptor, chain_id, chain_ids};
 use rbuild_image::media_type::layer_compression;
-use rbuild_registry::BlobSink;
+use rbuild_registry::{BlobSink, RegistryError};
 use rbuild_rooted::Root;
 use rbuild_solver::{Images, StepError};
 use rbuild_types::{CancelToken, Cancelled, Ctx, Digest, Hasher, Platform, Reference};
@@ -50,13 +51,26 @@ impl ImageSource<'_> {
                 name: format!("layer {} (and pulling was forbidden)", layer.digest),
             });
         }
-        let mut sink = StoreSink::new(self.store(), layer.size, ctx.cancel);
         let registry = self.engine.registry(|| {
             let (layer, image) = (layer.digest.short(), image.reference.familiar());
             format!("layer {layer} of {image} is not in the store")
         })?;
-        registry.blob(&image.reference, layer.digest, Some(layer.size), &mut sink, ctx)?;
-        Ok(sink.commit(layer)?)
+        // An image that was built here has layers of its base, which may lie elsewhere.
+        let own = image.reference.repository();
+        let mut places = self.store().sources(&layer.digest)?;
+        places.retain(|place| place.repository() != own);
+        places.insert(0, image.reference.clone());
+        let mut first = None;
+        for place in places {
+            let mut sink = StoreSink::new(self.store(), layer.size, ctx.cancel);
+            match registry.blob(&place, layer.digest, Some(layer.size), &mut sink, ctx) {
+                Ok(_) => return Ok(sink.commit(layer)?),
+                Err(error @ RegistryError::Cancelled(_)) => return Err(error.into()),
+                Err(error) => drop(first.get_or_insert(error)),
+            }
+        }
+        Err(first
+            .map_or_else(|| ImageError::MissingBlob { digest: layer.digest }.into(), Into::into))
     }
 
     /// The snapshots of all layers, bottom first.

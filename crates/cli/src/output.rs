@@ -39,6 +39,20 @@ pub fn line(text: &str) -> Result<(), Failure> {
     data(format!("{text}\n"))
 }
 
+/// A JSON document for people, as data: what a terminal would obey is escaped in it, which changes
+/// nothing for a program.
+pub fn json(document: &serde_json::Value) -> Result<(), Failure> {
+    let mut shown = String::new();
+    for character in format!("{document:#}").chars() {
+        let obeyed = character != '\n' && character.is_control() || is_reordering(character);
+        match obeyed {
+            true => shown.push_str(&format!("\\u{:04x}", u32::from(character))),
+            false => shown.push(character),
+        }
+    }
+    line(&shown)
+}
+
 /// Says something to people. When nobody can hear it, that is no reason to stop.
 pub fn say(text: &str) {
     let _ = writeln!(anstream::AutoStream::new(std::io::stderr(), ColorChoice::global()), "{text}");

@@ -34,7 +34,8 @@ pub fn complete_history(config: &mut ImageConfig) {
     let layers = config.rootfs.diff_ids.len();
     let known = config.history.iter().filter(|item| !item.empty_layer).count();
     for _ in known..layers {
-        config.history.push(History::default());
+        let created = config.created.clone();
+        config.history.push(History { created, ..History::default() });
     }
     let spare = known.saturating_sub(layers);
     for item in config.history.iter_mut().filter(|item| !item.empty_layer).take(spare) {

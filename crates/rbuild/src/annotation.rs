@@ -46,24 +46,33 @@ pub(crate) fn of(
     general.chain(special).map(|one| (one.name.clone(), one.value.clone())).collect()
 }
 
-/// Refuses what would stand nowhere.
+/// Refuses what would stand nowhere, given the platforms that are built.
 pub(crate) fn check<'a>(
-    mut all: impl Iterator<Item = &'a Annotation>,
+    all: impl Iterator<Item = &'a Annotation>,
+    platforms: &[Platform],
     is_index: bool,
 ) -> Result<(), BuildError> {
-    let is_lost = |one: &Annotation| {
+    let needs_index = |one: &Annotation| {
         matches!(one.place, AnnotationPlace::Index | AnnotationPlace::IndexDescriptor)
     };
-    match all.find(|one| !is_index && is_lost(one)) {
-        None => Ok(()),
-        Some(lost) => Err(BuildError::Request {
-            message: format!(
-                "annotation {:?} is for an index, and an image for one platform has none: name \
-                 several platforms, or annotate the manifest",
-                lost.name
-            ),
-        }),
+    for one in all {
+        let name = &one.name;
+        if !is_index && needs_index(one) {
+            let message = format!(
+                "annotation {name:?} is for an index, and an image for one platform has none: name \
+                 several platforms, or annotate the manifest"
+            );
+            return Err(BuildError::Request { message });
+        }
+        if let Some(platform) = one.platform.as_ref().filter(|it| !platforms.contains(it)) {
+            let built: Vec<_> = platforms.iter().map(ToString::to_string).collect();
+            let built = built.join(", ");
+            let message =
+                format!("annotation {name:?} is for {platform}, and what is built is for {built}");
+            return Err(BuildError::Request { message });
+        }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -90,7 +99,12 @@ mod tests {
         assert_eq!(value(Manifest, "linux/arm64").as_deref(), Some("arm"));
         assert_eq!(value(Manifest, "linux/amd64").as_deref(), Some("all"));
         assert_eq!(value(Index, "linux/amd64").as_deref(), Some("index"));
-        assert!(check(all.iter(), true).is_ok() && check(all[..2].iter(), false).is_ok());
-        assert!(check(all.iter(), false).unwrap_err().to_string().contains("\"a\""));
+        let arm = ["linux/arm64".parse().unwrap()];
+        assert!(check(all.iter(), &arm, true).is_ok());
+        assert!(check(all[..2].iter(), &arm, false).is_ok());
+        assert!(check(all.iter(), &arm, false).unwrap_err().to_string().contains("\"a\""));
+        let elsewhere = ["linux/amd64".parse().unwrap()];
+        let error = check(all.iter(), &elsewhere, true).unwrap_err().to_string();
+        assert!(error.contains("linux/arm64") && error.contains("linux/amd64"), "{error}");
     }
 }

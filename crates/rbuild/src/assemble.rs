@@ -327,6 +327,8 @@ pub(crate) fn publish(
     for name in &names {
         engine.store.tags().set(name, &digest, size, media_type)?;
     }
+    // The digest is one of this store: elsewhere, where layers are compressed, it names nothing.
+    names.retain(|name| name.digest().is_none() || tags.is_empty());
     let is_index = media_type != OCI_MANIFEST;
     let config = product.images.first().filter(|_| !is_index).map(Assembled::id);
     let id = config.unwrap_or(digest);

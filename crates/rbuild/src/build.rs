@@ -57,7 +57,7 @@ impl Engine {
         if let Some(violation) = lint.violation() {
             return Err(wrong(text, vec![violation]));
         }
-        export::check(request, plan.is_index, ctx)?;
+        export::check(request, &plan, ctx)?;
         let ids = &cache_mount_ids(&plan.graph);
         let done = with_caches(self, request, ids, ctx, |caches| {
             let devices = &devices;

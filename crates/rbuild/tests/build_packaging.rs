@@ -13,6 +13,8 @@ tests![
     the_base_is_in_it_too,
     steps_stay_cached_one_by_one,
     what_is_merged_shows_the_same_files,
+    a_base_of_one_layer_is_kept_whole,
+    a_base_without_history_is_built_upon,
 ];
 
 const STEPS: &str = "\
@@ -25,7 +27,11 @@ RUN rm -r /d/deep && mkdir /d/deep && echo 3 > /d/deep/three && ln -s two /d/lin
 
 fn packaged(place: &Place, engine: &Engine, text: &str, packaging: Packaging) -> (Built, Exported) {
     let path = place.path().join("out.tar");
-    let request = BuildRequest { packaging, ..place.request(text) }
+    let request = match text.contains("FROM base") || text.contains("FROM mine") {
+        true => place.request(text),
+        false => BuildRequest::new(place.context()).dockerfile_text(text),
+    };
+    let request = BuildRequest { packaging, ..request }
         .tag("app:1")
         .output(Output::OciArchive(path.clone().into()));
     let built = build(engine, &request);
@@ -129,4 +135,53 @@ fn what_is_merged_shows_the_same_files() {
 fn text_of(place: &Place, engine: &Engine) -> String {
     let exported = packaged(place, engine, STEPS, Packaging::One).1;
     text(&exported.config()["config"]["Env"][1])
+}
+
+fn a_base_of_one_layer_is_kept_whole() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = "FROM scratch\nCOPY busybox /bin/\n";
+    build(&engine, &BuildRequest::new(place.context()).dockerfile_text(text).tag("one:1"));
+    let text = "FROM one:1\nENV A=1\n";
+    let (_, one) = packaged(&place, &engine, text, Packaging::One);
+    assert_eq!(layers(&one), 1);
+    assert!(names(&one.layers()[0]).contains(&"bin/busybox".to_owned()));
+}
+
+fn a_base_without_history_is_built_upon() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = "FROM scratch\nCOPY busybox /bin/\n";
+    let layout = place.path().join("layout");
+    let request = BuildRequest::new(place.context()).dockerfile_text(text);
+    build(&engine, &request.output(Output::OciLayout(layout.clone())));
+    // As tools write it that know of no history.
+    let exported = Exported::from_directory(&layout);
+    let put = |kind: &str, bytes: &[u8]| {
+        let digest = rbuild::Digest::of(bytes);
+        fs_err::write(layout.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
+        serde_json::json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
+    };
+    let mut config = exported.config();
+    config.as_object_mut().unwrap().remove("history");
+    let mut manifest = exported.manifest();
+    manifest["config"] = put(crate::exported::OCI_CONFIG, config.to_string().as_bytes());
+    let entry = put(crate::exported::OCI_MANIFEST, manifest.to_string().as_bytes());
+    let mut index = exported.json("index.json");
+    index["manifests"][0] = entry;
+    fs_err::write(layout.join("index.json"), index.to_string()).unwrap();
+    let source = rbuild::LoadSource::Path(layout);
+    let loaded =
+        engine.load_images(source, &rbuild::Silent, &rbuild::CancelToken::default()).unwrap();
+    engine.tag_image(&loaded[0].id.to_string(), "bare:1").unwrap();
+    for packaging in [Packaging::Each, Packaging::AtMost(1), Packaging::One] {
+        let text = "FROM bare:1\nCOPY busybox /more\nCOPY busybox /most\n";
+        let (_, built) = packaged(&place, &engine, text, packaging);
+        let wanted = match packaging {
+            Packaging::Each => 3,
+            Packaging::AtMost(_) => 2,
+            Packaging::One => 1,
+        };
+        assert_eq!(layers(&built), wanted, "{packaging:?}");
+    }
 }

@@ -15,6 +15,7 @@ tests![
     a_list_of_images_in_the_store_is_pushed_with_them,
     entries_are_changed_and_taken_out,
     a_name_is_not_taken_over,
+    those_who_add_at_once_lose_nothing,
 ];
 
 fn never() -> CancelToken {
@@ -140,4 +141,26 @@ fn a_name_is_not_taken_over() {
     let missing = Registry::start().name("none:1");
     assert!(create(&engine, "list:1", &[&missing], false).is_err());
     assert!(engine.find_image("list:1").is_err());
+}
+
+fn those_who_add_at_once_lose_nothing() {
+    let place = Place::new();
+    let engine = place.engine();
+    let architectures = ["amd64", "arm64", "s390x", "riscv64", "ppc64le", "386"];
+    for architecture in architectures {
+        build(&engine, &request(&place, architecture).tag(format!("app:{architecture}")));
+    }
+    create(&engine, "list:1", &[], false).unwrap();
+    std::thread::scope(|scope| {
+        for architecture in architectures {
+            let place = &place;
+            scope.spawn(move || {
+                create(&place.engine(), "list:1", &[&format!("app:{architecture}")], true).unwrap();
+            });
+        }
+    });
+    let document = engine.image_document("list:1", &Silent, &never()).unwrap();
+    let list: serde_json::Value = serde_json::from_slice(&document.bytes).unwrap();
+    assert_eq!(list["manifests"].as_array().unwrap().len(), architectures.len());
+    assert!(engine.check_list(&reference("app:386")).is_err());
 }

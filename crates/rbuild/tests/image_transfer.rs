@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::build_push::Registry;
 use crate::exported::{Exported, OCI_INDEX, OCI_MANIFEST, text};
-use crate::support::{Place, build, id};
+use crate::support::{Place, build, id, shell};
 use crate::tests;
 
 tests![
@@ -32,6 +32,10 @@ tests![
     an_image_has_to_go_somewhere,
     the_wrong_platform_is_not_taken,
     images_are_pruned_with_what_only_they_used,
+    what_a_container_runs_from_is_not_pruned,
+    a_name_with_a_digest_is_that_images_alone,
+    indexes_in_an_archive_do_not_nest_for_ever,
+    a_layer_of_a_base_is_found_where_it_lies,
 ];
 
 const TEXT: &str = "FROM base\nRUN echo two > /two\n";
@@ -572,4 +576,86 @@ fn images_are_pruned_with_what_only_they_used() {
     engine.prune_images(&all, &Silent, &never()).unwrap();
     let again = build(&engine, &place.request(TEXT).tag("app:1"));
     assert_eq!(again.executed, 0);
+}
+
+fn what_a_container_runs_from_is_not_pruned() {
+    let (_place, engine) = built();
+    let container = engine.create("c", "app:1", shell("true")).unwrap();
+    let all = ImagePrune { all: true, ..ImagePrune::default() };
+    let prune = || engine.prune_images(&all, &Silent, &never()).unwrap().0;
+    assert_eq!(prune(), RemovedImage::default());
+    container.delete().unwrap();
+    assert_eq!(prune().untagged, ["app:1"]);
+}
+
+fn a_name_with_a_digest_is_that_images_alone() {
+    let (place, engine) = built();
+    let layout = place.path().join("layout");
+    save(&engine, &["app:1"], Output::OciLayout(layout.clone()), None);
+    let mut index = Exported::from_directory(&layout).json("index.json");
+    let other = Digest::of("other");
+    let name = format!("docker.io/library/alpine@{other}");
+    index["manifests"][0]["annotations"]["io.containerd.image.name"] = json!(name);
+    fs_err::write(layout.join("index.json"), index.to_string()).unwrap();
+    let elsewhere = Place::new();
+    let engine = elsewhere.engine();
+    let [loaded] = load(&engine, &layout).try_into().unwrap();
+    assert_eq!(loaded.names, []);
+    assert!(engine.find_image(&name).is_err());
+    assert!(engine.tag_image(&loaded.id.to_string(), &name).is_err());
+    assert!(engine.find_image(&name).is_err());
+    // One that is out of an index with the digest is found by that.
+    let registry = Registry::start();
+    let digest = index_at(&registry, &registry.name("team/app:1"));
+    let pinned = format!("{}@{digest}", registry.name("team/app"));
+    let pulled = pull(&engine, &pinned, Platforms::Host);
+    assert_eq!(pulled.digest, digest);
+    assert_eq!(engine.find_image(&pinned).unwrap().image_id, pulled.id);
+}
+
+fn indexes_in_an_archive_do_not_nest_for_ever() {
+    let place = Place::new();
+    let layout = place.path().join("layout");
+    fs_err::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    let absent = json!({ "mediaType": OCI_MANIFEST, "digest": Digest::of("no"), "size": 2 });
+    let mut top = absent.clone();
+    for _ in 0..2000 {
+        let index = json!({
+            "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [absent, top],
+        });
+        top = put(&layout, OCI_INDEX, index.to_string().as_bytes());
+    }
+    let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [top] });
+    fs_err::write(layout.join("index.json"), index.to_string()).unwrap();
+    fs_err::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let error = load_error(&place.engine(), &layout).to_string();
+    assert!(error.contains("inside one another"), "{error}");
+}
+
+fn a_layer_of_a_base_is_found_where_it_lies() {
+    let (registry, (_first, engine)) = (Registry::start(), built());
+    push_as(&engine, "app:1", &registry.name("team/base:1"));
+    let place = Place::new();
+    let engine = place.engine();
+    let text = format!("FROM {}\nCOPY busybox /more\n", registry.name("team/base:1"));
+    let request = BuildRequest::new(place.context()).dockerfile_text(text);
+    let target = Registry::start();
+    build(&engine, &request.clone().tag(target.name("team/app:1")));
+    // The bytes of the base go, its files stay.
+    for layer in registry.manifest("team/base", "1")["layers"].as_array().unwrap() {
+        let digest = layer["digest"].as_str().unwrap();
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        fs_err::remove_file(place.store().join("blobs/sha256").join(hex)).unwrap();
+    }
+    push(&engine, &target.name("team/app:1"));
+    let layers = target.manifest("team/app", "1")["layers"].as_array().unwrap().len();
+    assert_eq!(layers, 4);
+    // In its own registry they are mounted.
+    registry.asked();
+    push_as(&engine, &target.name("team/app:1"), &registry.name("team/more:1"));
+    let asked = registry.asked();
+    let mounted = asked
+        .iter()
+        .filter(|line| line.contains("from=team%2Fbase") || line.contains("from=team/base"));
+    assert_eq!(mounted.count(), 3, "{asked:?}");
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use rbuild::{
     BuildRequest, ContextArchive, ContextInput, ContextMode, Cutoff, Destination, DockerfileInput,
-    Entitlement, Export, NamedContextInput, Network, NoCache, Output, Packaging, Platform, Pull,
-    Sniffed,
+    Entitlement, Export, Family, NamedContextInput, Network, NoCache, Output, Packaging, Platform,
+    Pull, Sniffed,
 };
 
 use crate::args::call::{Call, Method};
@@ -352,6 +352,15 @@ impl BuildArgs {
                     let message = "--output: platform-split has to be the same for all outputs";
                     return Err(Failure::usage(message));
                 }
+            }
+        }
+        for output in &mut request.outputs {
+            let says = !output.annotations.is_empty() || !request.annotations.is_empty();
+            if says && output.layers.family == Family::Docker {
+                note(
+                    "oci-mediatypes=false: Docker's documents have no annotations, so OCI's are used",
+                );
+                output.layers.family = Family::Oci;
             }
         }
         let is_push = |wanted: &Export| matches!(wanted.output, Output::Registry { .. });

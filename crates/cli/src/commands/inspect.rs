@@ -31,7 +31,7 @@ pub fn run(args: &InspectArgs, context: &Context<'_>) -> Result<i32, Failure> {
         }
     }
     match template {
-        None => output::line(&format!("{:#}", Value::from(documents)))?,
+        None => output::json(&Value::from(documents))?,
         Some(template) => {
             for document in &documents {
                 output::line(&template.render(document)?)?;

@@ -78,7 +78,7 @@ fn inspect(
         }
     }
     if !args.verbose {
-        return output::line(&format!("{document:#}"));
+        return output::json(&document);
     }
     let mut all = vec![described(name, &found, &document)];
     for entry in document["manifests"].as_array().into_iter().flatten() {
@@ -92,7 +92,7 @@ fn inspect(
         all.push(described(&pinned, &child, &parsed(&child)?));
     }
     let shown = if all.len() == 1 { all.remove(0) } else { Value::from(all) };
-    output::line(&format!("{shown:#}"))
+    output::json(&shown)
 }
 
 fn parsed(document: &ImageDocument) -> Result<Value, Failure> {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rbuild_cache::Scratch;
 use rbuild_image::manifest::Descriptor;
 use rbuild_image::rootfs::{Others, RootfsPart, export_dir, export_tar};
+use rbuild_plan::Plan;
 use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Event, Reference};
 
@@ -38,11 +39,8 @@ pub(crate) fn needs_bytes(output: &Output) -> bool {
 }
 
 /// Refuses before the first step what could not be written after the last.
-pub(crate) fn check(
-    request: &BuildRequest,
-    is_index: bool,
-    ctx: Ctx<'_>,
-) -> Result<(), BuildError> {
+pub(crate) fn check(request: &BuildRequest, plan: &Plan, ctx: Ctx<'_>) -> Result<(), BuildError> {
+    let is_index = plan.is_index;
     let is_docker = |wanted: &Export| matches!(wanted.output, Output::DockerArchive(_));
     if is_index && request.outputs.iter().any(is_docker) {
         let message = "the docker exporter does not support manifest lists: an archive for \
@@ -52,7 +50,9 @@ pub(crate) fn check(
     }
     let own = request.outputs.iter().flat_map(|wanted| &wanted.annotations);
     let is_attested = request.attestations.are_attached();
-    annotation::check(request.annotations.iter().chain(own), is_index || is_attested)?;
+    let platforms: Vec<_> = plan.targets.iter().map(|target| target.platform.clone()).collect();
+    let all = request.annotations.iter().chain(own);
+    annotation::check(all, &platforms, is_index || is_attested)?;
     if is_attested { check_attestations(request, ctx) } else { Ok(()) }
 }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use rbuild::{BuildError, BuildRequest, Digest, Encoding, Export, LayerForm, Output};
+use rbuild_testkit::schemas::Schemas;
 
+use crate::exported::check_document;
 use crate::support::{Place, build, build_error};
 use crate::tests;
 use crate::web::{Answer, Asked, Web, answer};
@@ -95,6 +97,9 @@ impl Shelf {
                     .with("Docker-Content-Digest", Digest::of(bytes));
             }
             let digest = Digest::of(&asked.body);
+            if let Some(schemas) = Schemas::at_hand() {
+                check_document(&schemas, &asked.body);
+            }
             if !self.has_all(repository, &asked.body) {
                 return answer(400, r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}"#);
             }

@@ -33,7 +33,7 @@ impl Exported {
                 assert!(files.insert(name.clone(), bytes).is_none(), "{name} stands there twice");
             }
         }
-        Self(files)
+        Self(files).valid()
     }
 
     pub fn from_directory(path: &Path) -> Self {
@@ -50,7 +50,18 @@ impl Exported {
                 }
             }
         }
-        Self(files)
+        Self(files).valid()
+    }
+
+    /// Holds all its manifests and indexes against the OCI's schemas.
+    fn valid(self) -> Self {
+        let Some(schemas) = Schemas::at_hand() else { return self };
+        for (name, bytes) in &self.0 {
+            if name.starts_with("blobs/") || name == "index.json" {
+                check_document(&schemas, bytes);
+            }
+        }
+        self
     }
 
     pub fn file(&self, name: &str) -> &[u8] {
@@ -197,6 +208,23 @@ impl Exported {
 
 pub fn list(value: &Value) -> &[Value] {
     value.as_array().unwrap_or_else(|| panic!("{value} is no list"))
+}
+
+/// Holds a manifest or an index, if it is one, against the OCI's schemas.
+pub fn check_document(schemas: &Schemas, bytes: &[u8]) {
+    // Layers begin with other bytes.
+    let document = match bytes.first() {
+        Some(b'{') => serde_json::from_slice::<Value>(bytes).unwrap_or_default(),
+        _ => return,
+    };
+    if document.get("schemaVersion").is_none() {
+        return;
+    }
+    let schema = match document.get("manifests") {
+        Some(_) => "image-index-schema.json",
+        None => "image-manifest-schema.json",
+    };
+    assert!(schemas.valid(schema, &document), "{schema}: {document}");
 }
 
 pub fn text(value: &Value) -> String {

@@ -5,11 +5,11 @@
 //! and `/dev` must not be links at all (runc CVE-2019-19921 and its successors).
 
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, mkdirat, openat,
-    openat2, unlinkat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -21,6 +21,28 @@ use rustix::mount::{
 use crate::linux::child::During;
 use crate::spec::InjectedFile;
 use crate::{MountSource, Spec, StartFailure, sys};
+
+/// How often a walk is repeated: `openat2` answers EAGAIN when a rename or a mount anywhere on the
+/// machine raced a `..`.
+const RACE_RETRIES: usize = 256;
+
+/// `openat2`, as often as it takes.
+fn openat2(
+    root: impl AsFd,
+    path: &str,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let mut retries = RACE_RETRIES;
+    loop {
+        match rustix::fs::openat2(root.as_fd(), path, flags, mode, resolve) {
+            Err(Errno::AGAIN) if retries > 0 => retries -= 1,
+            Err(Errno::INTR) => {}
+            done => return done,
+        }
+    }
+}
 
 /// Docker's masked paths (moby `oci/defaults.go`): they show the host and not the container.
 const MASKED: [&str; 12] = [

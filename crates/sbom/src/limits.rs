@@ -25,8 +25,8 @@ pub const PACKAGES: usize = 200_000;
 pub const TEXT: usize = 64 << 20;
 /// Bytes of one name, version or licence.
 pub const FIELD: usize = 1024;
-/// Licences of one package.
-pub const LICENCES: usize = 32;
+/// Licences of one package: OpenLDAP's in Debian has 37.
+pub const LICENCES: usize = 256;
 /// Places that are named for one package that is found in several.
 pub const PLACES: usize = 8;
 /// Notes of one image.

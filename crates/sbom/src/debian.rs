@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::limits;
 use crate::lists::{fields, stanzas, text};
-use crate::package::{Kind, Package};
+use crate::package::{Kind, Package, Take, give};
 
 /// Packages of a status file: that of dpkg, or one of those that distroless images have instead.
-pub fn status(bytes: &[u8]) -> Vec<Package> {
-    stanzas(&text(bytes)).filter_map(package).collect()
+pub fn status(bytes: &[u8], take: Take<'_>) {
+    give(stanzas(&text(bytes)).filter_map(package), take);
 }
 
 fn package<'t>(stanza: impl Iterator<Item = (&'t str, &'t str)>) -> Option<Package> {
@@ -36,15 +37,21 @@ fn upstream(source: &str) -> String {
     }
 }
 
-/// The licences that a `copyright` file in the form of DEP-5 names; other files are prose.
+/// The first licences that a `copyright` file in the form of DEP-5 names, as many as a package may
+/// have; other files are prose.
 pub fn copyright(bytes: &[u8]) -> Vec<String> {
     let text = text(bytes);
     if !text.trim_start().starts_with("Format:") {
         return Vec::new();
     }
     let named = fields(&text).filter(|(name, _)| *name == "License").map(|(_, value)| value);
-    let alternatives = named.filter(|value| !value.is_empty());
-    let licences: BTreeSet<_> = alternatives.map(expression).collect();
+    let mut licences = BTreeSet::new();
+    for value in named.filter(|value| !value.is_empty() && value.len() <= limits::FIELD) {
+        licences.insert(expression(value));
+        if licences.len() == limits::LICENCES {
+            break;
+        }
+    }
     licences.into_iter().collect()
 }
 
@@ -87,6 +94,7 @@ fn gnu(word: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::package::{all, given};
 
     #[test]
     fn what_is_installed_is_listed() {
@@ -95,12 +103,24 @@ mod tests {
                     Description: x\n Version: 9\n\n\
                     Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\n\
                     Package: base-files\nVersion: 12.4\n";
-        let packages = status(text.as_bytes());
+        let packages = all(|take| status(text.as_bytes(), take));
         let names: Vec<_> = packages.iter().map(|package| package.name.as_str()).collect();
         assert_eq!(names, ["libc6", "base-files"]);
         assert_eq!(packages[0].version, "2.36-9+deb12u9");
         assert_eq!(packages[0].upstream, "glibc@2.36-9");
         assert_eq!(packages[0].supplier, "GNU Libc <d@e>");
+        assert_eq!(given(1, |take| status(text.as_bytes(), take)), 1);
+    }
+
+    #[test]
+    fn a_package_has_no_more_licences_than_fit() {
+        let lines = |count: usize| (0..count).map(|number| format!("License: l{number:06}\n"));
+        let text = format!("Format: x\n{}", lines(65_000).collect::<String>());
+        let licences = copyright(text.as_bytes());
+        assert_eq!(licences.len(), limits::LICENCES);
+        assert_eq!(licences[limits::LICENCES - 1], format!("l{:06}", limits::LICENCES - 1));
+        let long = format!("Format: x\nLicense: {}\n", "l".repeat(limits::FIELD + 1));
+        assert!(copyright(long.as_bytes()).is_empty());
     }
 
     #[test]

@@ -26,16 +26,22 @@ impl Found {
         Self { distro, ..Self::default() }
     }
 
-    /// Keeps the packages of one file.
-    pub(crate) fn add(&mut self, place: &str, packages: impl IntoIterator<Item = Package>) {
-        for package in packages {
-            self.add_one(place, package);
-        }
+    /// Whether there is no room for more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
     }
 
-    fn add_one(&mut self, place: &str, mut package: Package) {
+    /// Keeps a package of one file, and says whether there is room for more.
+    pub(crate) fn add(&mut self, place: &str, package: Package) -> bool {
+        if !self.is_full {
+            self.keep(place, package);
+        }
+        !self.is_full
+    }
+
+    fn keep(&mut self, place: &str, mut package: Package) {
         package.licences.retain(|licence| !licence.is_empty() && licence.len() <= limits::FIELD);
-        package.licences.truncate(limits::PLACES * 4);
+        package.licences.truncate(limits::LICENCES);
         package.licences.sort_unstable();
         package.licences.dedup();
         let Package { name, version, architecture, upstream, supplier, licences, .. } = &package;
@@ -53,10 +59,9 @@ impl Found {
         }
         let bytes = bytes + place.len();
         if self.packages.len() >= limits::PACKAGES || self.held + bytes > limits::TEXT {
-            if !std::mem::replace(&mut self.is_full, true) {
-                let text = "there are more packages than can be listed: some are left out";
-                self.notes.insert(text.to_owned());
-            }
+            self.is_full = true;
+            let text = "there are more packages than can be listed: some are left out";
+            self.notes.insert(text.to_owned());
             return;
         }
         self.held += bytes;
@@ -82,10 +87,10 @@ mod tests {
     fn the_same_package_of_several_files_is_one() {
         let mut found = Found::default();
         for number in 0..limits::PLACES + 2 {
-            found.add(&format!("/{number}"), [Package::new(Kind::Npm, "a", "1")]);
+            found.add(&format!("/{number}"), Package::new(Kind::Npm, "a", "1"));
         }
-        found.add("/x", [Package::new(Kind::Npm, "", "1")]);
-        found.add("/x", [Package::new(Kind::Npm, "b".repeat(limits::FIELD + 1), "1")]);
+        found.add("/x", Package::new(Kind::Npm, "", "1"));
+        found.add("/x", Package::new(Kind::Npm, "b".repeat(limits::FIELD + 1), "1"));
         assert_eq!(found.packages.len(), 1);
         assert_eq!(found.packages.values().next().unwrap().len(), limits::PLACES);
     }
@@ -94,9 +99,12 @@ mod tests {
     fn what_is_too_much_is_left_out_and_said() {
         let mut found = Found::default();
         let name = |number: usize| format!("{number:01024}");
-        let many = limits::TEXT / limits::FIELD + 5;
-        found.add("", (0..many).map(|number| Package::new(Kind::Npm, name(number), "")));
-        assert_eq!(found.packages.len(), limits::TEXT / limits::FIELD);
+        let most = limits::TEXT / limits::FIELD;
+        for number in 0..most + 5 {
+            let has_room = found.add("", Package::new(Kind::Npm, name(number), ""));
+            assert_eq!(has_room, number < most, "{number}");
+        }
+        assert_eq!(found.packages.len(), most);
         assert_eq!(found.notes.len(), 1);
     }
 }

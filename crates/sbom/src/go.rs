@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::bytes_at::{BytesAt, Order};
 use crate::limits;
 use crate::lists::text;
-use crate::package::{Kind, Package};
+use crate::package::{Kind, Package, Take, give};
 
 /// Sections of a program that are looked at.
 const SECTIONS: usize = 4096;
@@ -102,56 +102,54 @@ fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The modules that a `go.mod` requires, as they are replaced in it.
-pub fn go_mod(bytes: &[u8]) -> Vec<Package> {
+pub fn go_mod(bytes: &[u8], take: Take<'_>) {
     let text = text(bytes);
-    let (mut required, mut replaced) = (Vec::new(), BTreeMap::new());
+    let replaced = statements(&text).filter_map(|(keyword, words)| match (keyword, &*words) {
+        ("replace", [path, "=>", by, version] | [path, _, "=>", by, version]) => {
+            Some((*path, (*by, *version)))
+        }
+        _ => None,
+    });
+    let replaced: BTreeMap<_, _> = replaced.take(limits::PACKAGES).collect();
+    let required = statements(&text).filter_map(|(keyword, words)| match (keyword, &*words) {
+        ("require", &[path, version]) => {
+            let (path, version) = replaced.get(path).copied().unwrap_or((path, version));
+            Some(Package::new(Kind::Golang, path, version))
+        }
+        _ => None,
+    });
+    give(required, take);
+}
+
+/// Words of a line that are told apart: one more than any statement has that is asked for.
+const WORDS: usize = 7;
+
+/// The statements of a `go.mod`: a keyword, and the words behind it.
+fn statements(text: &str) -> impl Iterator<Item = (&str, Vec<&str>)> {
     let mut block = None;
-    for line in text.lines() {
-        let line = line.split("//").next().unwrap_or_default().trim();
-        let mut words: Vec<_> = line.split_whitespace().collect();
+    text.lines().filter_map(move |line| {
+        let line = line.split("//").next().unwrap_or_default();
+        let mut words: Vec<_> = line.split_whitespace().take(WORDS).collect();
         match (block, words.as_slice()) {
             (_, [")"]) => {
                 block = None;
-                continue;
+                None
             }
             (None, [keyword, "("]) => {
                 block = Some(*keyword);
-                continue;
+                None
             }
-            (None, [_, ..]) => {
-                let keyword = words.remove(0);
-                statement(keyword, &words, &mut required, &mut replaced);
-            }
-            (Some(keyword), _) => statement(keyword, &words, &mut required, &mut replaced),
-            (None, []) => {}
+            (None, []) => None,
+            (None, _) => Some((words.remove(0), words)),
+            (Some(keyword), _) => Some((keyword, words)),
         }
-    }
-    let resolved = required.into_iter().map(|(path, version)| {
-        let by = replaced.get(path).copied();
-        let (path, version) = by.unwrap_or((path, version));
-        Package::new(Kind::Golang, path, version)
-    });
-    resolved.collect()
-}
-
-fn statement<'t>(
-    keyword: &str,
-    words: &[&'t str],
-    required: &mut Vec<(&'t str, &'t str)>,
-    replaced: &mut BTreeMap<&'t str, (&'t str, &'t str)>,
-) {
-    match (keyword, words) {
-        ("require", [path, version]) => required.push((path, version)),
-        ("replace", [path, "=>", by, version] | [path, _, "=>", by, version]) => {
-            replaced.insert(path, (by, version));
-        }
-        _ => {}
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::package::{all, given};
 
     fn varint(text: &[u8]) -> Vec<u8> {
         let (mut length, mut bytes) = (text.len(), Vec::new());
@@ -209,6 +207,8 @@ mod tests {
     fn a_go_mod_requires_modules() {
         let text = "module me\n\ngo 1.22\n\nrequire a v1 // indirect\nrequire (\n\tb v2\n\tc v3\n)\n\
                     replace b => d v4\nreplace c => ../c\nexclude (\n\te v5\n)\n";
-        assert_eq!(read(&go_mod(text.as_bytes())), ["a=v1", "d=v4", "c=v3"]);
+        let packages = all(|take| go_mod(text.as_bytes(), take));
+        assert_eq!(read(&packages), ["a=v1", "d=v4", "c=v3"]);
+        assert_eq!(given(2, |take| go_mod(text.as_bytes(), take)), 2);
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::lists::text;
-use crate::package::{Kind, Package};
+use crate::package::{Kind, Package, Take, give};
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -75,37 +75,33 @@ struct Nested {
 }
 
 /// Packages of `package-lock.json`.
-pub fn package_lock(bytes: &[u8]) -> Result<Vec<Package>, String> {
+pub fn package_lock(bytes: &[u8], take: Take<'_>) -> Result<(), String> {
     let lock: Lock = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let mut packages = Vec::new();
-    for (directory, locked) in lock.packages {
+    let packages = lock.packages.into_iter().filter_map(|(directory, locked)| {
         // What is not below node_modules is what the file is for.
-        let Some((_, name)) = directory.rsplit_once("node_modules/") else { continue };
-        if locked.link {
-            continue;
-        }
+        let (_, name) = directory.rsplit_once("node_modules/").filter(|_| !locked.link)?;
         let name = if locked.name.is_empty() { name.to_owned() } else { locked.name };
         let package = Package::new(Kind::Npm, name, locked.version);
-        packages.push(Package { licences: licences(locked.license), ..package });
+        Some(Package { licences: licences(locked.license), ..package })
+    });
+    let mut packages = packages.peekable();
+    if packages.peek().is_none() {
+        nested(lock.dependencies, take);
     }
-    if packages.is_empty() {
-        nested(lock.dependencies, &mut packages);
-    }
-    Ok(packages)
+    give(packages, take);
+    Ok(())
 }
 
 /// serde_json follows no more than 128 levels, so this goes no deeper.
-fn nested(dependencies: BTreeMap<String, Nested>, packages: &mut Vec<Package>) {
-    for (name, locked) in dependencies {
-        packages.push(Package::new(Kind::Npm, name, locked.version));
-        nested(locked.dependencies, packages);
-    }
+fn nested(dependencies: BTreeMap<String, Nested>, take: Take<'_>) -> bool {
+    dependencies.into_iter().all(|(name, locked)| {
+        take(Package::new(Kind::Npm, name, locked.version)) && nested(locked.dependencies, take)
+    })
 }
 
 /// Packages of `yarn.lock`, in the form of Yarn 1 or of those after it.
-pub fn yarn_lock(bytes: &[u8]) -> Vec<Package> {
+pub fn yarn_lock(bytes: &[u8], take: Take<'_>) {
     let text = text(bytes);
-    let mut packages = Vec::new();
     let mut name = None;
     for line in text.lines() {
         if !line.starts_with([' ', '#']) {
@@ -118,17 +114,25 @@ pub fn yarn_lock(bytes: &[u8]) -> Vec<Package> {
         // Since Yarn 2, packages of the workspace itself have this one.
         if let Some(name) = name.take()
             && version != "0.0.0-use.local"
+            && !take(Package::new(Kind::Npm, name, version))
         {
-            packages.push(Package::new(Kind::Npm, name, version));
+            return;
         }
     }
-    packages
 }
 
-/// The name in `@scope/name@^1.0` or `name@npm:^1.0`.
+/// The name in `@scope/name@^1.0` or `name@npm:^1.0`. In `alias@npm:name@^1.0` it is that of the
+/// package, not the one under which it is installed.
 fn described(descriptor: &str) -> Option<&str> {
-    let at = descriptor.char_indices().skip(1).find(|(_, letter)| *letter == '@');
-    at.map(|(at, _)| &descriptor[..at])
+    let (name, range) = divided(descriptor)?;
+    let aliased = range.strip_prefix("npm:").and_then(divided);
+    Some(aliased.map_or(name, |(name, _)| name))
+}
+
+/// What is before and behind the `@` that ends a name; one that begins it is of a scope.
+fn divided(descriptor: &str) -> Option<(&str, &str)> {
+    let (at, _) = descriptor.char_indices().skip(1).find(|(_, letter)| *letter == '@')?;
+    Some((&descriptor[..at], &descriptor[at + 1..]))
 }
 
 #[derive(Deserialize)]
@@ -138,11 +142,12 @@ struct Pnpm {
 }
 
 /// Packages of `pnpm-lock.yaml`.
-pub fn pnpm_lock(bytes: &[u8]) -> Result<Vec<Package>, String> {
+pub fn pnpm_lock(bytes: &[u8], take: Take<'_>) -> Result<(), String> {
     let options = serde_saphyr::options! { with_snippet: false };
     let read = serde_saphyr::from_str_with_options(&text(bytes), options);
     let lock: Pnpm = read.map_err(|error| error.to_string())?;
-    Ok(lock.packages.keys().filter_map(|key| pnpm_package(key)).collect())
+    give(lock.packages.keys().filter_map(|key| pnpm_package(key)), take);
+    Ok(())
 }
 
 /// `/name/1.0_peer@2` at first, then `/name@1.0(peer@2)`, now `name@1.0`.
@@ -160,6 +165,7 @@ fn pnpm_package(key: &str) -> Option<Package> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::package::{all, given};
 
     fn read(packages: &[Package]) -> Vec<String> {
         packages.iter().map(|package| format!("{}={}", package.name, package.version)).collect()
@@ -183,20 +189,37 @@ mod tests {
             "node_modules/a": {"version": "1", "license": "MIT"},
             "node_modules/a/node_modules/@s/b": {"version": "2"},
             "node_modules/lib": {"link": true}}, "dependencies": {"a": {"version": "1"}}}"#;
-        assert_eq!(read(&package_lock(new).unwrap()), ["a=1", "@s/b=2"]);
+        assert_eq!(read(&all(|take| package_lock(new, take).unwrap())), ["a=1", "@s/b=2"]);
         let old = br#"{"dependencies": {"a": {"version": "1",
             "dependencies": {"b": {"version": "2"}}}}}"#;
-        assert_eq!(read(&package_lock(old).unwrap()), ["a=1", "b=2"]);
+        assert_eq!(read(&all(|take| package_lock(old, take).unwrap())), ["a=1", "b=2"]);
+        for lock in [&new[..], old] {
+            assert_eq!(given(1, |take| package_lock(lock, take).unwrap()), 1);
+        }
     }
 
     #[test]
     fn lock_files_of_yarn_are_read_old_and_new() {
         let old = "# yarn lockfile v1\n\n\"@s/a@^1.0\", \"@s/a@^1.1\":\n  version \"1.1.0\"\n  \
                    dependencies:\n    version \"^9\"\n\nb@~2:\n  version \"2.0.1\"\n";
-        assert_eq!(read(&yarn_lock(old.as_bytes())), ["@s/a=1.1.0", "b=2.0.1"]);
+        assert_eq!(read(&all(|take| yarn_lock(old.as_bytes(), take))), ["@s/a=1.1.0", "b=2.0.1"]);
         let new = "__metadata:\n  version: 6\n\n\"a@npm:^1\":\n  version: 1.0.0\n\n\
                    \"me@workspace:.\":\n  version: 0.0.0-use.local\n";
-        assert_eq!(read(&yarn_lock(new.as_bytes())), ["a=1.0.0"]);
+        assert_eq!(read(&all(|take| yarn_lock(new.as_bytes(), take))), ["a=1.0.0"]);
+        assert_eq!(given(1, |take| yarn_lock(old.as_bytes(), take)), 1);
+    }
+
+    #[test]
+    fn an_alias_is_the_package_that_it_stands_for() {
+        for (descriptor, name) in [
+            ("alias@npm:lodash@^4", "lodash"),
+            ("@my/alias@npm:@s/b@~1", "@s/b"),
+            ("a@npm:latest", "a"),
+            ("a@npm:@s/b", "a"),
+            ("a@patch:a@npm%3A1.0#fix", "a"),
+        ] {
+            assert_eq!(described(descriptor), Some(name), "{descriptor}");
+        }
     }
 
     #[test]
@@ -204,9 +227,9 @@ mod tests {
         let text = "lockfileVersion: '9.0'\npackages:\n  /a/1.0.0_x@2:\n    dev: true\n  \
                     /@s/b@2.0.0(react@1.0.0):\n    resolution: {integrity: x}\n  c@3.0.0: {}\n  \
                     d@file:lib: {}\n";
-        let packages = read(&pnpm_lock(text.as_bytes()).unwrap());
+        let packages = read(&all(|take| pnpm_lock(text.as_bytes(), take).unwrap()));
         assert_eq!(packages, ["@s/b=2.0.0", "a=1.0.0", "c=3.0.0"]);
         assert_eq!(read(&[pnpm_package("/@s/b/1.0.0_react").unwrap()]), ["@s/b=1.0.0"]);
-        assert!(pnpm_lock(b"packages: [").is_err());
+        assert!(pnpm_lock(b"packages: [", &mut |_| true).is_err());
     }
 }

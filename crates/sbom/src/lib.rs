@@ -6,13 +6,14 @@
 //! kinds are known. What looks like a list of packages and cannot be read becomes a note in the
 //! document: a list that says nothing of a gap would be worse than none.
 //!
-//! The image may be hostile. Each reader takes bytes and gives packages; what they may cost is in
-//! [`limits`].
+//! The image may be hostile. Each reader takes bytes and gives packages one by one, until it is told
+//! to stop; what they may cost is in [`limits`].
 
 #![forbid(unsafe_code)]
 
 mod alpine;
 mod bytes_at;
+mod databases;
 mod debian;
 mod distro;
 mod found;
@@ -32,7 +33,7 @@ mod walk;
 
 pub use distro::Distro;
 pub use found::Found;
-pub use package::{Kind, Package, Purl};
+pub use package::{Kind, Package, Purl, Take};
 pub use spdx::{Subject, document};
 pub use walk::scan;
 

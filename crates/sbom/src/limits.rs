@@ -7,6 +7,9 @@
 pub const LIST: u64 = 16 << 20;
 /// Bytes of the status file of dpkg, or the database of apk: a full desktop has 10 MiB.
 pub const DATABASE: u64 = 64 << 20;
+/// Bytes of all `copyright` files of dpkg's packages: those of a full desktop have 60 MiB. Their
+/// names are the image's, so many may be one file.
+pub const COPYRIGHTS: u64 = 256 << 20;
 /// Bytes of what describes one installed package; the fields that count come first.
 pub const DESCRIPTION: u64 = 1 << 20;
 /// Bytes of the header of one rpm package. rpm itself takes up to 256 MiB, of which file lists are
@@ -22,6 +25,8 @@ pub const PACKAGES: usize = 200_000;
 pub const TEXT: usize = 64 << 20;
 /// Bytes of one name, version or licence.
 pub const FIELD: usize = 1024;
+/// Licences of one package: OpenLDAP's in Debian has 37.
+pub const LICENCES: usize = 256;
 /// Places that are named for one package that is found in several.
 pub const PLACES: usize = 8;
 /// Notes of one image.

@@ -83,6 +83,39 @@ impl Package {
     }
 }
 
+/// Takes a package, and says whether more are wanted.
+///
+/// Readers give what they find one by one, so that no list of a stranger is held as packages
+/// before something counts them.
+pub type Take<'a> = &'a mut dyn FnMut(Package) -> bool;
+
+/// Gives packages to `take` until it has enough.
+pub(crate) fn give(packages: impl IntoIterator<Item = Package>, take: Take<'_>) {
+    packages.into_iter().all(take);
+}
+
+/// Everything that a reader gives.
+#[cfg(test)]
+pub(crate) fn all(read: impl FnOnce(Take<'_>)) -> Vec<Package> {
+    let mut packages = Vec::new();
+    read(&mut |package| {
+        packages.push(package);
+        true
+    });
+    packages
+}
+
+/// How many packages a reader gives to someone who wants `wanted`.
+#[cfg(test)]
+pub(crate) fn given(wanted: usize, read: impl FnOnce(Take<'_>)) -> usize {
+    let mut count = 0;
+    read(&mut |_| {
+        count += 1;
+        count < wanted
+    });
+    count
+}
+
 /// A package URL (<https://github.com/package-url/purl-spec>).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Purl {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::lists::{fields, text};
-use crate::package::{Kind, Package};
+use crate::package::{Kind, Package, Take, give};
 
 /// The package that a `METADATA` or `PKG-INFO` file describes.
 pub fn metadata(bytes: &[u8]) -> Option<Package> {
@@ -49,18 +49,20 @@ struct Pinned {
 }
 
 /// Packages of `Pipfile.lock`.
-pub fn pipfile_lock(bytes: &[u8]) -> Result<Vec<Package>, String> {
+pub fn pipfile_lock(bytes: &[u8], take: Take<'_>) -> Result<(), String> {
     let Pipfile { default, develop } =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let packages = default.into_iter().chain(develop).map(|(name, pinned)| {
         Package::new(Kind::Pypi, normal(&name), pinned.version.trim_start_matches('='))
     });
-    Ok(packages.collect())
+    give(packages, take);
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::package::all;
 
     #[test]
     fn metadata_ends_at_the_description() {
@@ -77,7 +79,7 @@ mod tests {
     #[test]
     fn pinned_versions_lose_their_operator() {
         let text = br#"{"default": {"A": {"version": "==1.0"}}, "develop": {"b": {}}}"#;
-        let packages = pipfile_lock(text).unwrap();
+        let packages = all(|take| pipfile_lock(text, take).unwrap());
         assert_eq!((packages[0].name.as_str(), packages[0].version.as_str()), ("a", "1.0"));
         assert_eq!(packages[1].version, "");
     }

@@ -1,12 +1,11 @@
 //! What RubyGems installs and Bundler locks.
 
 use crate::lists::text;
-use crate::package::{Kind, Package};
+use crate::package::{Kind, Package, Take};
 
 /// Packages of `Gemfile.lock`: lines of four spaces below `specs:`.
-pub fn gemfile_lock(bytes: &[u8]) -> Vec<Package> {
+pub fn gemfile_lock(bytes: &[u8], take: Take<'_>) {
     let text = text(bytes);
-    let mut packages = Vec::new();
     let mut in_specs = false;
     for line in text.lines() {
         if !line.starts_with(' ') || line.trim() == "specs:" {
@@ -16,10 +15,12 @@ pub fn gemfile_lock(bytes: &[u8]) -> Vec<Package> {
         let gem = line.strip_prefix("    ").filter(|line| !line.starts_with(' '));
         if let (true, Some((name, version))) = (in_specs, gem.and_then(|gem| gem.split_once(" (")))
         {
-            packages.push(Package::new(Kind::Gem, name, version.trim_end_matches(')')));
+            let version = version.trim_end_matches(')');
+            if !take(Package::new(Kind::Gem, name, version)) {
+                return;
+            }
         }
     }
-    packages
 }
 
 /// The gem whose specification a file is: `name-1.0.gemspec`, perhaps with a platform behind the
@@ -36,6 +37,7 @@ pub fn installed(file: &str) -> Option<Package> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::package::{all, given};
 
     #[test]
     fn the_name_of_a_specification_is_all_that_is_needed() {
@@ -50,8 +52,9 @@ mod tests {
     fn only_gems_themselves_count() {
         let text = "GEM\n  remote: https://rubygems.org/\n  specs:\n    rack (2.2.3)\n    \
                     sinatra (2.1.0)\n      rack (~> 2.2)\n\nDEPENDENCIES\n  rack\n    no (1)\n";
-        let packages = gemfile_lock(text.as_bytes());
+        let packages = all(|take| gemfile_lock(text.as_bytes(), take));
         let read: Vec<_> = packages.iter().map(|p| (p.name.as_str(), &*p.version)).collect();
         assert_eq!(read, [("rack", "2.2.3"), ("sinatra", "2.1.0")]);
+        assert_eq!(given(1, |take| gemfile_lock(text.as_bytes(), take)), 1);
     }
 }

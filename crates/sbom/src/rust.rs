@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::lists::text;
-use crate::package::{Kind, Package};
+use crate::package::{Kind, Package, Take, give};
 use crate::python;
 
 #[derive(Deserialize)]
@@ -20,7 +20,7 @@ struct Locked {
 }
 
 /// Packages of a lock file of one kind.
-pub fn toml_lock(kind: Kind, bytes: &[u8]) -> Result<Vec<Package>, String> {
+pub fn toml_lock(kind: Kind, bytes: &[u8], take: Take<'_>) -> Result<(), String> {
     let document: Document =
         toml::from_str(&text(bytes)).map_err(|error| error.message().to_owned())?;
     let packages = document.package.into_iter().map(|locked| {
@@ -30,23 +30,25 @@ pub fn toml_lock(kind: Kind, bytes: &[u8]) -> Result<Vec<Package>, String> {
         };
         Package::new(kind, name, locked.version)
     });
-    Ok(packages.collect())
+    give(packages, take);
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::package::all;
 
     #[test]
     fn tables_are_packages() {
         let text = "version = 4\n[[package]]\nname = \"a_b\"\nversion = \"1\"\n\
                     dependencies = [\"c\"]\n[[package]]\nname = \"c\"\nversion = \"2\"\n";
         let names = |kind| {
-            let packages = toml_lock(kind, text.as_bytes()).unwrap();
+            let packages = all(|take| toml_lock(kind, text.as_bytes(), take).unwrap());
             packages.into_iter().map(|package| package.name).collect::<Vec<_>>()
         };
         assert_eq!(names(Kind::Cargo), ["a_b", "c"]);
         assert_eq!(names(Kind::Pypi), ["a-b", "c"]);
-        assert!(toml_lock(Kind::Cargo, b"[[").is_err());
+        assert!(toml_lock(Kind::Cargo, b"[[", &mut |_| true).is_err());
     }
 }

@@ -2,8 +2,9 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rbuild_sbom::{Kind, readers};
+use rbuild_sbom::{Kind, Take, readers};
 use rbuild_testkit::property::{grows_with_its_input, holds};
+use rbuild_types::CancelToken;
 
 /// Text of pieces that mean something to one reader or another.
 fn texts() -> impl Strategy<Value = String> {
@@ -60,19 +61,20 @@ fn texts() -> impl Strategy<Value = String> {
 }
 
 fn read_all(text: &[u8]) {
-    readers::dpkg(text);
+    let take: Take<'_> = &mut |_| true;
+    readers::dpkg(text, take);
     readers::copyright(text);
-    readers::apk(text);
+    readers::apk(text, take);
     readers::metadata(text);
-    readers::gemfile_lock(text);
-    readers::yarn_lock(text);
-    readers::go_mod(text);
-    let _ = readers::pipfile_lock(text);
-    let _ = readers::composer(text);
+    readers::gemfile_lock(text, take);
+    readers::yarn_lock(text, take);
+    readers::go_mod(text, take);
+    let _ = readers::pipfile_lock(text, take);
+    let _ = readers::composer(text, take);
     let _ = readers::package_json(text);
-    let _ = readers::package_lock(text);
-    let _ = readers::pnpm_lock(text);
-    let _ = readers::toml_lock(Kind::Cargo, text);
+    let _ = readers::package_lock(text, take);
+    let _ = readers::pnpm_lock(text, take);
+    let _ = readers::toml_lock(Kind::Cargo, text, take);
 }
 
 #[test]
@@ -97,7 +99,7 @@ fn databases() -> impl Strategy<Value = Vec<u8>> {
 #[test]
 fn any_database_is_read_or_refused() {
     holds("databases", &databases(), |bytes| {
-        let _ = readers::rpm(bytes.as_slice());
+        let _ = readers::rpm(bytes.as_slice(), &CancelToken::default(), &mut |_| true);
         readers::rpm_header(&bytes);
         readers::build_info(bytes.as_slice());
     });
@@ -107,15 +109,21 @@ fn any_database_is_read_or_refused() {
 fn long_lists_take_as_much_longer() {
     let repeated = |piece: &'static str| move |size: usize| piece.repeat(size);
     let dpkg = repeated("Package: a\nVersion: 1\n\n");
-    grows_with_its_input("dpkg", 5000, dpkg, |text| drop(readers::dpkg(text.as_bytes())));
+    grows_with_its_input("dpkg", 5000, dpkg, |text| readers::dpkg(text.as_bytes(), &mut |_| true));
     let yarn = repeated("a@1:\n  version \"1\"\n");
-    grows_with_its_input("yarn", 5000, yarn, |text| drop(readers::yarn_lock(text.as_bytes())));
+    grows_with_its_input("yarn", 5000, yarn, |text| {
+        readers::yarn_lock(text.as_bytes(), &mut |_| true)
+    });
     let go = repeated("require a v1\n");
-    grows_with_its_input("go.mod", 5000, go, |text| drop(readers::go_mod(text.as_bytes())));
+    grows_with_its_input("go.mod", 5000, go, |text| {
+        readers::go_mod(text.as_bytes(), &mut |_| true)
+    });
     let gems = repeated("GEM\n  specs:\n    rack (2.2)\n");
-    grows_with_its_input("gems", 5000, gems, |text| drop(readers::gemfile_lock(text.as_bytes())));
+    grows_with_its_input("gems", 5000, gems, |text| {
+        readers::gemfile_lock(text.as_bytes(), &mut |_| true)
+    });
     let lock = repeated("[[package]]\nname = \"a\"\nversion = \"1\"\n");
     grows_with_its_input("toml", 1000, lock, |text| {
-        drop(readers::toml_lock(Kind::Cargo, text.as_bytes()));
+        let _ = readers::toml_lock(Kind::Cargo, text.as_bytes(), &mut |_| true);
     });
 }

@@ -112,6 +112,34 @@ fn a_database_of_rpm_is_read_as_sqlite_writes_it() {
     assert_eq!(found.notes.iter().collect::<Vec<_>>(), [note]);
 }
 
+#[test]
+fn rows_of_rpm_that_share_their_bytes_are_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("var/lib/rpm/rpmdb.sqlite");
+    fs_err::create_dir_all(place.parent().unwrap()).unwrap();
+    let database = rusqlite::Connection::open(&place).unwrap();
+    let tables = "PRAGMA page_size = 65536;
+                  CREATE TABLE Packages (hnum INTEGER PRIMARY KEY, blob BLOB NOT NULL);";
+    database.execute_batch(tables).unwrap();
+    for number in 0..400 {
+        let header = rpm_header("bash", if number == 0 { 8192 } else { 0 });
+        database.execute("INSERT INTO Packages (blob) VALUES (?1)", [header]).unwrap();
+    }
+    let select = "SELECT rootpage FROM sqlite_master WHERE name = 'Packages'";
+    let page: usize = database.query_row(select, [], |row| row.get(0)).unwrap();
+    database.close().unwrap();
+    assert!(scanned(directory.path()).notes.is_empty());
+    // Every cell of the only page becomes that of the large row.
+    let mut bytes = fs_err::read(&place).unwrap();
+    let cells = &mut bytes[(page - 1) * 65536 + 8..][..400 * 2];
+    let first = [cells[0], cells[1]];
+    cells.as_chunks_mut().0.fill(first);
+    fs_err::write(&place, bytes).unwrap();
+    let found = scanned(directory.path());
+    let note = "/var/lib/rpm/rpmdb.sqlite: this rpm database is damaged";
+    assert_eq!(found.notes.iter().collect::<Vec<_>>(), [note]);
+}
+
 /// A header with a name, a version, a release, and data that nobody asks for.
 fn rpm_header(name: &str, more: usize) -> Vec<u8> {
     let (mut index, mut data) = (Vec::new(), Vec::new());
@@ -124,6 +152,22 @@ fn rpm_header(name: &str, more: usize) -> Vec<u8> {
     data.resize(data.len() + more, b'x');
     let sizes = [3, u32::try_from(data.len()).unwrap()];
     [sizes.iter().flat_map(|size| size.to_be_bytes()).collect(), index, data].concat()
+}
+
+#[test]
+fn locks_of_gems_count_only_where_nobody_installed_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let lock = |gem: &str| format!("GEM\n  specs:\n    {gem} (1.0)\n");
+    write(root, "srv/gems/app/Gemfile.lock", lock("served"));
+    write(root, "srv/gems/app-1.0/Gemfile.lock", lock("numbered"));
+    write(root, "srv/specifications/other-1.0.gemspec", "");
+    let home = "usr/lib/ruby/gems/3.1.0";
+    write(root, &format!("{home}/specifications/rack-2.2.gemspec"), "");
+    write(root, &format!("{home}/gems/rack-2.2/example/Gemfile.lock"), lock("no"));
+    write(root, &format!("{home}/bundler/gems/rails-0123456789ab/Gemfile.lock"), lock("no"));
+    let expected = ["gem numbered 1.0", "gem other 1.0", "gem rack 2.2", "gem served 1.0"];
+    assert_eq!(listed(&scanned(root)), expected);
 }
 
 #[test]

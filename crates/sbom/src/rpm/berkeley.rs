@@ -1,7 +1,7 @@
 //! The form that rpm had until 4.16: a hash of Berkeley DB. Its numbers have the byte order of the
 //! machine that wrote it. See dbinc/db_page.h of Berkeley DB.
 
-use super::Take;
+use super::TakeHeader;
 use crate::bytes_at::{BytesAt, Order};
 use crate::limits;
 
@@ -25,7 +25,7 @@ pub(super) fn order(start: &[u8]) -> Option<Order> {
 pub(super) fn blobs(
     database: &(impl BytesAt + ?Sized),
     order: Order,
-    take: Take<'_>,
+    take: TakeHeader<'_>,
 ) -> Option<()> {
     let head = database.bytes(0, 72)?;
     let size = order.u32(&head, 20)?;
@@ -72,6 +72,9 @@ pub(super) fn blobs(
 
 #[cfg(test)]
 mod tests {
+    use rbuild_types::CancelToken;
+
+    use crate::package::all;
     use crate::rpm::header::example;
     use crate::rpm::packages;
 
@@ -96,10 +99,12 @@ mod tests {
             page[26..26 + part.len()].copy_from_slice(part);
         }
         let mut database = pages.concat();
-        assert_eq!(packages(&*database).unwrap()[0].name, "bash".repeat(100));
+        let cancel = CancelToken::default();
+        let read = all(|take| packages(&*database, &cancel, take).unwrap());
+        assert_eq!(read[0].name, "bash".repeat(100));
         // A chain that leads back to itself.
         database[3 * 512 + 16] = 3;
         database[3 * 512 + 22] = 0;
-        assert!(packages(&*database).is_err());
+        assert!(packages(&*database, &cancel, &mut |_| true).is_err());
     }
 }

@@ -1,6 +1,9 @@
 //! The header of a package: an index of tags, and the data that they point into.
 
+use std::collections::BTreeMap;
+
 use crate::bytes_at::Order;
+use crate::limits;
 use crate::lists::text;
 use crate::package::{Kind, Package};
 
@@ -13,35 +16,44 @@ const LICENSE: usize = 1014;
 const ARCHITECTURE: usize = 1022;
 const SOURCE_RPM: usize = 1044;
 
-/// The package that a header describes.
+/// The tags that are asked for.
+const TAGS: [usize; 8] = [NAME, VERSION, RELEASE, EPOCH, VENDOR, LICENSE, ARCHITECTURE, SOURCE_RPM];
+
+/// The package that a header describes. Of a tag that is there several times, the first counts: no
+/// part of the data is read more often than there are tags.
 pub fn header(bytes: &[u8]) -> Option<Package> {
     let count = Order::Big.u32(bytes, 0)?;
     let index = bytes.get(8..count.checked_mul(16)?.checked_add(8)?)?;
     let data = bytes.get(8 + index.len()..)?;
-    let mut package = Package::new(Kind::Rpm, "", "");
-    let (mut version, mut release, mut epoch) = (String::new(), String::new(), None);
+    let mut offsets = BTreeMap::new();
     for entry in index.chunks_exact(16) {
-        let offset = Order::Big.u32(entry, 8)?;
-        let string = || {
-            let rest = data.get(offset..).unwrap_or_default();
-            let end = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
-            text(&rest[..end]).into_owned()
-        };
-        match Order::Big.u32(entry, 0)? {
-            NAME => package.name = string(),
-            VERSION => version = string(),
-            RELEASE => release = string(),
-            EPOCH => epoch = Order::Big.u32(data, offset),
-            VENDOR => package.supplier = string(),
-            LICENSE => package.licences = vec![string()],
-            ARCHITECTURE => package.architecture = string(),
-            SOURCE_RPM => package.upstream = string(),
-            _ => {}
+        let (tag, offset) = (Order::Big.u32(entry, 0)?, Order::Big.u32(entry, 8)?);
+        if TAGS.contains(&tag) {
+            offsets.entry(tag).or_insert(offset);
         }
     }
-    package.version = match epoch {
-        Some(epoch) => format!("{epoch}:{version}-{release}"),
-        None => format!("{version}-{release}"),
+    let string = |tag| {
+        let rest = offsets.get(&tag).and_then(|offset| data.get(*offset..)).unwrap_or_default();
+        // One byte more than may be kept tells that it is too long.
+        let rest = &rest[..rest.len().min(limits::FIELD + 1)];
+        let end = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
+        text(&rest[..end]).into_owned()
+    };
+    let (version, release) = (string(VERSION), string(RELEASE));
+    let epoch = offsets.get(&EPOCH).and_then(|offset| Order::Big.u32(data, *offset));
+    let package = Package {
+        architecture: string(ARCHITECTURE),
+        upstream: string(SOURCE_RPM),
+        supplier: string(VENDOR),
+        licences: vec![string(LICENSE)],
+        ..Package::new(
+            Kind::Rpm,
+            string(NAME),
+            match epoch {
+                Some(epoch) => format!("{epoch}:{version}-{release}"),
+                None => format!("{version}-{release}"),
+            },
+        )
     };
     // Keys of those who sign are kept in the form of packages.
     (!package.name.is_empty() && package.name != "gpg-pubkey").then_some(package)
@@ -49,7 +61,13 @@ pub fn header(bytes: &[u8]) -> Option<Package> {
 
 #[cfg(test)]
 pub(super) fn example(name: &str) -> Vec<u8> {
-    let fields = [(NAME, name), (VERSION, "1.0"), (RELEASE, "2.fc40"), (ARCHITECTURE, "x86_64")];
+    let fields = [
+        (NAME, name),
+        (VERSION, "1.0"),
+        (RELEASE, "2.fc40"),
+        (ARCHITECTURE, "x86_64"),
+        (NAME, "another"),
+    ];
     let (mut index, mut data) = (Vec::new(), Vec::new());
     for (tag, value) in fields {
         for number in [tag, 6, data.len(), 1] {
@@ -79,5 +97,11 @@ mod tests {
         assert_eq!(package.architecture, "x86_64");
         assert!(header(&example("gpg-pubkey")).is_none());
         assert!(header(&[0xff; 64]).is_none());
+    }
+
+    #[test]
+    fn a_field_that_is_too_long_is_not_read_to_its_end() {
+        let package = header(&example(&"n".repeat(limits::FIELD * 10))).unwrap();
+        assert_eq!(package.name.len(), limits::FIELD + 1);
     }
 }

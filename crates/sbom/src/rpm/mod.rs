@@ -7,9 +7,11 @@ mod sqlite;
 
 pub use header::header;
 
+use rbuild_types::CancelToken;
+
 use crate::bytes_at::BytesAt;
 use crate::limits;
-use crate::package::Package;
+use crate::package::Take;
 
 /// Where they are; the first that is there counts.
 pub(crate) const PLACES: [&str; 6] = [
@@ -21,16 +23,17 @@ pub(crate) const PLACES: [&str; 6] = [
     "var/lib/rpm/Packages",
 ];
 
-/// Packages of a database, whichever form it has.
-pub fn packages(database: &(impl BytesAt + ?Sized)) -> Result<Vec<Package>, String> {
+/// Packages of a database, whichever form it has, as far as it can be read.
+pub fn packages(
+    database: &(impl BytesAt + ?Sized),
+    cancel: &CancelToken,
+    take: Take<'_>,
+) -> Result<(), String> {
     if database.size() > limits::RPM_DATABASE {
         return Err("it is larger than any database of rpm".to_owned());
     }
-    let mut packages = Vec::new();
-    let mut add = |bytes: &[u8]| {
-        packages.extend(header(bytes));
-        packages.len() < limits::PACKAGES
-    };
+    // Not every header is that of a package.
+    let mut add = |bytes: &[u8]| header(bytes).is_none_or(&mut *take) && !cancel.is_cancelled();
     let start = database.bytes(0, 16).unwrap_or_default();
     let read = if start == sqlite::MAGIC {
         sqlite::blobs(database, &mut add)
@@ -41,11 +44,8 @@ pub fn packages(database: &(impl BytesAt + ?Sized)) -> Result<Vec<Package>, Stri
     } else {
         return Err("this kind of rpm database is not known".to_owned());
     };
-    match read {
-        Some(()) => Ok(packages),
-        None => Err("this rpm database is damaged".to_owned()),
-    }
+    read.ok_or_else(|| "this rpm database is damaged".to_owned())
 }
 
 /// Takes the header of one package, and says whether more are wanted.
-type Take<'a> = &'a mut dyn FnMut(&[u8]) -> bool;
+type TakeHeader<'a> = &'a mut dyn FnMut(&[u8]) -> bool;

@@ -1,7 +1,7 @@
 //! The form that SUSE has: `Packages.db`, slots that point to blobs. All numbers are little-endian;
 //! blobs lie at multiples of 16 bytes. See lib/backend/ndb/rpmpkg.c of rpm.
 
-use super::Take;
+use super::TakeHeader;
 use crate::bytes_at::{BytesAt, Order};
 use crate::limits;
 
@@ -14,7 +14,7 @@ const PAGE: usize = 4096;
 const SLOT: usize = 16;
 
 /// Gives every blob to `take`.
-pub(super) fn blobs(database: &(impl BytesAt + ?Sized), take: Take<'_>) -> Option<()> {
+pub(super) fn blobs(database: &(impl BytesAt + ?Sized), take: TakeHeader<'_>) -> Option<()> {
     let order = Order::Little;
     let pages = order.u32(&database.bytes(0, 32)?, 12)?;
     // Slots may name the same blob, which no sound database does.
@@ -46,6 +46,9 @@ pub(super) fn blobs(database: &(impl BytesAt + ?Sized), take: Take<'_>) -> Optio
 
 #[cfg(test)]
 mod tests {
+    use rbuild_types::CancelToken;
+
+    use crate::package::all;
     use crate::rpm::header::example;
     use crate::rpm::packages;
 
@@ -65,10 +68,11 @@ mod tests {
         database.extend(b"BlbS\x01\0\0\0\0\0\0\0");
         database.extend(u32::try_from(blob.len()).unwrap().to_le_bytes());
         database.extend(&blob);
-        let names: Vec<_> =
-            packages(&*database).unwrap().into_iter().map(|package| package.name).collect();
-        assert_eq!(names, ["zypper"]);
+        let cancel = CancelToken::default();
+        let read = all(|take| packages(&*database, &cancel, take).unwrap());
+        assert_eq!(read.into_iter().map(|package| package.name).collect::<Vec<_>>(), ["zypper"]);
         database[3 * 16] = 0;
-        assert_eq!(packages(&*database).unwrap_err(), "this rpm database is damaged");
+        let read = packages(&*database, &cancel, &mut |_| true);
+        assert_eq!(read.unwrap_err(), "this rpm database is damaged");
     }
 }

@@ -2,7 +2,7 @@
 //! which opens paths and was not made for files of strangers. See
 //! <https://www.sqlite.org/fileformat.html>.
 
-use super::Take;
+use super::TakeHeader;
 use crate::bytes_at::{BytesAt, Order};
 use crate::limits;
 
@@ -14,7 +14,7 @@ const INTERIOR: u8 = 5;
 const LEAF: u8 = 13;
 
 /// Gives the blob of every row of `Packages` to `take`.
-pub(super) fn blobs(database: &(impl BytesAt + ?Sized), take: Take<'_>) -> Option<()> {
+pub(super) fn blobs(database: &(impl BytesAt + ?Sized), take: TakeHeader<'_>) -> Option<()> {
     let head = database.bytes(0, 100)?;
     let size = match Order::Big.u16(&head, 16)? {
         1 => 65536,
@@ -24,7 +24,8 @@ pub(super) fn blobs(database: &(impl BytesAt + ?Sized), take: Take<'_>) -> Optio
     let usable = size - usize::from(head[20]);
     // No page is in two places.
     let budget = database.size() / size as u64 + 1;
-    let mut pages = Pages { database, size, usable: (usable >= 480).then_some(usable)?, budget };
+    let usable = (usable >= 480).then_some(usable)?;
+    let mut pages = Pages { database, size, usable, budget, rows: database.size() };
     let mut root = None;
     pages.rows(1, &mut |row| {
         if text(row, 0) == Some(b"table") && text(row, 1) == Some(b"Packages") {
@@ -33,7 +34,7 @@ pub(super) fn blobs(database: &(impl BytesAt + ?Sized), take: Take<'_>) -> Optio
         }
         Some(root.is_none())
     })?;
-    pages.budget = budget;
+    (pages.budget, pages.rows) = (budget, database.size());
     pages.rows(root?, &mut |row| {
         let (kind, blob) = column(row, 1)?;
         Some(kind < 12 || take(blob))
@@ -47,6 +48,8 @@ struct Pages<'a, B: ?Sized> {
     usable: usize,
     /// Pages that may still be read.
     budget: u64,
+    /// Bytes of rows that may still be read: no two rows share any.
+    rows: u64,
 }
 
 impl<B: BytesAt + ?Sized> Pages<'_, B> {
@@ -96,6 +99,7 @@ impl<B: BytesAt + ?Sized> Pages<'_, B> {
         let (total, at) = varint(page, at)?;
         let (_, at) = varint(page, at)?;
         let total = usize::try_from(total).ok().filter(|total| *total <= limits::RPM_HEADER)?;
+        self.rows = self.rows.checked_sub(total as u64)?;
         let most = self.usable - 35;
         let here = if total <= most {
             total

@@ -184,10 +184,11 @@ impl Client {
             target: Target::Root,
             ..Outgoing::new(Method::GET, String::new(), Access::Any)
         };
+        let scope = outgoing.access.scope(&errand.place.repository);
         let mut attempts = Attempts::new(&self.options, false);
         attempts.repeat(|| self.exchange(errand, &outgoing)).await?;
         let origin = self.origin(&errand.place).await?;
-        match self.authentication_note(&origin) {
+        match self.authentication_note(&origin, &scope) {
             // It let in whom it does not know.
             Some(reason) => Err(RegistryError::Token { host: errand.place.host.clone(), reason }),
             None => Ok(()),

@@ -116,6 +116,31 @@ fn basic_credentials_are_sent_when_asked_for_and_remembered() {
 }
 
 #[test]
+fn each_path_has_its_own_password() {
+    let image = Image::oci(10);
+    // base64 of me:a and me:b.
+    let (a, b) = ("bWU6YQ==", "bWU6Yg==");
+    let server = FaultyRegistry::start(move |request| {
+        let wanted = if request.path.starts_with("/v2/ta/") { a } else { b };
+        let path = request.path.replace("ta/x", "team/app").replace("tb/y", "team/app");
+        let known = Request { path, ..request.clone() };
+        match request.header("authorization") {
+            Some(header) if header == format!("Basic {wanted}") => image.reply(&known),
+            Some(_) => Reply::error(403, "DENIED", "somebody else's password"),
+            None => unauthorized("Basic realm=\"test\""),
+        }
+    });
+    let host = server.host();
+    let config = Config::new(&format!(
+        r#"{{"auths":{{"{host}/ta":{{"auth":"{a}"}},"{host}/tb":{{"auth":"{b}"}}}}}}"#
+    ));
+    let registry = config.registry();
+    for name in ["ta/x", "tb/y", "ta/x"] {
+        fetch(&registry, &server.reference(name)).unwrap();
+    }
+}
+
+#[test]
 fn wrong_credentials_are_tried_once() {
     let server = FaultyRegistry::start(|_| unauthorized("Basic realm=\"test\""));
     let config = Config::with_login(&server.host());

@@ -102,6 +102,9 @@ pub enum Serves {
 pub enum CredentialSource {
     /// A file, which may be missing.
     File(PathBuf),
+    /// A file that nobody has named, where tools keep it. If it cannot be used, what is public can
+    /// be fetched all the same; an error about anything else says why.
+    Usual(PathBuf),
     /// The text itself.
     Text {
         /// What errors call it.
@@ -115,6 +118,7 @@ impl fmt::Debug for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Usual(path) => f.debug_tuple("Usual").field(path).finish(),
             Self::Text { name, .. } => f.debug_tuple("Text").field(name).finish(),
         }
     }

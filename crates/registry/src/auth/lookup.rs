@@ -57,7 +57,14 @@ fn search(
 ) -> Result<Found, RegistryError> {
     let mut note = None;
     for source in &options.credentials {
-        let found = search_in(source, options, host, repository, cancelled)?;
+        let found = match search_in(source, options, host, repository, cancelled) {
+            Err(error @ RegistryError::Config { .. })
+                if matches!(source, CredentialSource::Usual(_)) =>
+            {
+                Found { credential: None, note: Some(printable(&error.to_string())) }
+            }
+            other => other?,
+        };
         if found.credential.is_some() {
             return Ok(found);
         }

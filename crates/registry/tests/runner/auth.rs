@@ -448,6 +448,49 @@ fn a_broken_configuration_is_an_error_without_its_text() {
     assert!(error.contains("config.json") && !error.contains("hunter2"), "{error}");
 }
 
+#[test]
+fn a_file_that_nobody_named_does_not_forbid_what_is_public() {
+    let image = Image::oci(10);
+    let served = image.clone();
+    let open = FaultyRegistry::start(move |request| served.reply(request));
+    let guarded = FaultyRegistry::start(move |request| basic(&image, request));
+    let anonymous = FaultyRegistry::start(|_| unauthorized("Basic realm=\"test\""));
+    let config = Config::with_login(&guarded.host());
+    let directory = config.0.path().to_owned();
+    let with = |first| {
+        let credentials = vec![first, CredentialSource::File(config.file())];
+        Registry::new(RegistryOptions { credentials, ..config.options() }).unwrap()
+    };
+    // A directory cannot be read as a file, not even by root.
+    let usual = || with(CredentialSource::Usual(directory.clone()));
+    fetch(&usual(), &open.reference("team/app")).unwrap();
+    fetch(&usual(), &guarded.reference("team/app")).unwrap();
+    let error = fetch(&usual(), &anonymous.reference("team/app")).unwrap_err();
+    assert!(error.to_string().contains(&directory.display().to_string()), "{error}");
+    let named = with(CredentialSource::File(directory.clone()));
+    let error = fetch(&named, &guarded.reference("team/app")).unwrap_err();
+    assert!(matches!(error, RegistryError::Config { .. }), "{error:?}");
+}
+
+#[test]
+fn a_login_given_for_a_name_counts_where_its_registry_really_is() {
+    let image = Image::oci(10);
+    let server = FaultyRegistry::start(move |request| basic(&image, request));
+    let text = format!("[[registry]]\nprefix = 'q.example'\nlocation = '{}'", server.host());
+    let reference: Reference = "q.example/team/app".parse().unwrap();
+    let stored = Config::with_login("q.example");
+    let fetched = |mut options: RegistryOptions| {
+        options.registries.add("/etc/x.conf".as_ref(), &text).unwrap();
+        fetch(&Registry::new(options).unwrap(), &reference)
+    };
+    for host in ["q.example".to_owned(), server.host()] {
+        let logins = [(host, login("me", "hunter2"))].into();
+        fetched(RegistryOptions { logins, ..quick() }).unwrap();
+    }
+    let error = fetched(stored.options()).unwrap_err();
+    assert!(error.to_string().contains(&format!("rbuild login {}", server.host())), "{error}");
+}
+
 fn login(user: &str, password: &str) -> Login {
     Login { user: user.to_owned(), password: Secret::new(password) }
 }

@@ -38,7 +38,7 @@ pub struct RegistryOptions {
     /// Directories like `/etc/docker/certs.d`: `HOST[:PORT]/*.crt` there are trusted, besides the
     /// system's roots, when speaking to that host, and `NAME.cert` with `NAME.key` shown to it.
     pub certs_dirs: Vec<PathBuf>,
-    /// A directory with such files for every host.
+    /// A directory with such files for every host; then `certs_dirs` is not looked at.
     pub cert_dir: Option<PathBuf>,
     /// Files in OpenSSH's format with the keys of SSH servers. Any of them may be missing; no other
     /// server is spoken to.

@@ -46,7 +46,8 @@ pub struct RegistryArgs {
         help_heading = "Global options"
     )]
     pub tls_verify: Option<bool>,
-    /// Trust the *.crt in this directory, and show its NAME.cert with NAME.key to registries
+    /// Trust the *.crt in this directory, and show its NAME.cert with NAME.key to registries; the
+    /// directories of single registries do not count then
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub cert_dir: Option<PathBuf>,
     /// Be this user of a registry: of HOST, or else of the one that the command names; may be

@@ -24,7 +24,8 @@ pub(super) async fn find(
     options: &RegistryOptions,
     errand: &Errand,
 ) -> Result<Found, RegistryError> {
-    if let Some(login) = options.logins.get(&errand.place.host) {
+    let hosts = std::iter::once(&errand.place.host).chain(&errand.place.named);
+    if let Some(login) = hosts.into_iter().find_map(|host| options.logins.get(host)) {
         return Ok(Found { credential: Some(Credential::of(login.clone())), note: None });
     }
     if options.credentials.is_empty() {

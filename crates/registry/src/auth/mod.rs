@@ -32,7 +32,7 @@ use lookup::{Found, find};
 use realm::Trust;
 
 pub use credential::{Login, Secret};
-pub use login::{Kept, LoginStore};
+pub use login::{Forgotten, Kept, LoginStore};
 
 /// What a 401 was about.
 pub(crate) struct Demand<'a> {

@@ -507,7 +507,9 @@ impl Config {
         let cancel = CancelToken::default();
         let options = self.options();
         let store = LoginStore { file: &self.file(), options: &options };
-        store.log_out(server, Ctx::new(&Silent, &cancel)).unwrap()
+        let forgotten = store.log_out(server, Ctx::new(&Silent, &cancel)).unwrap();
+        assert!(forgotten.kept_by_helper.is_none());
+        forgotten.found
     }
 
     fn text(&self) -> String {
@@ -610,6 +612,20 @@ fn a_helper_keeps_the_login_where_one_is_named() {
         let error = config.log_in(&server.host(), &me).unwrap_err().to_string();
         assert!(error.contains("the keyring is locked") && !error.contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn a_login_in_the_file_is_forgotten_although_the_helper_is_broken() {
+    let config = Config::new(&format!(
+        r#"{{"auths":{{"r.example":{{"auth":"{ME}"}}}},"credsStore":"no-such-helper"}}"#
+    ));
+    let (file, options) = (config.file(), config.options());
+    let store = LoginStore { file: &file, options: &options };
+    let cancel = CancelToken::default();
+    let forgotten = store.log_out("r.example", Ctx::new(&Silent, &cancel)).unwrap();
+    assert!(forgotten.found && !config.text().contains(ME), "{}", config.text());
+    assert!(matches!(forgotten.kept_by_helper, Some(RegistryError::Helper { .. })));
+    store.log_out("r.example", Ctx::new(&Silent, &cancel)).unwrap_err();
 }
 
 #[test]

@@ -48,6 +48,12 @@ impl Environment {
         }
     }
 
+    /// Whether attestations leave out which commit a directory is a checkout of: buildx's variable,
+    /// in which everything that is not known is its default.
+    pub fn without_git_info(&self) -> bool {
+        self.get("BUILDX_GIT_INFO").is_some_and(|value| switch::FALSE.contains(&value))
+    }
+
     /// The store: `RBUILD_ROOT`, or `/var/lib/rbuild` for root, or rbuild's folder in the user's
     /// data directory.
     pub fn root(&self) -> Option<PathBuf> {

@@ -48,6 +48,12 @@ impl Environment {
         }
     }
 
+    /// Whether attestations leave out which commit a directory is a checkout of: buildx's variable,
+    /// in which everything that is not known is its default.
+    pub fn without_git_info(&self) -> bool {
+        self.get("BUILDX_GIT_INFO").is_some_and(|value| switch::FALSE.contains(&value))
+    }
+
     /// The store: `RBUILD_ROOT`, or `/var/lib/rbuild` for root, or rbuild's folder in the user's
     /// data directory.
     pub fn root(&self) -> Option<PathBuf> {
@@ -71,11 +77,14 @@ impl Environment {
             name: "DOCKER_AUTH_CONFIG".to_owned(),
             text: Secret::new(text),
         });
-        let files = match self.filled("REGISTRY_AUTH_FILE") {
-            Some(file) => vec![PathBuf::from(file)],
-            None => self.docker_config().into_iter().chain(self.podman_auth()).collect(),
+        let files: Vec<_> = match self.filled("REGISTRY_AUTH_FILE") {
+            Some(file) => vec![CredentialSource::File(file.into())],
+            None => {
+                let usual = self.docker_config().into_iter().chain(self.podman_auth());
+                usual.map(CredentialSource::Usual).collect()
+            }
         };
-        text.into_iter().chain(files.into_iter().map(CredentialSource::File)).collect()
+        text.into_iter().chain(files).collect()
     }
 
     /// The file that a login is written to.
@@ -210,8 +219,8 @@ mod tests {
     fn credentials_are_docker_s_then_podman_s_unless_a_file_is_named() {
         let of = |variables: &[_]| format!("{:?}", Environment::of(variables).credentials());
         let both = of(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "/r")]);
-        let expected = "[File(\"/h/.docker/config.json\"), File(\"/r/containers/auth.json\"), \
-                        File(\"/h/.config/containers/auth.json\")]";
+        let expected = "[Usual(\"/h/.docker/config.json\"), Usual(\"/r/containers/auth.json\"), \
+                        Usual(\"/h/.config/containers/auth.json\")]";
         assert_eq!(both, expected);
         let named = of(&[
             ("HOME", "/h"),

@@ -113,8 +113,8 @@ pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;
 pub use rbuild_plan::{Entitlement, ExtraHost, NoCache, Options, Ulimit, duration, ram_in_bytes};
 pub use rbuild_registry::{
-    BucketOptions, CredentialSource, Kept, Login, LoginStore, Mirror, Proxies, RegistriesConf,
-    RegistryOptions, Secret, Serves,
+    BucketOptions, CredentialSource, Forgotten, Kept, Login, LoginStore, Mirror, Proxies,
+    RegistriesConf, RegistryOptions, Secret, Serves,
 };
 pub use rbuild_rooted::FileKind;
 pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};

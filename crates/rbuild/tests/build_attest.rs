@@ -22,6 +22,7 @@ tests![
     sources_are_pinned,
     a_registry_gets_them_before_the_index,
     little_is_said_when_little_is_asked_for,
+    a_checkout_is_named_unless_that_is_not_wanted,
     versions_of_slsa_say_the_same,
     with_a_fixed_time_stores_say_the_same_bytes,
     merged_layers_are_no_step_s,
@@ -37,7 +38,7 @@ const SLSA: &str = "https://slsa.dev/provenance/v1";
 const STATUS: &str = "Package: libfoo\nStatus: install ok installed\nVersion: 1.2-3\n";
 
 fn both() -> Attestations {
-    Attestations { sbom: true, provenance: Some(Provenance::default()), told: None }
+    Attestations { sbom: true, provenance: Some(Provenance::default()), ..Attestations::default() }
 }
 
 fn with(provenance: Provenance) -> Attestations {
@@ -282,6 +283,19 @@ fn little_is_said_when_little_is_asked_for() {
     let [told] = built.provenance.as_slice() else { panic!("{:?}", built.provenance) };
     assert_eq!(told.predicate["materials"], json!([]));
     assert_eq!(told.predicate["metadata"], Value::Null);
+}
+
+fn a_checkout_is_named_unless_that_is_not_wanted() {
+    let place = Place::new();
+    let engine = engine(&place);
+    let commit = "a".repeat(40);
+    place.write(".git/HEAD", &commit);
+    for (without_vcs, vcs) in [(false, json!({"revision": commit})), (true, Value::Null)] {
+        let attestations = Attestations { without_vcs, ..with(Provenance::default()) };
+        let said = one(&place, &engine, request(&place, "RUN true", attestations));
+        let details = &said.predicate(SLSA)["runDetails"]["metadata"];
+        assert_eq!(details["buildkit_metadata"]["vcs"], vcs);
+    }
 }
 
 fn versions_of_slsa_say_the_same() {

@@ -23,23 +23,25 @@ pub(crate) struct Certificates {
     pub(crate) identity: Option<Identity>,
 }
 
-/// The directories that are about this origin: in each of the options' ones `host:port` before
-/// `host`, as Docker.
+/// The directories that are about this origin: everybody's alone if there is one, else in each of
+/// the options' ones `host:port` before `host`, as Docker.
 pub(crate) fn directories(options: &RegistryOptions, origin: &Origin) -> Vec<PathBuf> {
-    let everybody_s = options.cert_dir.iter().cloned();
+    if let Some(everybody_s) = &options.cert_dir {
+        return vec![everybody_s.clone()];
+    }
     // URL hosts have neither slash nor `..`, except that a host could be made of dots only.
     if origin.host.contains('/') || origin.host.starts_with('.') {
-        return everybody_s.collect();
+        return Vec::new();
     }
     let names = [format!("{}:{}", origin.host, origin.port), origin.host.clone()];
     let of = |directory: &PathBuf| {
         let paths = names.iter().map(|name| directory.join(name));
         paths.into_iter().find(|path| path.is_dir())
     };
-    options.certs_dirs.iter().filter_map(of).chain(everybody_s).collect()
+    options.certs_dirs.iter().filter_map(of).collect()
 }
 
-/// Reads all that is in the directories.
+/// Reads what is in the directories: all roots, and who we are by the first that says so.
 pub(crate) fn read(directories: &[PathBuf]) -> io::Result<Certificates> {
     let mut found = Certificates::default();
     for directory in directories {
@@ -47,6 +49,7 @@ pub(crate) fn read(directories: &[PathBuf]) -> io::Result<Certificates> {
             .map(|entry| Ok(entry?.path()))
             .collect::<io::Result<Vec<_>>>()?;
         paths.sort();
+        let is_known = found.identity.is_some();
         for path in paths {
             let refuse = |reason: &str| io::Error::other(format!("{}: {reason}", path.display()));
             match path.extension().and_then(|extension| extension.to_str()) {
@@ -54,6 +57,7 @@ pub(crate) fn read(directories: &[PathBuf]) -> io::Result<Certificates> {
                     let certificates = Certificate::from_pem_bundle(&contents(&path)?);
                     found.roots.extend(certificates.map_err(|error| refuse(&cause(&error)))?);
                 }
+                Some("cert") if is_known => {}
                 Some("cert") if found.identity.is_some() => {
                     return Err(refuse("there is another client certificate, and one is shown"));
                 }

@@ -116,7 +116,7 @@ pub(crate) enum Access {
 }
 
 impl Access {
-    fn scope(&self, repository: &str) -> String {
+    pub(crate) fn scope(&self, repository: &str) -> String {
         match self {
             Self::Any => String::new(),
             Self::Pull => format!("repository:{repository}:pull"),
@@ -209,7 +209,7 @@ impl Client {
             if status.is_success() || no_such_part {
                 return Ok(answered);
             }
-            return Err(self.refusal(errand, &origin, answered).await);
+            return Err(self.refusal(errand, &origin, &scope, answered).await);
         }
     }
 
@@ -300,13 +300,19 @@ impl Client {
         }
     }
 
-    /// Why the credentials for `origin` were not used, if that is so.
-    pub(crate) fn authentication_note(&self, origin: &Origin) -> Option<String> {
-        self.auth.note(origin)
+    /// Why the credentials for `origin` and `scope` were not used, if that is so.
+    pub(crate) fn authentication_note(&self, origin: &Origin, scope: &str) -> Option<String> {
+        self.auth.note(origin, scope)
     }
 
     /// Turns an answer that is no success into an error.
-    async fn refusal(&self, errand: &Errand, origin: &Origin, answered: Answered) -> Failure {
+    async fn refusal(
+        &self,
+        errand: &Errand,
+        origin: &Origin,
+        scope: &str,
+        answered: Answered,
+    ) -> Failure {
         let Answered { response, on_own_origin, answered_by } = answered;
         let status = response.status();
         let wait = retry_after(response.headers());
@@ -315,7 +321,7 @@ impl Client {
         let answer = Answer { status: status.as_u16(), detail };
         let error = match status.as_u16() {
             401 | 403 if on_own_origin => {
-                let hint = self.auth.hint(origin, &errand.place.host);
+                let hint = self.auth.hint(origin, scope, &errand.place.host);
                 RegistryError::Unauthorized { subject, host, answer, hint }
             }
             404 => RegistryError::NotFound { subject, host, answer },

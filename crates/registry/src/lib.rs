@@ -55,7 +55,7 @@ use std::sync::Arc;
 
 use rbuild_types::{CancelToken, Reference};
 
-pub use auth::{Kept, Login, LoginStore, Secret};
+pub use auth::{Forgotten, Kept, Login, LoginStore, Secret};
 pub use blob::BlobSink;
 pub use bucket::{Bucket, BucketOptions, Object};
 pub use conversation::Conversation;

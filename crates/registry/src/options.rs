@@ -38,7 +38,7 @@ pub struct RegistryOptions {
     /// Directories like `/etc/docker/certs.d`: `HOST[:PORT]/*.crt` there are trusted, besides the
     /// system's roots, when speaking to that host, and `NAME.cert` with `NAME.key` shown to it.
     pub certs_dirs: Vec<PathBuf>,
-    /// A directory with such files for every host.
+    /// A directory with such files for every host; then `certs_dirs` is not looked at.
     pub cert_dir: Option<PathBuf>,
     /// Files in OpenSSH's format with the keys of SSH servers. Any of them may be missing; no other
     /// server is spoken to.
@@ -102,6 +102,9 @@ pub enum Serves {
 pub enum CredentialSource {
     /// A file, which may be missing.
     File(PathBuf),
+    /// A file that nobody has named, where tools keep it. If it cannot be used, what is public can
+    /// be fetched all the same; an error about anything else says why.
+    Usual(PathBuf),
     /// The text itself.
     Text {
         /// What errors call it.
@@ -115,6 +118,7 @@ impl fmt::Debug for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Usual(path) => f.debug_tuple("Usual").field(path).finish(),
             Self::Text { name, .. } => f.debug_tuple("Text").field(name).finish(),
         }
     }

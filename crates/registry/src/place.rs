@@ -49,6 +49,9 @@ impl Origin {
 pub(crate) struct Place {
     /// `host[:port]` as named by people; what errors say.
     pub(crate) host: String,
+    /// The host in the image's name, where a table about registries says that it is really at
+    /// `host`. Logins that are given for it count here, but none that is stored for it.
+    pub(crate) named: Option<String>,
     /// `host[:port]` that serves the API.
     pub(crate) api_host: String,
     /// The repository's path there.
@@ -140,7 +143,10 @@ pub(crate) fn own_place(
         return Err(RegistryError::Blocked { subject, file });
     }
     let moved = rule.location.as_ref().and_then(|location| at(options, location, rest));
-    let place = moved.unwrap_or(same);
+    let place = match moved {
+        Some(place) => Place { named: Some(reference.host().to_owned()), ..place },
+        None => same,
+    };
     Ok(Place { insecure: place.insecure || rule.insecure, ..place })
 }
 
@@ -156,6 +162,7 @@ fn at(options: &RegistryOptions, location: &str, rest: &str) -> Option<Place> {
 pub(crate) fn of_host(options: &RegistryOptions, host: &str) -> Place {
     Place {
         host: host.to_owned(),
+        named: None,
         api_host: api_host(host).to_owned(),
         repository: String::new(),
         insecure: is_insecure(options, host),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::RegistryError;
 use crate::options::{Mirror, Serves};
-use crate::place::split_location;
+use crate::place::{split_location, without_port};
 use crate::text::printable;
 
 /// What a machine knows about registries, from one file or several.
@@ -104,7 +104,7 @@ impl RegistriesConf {
             }
             let odd = || refused(format!("the alias {:?} has no full name", printable(&name)));
             let reference = target.parse::<Reference>().map_err(|_| odd())?;
-            if reference.repository() != target {
+            if !is_full(&target, &reference) {
                 return Err(odd());
             }
             self.short_names.insert(name, target);
@@ -130,9 +130,18 @@ impl RegistriesConf {
     /// The table that is about a repository, and what of its name is left behind the prefix.
     pub(crate) fn rule<'a>(&'a self, repository: &'a Reference) -> Option<(&'a Rule, &'a str)> {
         let fitting = self.rules.values().filter_map(|rule| Some((rule, rule.rest(repository)?)));
-        // The less is left, the longer is the prefix.
-        fitting.min_by_key(|(_, rest)| rest.len())
+        fitting.max_by_key(|(rule, _)| rule.prefix.len())
     }
+}
+
+/// Whether the text names a registry, and all of the repository. Its canonical form may be longer:
+/// `docker.io/foo` is `docker.io/library/foo`.
+fn is_full(text: &str, reference: &Reference) -> bool {
+    let has_host = text.split_once('/').is_some_and(|(host, _)| {
+        host == "localhost" || host.contains(['.', ':']) || host == reference.host()
+    });
+    let last = text.rsplit('/').next().unwrap_or_default();
+    has_host && !last.contains([':', '@'])
 }
 
 impl Table {
@@ -186,7 +195,10 @@ impl Rule {
     fn rest<'a>(&self, repository: &'a Reference) -> Option<&'a str> {
         let (host, path) = self.prefix.split_once('/').unwrap_or((&self.prefix, ""));
         let fits = match host.strip_prefix('*') {
-            Some(domain) => repository.host().ends_with(domain),
+            // With or without the port: a registry is below its domain on every port.
+            Some(domain) => [repository.host(), without_port(repository.host())]
+                .into_iter()
+                .any(|host| host.ends_with(domain)),
             None => repository.host() == host,
         };
         let rest = repository.path().strip_prefix(path.trim_end_matches('/')).filter(|_| fits)?;
@@ -234,8 +246,32 @@ mod tests {
         ] {
             assert_eq!(found(&conf, name), Some((prefix.into(), rest.into())), "{name}");
         }
-        for name in ["corp.example/a", "r.corp.example:5000/ab", "quay.io/a"] {
+        assert_eq!(
+            found(&conf, "r.corp.example:5000/ab"),
+            Some(("*.corp.example".into(), "ab".into()))
+        );
+        for name in ["corp.example/a", "corp.example:5000/a", "quay.io/a"] {
             assert_eq!(found(&conf, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_longer_domain_counts_before_a_wider_one_and_a_host_before_both() {
+        let conf = read(&["[[registry]]\nprefix = '*.invalid'\nlocation = 'm.example'\n\
+             [[registry]]\nprefix = '*.corp.invalid'\nblocked = true\n\
+             [[registry]]\nlocation = 'good.corp.invalid'\n\
+             [[registry]]\nprefix = '*.port.invalid:5000'\nblocked = true\n"])
+        .unwrap();
+        for (name, prefix) in [
+            ("x.invalid/a", "*.invalid"),
+            ("x.corp.invalid/a", "*.corp.invalid"),
+            ("x.corp.invalid:5000/a/b", "*.corp.invalid"),
+            ("good.corp.invalid/a", "good.corp.invalid"),
+            ("good.corp.invalid:5000/a", "*.corp.invalid"),
+            ("x.port.invalid:5000/a", "*.port.invalid:5000"),
+            ("x.port.invalid/a", "*.invalid"),
+        ] {
+            assert_eq!(found(&conf, name).map(|(prefix, _)| prefix), Some(prefix.into()), "{name}");
         }
     }
 
@@ -258,7 +294,8 @@ mod tests {
         let conf = read(&[
             "unqualified-search-registries = ['quay.io']\nshort-name-mode = 'enforcing'\n\
              [[registry]]\nlocation = 'r.example'\nblocked = true\n\
-             [aliases]\nfedora = 'registry.fedoraproject.org/fedora'\n'team/x' = 'q.io/x'\nold = 'q.io/o'",
+             [aliases]\nfedora = 'registry.fedoraproject.org/fedora'\nfoo = 'docker.io/foo'\n\
+             'team/x' = 'q.io/x'\nold = 'q.io/o'",
             "[[registry]]\nlocation = 'r.example'\n[aliases]\nold = ''",
         ])
         .unwrap();
@@ -269,6 +306,7 @@ mod tests {
         assert_eq!(named("team/x"), "q.io/x:latest");
         assert_eq!(named("old"), "docker.io/library/old:latest");
         assert_eq!(named("docker.io/library/fedora"), "docker.io/library/fedora:latest");
+        assert_eq!(named("foo:1"), "docker.io/library/foo:1");
         assert_eq!(named("alpine"), "docker.io/library/alpine:latest");
         assert_eq!(named("fedora:5000/x"), "fedora:5000/x:latest");
     }
@@ -284,7 +322,9 @@ mod tests {
             "[[registry]]\nlocation = 'r.example'\n[[registry.mirror]]\nlocation = 'a b'",
             "[[registry]]\nlocation = 'r.example'\nblocked = 'yes'",
             "[aliases]\nx = 'y'",
+            "[aliases]\nx = 'team/y'",
             "[aliases]\nx = 'q.io/y:1'",
+            "[aliases]\nx = 'docker.io/y:1'",
             "[registries.search]\nregistries = ['docker.io']",
             "[[",
         ] {

@@ -374,6 +374,7 @@ impl BuildArgs {
             request.cache_to.push(remote_cache::to(text, environment)?);
         }
         request.attestations = attest::parse(&self.attest, &self.sbom, &self.provenance)?;
+        request.attestations.without_vcs = environment.without_git_info();
         if self.metadata_file.is_some() {
             request.attestations.told = environment.metadata_provenance();
         }
@@ -722,6 +723,15 @@ mod tests {
         assert_eq!(told(line, "max"), Some(ProvenanceMode::Max));
         assert_eq!(told(line, ""), Some(ProvenanceMode::Min));
         assert_eq!((told(line, "disabled"), told(line, "0")), (None, None));
+    }
+
+    #[test]
+    fn the_environment_can_leave_git_out() {
+        let is_left_out = |value: &str| {
+            request(".", &[("BUILDX_GIT_INFO", value)]).unwrap().attestations.without_vcs
+        };
+        assert!(is_left_out("false") && is_left_out("0"));
+        assert!(!is_left_out("true") && !is_left_out(""));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
-use rbuild::{CredentialSource, Login, Mirror, Reference, RegistryOptions, Secret, Serves};
+use rbuild::{
+    CredentialSource, Login, Mirror, Reference, RegistriesConf, RegistryOptions, Secret, Serves,
+};
 
 use crate::args::switch;
 use crate::environment::Environment;
@@ -46,7 +48,8 @@ pub struct RegistryArgs {
         help_heading = "Global options"
     )]
     pub tls_verify: Option<bool>,
-    /// Trust the *.crt in this directory, and show its NAME.cert with NAME.key to registries
+    /// Trust the *.crt in this directory, and show its NAME.cert with NAME.key to registries; the
+    /// directories of single registries do not count then
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub cert_dir: Option<PathBuf>,
     /// Be this user of a registry: of HOST, or else of the one that the command names; may be
@@ -60,24 +63,27 @@ pub struct RegistryArgs {
     pub creds: Vec<Creds>,
 }
 
-/// A user of a registry, from the command line.
+/// A user of a registry, as it stands on the command line. It is read later: clap's errors repeat
+/// what they are about, and this may be a bare password.
 #[derive(Clone)]
-pub struct Creds {
-    host: Option<String>,
-    login: Login,
-}
+pub struct Creds(String);
 
 impl std::fmt::Debug for Creds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Creds").field(&self.host).field(&self.login.user).finish()
+        f.write_str("Creds(not shown)")
     }
 }
 
-impl std::str::FromStr for Creds {
-    type Err = &'static str;
+impl From<String> for Creds {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
 
-    /// The error does not repeat the text, which is a password.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+impl Creds {
+    /// The registry, if one is named, and who we are there.
+    fn read(&self) -> Result<(Option<String>, Login), Failure> {
+        let text = self.0.as_str();
         let (host, rest) = match text.split_once('=') {
             // `me:pass=word` has no host in front, but for one with a port it looks the same.
             Some((host, rest)) if rest.contains(':') => match registry(host) {
@@ -89,9 +95,8 @@ impl std::str::FromStr for Creds {
         let (user, password) = rest
             .split_once(':')
             .filter(|(user, _)| !user.is_empty())
-            .ok_or("not of the form [HOST=]USER:PASSWORD")?;
-        let login = Login { user: user.to_owned(), password: Secret::new(password) };
-        Ok(Self { host, login })
+            .ok_or_else(|| Failure::usage("--creds: not of the form [HOST=]USER:PASSWORD"))?;
+        Ok((host, Login { user: user.to_owned(), password: Secret::new(password) }))
     }
 }
 
@@ -114,11 +119,12 @@ impl RegistryArgs {
         }
         let mut options = self.options(environment)?;
         for creds in &self.creds {
-            let host = match &creds.host {
-                Some(host) => host.clone(),
-                None => only_registry(images)?,
+            let (host, login) = creds.read()?;
+            let host = match host {
+                Some(host) => host,
+                None => only_registry(&options.registries, images)?,
             };
-            options.logins.insert(host, creds.login.clone());
+            options.logins.insert(host, login);
         }
         Ok(options)
     }
@@ -190,11 +196,11 @@ impl RegistryArgs {
 }
 
 /// The registry that all these images are of. A password goes to nobody whom the line does not
-/// name.
-fn only_registry(images: &[String]) -> Result<String, Failure> {
+/// name, be it by an alias.
+fn only_registry(registries: &RegistriesConf, images: &[String]) -> Result<String, Failure> {
     let hosts: BTreeSet<String> = images
         .iter()
-        .filter_map(|name| name.parse::<Reference>().ok())
+        .filter_map(|name| registries.reference(name).ok())
         .map(|name| name.host().to_owned())
         .collect();
     let refused = |why| {
@@ -260,7 +266,7 @@ mod tests {
     fn a_password_on_the_line_is_for_one_registry() {
         let logins = |creds: &str, images: &[&str]| {
             let args =
-                RegistryArgs { creds: vec![creds.parse().unwrap()], ..RegistryArgs::default() };
+                RegistryArgs { creds: vec![creds.to_owned().into()], ..RegistryArgs::default() };
             let images: Vec<String> = images.iter().map(ToString::to_string).collect();
             let options = args.options_for(&Environment::of(&[]), &images);
             options.map(|options| format!("{:?}", options.logins))
@@ -279,9 +285,28 @@ mod tests {
             assert!(error.contains("HOST=USER") && !error.contains("hunter2"), "{error}");
         }
         for bad in ["", "me", ":x", "q.io=me", "q.io:5000="] {
-            let creds = bad.parse::<Creds>();
-            assert!(creds.is_err() || bad == "q.io:5000=", "{bad}");
+            let creds = Creds::from(bad.to_owned());
+            assert!(creds.read().is_err() || bad == "q.io:5000=", "{bad}");
         }
+    }
+
+    #[test]
+    fn a_password_goes_where_an_alias_leads() {
+        let mut registries = RegistriesConf::default();
+        registries.add("/etc/x.conf".as_ref(), "[aliases]\napp = 'r.example/team/app'").unwrap();
+        let of = |images: &[&str]| {
+            let images: Vec<String> = images.iter().map(ToString::to_string).collect();
+            only_registry(&registries, &images).ok()
+        };
+        assert_eq!(of(&["app:1", "r.example/b"]).as_deref(), Some("r.example"));
+        assert_eq!(of(&["app", "alpine"]), None);
+    }
+
+    #[test]
+    fn what_is_mistyped_is_not_shown() {
+        let creds = Creds::from("hunter2".to_owned());
+        let error = format!("{:?}{creds:?}", creds.read().unwrap_err());
+        assert!(error.contains("USER:PASSWORD") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -64,8 +64,12 @@ fn password(args: &LoginArgs) -> Result<String, Failure> {
         password.clone()
     } else if args.password_stdin {
         let mut text = String::new();
-        let mut stdin = std::io::stdin().take(MAX_PASSWORD);
+        let mut stdin = std::io::stdin().take(MAX_PASSWORD + 1);
         stdin.read_to_string(&mut text).map_err(Failure::io("read the password"))?;
+        if text.len() as u64 > MAX_PASSWORD {
+            let most = format!("--password-stdin: more than {MAX_PASSWORD} bytes are no password");
+            return Err(Failure::usage(most));
+        }
         text.trim_end_matches(['\n', '\r']).to_owned()
     } else {
         ask("Password")?;

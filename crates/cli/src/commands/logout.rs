@@ -14,10 +14,13 @@ pub fn run(args: &LogoutArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let options = registry.options(context.environment)?;
     let cancel = interrupt::cancel_on_interrupt()?;
     let store = LoginStore { file: &file, options: &options };
-    let found =
+    let forgotten =
         store.log_out(&args.server, Ctx::new(&Silent, &cancel)).map_err(BuildError::from)?;
     let server = output::visible(&args.server);
-    output::line(&match found {
+    if let Some(error) = forgotten.kept_by_helper {
+        output::say(&format!("warning: the credential helper may still have it: {error}"));
+    }
+    output::line(&match forgotten.found {
         true => format!("Removing login credentials for {server}"),
         false => format!("Not logged in to {server}"),
     })?;

@@ -127,7 +127,9 @@ impl Facts {
         if !elsewhere {
             facts.locals.insert("dockerfile".to_owned());
         }
-        if let ContextInput::Directory(directory) = &request.context {
+        if let ContextInput::Directory(directory) = &request.context
+            && !request.attestations.without_vcs
+        {
             facts.vcs = vcs::of(directory);
         }
         let needed = needed(plan, target);

@@ -39,6 +39,8 @@ pub struct Attestations {
     /// How much the caller gets told of how they were made ([`crate::Built::provenance`]), whether
     /// that is attached to them or not.
     pub told: Option<ProvenanceMode>,
+    /// Whether it is left out which commit the context's directory is a checkout of.
+    pub without_vcs: bool,
 }
 
 impl Attestations {
@@ -114,7 +116,7 @@ pub(crate) fn attest(
     ctx: Ctx<'_>,
 ) -> Result<Vec<ToldProvenance>, BuildError> {
     let Made { plan, tags, invocation } = *made;
-    let Attestations { sbom, provenance, told } = &request.attestations;
+    let Attestations { sbom, provenance, told, .. } = &request.attestations;
     let mut all_told = Vec::new();
     for (image, target) in product.images.iter_mut().zip(&plan.targets) {
         if *sbom {

@@ -2,15 +2,18 @@
 //! as they stand there, byte for byte and in their order, known or not.
 //!
 //! The new text is written beside the file, under a lock, and takes its place whole. So two logins
-//! at once lose neither, and a reader sees the old file or the new one.
+//! at once lose neither, and a reader sees the old file or the new one. Its name can be guessed, so
+//! in a directory that others write to it is used only when it is ours alone.
 
 use std::fmt;
+use std::fs::Permissions;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
+use rustix::fs::OFlags;
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -24,6 +27,8 @@ use crate::RegistryError;
 
 /// The field with the credentials.
 const AUTHS: &str = "auths";
+/// Symbolic links that are followed to a file that is missing; as many as Linux follows.
+const MAX_LINKS: usize = 40;
 
 /// The file, locked against other logins.
 pub(super) struct ConfigFile {
@@ -41,9 +46,9 @@ impl ConfigFile {
     /// Waits for its turn and reads the file; a missing one is an empty one. Symbolic links are
     /// followed, so that they stay.
     pub(super) fn open(path: &Path) -> Result<Self, RegistryError> {
-        let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let path = resolved(path)?;
         let beside = Beside::open(&path)
-            .map_err(|error| failed(&path)(format!("cannot write beside it ({})", error.kind())))?;
+            .map_err(|error| failed(&path)(format!("cannot write beside it ({error})")))?;
         let unreadable = |error: serde_json::Error| failed(&path)(without_text(&error));
         let fields = match read_file(&path)? {
             Some(bytes) if bytes.iter().any(|byte| !byte.is_ascii_whitespace()) => {
@@ -101,10 +106,26 @@ impl ConfigFile {
     }
 }
 
+/// Where links lead, be there a file or not.
+fn resolved(path: &Path) -> Result<PathBuf, RegistryError> {
+    if let Ok(path) = fs_err::canonicalize(path) {
+        return Ok(path);
+    }
+    let mut found = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match fs_err::read_link(&found) {
+            Ok(target) => found = found.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => return Ok(found),
+        }
+    }
+    Err(failed(path)("its symbolic links lead nowhere".to_owned()))
+}
+
 /// The file that takes the other's place; it is removed when it does not.
 struct Beside {
     file: std::fs::File,
-    path: PathBuf,
+    /// None once it has: then the name is another login's.
+    path: Option<PathBuf>,
 }
 
 impl Beside {
@@ -113,24 +134,24 @@ impl Beside {
         let directory = path.parent().unwrap_or(Path::new(""));
         if !directory.as_os_str().is_empty() && !directory.exists() {
             fs_err::create_dir_all(directory)?;
-            let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-            fs_err::set_permissions(directory, private)?;
+            fs_err::set_permissions(directory, Permissions::from_mode(0o700))?;
         }
         let beside = directory.join(format!(".{name}.rbuild"));
         loop {
             let mut options = fs_err::OpenOptions::new();
-            let file =
-                options.create(true).truncate(false).write(true).mode(0o600).open(&beside)?;
-            let file = file.into_parts().0;
+            // Another's link is not followed, and another's pipe not waited for.
+            let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+            options.create(true).truncate(false).write(true).mode(0o600).custom_flags(flags);
+            let file = options.open(&beside)?.into_parts().0;
+            ours_alone(&file, &beside, path)?;
             file.lock()?;
             // Whoever had the lock before may have moved the file away.
             let inode = |found: std::fs::Metadata| (found.dev(), found.ino());
             match fs_err::symlink_metadata(&beside) {
                 Ok(there) if inode(file.metadata()?) == inode(there.clone()) => {
-                    return Ok(Self { file, path: beside });
-                }
-                Ok(there) if !there.is_file() => {
-                    return Err(io::Error::other("it is no file"));
+                    // What another program made for us may be readable for all.
+                    file.set_permissions(Permissions::from_mode(0o600))?;
+                    return Ok(Self { file, path: Some(beside) });
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -148,14 +169,37 @@ impl Beside {
             let _ = fchown(&self.file, Some(old.uid()), Some(old.gid()));
         }
         self.file.sync_all()?;
-        fs_err::rename(&self.path, path)
+        if let Some(beside) = &self.path {
+            fs_err::rename(beside, path)?;
+        }
+        self.path = None;
+        Ok(())
+    }
+}
+
+/// Refuses a file whose text somebody else could read or change.
+fn ours_alone(file: &std::fs::File, beside: &Path, path: &Path) -> io::Result<()> {
+    let found = file.metadata()?;
+    let us = rustix::process::geteuid();
+    // With sudo it becomes that of whom it is for, before it takes its place.
+    let is_for_its_owner = || fs_err::metadata(path).is_ok_and(|old| old.uid() == found.uid());
+    let is_ours = found.uid() == us.as_raw() || us.is_root() && is_for_its_owner();
+    // A file that was replaced meanwhile has no name at all, and is not used.
+    match is_ours && found.is_file() && found.nlink() <= 1 {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "{} is another user's, or no plain file; remove it",
+            beside.display()
+        ))),
     }
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        // The lock is still held. After `replace` the name is gone already.
-        let _ = fs_err::remove_file(&self.path);
+        // The lock is still held, so it is still this file's name.
+        if let Some(path) = &self.path {
+            let _ = fs_err::remove_file(path);
+        }
     }
 }
 
@@ -213,8 +257,6 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use proptest::prelude::*;
 
     use super::super::config_json::parse;
@@ -243,7 +285,7 @@ mod tests {
         let text = "{\n  \"zeta\" : 1.50,\n \"auths\": {\"b.io\":{ \"auth\":\"eDp5\", \"x\":1 },\n\
                     \"a.io\":{\"auth\":\"bTpu\"}},\"plugins\": {\"k\":  {\"v\":1e400}}, \"alpha\":[ ]}";
         fs_err::write(&path, text).unwrap();
-        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        fs_err::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         put(&path, "a.io", &login("me", "pass:word"));
         put(&path, "c.io", &login("you", "é"));
         let written = fs_err::read_to_string(&path).unwrap();
@@ -284,20 +326,75 @@ mod tests {
         put(&link, "b.io", &login("me", "x"));
         assert!(fs_err::symlink_metadata(&link).unwrap().is_symlink());
         assert!(stored(&path, "b.io").is_some());
+
+        // Also where the file is not there yet.
+        let (first, second) = (directory.path().join("first"), directory.path().join("second"));
+        fs_err::os::unix::fs::symlink("second", &first).unwrap();
+        fs_err::os::unix::fs::symlink("later/config.json", &second).unwrap();
+        put(&first, "a.io", &login("me", "x"));
+        assert!(fs_err::symlink_metadata(&first).unwrap().is_symlink());
+        assert!(stored(&directory.path().join("later/config.json"), "a.io").is_some());
+        let circle = directory.path().join("circle");
+        fs_err::os::unix::fs::symlink("circle", &circle).unwrap();
+        let error = ConfigFile::open(&circle).err().unwrap().to_string();
+        assert!(error.contains("links"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_somebody_put_in_the_way_gets_no_password() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        let beside = directory.path().join(".config.json.rbuild");
+        let elsewhere = directory.path().join("elsewhere");
+        fs_err::write(&elsewhere, "").unwrap();
+        let refused = || {
+            let error = ConfigFile::open(&path).err().unwrap().to_string();
+            assert!(error.contains(".config.json.rbuild"), "{error}");
+            fs_err::remove_file(&beside).unwrap();
+        };
+        fs_err::os::unix::fs::symlink(&elsewhere, &beside).unwrap();
+        refused();
+        fs_err::hard_link(&elsewhere, &beside).unwrap();
+        refused();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &beside,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o666),
+            0,
+        )
+        .unwrap();
+        refused();
+        if rustix::process::geteuid().is_root() {
+            fs_err::write(&beside, "").unwrap();
+            std::os::unix::fs::chown(&beside, Some(1), None).unwrap();
+            refused();
+        }
+        // Ours from a login that was killed.
+        fs_err::write(&beside, "old").unwrap();
+        fs_err::set_permissions(&beside, Permissions::from_mode(0o666)).unwrap();
+        put(&path, "a.io", &login("me", "x"));
+        assert_eq!(fs_err::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert!(stored(&path, "a.io").is_some());
     }
 
     #[test]
     fn logins_at_once_lose_none() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config.json");
+        let key = |thread, number| format!("r{thread}-{number}.io");
         std::thread::scope(|scope| {
-            for number in 0..8 {
+            for thread in 0..8 {
                 let path = &path;
-                scope.spawn(move || put(path, &format!("r{number}.io"), &login("me", "x")));
+                scope.spawn(move || {
+                    for number in 0..12 {
+                        put(path, &key(thread, number), &login("me", "x"));
+                    }
+                });
             }
         });
-        let missing = (0..8).find(|number| stored(&path, &format!("r{number}.io")).is_none());
-        assert_eq!(missing, None);
+        let mut all = (0..8).flat_map(|thread| (0..12).map(move |number| key(thread, number)));
+        assert_eq!(all.find(|key| stored(&path, key).is_none()), None);
     }
 
     #[test]

@@ -59,7 +59,7 @@ fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 /// Reads and parses what is there.
 pub(super) fn read(source: &CredentialSource) -> Result<ConfigJson, RegistryError> {
     match source {
-        CredentialSource::File(path) => match read_file(path)? {
+        CredentialSource::File(path) | CredentialSource::Usual(path) => match read_file(path)? {
             Some(bytes) => parse(&bytes).map_err(failed(path)),
             None => Ok(ConfigJson::default()),
         },

@@ -35,6 +35,15 @@ pub enum Kept {
     ByHelper(String),
 }
 
+/// What became of a login that was to be forgotten.
+#[derive(Debug)]
+pub struct Forgotten {
+    /// Whether there was one.
+    pub found: bool,
+    /// Why the credential helper may still have it, though the file has not.
+    pub kept_by_helper: Option<RegistryError>,
+}
+
 /// What a login is for.
 struct Server {
     host: String,
@@ -73,30 +82,43 @@ impl LoginStore<'_> {
         self.keep(&server, login, ctx)
     }
 
-    /// Forgets the login at `server`; whether there was one.
+    /// Forgets the login at `server`: in the file first, whatever becomes of its helper.
     ///
     /// # Errors
-    /// [`RegistryError::Config`], [`RegistryError::Helper`] and [`RegistryError::Server`].
-    pub fn log_out(&self, server: &str, ctx: Ctx<'_>) -> Result<bool, RegistryError> {
+    /// [`RegistryError::Config`], [`RegistryError::Server`], and [`RegistryError::Helper`] if the
+    /// file has nothing.
+    pub fn log_out(&self, server: &str, ctx: Ctx<'_>) -> Result<Forgotten, RegistryError> {
         let server = Server::parse(server)?;
         let config = config_json::read(&CredentialSource::File(self.file.to_owned()))?;
-        let mut found = false;
-        if let Some((name, key)) = server.helper(&config) {
-            let cancelled = || ctx.cancel.is_cancelled();
-            let helper = self.helper(name, &cancelled);
-            let failed = server.failed(name);
-            // Many helpers call it a failure to forget what they do not know.
-            if helper.get(key).map_err(&failed)?.is_some() {
-                helper.erase(key).map_err(&failed)?;
-                found = true;
-            }
-        }
         let mut file = ConfigFile::open(self.file)?;
-        if file.remove(|key| server.is_stored_under(key)) {
+        let found = file.remove(|key| server.is_stored_under(key));
+        if found {
             file.write()?;
-            found = true;
         }
-        Ok(found)
+        match self.erase(&server, &config, ctx) {
+            Ok(erased) => Ok(Forgotten { found: found || erased, kept_by_helper: None }),
+            Err(error) if found => Ok(Forgotten { found, kept_by_helper: Some(error) }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets the helper forget the login; whether it had one.
+    fn erase(
+        &self,
+        server: &Server,
+        config: &ConfigJson,
+        ctx: Ctx<'_>,
+    ) -> Result<bool, RegistryError> {
+        let Some((name, key)) = server.helper(config) else { return Ok(false) };
+        let cancelled = || ctx.cancel.is_cancelled();
+        let helper = self.helper(name, &cancelled);
+        let failed = server.failed(name);
+        // Many helpers call it a failure to forget what they do not know.
+        let is_known = helper.get(key).map_err(&failed)?.is_some();
+        if is_known {
+            helper.erase(key).map_err(&failed)?;
+        }
+        Ok(is_known)
     }
 
     fn keep(&self, server: &Server, login: &Login, ctx: Ctx<'_>) -> Result<Kept, RegistryError> {
@@ -184,10 +206,11 @@ impl Client {
             target: Target::Root,
             ..Outgoing::new(Method::GET, String::new(), Access::Any)
         };
+        let scope = outgoing.access.scope(&errand.place.repository);
         let mut attempts = Attempts::new(&self.options, false);
         attempts.repeat(|| self.exchange(errand, &outgoing)).await?;
         let origin = self.origin(&errand.place).await?;
-        match self.authentication_note(&origin) {
+        match self.authentication_note(&origin, &scope) {
             // It let in whom it does not know.
             Some(reason) => Err(RegistryError::Token { host: errand.place.host.clone(), reason }),
             None => Ok(()),

@@ -24,7 +24,8 @@ pub(super) async fn find(
     options: &RegistryOptions,
     errand: &Errand,
 ) -> Result<Found, RegistryError> {
-    if let Some(login) = options.logins.get(&errand.place.host) {
+    let hosts = std::iter::once(&errand.place.host).chain(&errand.place.named);
+    if let Some(login) = hosts.into_iter().find_map(|host| options.logins.get(host)) {
         return Ok(Found { credential: Some(Credential::of(login.clone())), note: None });
     }
     if options.credentials.is_empty() {
@@ -57,7 +58,14 @@ fn search(
 ) -> Result<Found, RegistryError> {
     let mut note = None;
     for source in &options.credentials {
-        let found = search_in(source, options, host, repository, cancelled)?;
+        let found = match search_in(source, options, host, repository, cancelled) {
+            Err(error @ RegistryError::Config { .. })
+                if matches!(source, CredentialSource::Usual(_)) =>
+            {
+                Found { credential: None, note: Some(printable(&error.to_string())) }
+            }
+            other => other?,
+        };
         if found.credential.is_some() {
             return Ok(found);
         }

@@ -32,7 +32,7 @@ use lookup::{Found, find};
 use realm::Trust;
 
 pub use credential::{Login, Secret};
-pub use login::{Kept, LoginStore};
+pub use login::{Forgotten, Kept, LoginStore};
 
 /// What a 401 was about.
 pub(crate) struct Demand<'a> {
@@ -51,12 +51,13 @@ pub(crate) struct Authenticator {
 
 #[derive(Default)]
 struct Memory {
-    identities: HashMap<Origin, Identity>,
+    /// By scope too: which credentials are meant can depend on the repository.
+    identities: HashMap<(Origin, String), Identity>,
     authorizations: HashMap<(Origin, String, String), Authorization>,
     turns: HashMap<Origin, Arc<tokio::sync::Mutex<()>>>,
 }
 
-/// As whom we last spoke to an origin.
+/// As whom we last spoke to an origin about a scope.
 #[derive(Clone, Default)]
 struct Identity {
     /// Empty when anonymous.
@@ -77,19 +78,14 @@ impl Authorization {
     }
 }
 
-/// Basic authorizations are good for every scope.
-const ANY_SCOPE: &str = "";
-
 impl Authenticator {
     /// The header to send to `origin` for `scope`, if one is known.
     pub(crate) fn authorization(&self, origin: &Origin, scope: &str) -> Option<HeaderValue> {
         let memory = self.memory();
-        let user = memory.identities.get(origin)?.user.clone();
-        [scope, ANY_SCOPE].into_iter().find_map(|scope| {
-            let key = (origin.clone(), user.clone(), scope.to_owned());
-            let found = memory.authorizations.get(&key)?;
-            found.is_fresh().then(|| found.header.clone())
-        })
+        let about = (origin.clone(), scope.to_owned());
+        let user = memory.identities.get(&about)?.user.clone();
+        let found = memory.authorizations.get(&(about.0, user, about.1))?;
+        found.is_fresh().then(|| found.header.clone())
     }
 
     /// Gets an authorization that answers `demand`. `false` when there is nothing to offer.
@@ -114,7 +110,7 @@ impl Authenticator {
         let mut user = credential.as_ref().map(|found| found.user().to_owned()).unwrap_or_default();
         let offered = match (bearer, &credential) {
             (_, Some(Credential::RegistryToken(token))) => {
-                Some((demand.scope, Authorization { header: bearer_header(token)?, expires: None }))
+                Some(Authorization { header: bearer_header(token)?, expires: None })
             }
             (Some((realm, service, scope)), _) => {
                 let mut server = token::Server::new(client, errand, demand.origin, realm)?;
@@ -130,19 +126,19 @@ impl Authenticator {
                 let offer = credential.as_ref().filter(|_| server.trust == Trust::Credentials);
                 let token = token::fetch(client, errand, &server, offer).await?;
                 let header = bearer_header(&token.token)?;
-                Some((demand.scope, Authorization { header, expires: Some(token.expires) }))
+                Some(Authorization { header, expires: Some(token.expires) })
             }
             (None, Some(Credential::Password(login))) if challenges.contains(&Challenge::Basic) => {
-                let header = basic_header(login)?;
-                Some((ANY_SCOPE, Authorization { header, expires: None }))
+                Some(Authorization { header: basic_header(login)?, expires: None })
             }
             _ => None,
         };
         let mut memory = self.memory();
-        memory.identities.insert(demand.origin.clone(), Identity { user: user.clone(), note });
+        let about = (demand.origin.clone(), demand.scope.to_owned());
+        memory.identities.insert(about.clone(), Identity { user: user.clone(), note });
         match offered {
-            Some((scope, authorization)) => {
-                let key = (demand.origin.clone(), user, scope.to_owned());
+            Some(authorization) => {
+                let key = (about.0, user, about.1);
                 // A long-lived host must not gather tokens for ever.
                 memory.authorizations.retain(|_, known| known.is_fresh());
                 memory.authorizations.insert(key, authorization);
@@ -152,15 +148,16 @@ impl Authenticator {
         }
     }
 
-    /// What to do about a 401 or 403 from `origin`.
-    pub(crate) fn hint(&self, origin: &Origin, host: &str) -> String {
-        let identity = self.memory().identities.get(origin).cloned().unwrap_or_default();
+    /// What to do about a 401 or 403 from `origin` for `scope`.
+    pub(crate) fn hint(&self, origin: &Origin, scope: &str, host: &str) -> String {
+        let about = (origin.clone(), scope.to_owned());
+        let identity = self.memory().identities.get(&about).cloned().unwrap_or_default();
         hint(host, &identity.user, identity.note.as_deref())
     }
 
-    /// Why credentials for `origin` were not used, if that is so.
-    pub(crate) fn note(&self, origin: &Origin) -> Option<String> {
-        self.memory().identities.get(origin)?.note.clone()
+    /// Why credentials for `origin` and `scope` were not used, if that is so.
+    pub(crate) fn note(&self, origin: &Origin, scope: &str) -> Option<String> {
+        self.memory().identities.get(&(origin.clone(), scope.to_owned()))?.note.clone()
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

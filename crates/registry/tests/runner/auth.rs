@@ -116,6 +116,31 @@ fn basic_credentials_are_sent_when_asked_for_and_remembered() {
 }
 
 #[test]
+fn each_path_has_its_own_password() {
+    let image = Image::oci(10);
+    // base64 of me:a and me:b.
+    let (a, b) = ("bWU6YQ==", "bWU6Yg==");
+    let server = FaultyRegistry::start(move |request| {
+        let wanted = if request.path.starts_with("/v2/ta/") { a } else { b };
+        let path = request.path.replace("ta/x", "team/app").replace("tb/y", "team/app");
+        let known = Request { path, ..request.clone() };
+        match request.header("authorization") {
+            Some(header) if header == format!("Basic {wanted}") => image.reply(&known),
+            Some(_) => Reply::error(403, "DENIED", "somebody else's password"),
+            None => unauthorized("Basic realm=\"test\""),
+        }
+    });
+    let host = server.host();
+    let config = Config::new(&format!(
+        r#"{{"auths":{{"{host}/ta":{{"auth":"{a}"}},"{host}/tb":{{"auth":"{b}"}}}}}}"#
+    ));
+    let registry = config.registry();
+    for name in ["ta/x", "tb/y", "ta/x"] {
+        fetch(&registry, &server.reference(name)).unwrap();
+    }
+}
+
+#[test]
 fn wrong_credentials_are_tried_once() {
     let server = FaultyRegistry::start(|_| unauthorized("Basic realm=\"test\""));
     let config = Config::with_login(&server.host());
@@ -423,6 +448,49 @@ fn a_broken_configuration_is_an_error_without_its_text() {
     assert!(error.contains("config.json") && !error.contains("hunter2"), "{error}");
 }
 
+#[test]
+fn a_file_that_nobody_named_does_not_forbid_what_is_public() {
+    let image = Image::oci(10);
+    let served = image.clone();
+    let open = FaultyRegistry::start(move |request| served.reply(request));
+    let guarded = FaultyRegistry::start(move |request| basic(&image, request));
+    let anonymous = FaultyRegistry::start(|_| unauthorized("Basic realm=\"test\""));
+    let config = Config::with_login(&guarded.host());
+    let directory = config.0.path().to_owned();
+    let with = |first| {
+        let credentials = vec![first, CredentialSource::File(config.file())];
+        Registry::new(RegistryOptions { credentials, ..config.options() }).unwrap()
+    };
+    // A directory cannot be read as a file, not even by root.
+    let usual = || with(CredentialSource::Usual(directory.clone()));
+    fetch(&usual(), &open.reference("team/app")).unwrap();
+    fetch(&usual(), &guarded.reference("team/app")).unwrap();
+    let error = fetch(&usual(), &anonymous.reference("team/app")).unwrap_err();
+    assert!(error.to_string().contains(&directory.display().to_string()), "{error}");
+    let named = with(CredentialSource::File(directory.clone()));
+    let error = fetch(&named, &guarded.reference("team/app")).unwrap_err();
+    assert!(matches!(error, RegistryError::Config { .. }), "{error:?}");
+}
+
+#[test]
+fn a_login_given_for_a_name_counts_where_its_registry_really_is() {
+    let image = Image::oci(10);
+    let server = FaultyRegistry::start(move |request| basic(&image, request));
+    let text = format!("[[registry]]\nprefix = 'q.example'\nlocation = '{}'", server.host());
+    let reference: Reference = "q.example/team/app".parse().unwrap();
+    let stored = Config::with_login("q.example");
+    let fetched = |mut options: RegistryOptions| {
+        options.registries.add("/etc/x.conf".as_ref(), &text).unwrap();
+        fetch(&Registry::new(options).unwrap(), &reference)
+    };
+    for host in ["q.example".to_owned(), server.host()] {
+        let logins = [(host, login("me", "hunter2"))].into();
+        fetched(RegistryOptions { logins, ..quick() }).unwrap();
+    }
+    let error = fetched(stored.options()).unwrap_err();
+    assert!(error.to_string().contains(&format!("rbuild login {}", server.host())), "{error}");
+}
+
 fn login(user: &str, password: &str) -> Login {
     Login { user: user.to_owned(), password: Secret::new(password) }
 }
@@ -439,7 +507,9 @@ impl Config {
         let cancel = CancelToken::default();
         let options = self.options();
         let store = LoginStore { file: &self.file(), options: &options };
-        store.log_out(server, Ctx::new(&Silent, &cancel)).unwrap()
+        let forgotten = store.log_out(server, Ctx::new(&Silent, &cancel)).unwrap();
+        assert!(forgotten.kept_by_helper.is_none());
+        forgotten.found
     }
 
     fn text(&self) -> String {
@@ -542,6 +612,20 @@ fn a_helper_keeps_the_login_where_one_is_named() {
         let error = config.log_in(&server.host(), &me).unwrap_err().to_string();
         assert!(error.contains("the keyring is locked") && !error.contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn a_login_in_the_file_is_forgotten_although_the_helper_is_broken() {
+    let config = Config::new(&format!(
+        r#"{{"auths":{{"r.example":{{"auth":"{ME}"}}}},"credsStore":"no-such-helper"}}"#
+    ));
+    let (file, options) = (config.file(), config.options());
+    let store = LoginStore { file: &file, options: &options };
+    let cancel = CancelToken::default();
+    let forgotten = store.log_out("r.example", Ctx::new(&Silent, &cancel)).unwrap();
+    assert!(forgotten.found && !config.text().contains(ME), "{}", config.text());
+    assert!(matches!(forgotten.kept_by_helper, Some(RegistryError::Helper { .. })));
+    store.log_out("r.example", Ctx::new(&Silent, &cancel)).unwrap_err();
 }
 
 #[test]

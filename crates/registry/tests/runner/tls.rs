@@ -165,4 +165,23 @@ fn a_client_certificate_is_shown_to_its_host() {
     assert_eq!(fetched().unwrap(), index);
     put("ca.crt", "other.cert");
     assert!(fetched().unwrap_err().to_string().contains("other.cert"));
+    fs_err::remove_file(mine.join("other.cert")).unwrap();
+
+    // The first place that says who we are counts, and a directory for everybody alone.
+    let odd = server.directory.path().join("odd");
+    fs_err::create_dir_all(odd.join(&host)).unwrap();
+    fs_err::write(odd.join(&host).join("other.cert"), "odd").unwrap();
+    let with = |certs_dirs: [&Path; 2], cert_dir: Option<&Path>| {
+        let options = RegistryOptions {
+            resolve: [("r.example.test".to_owned(), server.address)].into(),
+            certs_dirs: certs_dirs.map(Path::to_owned).into(),
+            cert_dir: cert_dir.map(Path::to_owned),
+            retries: 1,
+            ..quick()
+        };
+        fetch(options, &host)
+    };
+    assert_eq!(with([&certs_dir, &odd], None).unwrap(), index);
+    assert!(with([&odd, &certs_dir], None).unwrap_err().to_string().contains("other.key"));
+    assert_eq!(with([&odd, &odd], Some(&mine)).unwrap(), index);
 }

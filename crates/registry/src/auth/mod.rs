@@ -5,6 +5,7 @@
 //! which is kept under (origin, user, scope) until it expires or is refused. One request per
 //! origin does this at a time; the others wait and use what it got.
 
+mod beside;
 mod challenge;
 mod config_file;
 mod config_json;

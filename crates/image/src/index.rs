@@ -104,6 +104,13 @@ pub fn pick<'i>(index: &'i Index, platform: &Platform) -> Result<&'i Descriptor,
     Err(ImageError::NoPlatform { wanted: platform.clone(), found })
 }
 
+/// The image for `platform`, else the first that there is: for who looks into one of them, whichever
+/// that may be.
+pub fn pick_any<'i>(index: &'i Index, platform: &Platform) -> Option<&'i Descriptor> {
+    let first = || index.manifests.iter().find(|entry| !is_attached(entry));
+    pick(index, platform).ok().or_else(first)
+}
+
 /// `platform` and what it runs besides, nearest first (containerd's `platforms.Only`, without the
 /// 32-bit variants of 64-bit machines, which need a kernel option).
 fn runnable(platform: &Platform) -> Vec<Platform> {

@@ -75,7 +75,7 @@ impl Descriptor {
 }
 
 /// A platform as descriptors write it, with what we do not look at.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct DescriptorPlatform {
     /// Go's name of the architecture.
     #[serde(default, deserialize_with = "null_default")]

@@ -55,6 +55,17 @@ pub(crate) struct Top {
 /// Documents by digest.
 pub(crate) type Documents = BTreeMap<Digest, Vec<u8>>;
 
+/// Adds a document with these bytes.
+pub(crate) fn add_document(
+    documents: &mut Documents,
+    media_type: &str,
+    bytes: Vec<u8>,
+) -> Descriptor {
+    let descriptor = Descriptor::of(media_type, &bytes);
+    documents.insert(descriptor.digest, bytes);
+    descriptor
+}
+
 impl Product {
     /// The whole, given the `manifests` of the images in their order, whose media types they have
     /// and what stands around them. All documents are added to `documents`.
@@ -69,12 +80,11 @@ impl Product {
         let Around { annotations, attestations, names } = *around;
         let (mut descriptors, mut attached, mut blobs) = (Vec::new(), Vec::new(), Vec::new());
         for (image, manifest) in self.images.iter().zip(manifests) {
-            let mut descriptor = Descriptor::of(family.manifest(), &manifest);
+            let mut descriptor = add_document(documents, family.manifest(), manifest);
             descriptor.platform = Some(DescriptorPlatform::from(&image.platform));
             descriptor.annotations =
                 annotation::of(annotations, ManifestDescriptor, Some(&image.platform));
             documents.insert(image.id(), image.config_bytes.clone());
-            documents.insert(descriptor.digest, manifest);
             if let Some(form) = attestations.filter(|_| !image.attestations.is_empty()) {
                 let (platform, said) = (&image.platform, &image.attestations);
                 let made = attach(&descriptor, platform, names, said, form, documents)?;
@@ -91,10 +101,8 @@ impl Product {
                 descriptors.extend(attached.iter().cloned());
                 let mut index = Index::new(family, descriptors);
                 index.annotations = annotation::of(annotations, OfIndex, None);
-                let index = index.to_bytes()?;
-                let mut descriptor = Descriptor::of(family.index(), &index);
+                let mut descriptor = add_document(documents, family.index(), index.to_bytes()?);
                 descriptor.annotations = annotation::of(annotations, IndexDescriptor, None);
-                documents.insert(descriptor.digest, index);
                 descriptor
             }
         };

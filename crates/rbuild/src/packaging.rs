@@ -56,22 +56,17 @@ impl Packaging {
         if merged == 0 || is_one || self == Self::Each {
             return Ok(Packaged { layers: layers.to_vec(), merged: 1 });
         }
-        let (below, parent) = match is_whole {
-            true => (&[][..], None),
-            false => (base, base.len().checked_sub(1).and_then(|top| root.get(top)).cloned()),
-        };
-        let start = below.len();
+        let start = if is_whole { 0 } else { base.len() };
+        let mut upon: Vec<Digest> = base.to_vec();
+        upon.extend(old.iter().map(|layer| layer.diff_id));
+        let diff_ids = upon.split_off(start);
+        let parent = start.checked_sub(1).and_then(|top| root.get(top)).cloned();
         let sources = root.get(start..start + merged).ok_or_else(|| BuildError::Request {
             message: "the layers to merge are not in the store: build again".to_owned(),
         })?;
-        let diff_ids: Vec<Digest> = match is_whole {
-            true => base.iter().copied().chain(old.iter().map(|layer| layer.diff_id)).collect(),
-            false => old.iter().map(|layer| layer.diff_id).collect(),
-        };
-        let mut layer = merge(engine, below, parent, &diff_ids, sources, cancel)?;
+        let mut layer = merge(engine, &upon, parent, &diff_ids, sources, cancel)?;
         layer.created = old.iter().map(|layer| layer.created).max().unwrap_or_default();
         let mut all = vec![layer];
-        let mut upon: Vec<Digest> = below.to_vec();
         for layer in rest {
             upon.extend(all.last().map(|below| below.diff_id));
             let parent = all.last().and_then(|below| below.snapshot.clone());

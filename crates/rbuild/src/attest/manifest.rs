@@ -8,11 +8,11 @@ use rbuild_image::media_type::{OCI_CONFIG, OCI_MANIFEST};
 use rbuild_sbom::Purl;
 use rbuild_types::{Platform, Reference};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::statement::{About, MEDIA_TYPE, Predicate};
 use crate::BuildError;
-use crate::assemble::Documents;
+use crate::assemble::{Documents, add_document};
 use crate::sources::image::bad_document;
 
 /// In which form statements are attached.
@@ -72,7 +72,7 @@ pub(crate) fn attach(
     let mut layers = Vec::new();
     for predicate in predicates {
         let statement = predicate.about(&subjects)?;
-        let mut layer = add(MEDIA_TYPE, statement, documents);
+        let mut layer = add_document(documents, MEDIA_TYPE, statement);
         layer.annotations.insert(PREDICATE_TYPE.to_owned(), predicate.kind.to_owned());
         layers.push(layer);
     }
@@ -83,11 +83,15 @@ pub(crate) fn attach(
             let config = json!({
                 "architecture": "unknown", "os": "unknown", "config": {}, "rootfs": rootfs,
             });
-            (None, None, add(OCI_CONFIG, config.to_string().into_bytes(), documents))
+            (None, None, add_document(documents, OCI_CONFIG, config.to_string().into_bytes()))
         }
         AttestationForm::Artifact => {
             let subject = Descriptor::new(&image.media_type, image.digest, image.size);
-            (Some(ARTIFACT_TYPE), Some(subject), add(EMPTY_TYPE, b"{}".to_vec(), documents))
+            (
+                Some(ARTIFACT_TYPE),
+                Some(subject),
+                add_document(documents, EMPTY_TYPE, b"{}".to_vec()),
+            )
         }
     };
     let mut written = json!(config);
@@ -103,7 +107,8 @@ pub(crate) fn attach(
         subject,
     };
     let failed = |error: serde_json::Error| bad_document("attestation", error.to_string());
-    let mut entry = add(OCI_MANIFEST, serde_json::to_vec(&manifest).map_err(failed)?, documents);
+    let mut entry =
+        add_document(documents, OCI_MANIFEST, serde_json::to_vec(&manifest).map_err(failed)?);
     entry.annotations = Annotations::from([
         (REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned()),
         (REFERENCE_DIGEST.to_owned(), image.digest.to_string()),
@@ -112,18 +117,10 @@ pub(crate) fn attach(
     entry.platform = Some(DescriptorPlatform {
         architecture: "unknown".to_owned(),
         os: "unknown".to_owned(),
-        os_version: None,
-        variant: None,
-        other: Map::new(),
+        ..DescriptorPlatform::default()
     });
     layers.push(config);
     Ok(Attached { entry, blobs: layers })
-}
-
-fn add(media_type: &str, bytes: Vec<u8>, documents: &mut Documents) -> Descriptor {
-    let descriptor = Descriptor::of(media_type, &bytes);
-    documents.insert(descriptor.digest, bytes);
-    descriptor
 }
 
 /// An image as a package URL, as BuildKit writes it.

@@ -13,7 +13,7 @@ mod facts;
 mod files;
 pub(crate) mod manifest;
 mod provenance;
-mod statement;
+pub(crate) mod statement;
 mod vcs;
 
 use rbuild_plan::Plan;

@@ -13,12 +13,11 @@ use rbuild_types::{Ctx, Digest};
 use serde_json::Value;
 
 use crate::BuildError;
+use crate::attest::statement::MEDIA_TYPE as STATEMENT;
 use crate::export::layers::{Leaving, Origin};
 use crate::export::package::Package;
 use crate::sources::image::{MAX_DOCUMENT, bad_document};
 
-/// Media type of a statement.
-const STATEMENT: &str = "application/vnd.in-toto+json";
 /// Largest statement that is rewritten, which takes some twenty times its size of memory.
 const MAX_STATEMENT: usize = 16 << 20;
 
@@ -59,9 +58,7 @@ pub(super) fn add(
         }
     })?;
     let config = package.add_document(&manifest.config.media_type, config);
-    if package.configs.iter().all(|known| known.digest != config.digest) {
-        package.configs.push(config.clone());
-    }
+    package.add_config(&config);
     parts.insert(manifest.config.digest, config);
     let bytes = changed(&bytes, "attestation's manifest", |manifest| {
         for name in ["config", "subject"] {

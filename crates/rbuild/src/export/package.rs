@@ -10,7 +10,7 @@ use rbuild_image::layout::Export;
 use rbuild_image::manifest::{Descriptor, Manifest};
 use rbuild_types::{CancelToken, Ctx, Digest, Reference};
 
-use crate::assemble::{Around, Documents, Product};
+use crate::assemble::{Around, Documents, Product, add_document};
 use crate::export::layers::{self, Leaving, Origin};
 use crate::sources::image::ImageSource;
 use crate::{AnnotationPlace, BuildError, Engine, Export as Wanted, Output, annotation};
@@ -101,11 +101,16 @@ impl<'a> Package<'a> {
         }
     }
 
+    /// Adds a config that is not there yet. Several images may have one.
+    pub(super) fn add_config(&mut self, config: &Descriptor) {
+        if self.configs.iter().all(|known| known.digest != config.digest) {
+            self.configs.push(config.clone());
+        }
+    }
+
     /// Adds a document with these bytes.
     pub(super) fn add_document(&mut self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
-        let descriptor = Descriptor::of(media_type, &bytes);
-        self.documents.insert(descriptor.digest, bytes);
-        descriptor
+        add_document(&mut self.documents, media_type, bytes)
     }
 
     /// Fetches what still lies at the registries of base images: an archive holds all.

@@ -18,7 +18,7 @@ use crate::assemble::newest;
 use crate::export::attached::{self, Renewed};
 use crate::export::layers::{self, Leaving, Origin};
 use crate::export::package::Package;
-use crate::sources::image::{ImageSource, MAX_DOCUMENT, MAX_INDEX_DEPTH, Resolved, bad_document};
+use crate::sources::image::{ImageSource, MAX_DOCUMENT, MAX_INDEX_DEPTH, Resolved, too_deep};
 use crate::{BuildError, Encoding, Engine, LayerForm};
 
 /// How an image of the store is written when it leaves.
@@ -114,7 +114,7 @@ fn one(
             Document::Index(index) => at = pick(&index, platform)?.clone(),
         }
     }
-    Err(too_deep())
+    Err(too_deep().into())
 }
 
 /// Goes through the documents below a descriptor.
@@ -135,7 +135,7 @@ impl Walk<'_, '_> {
         depth: usize,
     ) -> Result<Descriptor, BuildError> {
         if depth > MAX_INDEX_DEPTH {
-            return Err(too_deep());
+            return Err(too_deep().into());
         }
         self.ctx.cancel.check()?;
         let bytes = document(self.package.engine, descriptor.digest)?;
@@ -213,7 +213,7 @@ impl Walk<'_, '_> {
         self.package.add_layers(leaving);
         let config_bytes = document(engine, manifest.config.digest)?;
         self.package.documents.insert(manifest.config.digest, config_bytes);
-        self.add_config(&config);
+        self.package.add_config(&config);
         let is_same = media_type == manifest.media_type()
             && config == manifest.config
             && descriptors == manifest.layers;
@@ -245,12 +245,6 @@ impl Walk<'_, '_> {
         Ok(self.package.add_document(manifest.media_type(), bytes))
     }
 
-    fn add_config(&mut self, config: &Descriptor) {
-        if self.package.configs.iter().all(|known| known.digest != config.digest) {
-            self.package.configs.push(config.clone());
-        }
-    }
-
     fn family(&self, media_type: &str) -> Family {
         let own = || document_kind(media_type).map(|(_, family)| family);
         self.form.family.or_else(own).unwrap_or_default()
@@ -259,9 +253,4 @@ impl Walk<'_, '_> {
 
 fn document(engine: &Engine, digest: Digest) -> Result<Vec<u8>, BuildError> {
     Ok(engine.store.blobs().read_small(&digest, MAX_DOCUMENT)?)
-}
-
-fn too_deep() -> BuildError {
-    let problem = format!("more than {MAX_INDEX_DEPTH} indexes inside one another");
-    bad_document("index", problem).into()
 }

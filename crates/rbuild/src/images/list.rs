@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::push::descriptor;
 use crate::sources::image::MAX_DOCUMENT;
+use crate::sources::layers::fetch_blob;
 use crate::{BuildError, Engine};
 
 /// What is changed of a list's entry; what is `None` or empty stays.
@@ -105,34 +106,26 @@ impl Engine {
         progress: &dyn Progress,
         cancel: &CancelToken,
     ) -> Result<Digest, BuildError> {
-        let ctx = Ctx::new(progress, cancel);
-        let _lease = self.store.lease()?;
-        let _lock = self.lock_list(name, cancel)?;
-        let mut list = self.list(name)?;
-        let meant = self.meant(&list, member, ctx)?;
-        for entry in list.manifests.iter_mut().filter(|entry| meant.contains(&entry.digest)) {
-            let platform = entry.platform.get_or_insert_with(|| DescriptorPlatform {
-                architecture: String::new(),
-                os: String::new(),
-                os_version: None,
-                variant: None,
-                other: serde_json::Map::new(),
-            });
-            if let Some(os) = &change.os {
-                platform.os.clone_from(os);
+        self.change_list(name, Ctx::new(progress, cancel), |list, ctx| {
+            let meant = self.meant(list, member, ctx)?;
+            for entry in list.manifests.iter_mut().filter(|entry| meant.contains(&entry.digest)) {
+                let platform = entry.platform.get_or_insert_default();
+                if let Some(os) = &change.os {
+                    platform.os.clone_from(os);
+                }
+                if let Some(architecture) = &change.architecture {
+                    platform.architecture.clone_from(architecture);
+                }
+                platform.variant = change.variant.clone().or(platform.variant.take());
+                platform.os_version = change.os_version.clone().or(platform.os_version.take());
+                if !change.os_features.is_empty() {
+                    let features = Value::from(change.os_features.clone());
+                    platform.other.insert("os.features".to_owned(), features);
+                }
+                entry.annotations.extend(change.annotations.clone());
             }
-            if let Some(architecture) = &change.architecture {
-                platform.architecture.clone_from(architecture);
-            }
-            platform.variant = change.variant.clone().or(platform.variant.take());
-            platform.os_version = change.os_version.clone().or(platform.os_version.take());
-            if !change.os_features.is_empty() {
-                let features = Value::from(change.os_features.clone());
-                platform.other.insert("os.features".to_owned(), features);
-            }
-            entry.annotations.extend(change.annotations.clone());
-        }
-        self.set_list(name, list)
+            Ok(())
+        })
     }
 
     /// Takes members out of a list.
@@ -147,14 +140,26 @@ impl Engine {
         progress: &dyn Progress,
         cancel: &CancelToken,
     ) -> Result<Digest, BuildError> {
-        let ctx = Ctx::new(progress, cancel);
+        self.change_list(name, Ctx::new(progress, cancel), |list, ctx| {
+            for member in members {
+                let meant = self.meant(list, member, ctx)?;
+                list.manifests.retain(|entry| !meant.contains(&entry.digest));
+            }
+            Ok(())
+        })
+    }
+
+    /// Changes a list that is there.
+    fn change_list(
+        &self,
+        name: &Reference,
+        ctx: Ctx<'_>,
+        change: impl FnOnce(&mut Index, Ctx<'_>) -> Result<(), BuildError>,
+    ) -> Result<Digest, BuildError> {
         let _lease = self.store.lease()?;
-        let _lock = self.lock_list(name, cancel)?;
+        let _lock = self.lock_list(name, ctx.cancel)?;
         let mut list = self.list(name)?;
-        for member in members {
-            let meant = self.meant(&list, member, ctx)?;
-            list.manifests.retain(|entry| !meant.contains(&entry.digest));
-        }
+        change(&mut list, ctx)?;
         self.set_list(name, list)
     }
 
@@ -319,12 +324,7 @@ impl Engine {
     ) -> Result<(), BuildError> {
         let registry = self.registry(|| format!("{} is not in the store", name.familiar()))?;
         for part in &manifest.layers {
-            if !self.store.blobs().contains(&part.digest)? {
-                let mut sink =
-                    crate::sources::layers::StoreSink::new(&self.store, part.size, ctx.cancel);
-                registry.blob(name, part.digest, Some(part.size), &mut sink, ctx)?;
-                sink.commit(part)?;
-            }
+            fetch_blob(&self.store, registry, name, part, ctx)?;
         }
         Ok(())
     }

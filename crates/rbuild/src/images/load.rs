@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rbuild_image::blob::{BlobSource, reachable, read_document};
 use rbuild_image::compress::{Compression, detect, reader};
 use rbuild_image::config::parse_config;
-use rbuild_image::index::{is_attached, pick};
+use rbuild_image::index::{pick, pick_any};
 use rbuild_image::layout::{IMAGE_NAME, Layout, REF_NAME};
 use rbuild_image::manifest::{Descriptor, Document, Manifest, chain_ids, parse_manifest};
 use rbuild_image::media_type::Family;
@@ -20,8 +20,8 @@ use rbuild_image::{BlobDir, ImageArchive, ImageError, SavedImage};
 use rbuild_rooted::Root;
 use rbuild_types::{CancelToken, Ctx, Digest, Event, Platform, Progress, Reference};
 
-use crate::sources::image::{ImageSource, MAX_DOCUMENT, MAX_INDEX_DEPTH, bad_document};
-use crate::sources::layers::{LayerBlob, diff_id_of};
+use crate::sources::image::{ImageSource, MAX_DOCUMENT, MAX_INDEX_DEPTH, too_deep};
+use crate::sources::layers::{LayerBlob, copy_blob, diff_id_of};
 use crate::{BuildError, Engine, Pull};
 
 /// Where images are loaded from.
@@ -186,8 +186,7 @@ impl<'l> Loading<'l> {
         depth: usize,
     ) -> Result<(), BuildError> {
         if depth > MAX_INDEX_DEPTH {
-            let problem = format!("more than {MAX_INDEX_DEPTH} indexes inside one another");
-            return Err(bad_document("index", problem).into());
+            return Err(too_deep().into());
         }
         let mut top = Descriptor::new(entry.media_type.clone(), entry.digest, entry.size);
         let mut runs = None;
@@ -205,8 +204,7 @@ impl<'l> Loading<'l> {
                 let own = pick(&index, &Platform::host()).ok().cloned();
                 if index.manifests.len() < named {
                     // Docker saves an index with those of its images that it has.
-                    let first = || index.manifests.iter().find(|child| !is_attached(child));
-                    let Some(child) = own.as_ref().or_else(first) else {
+                    let Some(child) = pick_any(&index, &Platform::host()) else {
                         return Err(ImageError::MissingBlob { digest: top.digest }.into());
                     };
                     let message = "the archive lacks images of the index in it: one is taken";
@@ -274,7 +272,7 @@ impl<'l> Loading<'l> {
             let media_type = Family::Oci.layer(compression)?;
             let expected = (compression == Compression::None).then_some(*diff_id);
             let mut whole = std::io::Cursor::new(head).chain(source);
-            let (digest, size) = self.write(&mut whole, expected, None)?;
+            let (digest, size) = copy_blob(store, &mut whole, expected, None, self.ctx.cancel)?;
             if expected.is_none() && store.snapshots().by_chain_id(chain_id)?.is_some() {
                 let blob = LayerBlob {
                     digest,
@@ -308,35 +306,12 @@ impl<'l> Loading<'l> {
     }
 
     fn copy(&self, blobs: &dyn BlobSource, digest: Digest, size: u64) -> Result<(), BuildError> {
-        if self.engine.store.blobs().contains(&digest)? {
+        let store = &self.engine.store;
+        if store.blobs().contains(&digest)? {
             return Ok(());
         }
-        self.write(&mut blobs.open(digest)?, Some(digest), Some(size)).map(drop)
-    }
-
-    /// Writes a blob that must be what was named.
-    fn write(
-        &self,
-        source: &mut dyn Read,
-        digest: Option<Digest>,
-        size: Option<u64>,
-    ) -> Result<(Digest, u64), BuildError> {
-        let mut writer = self.engine.store.blobs().writer(self.ctx.cancel)?;
-        let mut buffer = vec![0; 1 << 18];
-        loop {
-            self.ctx.cancel.check()?;
-            let failed = |what: &str| {
-                let what = what.to_owned();
-                move |source| BuildError::Io { what, source }
-            };
-            let count = source.read(&mut buffer).map_err(failed("read the archive"))?;
-            if count == 0 || size.is_some_and(|size| writer.size() > size) {
-                break;
-            }
-            let bytes = buffer.get(..count).unwrap_or_default();
-            writer.write_all(bytes).map_err(failed("write a blob"))?;
-        }
-        Ok(writer.commit(digest.as_ref(), size)?)
+        let mut source = blobs.open(digest)?;
+        copy_blob(store, &mut source, Some(digest), Some(size), self.ctx.cancel).map(drop)
     }
 
     /// Unpacks what runs here, then names everything.

@@ -18,15 +18,14 @@ pub use save::SaveRequest;
 use rbuild_cache::ImageRecord;
 use rbuild_image::ImageError;
 use rbuild_image::config::parse_config;
-use rbuild_image::index::{attested, is_attached, pick};
+use rbuild_image::index::{attested, pick, pick_any};
 use rbuild_image::manifest::{Descriptor, Document, Manifest, chain_ids, parse_manifest};
 use rbuild_types::{Digest, ImageConfig, Platform, Reference};
 
 use crate::build::tag;
+use crate::sources::image::MAX_DOCUMENT;
 use crate::{BuildError, Engine};
 
-/// Largest manifest or config that is read.
-const MAX_DOCUMENT: usize = 4 << 20;
 /// Shortest id prefix that names an image.
 const MIN_PREFIX: usize = 2;
 
@@ -289,11 +288,7 @@ impl Engine {
             manifests = index.manifests.iter().map(ImageManifest::of).collect();
             let own = match platform {
                 Some(platform) => pick(index, platform)?,
-                None => {
-                    let first = || index.manifests.iter().find(|entry| !is_attached(entry));
-                    let host = pick(index, &Platform::host()).ok();
-                    host.or_else(first).ok_or_else(|| empty_index(image))?
-                }
+                None => pick_any(index, &Platform::host()).ok_or_else(|| empty_index(image))?,
             };
             document = parse_manifest(&read(&own.digest)?, Some(&own.media_type))?;
         }
@@ -333,6 +328,18 @@ impl ImageManifest {
 /// Whether a name, as people type it, says which tag or digest is meant.
 fn has_tag(name: &str) -> bool {
     name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'))
+}
+
+impl Engine {
+    /// The images that have a tag in a repository, with that name.
+    fn tags_in(&self, wanted: &Reference) -> Result<Vec<(ImageRecord, Reference)>, BuildError> {
+        let named = self.store.tags().list()?.into_iter().filter_map(|record| {
+            let name = record.reference.clone()?;
+            let fits = name.tag().is_some() && name.repository() == wanted.repository();
+            fits.then_some((record, name))
+        });
+        Ok(named.collect())
+    }
 }
 
 /// Stands for where an image came from that has no name: nowhere.

@@ -1,8 +1,8 @@
 //! Removing images that nobody asked to keep.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use rbuild_cache::{ImageRecord, PruneOptions, Pruned, RowFilter};
+use rbuild_cache::{ImageRecord, PruneOptions, Pruned, RowFilter, SnapshotId};
 use rbuild_image::manifest::chain_ids;
 use rbuild_types::{CancelToken, Digest, Progress, Reference};
 
@@ -39,6 +39,7 @@ impl Engine {
         for record in self.store.tags().list()? {
             by_manifest.entry(record.manifest_digest).or_default().push(record);
         }
+        let pins = self.store.pins()?;
         let mut removed = RemovedImage::default();
         for (manifest, records) in by_manifest {
             cancel.check()?;
@@ -47,7 +48,7 @@ impl Engine {
             if is_named && !which.all || !self.is_wanted(first, which)? {
                 continue;
             }
-            if is_named && self.runs(first)? {
+            if is_named && self.runs(first, &pins)? {
                 continue;
             }
             let tags = self.store.tags();
@@ -69,12 +70,11 @@ impl Engine {
     }
 
     /// Whether a container runs from the image.
-    fn runs(&self, record: &ImageRecord) -> Result<bool, BuildError> {
+    fn runs(&self, record: &ImageRecord, pins: &HashSet<SnapshotId>) -> Result<bool, BuildError> {
         let Ok(known) = self.documents(record, None) else { return Ok(false) };
         let chain = chain_ids(&known.config.rootfs.diff_ids);
         let Some(top) = chain.last() else { return Ok(false) };
         let snapshot = self.store.snapshots().by_chain_id(top)?;
-        let pins = self.store.pins()?;
         Ok(snapshot.is_some_and(|snapshot| pins.contains(&snapshot)))
     }
 

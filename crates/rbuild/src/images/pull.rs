@@ -8,8 +8,8 @@ use rbuild_image::media_type::is_foreign;
 use rbuild_registry::Registry;
 use rbuild_types::{CancelToken, Ctx, Digest, Event, Platform, Progress, Reference};
 
-use crate::sources::image::{ImageSource, MAX_INDEX_DEPTH, bad_document};
-use crate::sources::layers::StoreSink;
+use crate::sources::image::{ImageSource, MAX_INDEX_DEPTH, too_deep};
+use crate::sources::layers::fetch_blob;
 use crate::{BuildError, Engine, Pull};
 
 /// What is pulled.
@@ -162,8 +162,7 @@ impl Whole<'_> {
         fetched: &mut BTreeSet<Digest>,
     ) -> Result<(), BuildError> {
         if depth > MAX_INDEX_DEPTH {
-            let problem = format!("more than {MAX_INDEX_DEPTH} indexes inside one another");
-            return Err(bad_document("index", problem).into());
+            return Err(too_deep().into());
         }
         if !fetched.insert(descriptor.digest) {
             return Ok(());
@@ -181,25 +180,12 @@ impl Whole<'_> {
                 let layers = manifest.layers.iter().map(|layer| layer.digest);
                 self.images.engine.store.note_source(self.name, layers)?;
                 for part in parts.filter(|part| !is_foreign(&part.media_type)) {
-                    self.blob(part)?;
+                    let store = &self.images.engine.store;
+                    fetch_blob(store, self.registry, self.name, part, self.ctx)?;
                 }
             }
         }
         self.images.engine.store.blobs().put(&bytes)?;
         Ok(())
-    }
-
-    fn blob(&self, blob: &Descriptor) -> Result<(), BuildError> {
-        let store = &self.images.engine.store;
-        if store.blobs().contains(&blob.digest)? {
-            return Ok(());
-        }
-        let _lock = store.step_lock(&blob.digest, self.ctx.cancel)?;
-        if store.blobs().contains(&blob.digest)? {
-            return Ok(());
-        }
-        let mut sink = StoreSink::new(store, blob.size, self.ctx.cancel);
-        self.registry.blob(self.name, blob.digest, Some(blob.size), &mut sink, self.ctx)?;
-        Ok(sink.commit(blob)?)
     }
 }

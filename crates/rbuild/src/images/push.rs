@@ -107,15 +107,7 @@ impl Engine {
             let message = "all tags are pushed of a name without a tag, to where it says";
             return Err(BuildError::Request { message: message.to_owned() });
         }
-        let mut all = Vec::new();
-        for record in self.store.tags().list()? {
-            let name = record.reference.clone();
-            let fits =
-                |name: &Reference| name.tag().is_some() && name.repository() == wanted.repository();
-            if let Some(name) = name.filter(fits) {
-                all.push((record, name));
-            }
-        }
+        let all = self.tags_in(&wanted)?;
         match all.is_empty() {
             true => Err(BuildError::NoSuchImage { name: request.image.clone() }),
             false => Ok(all),

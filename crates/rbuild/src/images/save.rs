@@ -1,5 +1,6 @@
 //! Images of the store as archives and layouts.
 
+use rbuild_cache::ImageRecord;
 use rbuild_types::{CancelToken, Ctx, Platform, Progress, Reference};
 
 use super::push::descriptor;
@@ -74,36 +75,23 @@ impl Engine {
     }
 
     /// Images, each once, with the names that they were asked for by.
-    fn to_save(
-        &self,
-        wanted: &[String],
-    ) -> Result<Vec<(rbuild_cache::ImageRecord, Vec<Reference>)>, BuildError> {
-        let mut all: Vec<(rbuild_cache::ImageRecord, Vec<Reference>)> = Vec::new();
+    fn to_save(&self, wanted: &[String]) -> Result<Vec<(ImageRecord, Vec<Reference>)>, BuildError> {
+        let mut all: Vec<(ImageRecord, Vec<Reference>)> = Vec::new();
         for text in wanted {
             let mut found = Vec::new();
             if let Ok(name) = text.parse::<Reference>()
                 && !super::has_tag(text)
             {
-                found = self.store.tags().list()?;
-                found.retain(|record| {
-                    let same = |own: &Reference| {
-                        own.tag().is_some() && own.repository() == name.repository()
-                    };
-                    record.reference.as_ref().is_some_and(same)
-                });
+                let tags = self.tags_in(&name)?.into_iter();
+                found.extend(tags.map(|(record, name)| (record, Some(name))));
             }
-            let by_id = |record: &rbuild_cache::ImageRecord| {
-                text.parse::<Reference>().ok() != record.reference
-            };
             if found.is_empty() {
-                let mut record = self.find_image(text)?;
-                if by_id(&record) {
-                    record.reference = None;
-                }
-                found.push(record);
+                let record = self.find_image(text)?;
+                // One that was named by its id has no name.
+                let name = text.parse().ok().filter(|name| record.reference.as_ref() == Some(name));
+                found.push((record, name));
             }
-            for record in found {
-                let name = record.reference.clone();
+            for (record, name) in found {
                 let known = all
                     .iter_mut()
                     .find(|(known, _)| known.manifest_digest == record.manifest_digest);

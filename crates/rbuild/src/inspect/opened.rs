@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use rbuild_cache::ImageRecord;
-use rbuild_image::index::pick;
+use rbuild_image::index::pick_any;
 use rbuild_image::manifest::{Document, parse_manifest};
 use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Digest, Platform, Reference};
@@ -52,7 +52,7 @@ impl OpenedImage {
         let mut digest = record.manifest_digest;
         let bytes = engine.store.blobs().read_small(&digest, MAX_DOCUMENT)?;
         if let Document::Index(index) = parse_manifest(&bytes, Some(&record.media_type))? {
-            let own = pick(&index, &Platform::host()).ok().or(index.manifests.first());
+            let own = pick_any(&index, &Platform::host());
             digest = own.ok_or_else(|| empty_index(&record))?.digest;
         }
         let from = record.reference.clone().map_or_else(nameless, Ok)?;

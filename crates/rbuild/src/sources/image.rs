@@ -253,9 +253,13 @@ impl<'a> ImageSource<'a> {
                 }
             }
         }
-        let problem = format!("more than {MAX_INDEX_DEPTH} indexes inside one another");
-        Err(bad_document("index", problem).into())
+        Err(too_deep().into())
     }
+}
+
+/// Indexes that lie inside one another without an end in sight.
+pub(crate) fn too_deep() -> ImageError {
+    bad_document("index", format!("more than {MAX_INDEX_DEPTH} indexes inside one another"))
 }
 
 pub(crate) fn bad_document(document: &str, problem: impl Into<String>) -> ImageError {

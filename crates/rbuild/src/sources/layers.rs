@@ -2,7 +2,7 @@
 //! at a time, and unpacked in order, each checked against the digest that the config names.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
@@ -14,13 +14,70 @@ use rbuild_image::compress::{Compression, ahead, detect, reader};
 use rbuild_image::layer::{UnpackOptions, unpack_layer};
 use rbuild_image::manifest::{Descriptor, chain_id, chain_ids};
 use rbuild_image::media_type::layer_compression;
-use rbuild_registry::{BlobSink, RegistryError};
+use rbuild_registry::{BlobSink, Registry, RegistryError};
 use rbuild_rooted::Root;
 use rbuild_solver::{Images, StepError};
 use rbuild_types::{CancelToken, Cancelled, Ctx, Digest, Hasher, Platform, Reference};
 
 use super::image::{ImageSource, Resolved, bad_document};
 use crate::{BuildError, Pull};
+
+/// Fetches a blob from where a repository has it, unless it is in the store. Those who need it at the
+/// same time fetch it once.
+pub(crate) fn fetch_blob(
+    store: &Store,
+    registry: &Registry,
+    repository: &Reference,
+    blob: &Descriptor,
+    ctx: Ctx<'_>,
+) -> Result<(), BuildError> {
+    if store.blobs().contains(&blob.digest)? {
+        return Ok(());
+    }
+    let _lock = store.step_lock(&blob.digest, ctx.cancel)?;
+    if store.blobs().contains(&blob.digest)? {
+        return Ok(());
+    }
+    receive(store, registry, repository, blob, ctx)
+}
+
+/// The same of a blob that is not there, and whose lock the caller holds.
+fn receive(
+    store: &Store,
+    registry: &Registry,
+    repository: &Reference,
+    blob: &Descriptor,
+    ctx: Ctx<'_>,
+) -> Result<(), BuildError> {
+    let mut sink = StoreSink::new(store, blob.size, ctx.cancel);
+    registry.blob(repository, blob.digest, Some(blob.size), &mut sink, ctx)?;
+    Ok(sink.commit(blob)?)
+}
+
+/// Copies a blob into the store, which must be what is said of it.
+pub(crate) fn copy_blob(
+    store: &Store,
+    source: &mut dyn Read,
+    digest: Option<Digest>,
+    size: Option<u64>,
+    cancel: &CancelToken,
+) -> Result<(Digest, u64), BuildError> {
+    let subject =
+        || digest.map_or("a layer".to_owned(), |digest| format!("blob {}", digest.short()));
+    let mut writer = store.blobs().writer(cancel)?;
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        cancel.check()?;
+        let unread = |source| ImageError::Io { action: "read", subject: subject(), source };
+        let count = source.read(&mut buffer).map_err(unread)?;
+        if count == 0 || size.is_some_and(|size| writer.size() > size) {
+            break;
+        }
+        let failed = |source| BuildError::Io { what: format!("copy {}", subject()), source };
+        writer.write_all(buffer.get(..count).unwrap_or_default()).map_err(failed)?;
+    }
+    Ok(writer.commit(digest.as_ref(), size)?)
+}
 
 /// Layers of one image fetched at once; the registry client has a limit of its own per host.
 const PARALLEL_LAYERS: usize = 4;
@@ -62,11 +119,13 @@ impl ImageSource<'_> {
         places.insert(0, image.reference.clone());
         let mut first = None;
         for place in places {
-            let mut sink = StoreSink::new(self.store(), layer.size, ctx.cancel);
-            match registry.blob(&place, layer.digest, Some(layer.size), &mut sink, ctx) {
-                Ok(_) => return Ok(sink.commit(layer)?),
-                Err(error @ RegistryError::Cancelled(_)) => return Err(error.into()),
-                Err(error) => drop(first.get_or_insert(error)),
+            match receive(self.store(), registry, &place, layer, ctx) {
+                Err(BuildError::Registry(error))
+                    if !matches!(error, RegistryError::Cancelled(_)) =>
+                {
+                    first.get_or_insert(error);
+                }
+                done => return done,
             }
         }
         Err(first

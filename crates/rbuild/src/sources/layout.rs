@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use rbuild_image::ImageError;
 use rbuild_image::blob::{BlobSource as _, read_document};
 use rbuild_image::index::{Index, pick};
 use rbuild_image::layout::{IMAGE_NAME, Layout, REF_NAME};
@@ -11,7 +10,8 @@ use rbuild_image::manifest::{Descriptor, Document, parse_manifest};
 use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Digest, Platform, Reference};
 
-use super::image::{ImageSource, MAX_INDEX_DEPTH, bad_document};
+use super::image::{ImageSource, MAX_INDEX_DEPTH, bad_document, too_deep};
+use super::layers::copy_blob;
 use crate::BuildError;
 
 /// One image of a layout in a directory.
@@ -120,8 +120,7 @@ impl ImageSource<'_> {
                 }
             }
         }
-        let problem = format!("more than {MAX_INDEX_DEPTH} indexes inside one another");
-        Err(bad_document("index", problem).into())
+        Err(too_deep().into())
     }
 
     /// Copies a layer of a layout into the store.
@@ -138,23 +137,7 @@ impl ImageSource<'_> {
             return Err(bad_document("layer", problem).into());
         }
         let mut source = layout.open(layer.digest)?;
-        let mut writer = self.store().blobs().writer(ctx.cancel)?;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            ctx.cancel.check()?;
-            let failed = |source| {
-                let subject = format!("layer {}", layer.digest.short());
-                BuildError::from(ImageError::Io { action: "read", subject, source })
-            };
-            let count = source.read(&mut buffer).map_err(failed)?;
-            if count == 0 || writer.size() > layer.size {
-                break;
-            }
-            std::io::Write::write_all(&mut writer, buffer.get(..count).unwrap_or_default())
-                .map_err(|source| BuildError::Io { what: "copy a layer".to_owned(), source })?;
-        }
-        drop(source);
-        writer.commit(Some(&layer.digest), Some(layer.size))?;
+        copy_blob(self.store(), &mut source, Some(layer.digest), Some(layer.size), ctx.cancel)?;
         Ok(())
     }
 }

@@ -32,7 +32,7 @@ mod sys;
 pub use error::RootedError;
 pub use metadata::{DirEntry, FileKind, Metadata, Time};
 pub use resolve::{CreatedDirs, NewDirs, Resolved};
-pub use root::{Follow, Root};
+pub use root::{Follow, Root, openat2};
 /// The kernel's error numbers, as [`RootedError::errno`] gives them.
 pub use rustix::io::Errno;
 pub use sys::begin_write_back;

@@ -22,8 +22,32 @@ pub enum Follow {
     No,
 }
 
-/// `openat2` answers EAGAIN when a rename somewhere raced a `..`; the walk is then repeated.
+/// `openat2` answers EAGAIN when a rename or a mount anywhere on the machine raced a `..`; the walk is
+/// then repeated.
 const RACE_RETRIES: usize = 256;
+
+/// `openat2` for who holds a descriptor and no [`Root`]: as the kernel has it, but that a walk which
+/// something raced is made again.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn openat2(
+    dir: BorrowedFd<'_>,
+    path: impl AsRef<Path>,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
+    let mut retries = RACE_RETRIES;
+    loop {
+        match rustix::fs::openat2(dir, path.as_ref(), flags, mode, resolve) {
+            Err(Errno::AGAIN) if retries > 0 => retries -= 1,
+            Err(Errno::INTR) => {}
+            done => return done,
+        }
+    }
+}
 
 /// A held directory below which untrusted paths are opened. See the crate's documentation for
 /// what each method does with `..` and links.
@@ -294,16 +318,10 @@ impl Root {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let flags = flags | OFlags::CLOEXEC;
         let resolve = resolve | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let mut retries = RACE_RETRIES;
-        loop {
-            match rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve) {
-                Ok(fd) => return Ok(fd),
-                Err(Errno::AGAIN) if retries > 0 => retries -= 1,
-                Err(Errno::INTR) => {}
-                Err(Errno::NOSYS) => return Err(RootedError::NoOpenat2),
-                Err(errno) => return Err(RootedError::io("open", shown, errno)),
-            }
-        }
+        openat2(self.fd.as_fd(), path, flags, Mode::empty(), resolve).map_err(|errno| match errno {
+            Errno::NOSYS => RootedError::NoOpenat2,
+            errno => RootedError::io("open", shown, errno),
+        })
     }
 }
 

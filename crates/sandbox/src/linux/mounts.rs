@@ -5,8 +5,9 @@
 //! and `/dev` must not be links at all (runc CVE-2019-19921 and its successors).
 
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use rbuild_rooted::openat2;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, mkdirat, openat,
     unlinkat,
@@ -21,28 +22,6 @@ use rustix::mount::{
 use crate::linux::child::During;
 use crate::spec::InjectedFile;
 use crate::{MountSource, Spec, StartFailure, sys};
-
-/// How often a walk is repeated: `openat2` answers EAGAIN when a rename or a mount anywhere on the
-/// machine raced a `..`.
-const RACE_RETRIES: usize = 256;
-
-/// `openat2`, as often as it takes.
-fn openat2(
-    root: impl AsFd,
-    path: &str,
-    flags: OFlags,
-    mode: Mode,
-    resolve: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
-    let mut retries = RACE_RETRIES;
-    loop {
-        match rustix::fs::openat2(root.as_fd(), path, flags, mode, resolve) {
-            Err(Errno::AGAIN) if retries > 0 => retries -= 1,
-            Err(Errno::INTR) => {}
-            done => return done,
-        }
-    }
-}
 
 /// Docker's masked paths (moby `oci/defaults.go`): they show the host and not the container.
 const MASKED: [&str; 12] = [
@@ -243,7 +222,7 @@ fn subtree(dev: &OwnedFd, whole: OwnedFd, path: &str) -> Result<OwnedFd, Errno> 
     let relative = path.trim_start_matches('/');
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let place = openat2(&whole, relative, flags, Mode::empty(), resolve)?;
+    let place = openat2(whole.as_fd(), relative, flags, Mode::empty(), resolve)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;

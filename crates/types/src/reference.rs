@@ -57,6 +57,12 @@ impl Reference {
         format!("{}/{}", self.host, self.path)
     }
 
+    /// Whether a name, as people type it, says which tag or digest is meant. A parsed one has a tag in
+    /// any case.
+    pub fn is_exact(name: &str) -> bool {
+        name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'))
+    }
+
     /// The tag, if there is one. A reference with a digest may have none.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
@@ -249,6 +255,16 @@ mod tests {
         assert_eq!(full("[::1]:5000/x"), "[::1]:5000/x:latest");
         let pinned = format!("python@{}", Digest::of(""));
         assert_eq!(full(&pinned), format!("docker.io/library/{pinned}"));
+    }
+
+    #[test]
+    fn a_port_is_no_tag() {
+        for exact in ["a:1", "h:5000/a:1", "a@sha256:0", "h:5000/a@sha256:0"] {
+            assert!(Reference::is_exact(exact), "{exact}");
+        }
+        for open in ["a", "h:5000/a", "a/b", ""] {
+            assert!(!Reference::is_exact(open), "{open}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rbuild::{
     Annotation, AttestationForm, Destination, Encoding, Export, Family, LayerForm, Output,
+    Reference,
 };
 
 use crate::args::{annotation, switch};
@@ -216,7 +217,7 @@ fn wanted(fields: Fields) -> Result<Wanted, String> {
     if fields.by_digest == Some(true) && !push {
         return Err("push-by-digest is for what is pushed".to_owned());
     }
-    if fields.by_digest == Some(true) && fields.names.iter().any(|name| has_tag(name)) {
+    if fields.by_digest == Some(true) && fields.names.iter().any(|name| Reference::is_exact(name)) {
         return Err("push-by-digest moves no tag: leave it out of name=".to_owned());
     }
     let names_it = fields.canonical || fields.dangling.is_some();
@@ -263,10 +264,6 @@ fn wanted(fields: Fields) -> Result<Wanted, String> {
 
 fn only(output: Output) -> Wanted {
     Wanted { output: Some(output.into()), ..Wanted::default() }
-}
-
-fn has_tag(name: &str) -> bool {
-    name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'))
 }
 
 /// The fields of a CSV record: a field in quotes may hold commas, as `"name=a,b"`.

@@ -182,7 +182,7 @@ impl PullArgs {
         let request = |text: &String| {
             let bare = text.strip_prefix("docker://").unwrap_or(text);
             let name = registries.reference(bare).map_err(|error| bad_name(text, &error))?;
-            if self.all_tags && (name.digest().is_some() || has_tag(bare)) {
+            if self.all_tags && Reference::is_exact(bare) {
                 return Err(Failure::usage(format!(
                     "--all-tags: {text} names a tag or a digest: leave it out"
                 )));
@@ -247,8 +247,4 @@ fn destination(text: &str) -> Result<Reference, Failure> {
 
 fn bad_name(text: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::usage(format!("{text}: {error}"))
-}
-
-fn has_tag(name: &str) -> bool {
-    name.rsplit('/').next().is_some_and(|last| last.contains(':'))
 }

@@ -98,7 +98,7 @@ fn inspect(args: &InspectArgs, engine: &Engine) -> Result<(), Failure> {
     let found = args.ids.iter().map(|id| Ok(document(&engine.cache(id)?, now)));
     let documents = found.collect::<Result<Vec<_>, Failure>>()?;
     match &args.format {
-        None => output::line(&format!("{:#}", Value::from(documents))),
+        None => output::json(&Value::from(documents)),
         Some(format) => {
             let template = Template::parse(format)?;
             documents.iter().try_for_each(|it| output::line(&template.render(it)?))

@@ -40,7 +40,7 @@ fn compare(args: &DiffArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let cancel = interrupt::cancel_on_interrupt()?;
     let difference = context.engine()?.diff(&args.before, after, &Silent, &cancel)?;
     if args.json {
-        output::line(&format!("{:#}", document(&difference)))?;
+        output::json(&document(&difference))?;
     } else if let Some(listing) = listing {
         output::data(listing.render(&TITLES, &rows(&difference))?)?;
     } else if !args.quiet {

@@ -46,7 +46,7 @@ pub fn run(args: &ImagesArgs, context: &Context<'_>) -> Result<i32, Failure> {
     if let Some(listing) = listing {
         output::data(listing.render(&TITLES, &documents())?)?;
     } else if args.json {
-        output::line(&format!("{:#}", Value::from(documents())))?;
+        output::json(&Value::from(documents()))?;
     } else if args.quiet {
         // An image with several names is one image.
         let mut seen = std::collections::BTreeSet::new();
@@ -137,8 +137,8 @@ fn is_named(record: &ImageRecord, wanted: &str) -> bool {
         return filter::is_like(name, wanted);
     };
     // `app` stands for every tag of it.
-    let with_tag = wanted.rsplit('/').next().is_some_and(|last| last.contains(':'));
-    name.repository() == wanted_name.repository() && (!with_tag || name.tag() == wanted_name.tag())
+    let is_exact = Reference::is_exact(wanted);
+    name.repository() == wanted_name.repository() && (!is_exact || name.tag() == wanted_name.tag())
 }
 
 fn table(rows: &[Row], digests: bool) -> String {

@@ -41,7 +41,7 @@ pub fn run(args: &LayersArgs, context: &Context<'_>) -> Result<i32, Failure> {
         fs_err::write(path, page).map_err(Failure::io("write the page"))?;
     }
     if args.json {
-        output::line(&format!("{:#}", document(&image, files.as_deref())))?;
+        output::json(&document(&image, files.as_deref()))?;
         return Ok(exit_code::SUCCESS);
     }
     if let Some(listing) = listing {

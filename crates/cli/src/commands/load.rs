@@ -4,11 +4,10 @@ use std::io::IsTerminal as _;
 
 use rbuild::LoadSource;
 
-use crate::args::progress::ProgressMode;
 use crate::args::transfer::LoadArgs;
 use crate::commands::Context;
 use crate::failure::Failure;
-use crate::{exit_code, interrupt, output, progress};
+use crate::{exit_code, interrupt, output};
 
 /// Loads, and says what the images are called.
 pub fn run(args: &LoadArgs, context: &Context<'_>) -> Result<i32, Failure> {
@@ -25,10 +24,8 @@ pub fn run(args: &LoadArgs, context: &Context<'_>) -> Result<i32, Failure> {
     };
     let cancel = interrupt::cancel_on_interrupt()?;
     let engine = context.engine()?;
-    let mode = if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto };
-    let display = progress::display(mode, context.environment);
-    let loaded = engine.load_images(source, display.as_ref(), &cancel);
-    display.close();
+    let loaded =
+        context.shown(args.quiet, |progress| engine.load_images(source, progress, &cancel));
     for image in loaded? {
         let names: Vec<String> = image.names.iter().map(rbuild::Reference::familiar).collect();
         let (what, names) = match names.is_empty() {

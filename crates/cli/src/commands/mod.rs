@@ -32,12 +32,14 @@ mod terminal;
 mod version;
 mod why;
 
-use rbuild::{Engine, EngineOptions};
+use rbuild::{Engine, EngineOptions, Progress};
 
 use crate::args::global::GlobalArgs;
+use crate::args::progress::ProgressMode;
 use crate::args::{Args, Command};
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::progress;
 
 /// What a command gets besides its own arguments.
 pub struct Context<'a> {
@@ -55,6 +57,15 @@ impl Context<'_> {
 
     fn engine_options(&self) -> Result<EngineOptions, Failure> {
         self.global.engine_options(self.environment, &self.images)
+    }
+
+    /// Shows how a call of the engine gets on, unless it is to be quiet.
+    fn shown<T>(&self, quiet: bool, call: impl FnOnce(&dyn Progress) -> T) -> T {
+        let mode = if quiet { ProgressMode::Quiet } else { ProgressMode::Auto };
+        let display = progress::display(mode, self.environment);
+        let done = call(display.as_ref());
+        display.close();
+        done
     }
 }
 

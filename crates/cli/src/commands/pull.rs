@@ -2,11 +2,10 @@
 
 use rbuild::Engine;
 
-use crate::args::progress::ProgressMode;
 use crate::args::transfer::PullArgs;
 use crate::commands::Context;
 use crate::failure::Failure;
-use crate::{exit_code, interrupt, output, progress};
+use crate::{exit_code, interrupt, output};
 
 /// Pulls one name after the other.
 pub fn run(args: &PullArgs, context: &Context<'_>) -> Result<i32, Failure> {
@@ -14,11 +13,9 @@ pub fn run(args: &PullArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let requests = args.requests(&options.registry.registries)?;
     let cancel = interrupt::cancel_on_interrupt()?;
     let engine = Engine::with_options(options)?;
-    let mode = if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto };
     for request in requests {
-        let display = progress::display(mode, context.environment);
-        let pulled = engine.pull_image(&request, display.as_ref(), &cancel);
-        display.close();
+        let pulled =
+            context.shown(args.quiet, |progress| engine.pull_image(&request, progress, &cancel));
         for image in pulled? {
             if !args.quiet {
                 output::line(&format!("Digest: {}", image.digest))?;

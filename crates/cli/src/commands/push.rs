@@ -1,20 +1,17 @@
 //! `rbuild push`.
 
-use crate::args::progress::ProgressMode;
 use crate::args::transfer::PushArgs;
 use crate::commands::Context;
 use crate::failure::Failure;
-use crate::{exit_code, interrupt, output, progress};
+use crate::{exit_code, interrupt, output};
 
 /// Pushes, and says the digest that each name stands for now.
 pub fn run(args: &PushArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let request = args.request()?;
     let cancel = interrupt::cancel_on_interrupt()?;
     let engine = context.engine()?;
-    let mode = if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto };
-    let display = progress::display(mode, context.environment);
-    let pushed = engine.push_image(&request, display.as_ref(), &cancel);
-    display.close();
+    let pushed =
+        context.shown(args.quiet, |progress| engine.push_image(&request, progress, &cancel));
     for image in pushed? {
         if let Some(file) = &args.digestfile {
             fs_err::write(file, image.digest.to_string())

@@ -62,7 +62,7 @@ fn repro(args: &ReproArgs, context: &Context<'_>) -> Result<i32, Failure> {
         output::say(&format!("the second build had another {}", found.varied.join("; ")));
     }
     match args.json {
-        true => output::line(&format!("{:#}", document(&found)))?,
+        true => output::json(&document(&found))?,
         false => output::data(text(&found))?,
     }
     if found.difference.is_none() && speaks {

@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use rbuild::{BuildError, CancelToken, Container, ContainerStdio, Ctx, Exit};
 
-use crate::args::progress::ProgressMode;
 use crate::args::run::RunArgs;
 use crate::commands::{Context, terminal};
 use crate::failure::Failure;
-use crate::{exit_code, interrupt, progress};
+use crate::{exit_code, interrupt};
 
 /// As many interrupts make the command kill a container that does not listen, as in Docker.
 const PATIENCE: usize = 3;
@@ -48,12 +47,11 @@ fn run_inner(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let engine = context.engine()?;
     let cancel = interrupt::cancel_on_interrupt()?;
     let mut container = {
-        let mode = if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto };
-        let display = progress::display(mode, context.environment);
-        let ctx = Ctx::new(display.as_ref(), &cancel);
-        let created = engine.create_reporting(&name, &args.image, process, args.pull.into(), ctx);
-        display.close();
-        created?
+        let pull = args.pull.into();
+        context.shown(args.quiet, |progress| {
+            let ctx = Ctx::new(progress, &cancel);
+            engine.create_reporting(&name, &args.image, process, pull, ctx)
+        })?
     };
     let signals = interrupt::forward(if args.tty { &[libc::SIGWINCH] } else { &[] })?;
     let stdio = match (args.tty, args.interactive) {

@@ -4,11 +4,10 @@ use std::io::IsTerminal as _;
 
 use rbuild::{Destination, Output};
 
-use crate::args::progress::ProgressMode;
 use crate::args::transfer::SaveArgs;
 use crate::commands::Context;
 use crate::failure::Failure;
-use crate::{exit_code, interrupt, progress};
+use crate::{exit_code, interrupt};
 
 /// Writes the archive.
 pub fn run(args: &SaveArgs, context: &Context<'_>) -> Result<i32, Failure> {
@@ -25,10 +24,8 @@ pub fn run(args: &SaveArgs, context: &Context<'_>) -> Result<i32, Failure> {
     }
     let cancel = interrupt::cancel_on_interrupt()?;
     let engine = context.engine()?;
-    let mode = if args.quiet { ProgressMode::Quiet } else { ProgressMode::Auto };
-    let display = progress::display(mode, context.environment);
-    let saved = engine.save_images(&request, display.as_ref(), &cancel);
-    display.close();
+    let saved =
+        context.shown(args.quiet, |progress| engine.save_images(&request, progress, &cancel));
     saved?;
     Ok(exit_code::SUCCESS)
 }

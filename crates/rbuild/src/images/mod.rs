@@ -325,11 +325,6 @@ impl ImageManifest {
     }
 }
 
-/// Whether a name, as people type it, says which tag or digest is meant.
-fn has_tag(name: &str) -> bool {
-    name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'))
-}
-
 impl Engine {
     /// The images that have a tag in a repository, with that name.
     fn tags_in(&self, wanted: &Reference) -> Result<Vec<(ImageRecord, Reference)>, BuildError> {

@@ -103,7 +103,7 @@ impl Engine {
             .image
             .parse()
             .map_err(|_| BuildError::NoSuchImage { name: request.image.clone() })?;
-        if request.destination.is_some() || super::has_tag(&request.image) {
+        if request.destination.is_some() || Reference::is_exact(&request.image) {
             let message = "all tags are pushed of a name without a tag, to where it says";
             return Err(BuildError::Request { message: message.to_owned() });
         }

@@ -80,7 +80,7 @@ impl Engine {
         for text in wanted {
             let mut found = Vec::new();
             if let Ok(name) = text.parse::<Reference>()
-                && !super::has_tag(text)
+                && !Reference::is_exact(text)
             {
                 let tags = self.tags_in(&name)?.into_iter();
                 found.extend(tags.map(|(record, name)| (record, Some(name))));

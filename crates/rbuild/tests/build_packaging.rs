@@ -3,7 +3,7 @@
 use rbuild::{BuildRequest, Built, Engine, Output, Packaging};
 use serde_json::Value;
 
-use crate::exported::{Exported, text};
+use crate::exported::{Exported, OCI_CONFIG, OCI_MANIFEST, put, text};
 use crate::support::{Place, build, id};
 use crate::tests;
 
@@ -157,16 +157,11 @@ fn a_base_without_history_is_built_upon() {
     build(&engine, &request.output(Output::OciLayout(layout.clone())));
     // As tools write it that know of no history.
     let exported = Exported::from_directory(&layout);
-    let put = |kind: &str, bytes: &[u8]| {
-        let digest = rbuild::Digest::of(bytes);
-        fs_err::write(layout.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
-        serde_json::json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
-    };
     let mut config = exported.config();
     config.as_object_mut().unwrap().remove("history");
     let mut manifest = exported.manifest();
-    manifest["config"] = put(crate::exported::OCI_CONFIG, config.to_string().as_bytes());
-    let entry = put(crate::exported::OCI_MANIFEST, manifest.to_string().as_bytes());
+    manifest["config"] = put(&layout, OCI_CONFIG, config.to_string().as_bytes());
+    let entry = put(&layout, OCI_MANIFEST, manifest.to_string().as_bytes());
     let mut index = exported.json("index.json");
     index["manifests"][0] = entry;
     fs_err::write(layout.join("index.json"), index.to_string()).unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rbuild::{Digest, Engine, Output};
 use rbuild_testkit::schemas::Schemas;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Place, build};
 
@@ -208,6 +208,13 @@ impl Exported {
 
 pub fn list(value: &Value) -> &[Value] {
     value.as_array().unwrap_or_else(|| panic!("{value} is no list"))
+}
+
+/// Puts a blob into a layout, and describes it.
+pub fn put(layout: &Path, kind: &str, bytes: &[u8]) -> Value {
+    let digest = Digest::of(bytes);
+    fs_err::write(layout.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
+    json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
 }
 
 /// Holds a manifest or an index, if it is one, against the OCI's schemas.

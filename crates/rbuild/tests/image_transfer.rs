@@ -11,7 +11,7 @@ use rbuild::{
 use serde_json::{Value, json};
 
 use crate::build_push::Registry;
-use crate::exported::{Exported, OCI_INDEX, OCI_MANIFEST, text};
+use crate::exported::{Exported, OCI_INDEX, OCI_MANIFEST, put, text};
 use crate::support::{Place, build, id, shell};
 use crate::tests;
 
@@ -156,13 +156,6 @@ fn index_at(registry: &Registry, name: &str) -> Digest {
         registry.manifest(pushed.name.path(), &pushed.digest.to_string())
     });
     pushed.digest
-}
-
-/// Puts a document into a layout.
-fn put(layout: &Path, kind: &str, bytes: &[u8]) -> Value {
-    let digest = Digest::of(bytes);
-    fs_err::write(layout.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
-    json!({ "mediaType": kind, "digest": digest, "size": bytes.len() })
 }
 
 /// Attaches a statement to the first image of a layout's index, as BuildKit does.

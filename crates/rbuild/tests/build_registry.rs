@@ -30,12 +30,16 @@ tests![
     a_wrong_manifest_is_refused,
     a_wrong_config_is_refused,
     a_wrong_layer_is_refused,
+    a_layer_that_stalls_leaves_nothing,
     a_layer_that_is_not_what_the_config_says_is_refused,
     an_endless_chain_of_indexes_is_refused,
     urls_of_layers_are_not_asked,
     a_container_is_made_of_a_pulled_image,
     a_pulled_base_is_exported_as_it_came,
 ];
+
+/// The media type of what never ends: one byte is said to be missing, and never comes.
+const STALLING: &str = "stalling";
 
 /// A reply: status, media type, body.
 type Reply = (u16, &'static str, Vec<u8>);
@@ -143,10 +147,10 @@ impl Shared {
             self.requests.lock().unwrap().push(path.clone());
             let (status, kind, body) = self.reply(&path);
             let digest = Digest::of(&body);
+            let length = body.len() + usize::from(kind == STALLING);
             let head = format!(
-                "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
-                 Docker-Content-Digest: {digest}\r\n\r\n",
-                body.len()
+                "HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+                 Docker-Content-Digest: {digest}\r\n\r\n"
             );
             writer.write_all(head.as_bytes())?;
             if method != "HEAD" {
@@ -180,9 +184,15 @@ impl Client {
     }
 
     pub fn engine(&self) -> Engine {
+        self.patient_for(RegistryOptions::default().idle_timeout)
+    }
+
+    /// One that calls a body stalled which brings nothing for so long.
+    fn patient_for(&self, idle_timeout: Duration) -> Engine {
         let registry = RegistryOptions {
             backoff: Duration::from_millis(5),
             backoff_max: Duration::from_millis(20),
+            idle_timeout,
             ..RegistryOptions::default()
         };
         Engine::with_options(EngineOptions { registry, ..self.0.options() }).unwrap()
@@ -512,6 +522,20 @@ fn a_wrong_layer_is_refused() {
             digest
         });
     }
+}
+
+fn a_layer_that_stalls_leaves_nothing() {
+    let (registry, client, image) = (Registry::start(), Client::new(), image("one"));
+    registry.push(&image, "1");
+    let digest = image.manifest()["layers"][0]["digest"].as_str().unwrap().to_owned();
+    registry.put(&format!("team/app/blobs/{digest}"), STALLING, image.blob(&digest));
+    let engine = client.patient_for(Duration::from_millis(200));
+    let text = format!("FROM {}\nRUN true\n", registry.name("team/app:1"));
+    let told = explain(&build_error(&engine, &client.request(&text)));
+    assert!(told.contains(&digest), "{told}");
+    assert_eq!(client.0.leftovers(), Vec::<String>::new());
+    registry.push(&image, "1");
+    build(&engine, &client.request(&text));
 }
 
 /// The blob is what the manifest says, but its content is not what the config says.

@@ -244,4 +244,8 @@ impl Contestant for Podman {
     fn container(&self) -> Option<Cmd> {
         Some(self.cmd().words("run --rm --network host busybox true"))
     }
+
+    fn remove(&self, tag: &str) {
+        let _ = self.cmd().args(["rmi", "-f", tag]).capture();
+    }
 }

@@ -58,6 +58,13 @@ impl Program {
         Outcome::of(child)
     }
 
+    /// The same with no more memory for its data than this many bytes.
+    pub fn run_within(&self, bytes: u64, line: &str) -> Outcome {
+        let program = env!("CARGO_BIN_EXE_rbuild");
+        let script = format!("ulimit -d {} && exec {program} {line}", bytes >> 10);
+        Outcome::of(self.spawn(Command::new("/bin/sh").args(["-c", &script]), &[]))
+    }
+
     /// Runs words that may have blanks in them.
     pub fn run_words(&self, words: &[&str]) -> Outcome {
         Outcome::of(self.start_words(words, &[]))
@@ -69,8 +76,11 @@ impl Program {
     }
 
     fn start_words(&self, words: &[&str], variables: &[(&str, &str)]) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_rbuild"))
-            .args(words)
+        self.spawn(Command::new(env!("CARGO_BIN_EXE_rbuild")).args(words), variables)
+    }
+
+    fn spawn(&self, command: &mut Command, variables: &[(&str, &str)]) -> Child {
+        command
             .current_dir(self.context())
             .env_clear()
             .env("RBUILD_ROOT", self.store())

@@ -1,4 +1,4 @@
-//! Several processes that pull one image at once.
+//! Several processes that pull one image at once, and images that are too much.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ struct Shared {
     /// An empty tar.
     layer: Vec<u8>,
     config: String,
-    manifest: String,
+    manifest: Vec<u8>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -32,6 +32,7 @@ struct State {
 }
 
 impl Registry {
+    /// With a small image.
     fn start(held: bool) -> Self {
         let layer = vec![0; 1 << 20];
         let layer_digest = Digest::of(&layer);
@@ -50,6 +51,10 @@ impl Registry {
             config.len(),
             layer.len()
         );
+        Self::with(layer, config, manifest.into_bytes(), held)
+    }
+
+    fn with(layer: Vec<u8>, config: String, manifest: Vec<u8>, held: bool) -> Self {
         let state = Mutex::new(State { asked: 0, held });
         let shared = Arc::new(Shared { layer, config, manifest, state, changed: Condvar::new() });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -98,7 +103,7 @@ impl Shared {
                 _ if is_layer => &self.layer[..],
                 "/v2/" => b"{}",
                 _ if path.contains("/blobs/") => self.config.as_bytes(),
-                _ => self.manifest.as_bytes(),
+                _ => &self.manifest,
             };
             let length = body.len();
             write!(writer, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
@@ -159,4 +164,32 @@ fn pulls_that_are_killed_cost_the_others_no_more_than_theirs() {
     program.run("images").good();
     let left: Vec<_> = fs_err::read_dir(program.store().join("tmp")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Documents that nobody needs are refused, and cost no more memory than others.
+#[test]
+fn documents_that_are_too_large_cost_little() {
+    if !can_build() {
+        return;
+    }
+    let oci = "application/vnd.oci.image";
+    let empty = Digest::of("");
+    let described =
+        |kind: &str| format!(r#"{{"mediaType":"{oci}.{kind}","digest":"{empty}","size":0}}"#);
+    let (config, layer) = (described("config.v1+json"), described("layer.v1.tar"));
+    let head = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{oci}.manifest.v1+json","config":{config},"layers":["#
+    );
+    let long = " ".repeat(60 << 20);
+    let deep = format!("{head}{}{}]}}", "[".repeat(200_000), "]".repeat(200_000));
+    let many = format!("{head}{layer}{}]}}", format!(",{layer}").repeat(20_000));
+    for (manifest, told) in [(long, "no sane document"), (deep, "manifest"), (many, "layers")] {
+        let registry = Registry::with(Vec::new(), String::new(), manifest.into_bytes(), false);
+        let program = Program::new();
+        let line = format!("pull {}/team/app", registry.address);
+        let outcome = program.run_within(300 << 20, &line);
+        outcome.refused(1, told);
+        let left: Vec<_> = fs_err::read_dir(program.store().join("tmp")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }

@@ -104,6 +104,9 @@ pub struct LoadArgs {
     /// The same, in Docker's spelling
     #[arg(short, long, value_name = "PATH")]
     pub input: Option<PathBuf>,
+    /// Only images for this platform; of an index, the one for it
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
     /// Print nothing but the names, or ids, that were loaded
     #[arg(short, long)]
     pub quiet: bool,

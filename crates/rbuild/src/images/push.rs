@@ -126,6 +126,6 @@ impl Engine {
 }
 
 /// An image of the store by its manifest or index.
-pub(super) fn descriptor(record: &ImageRecord) -> Descriptor {
+pub(crate) fn descriptor(record: &ImageRecord) -> Descriptor {
     Descriptor::new(record.media_type.clone(), record.manifest_digest, record.manifest_size)
 }

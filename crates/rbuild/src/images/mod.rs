@@ -26,7 +26,6 @@ use rbuild_image::index::{attested, is_for, pick, pick_any};
 use rbuild_image::manifest::{Descriptor, Document, Manifest, chain_ids, parse_manifest};
 use rbuild_types::{Digest, ImageConfig, Platform, Reference};
 
-use crate::build::tag;
 use crate::sources::image::MAX_DOCUMENT;
 use crate::{BuildError, Engine};
 
@@ -105,13 +104,13 @@ impl Engine {
     ///
     /// [`BuildError::NoSuchImage`]; [`BuildError::Conflict`] when a prefix names several.
     pub fn find_image(&self, name: &str) -> Result<ImageRecord, BuildError> {
-        if let Ok(reference) = name.parse::<Reference>()
-            && let Some(image) = self.store.tags().get(&reference)?
-        {
-            return Ok(image);
+        for reference in self.names_meant(name) {
+            if let Some(image) = self.store.tags().get(&reference)? {
+                return Ok(image);
+            }
         }
         let missing = || BuildError::NoSuchImage { name: name.to_owned() };
-        if let Ok(reference) = name.parse::<Reference>()
+        if let Ok(reference) = self.reference(name)
             && let Some(digest) = reference.digest()
         {
             // The image of any of its tags, if it is that very one, or the one for this machine out of
@@ -142,12 +141,24 @@ impl Engine {
         }
     }
 
+    /// What a name may stand for in the store: what it does everywhere, else the very words. An
+    /// archive may have brought an image of that name, and listings show it by it.
+    fn names_meant(&self, text: &str) -> impl Iterator<Item = Reference> {
+        [self.reference(text).ok(), text.parse().ok()].into_iter().flatten()
+    }
+
+    /// The name of an image by which it was found, unless that was its id.
+    fn found_by(&self, record: &ImageRecord, text: &str) -> Option<Reference> {
+        let found = record.reference.clone()?;
+        self.names_meant(text).any(|name| name == found).then_some(found)
+    }
+
     /// Gives an image a further name.
     pub fn tag_image(&self, name: &str, new_name: &str) -> Result<(), BuildError> {
         // An image without a name may be pruned up to the moment in which it gets one.
         let _lease = self.store.lease()?;
         let image = self.find_image(name)?;
-        let reference = tag(new_name)?;
+        let reference = self.tag(new_name)?;
         let (digest, size) = (image.manifest_digest, image.manifest_size);
         Ok(self.store.tags().set(&reference, &digest, size, &image.media_type)?)
     }
@@ -162,7 +173,7 @@ impl Engine {
             .filter(|other| other.manifest_digest == image.manifest_digest)
             .filter_map(|other| other.reference)
             .collect();
-        let by_name = name.parse::<Reference>().ok().filter(|name| names.contains(name));
+        let by_name = self.found_by(&image, name);
         let victims = match by_name {
             Some(name) => vec![name],
             None if names.len() > 1 && !force => {

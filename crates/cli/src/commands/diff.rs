@@ -109,8 +109,7 @@ fn of_layer(difference: &LayerDifference) -> String {
     for (sign, layer) in [("-", &difference.before), ("+", &difference.after)] {
         let Some(LayerName { diff_id, created_by }) = layer else { continue };
         let number = difference.index + 1;
-        let created_by = created_by.split_whitespace().collect::<Vec<_>>().join(" ");
-        let created_by = console::truncate_str(&created_by, VALUE, "…");
+        let created_by = output::instruction(created_by, Some(VALUE));
         text.push_str(&format!("  {sign} {number} {} {}\n", diff_id.short(), visible(&created_by)));
     }
     text

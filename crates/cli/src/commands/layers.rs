@@ -68,11 +68,7 @@ fn layers(image: &ImageLayers, whole: bool) -> String {
     let mut table =
         Table::new(&["LAYER", "SIZE", "ADDED", "CHANGED", "REMOVED", "WASTED", "CREATED BY"]);
     for (index, layer) in image.layers.iter().enumerate() {
-        let text = layer.created_by.split_whitespace().collect::<Vec<_>>().join(" ");
-        let created_by = match whole {
-            true => text,
-            false => console::truncate_str(&text, INSTRUCTION, "…").into_owned(),
-        };
+        let created_by = output::instruction(&layer.created_by, (!whole).then_some(INSTRUCTION));
         table.row(&[
             &(index + 1).to_string(),
             &human::bytes(layer.size),

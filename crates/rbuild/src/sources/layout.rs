@@ -10,7 +10,7 @@ use rbuild_image::manifest::{Descriptor, Document, parse_manifest};
 use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Digest, Platform, Reference};
 
-use super::image::{ImageSource, MAX_INDEX_DEPTH, bad_document, too_deep};
+use super::image::{ImageSource, MAX_INDEX_DEPTH, bad_document, chain, too_deep};
 use super::layers::copy_blob;
 use crate::BuildError;
 
@@ -32,8 +32,8 @@ impl LayoutImage {
 
     pub(crate) fn open(&self) -> Result<Layout, BuildError> {
         // The layout itself was named by the user; what is in it may be a stranger's.
-        let root = Root::open(&self.path).map_err(|error| self.failed(error.to_string()))?;
-        Layout::open(root).map_err(|error| self.failed(error.to_string()))
+        let root = Root::open(&self.path).map_err(|error| self.failed(chain(&error)))?;
+        Layout::open(root).map_err(|error| self.failed(chain(&error)))
     }
 
     fn failed(&self, problem: String) -> BuildError {

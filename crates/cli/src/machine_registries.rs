@@ -92,19 +92,25 @@ fn conf(registries: &mut RegistriesConf, file: &Path, text: &str) -> Result<(), 
 fn daemon(options: &mut RegistryOptions, file: &Path, text: &str) -> Result<(), Failure> {
     let refused = |reason| Failure::usage(format!("{}: {reason}", file.display()));
     let daemon: Daemon = serde_json::from_str(text).map_err(|error| refused(error.to_string()))?;
-    // Networks are there for Docker to compare addresses with, which names do not have here.
-    let hosts = daemon.insecure_registries.into_iter().filter(|host| !host.contains('/'));
-    options.insecure.extend(hosts);
+    options.insecure.extend(daemon.insecure_registries);
     for url in daemon.registry_mirrors {
-        let plain = url.strip_prefix("http://");
-        let Some(location) = plain.or_else(|| url.strip_prefix("https://")) else {
+        let is_url = url.starts_with("http://") || url.starts_with("https://");
+        let Some(mirror) = mirror(&url).filter(|_| is_url) else {
             return Err(refused(format!("the mirror {url:?} is no URL")));
         };
-        let (location, insecure) = (location.trim_end_matches('/').to_owned(), plain.is_some());
-        let mirror = Mirror { location, insecure, serves: Serves::All };
         options.mirrors.entry("docker.io".to_owned()).or_default().push(mirror);
     }
     Ok(())
+}
+
+/// A mirror as people write it: by its URL, or by its location alone, which speaks TLS.
+pub fn mirror(text: &str) -> Option<Mirror> {
+    let (location, insecure) = match text.strip_prefix("http://") {
+        Some(location) => (location, true),
+        None => (text.strip_prefix("https://").unwrap_or(text), false),
+    };
+    let location = location.trim_end_matches('/').to_owned();
+    (!location.is_empty()).then_some(Mirror { location, insecure, serves: Serves::All })
 }
 
 #[cfg(test)]
@@ -138,13 +144,18 @@ mod tests {
         let text = r#"{"debug": true, "insecure-registries": ["r.example:5000", "10.0.0.0/8"],
             "registry-mirrors": ["https://m.example/", "http://p.example:5000"]}"#;
         daemon(&mut options, Path::new(DAEMON), text).unwrap();
-        assert_eq!(options.insecure, ["r.example:5000"]);
+        assert_eq!(options.insecure, ["r.example:5000", "10.0.0.0/8"]);
         let mirrors: Vec<_> = options.mirrors["docker.io"]
             .iter()
             .map(|mirror| (mirror.location.as_str(), mirror.insecure))
             .collect();
         assert_eq!(mirrors, [("m.example", false), ("p.example:5000", true)]);
-        for bad in ["", "[", r#"{"registry-mirrors": ["m.example"]}"#] {
+        for bad in [
+            "",
+            "[",
+            r#"{"registry-mirrors": ["m.example"]}"#,
+            r#"{"registry-mirrors": ["http://"]}"#,
+        ] {
             let error = daemon(&mut options, Path::new(DAEMON), bad).unwrap_err();
             assert!(format!("{error:?}").contains(DAEMON), "{bad}: {error:?}");
         }

@@ -63,6 +63,15 @@ pub fn note(text: &str) {
     say(&format!("note: {text}"));
 }
 
+/// An instruction on one line, of no more columns than are said.
+pub fn instruction(text: &str, columns: Option<usize>) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match columns {
+        Some(columns) => console::truncate_str(&line, columns, "…").into_owned(),
+        None => line,
+    }
+}
+
 /// Text from elsewhere on one line: control characters become visible escapes, so that a step's
 /// name cannot move the cursor or colour the terminal.
 pub fn visible(text: &str) -> String {

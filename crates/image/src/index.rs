@@ -111,6 +111,11 @@ pub fn pick_any<'i>(index: &'i Index, platform: &Platform) -> Option<&'i Descrip
     pick(index, platform).ok().or_else(first)
 }
 
+/// Whether an image for `found` may be taken where one for `wanted` is asked for.
+pub fn is_for(found: &Platform, wanted: &Platform) -> bool {
+    runnable(wanted).iter().any(|wanted| found.satisfies(wanted))
+}
+
 /// `platform` and what it runs besides, nearest first (containerd's `platforms.Only`, without the
 /// 32-bit variants of 64-bit machines, which need a kernel option).
 fn runnable(platform: &Platform) -> Vec<Platform> {

@@ -324,7 +324,7 @@ pub(crate) fn publish(
         names.extend(tags.iter().map(|tag| tag.with_digest(digest)));
     }
     if let (true, Some(name)) = (names.is_empty(), &request.dangling_name) {
-        let repository: Reference = name.parse().map_err(|error| BuildError::Request {
+        let repository = engine.reference(name).map_err(|error| BuildError::Request {
             message: format!("invalid name {name:?} of an image without tags: {error}"),
         })?;
         names.push(repository.with_digest(digest));

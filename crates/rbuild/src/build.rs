@@ -40,7 +40,7 @@ impl Engine {
         let summary = Summary::new(progress);
         let ctx = Ctx::new(&summary, cancel);
         let invocation = Invocation::begin()?;
-        let tags = tags(request)?;
+        let tags = self.tags(request)?;
         if let Some(message) = request.resources.problem() {
             return Err(BuildError::Request { message });
         }
@@ -229,25 +229,27 @@ fn default_jobs() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get).saturating_mul(2).max(4)
 }
 
-fn tags(request: &BuildRequest) -> Result<Vec<Reference>, BuildError> {
-    let is_nameless = |wanted: &Export| is_push(wanted) && wanted.names.is_empty();
-    if request.tags.is_empty() && request.outputs.iter().any(is_nameless) {
-        let message = "a tag is needed when pushing to a registry: its host says to which one";
-        return Err(BuildError::Request { message: message.to_owned() });
+impl Engine {
+    fn tags(&self, request: &BuildRequest) -> Result<Vec<Reference>, BuildError> {
+        let is_nameless = |wanted: &Export| is_push(wanted) && wanted.names.is_empty();
+        if request.tags.is_empty() && request.outputs.iter().any(is_nameless) {
+            let message = "a tag is needed when pushing to a registry: its host says to which one";
+            return Err(BuildError::Request { message: message.to_owned() });
+        }
+        request.tags.iter().map(|name| self.tag(name)).collect()
     }
-    request.tags.iter().map(|name| tag(name)).collect()
-}
 
-/// A name for what is built.
-pub(crate) fn tag(name: &str) -> Result<Reference, BuildError> {
-    let reference: Reference = name.parse().map_err(|error| BuildError::Request {
-        message: format!("invalid tag {name:?}: {error}"),
-    })?;
-    match reference.digest() {
-        None => Ok(reference),
-        Some(_) => Err(BuildError::Request {
-            message: format!("invalid tag {name:?}: a new image cannot be named by a digest"),
-        }),
+    /// A name for what is built.
+    pub(crate) fn tag(&self, name: &str) -> Result<Reference, BuildError> {
+        let reference = self.reference(name).map_err(|error| BuildError::Request {
+            message: format!("invalid tag {name:?}: {error}"),
+        })?;
+        match reference.digest() {
+            None => Ok(reference),
+            Some(_) => Err(BuildError::Request {
+                message: format!("invalid tag {name:?}: a new image cannot be named by a digest"),
+            }),
+        }
     }
 }
 

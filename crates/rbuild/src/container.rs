@@ -10,13 +10,15 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::{HeldVolume, SnapshotId};
+use rbuild_image::ImageError;
+use rbuild_image::index::is_for;
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{
     Exit, InjectedFile, Launch, Mount, MountSource, Network, Resources, Running, Spec, Stdio,
 };
 use rbuild_snapshot::Active;
-use rbuild_types::{CancelToken, Ctx, Event, ImageConfig, Platform, Silent, Stream};
+use rbuild_types::{CancelToken, Ctx, Event, ImageConfig, Platform, Reference, Silent, Stream};
 
 use crate::engine::random_id;
 use crate::images::nameless;
@@ -119,21 +121,24 @@ impl Engine {
             image,
             process,
             Pull::Missing,
+            None,
             Ctx::new(&Silent, &CancelToken::default()),
         )
     }
 
-    /// [`Engine::create`] with progress, cancellation and a rule for pulling.
+    /// [`Engine::create`] with progress, cancellation, a rule for pulling and a platform, of which the
+    /// image has to be. One that came from a registry for another platform is asked for again there.
     pub fn create_reporting(
         &self,
         name: &str,
         image: &str,
         process: Process,
         pull: Pull,
+        platform: Option<&Platform>,
         ctx: Ctx<'_>,
     ) -> Result<Container, BuildError> {
         let _lease = self.store.lease()?;
-        let (config, chain) = self.image_of(image, pull, ctx)?;
+        let (config, chain) = self.image_of(image, pull, platform, ctx)?;
         let id = random_id()?;
         let containers = self.store.root().join("containers");
         let directory = containers.join(&id);
@@ -201,12 +206,18 @@ impl Engine {
         &self,
         image: &str,
         pull: Pull,
+        platform: Option<&Platform>,
         ctx: Ctx<'_>,
     ) -> Result<(ImageConfig, Vec<SnapshotId>), BuildError> {
         let images = ImageSource::new(self, pull, ctx);
         // A name first; then the beginning of an id.
-        let reference = match (self.reference(image), self.find_image(image)) {
-            (_, Ok(found)) if pull != Pull::Always => {
+        let named = self.reference(image);
+        let mut elsewhere = None;
+        let mut reference = match (named, self.find_image(image)) {
+            (named, Ok(found)) if pull != Pull::Always => {
+                // By its name, and not by its id.
+                let repository = found.reference.as_ref().map(Reference::repository);
+                elsewhere = named.ok().filter(|name| Some(name.repository()) == repository);
                 let name = found.reference.map_or_else(nameless, Ok)?;
                 name.with_digest(found.manifest_digest)
             }
@@ -221,7 +232,18 @@ impl Engine {
                 return Err(BuildError::Request { message: error.to_string() });
             }
         };
-        let resolved = images.resolve(&reference, &Platform::host())?;
+        let wanted = platform.cloned().unwrap_or_else(Platform::host);
+        let mut resolved = images.resolve(&reference, &wanted)?;
+        if platform.is_some() && !is_for(&resolved.platform, &wanted) {
+            if let Some(name) = elsewhere {
+                resolved = images.resolve(&name, &wanted)?;
+                reference = name;
+            }
+            if !is_for(&resolved.platform, &wanted) {
+                let found = vec![resolved.platform.clone()];
+                return Err(ImageError::NoPlatform { wanted, found }.into());
+            }
+        }
         let chain = images.unpack_image(&resolved, ctx)?;
         if reference.digest().is_none() {
             let digest = resolved.reference.digest();

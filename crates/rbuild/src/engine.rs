@@ -109,8 +109,8 @@ impl Engine {
         Self { store, options, registry, pool, quiet_pool }
     }
 
-    /// What a name stands for that people wrote to get an image: short ones may be aliases of the
-    /// machine's files.
+    /// What a name stands for that people wrote, be it to get an image or to name one: short ones may
+    /// be aliases of the machine's files.
     pub fn reference(&self, name: &str) -> Result<Reference, ReferenceError> {
         self.options.registry.registries.reference(name)
     }

@@ -167,7 +167,7 @@ fn a_base_without_history_is_built_upon() {
     fs_err::write(layout.join("index.json"), index.to_string()).unwrap();
     let source = rbuild::LoadSource::Path(layout);
     let loaded =
-        engine.load_images(source, &rbuild::Silent, &rbuild::CancelToken::default()).unwrap();
+        engine.load_images(source, None, &rbuild::Silent, &rbuild::CancelToken::default()).unwrap();
     engine.tag_image(&loaded[0].id.to_string(), "bare:1").unwrap();
     for packaging in [Packaging::Each, Packaging::AtMost(1), Packaging::One] {
         let text = "FROM bare:1\nCOPY busybox /more\nCOPY busybox /most\n";

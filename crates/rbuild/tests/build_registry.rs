@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rbuild::{
-    BuildError, BuildRequest, Built, Digest, Engine, EngineOptions, Event, Output, Process, Pull,
-    RegistryOptions,
+    BuildError, BuildRequest, Built, CancelToken, Ctx, Digest, Engine, EngineOptions, Event,
+    Output, Process, Pull, RegistryOptions, Silent,
 };
 
 use crate::exported::{Exported, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
@@ -25,6 +25,7 @@ tests![
     never_pulling_asks_nothing,
     an_index_gives_the_image_of_the_platform,
     a_name_in_the_store_is_asked_for_again_for_another_platform,
+    a_container_is_of_the_platform_that_was_asked_for,
     a_digest_names_one_image,
     an_unknown_tag_is_named,
     a_wrong_manifest_is_refused,
@@ -410,6 +411,50 @@ fn a_name_in_the_store_is_asked_for_again_for_another_platform() {
     // What was built here is all there is of it: nobody is asked.
     let own = client.request("FROM built\n").platform(host.clone());
     assert!(!build(&engine, &own).image.unwrap().platforms.is_empty());
+    assert_eq!(registry.asked(), Vec::<String>::new());
+}
+
+fn a_container_is_of_the_platform_that_was_asked_for() {
+    let (registry, client) = (Registry::start(), Client::new());
+    let (mine, other) = (image("mine"), image_for("other", "s390x"));
+    let (mine_digest, other_digest) = (registry.push(&mine, "x"), registry.push(&other, "y"));
+    let host = rbuild::Platform::host();
+    let own = (&mine_digest, &mine, host.architecture.as_str());
+    registry.put(
+        "team/app/manifests/all",
+        OCI_INDEX,
+        index(&[own, (&other_digest, &other, "s390x")]),
+    );
+    let engine = client.engine();
+    let never = CancelToken::default();
+    let create = |name: &str, pull, platform: &str| {
+        let platform = platform.parse().unwrap();
+        let ctx = Ctx::new(&Silent, &never);
+        engine.create_reporting("c", name, Process::default(), pull, Some(&platform), ctx)
+    };
+    let name = registry.name("team/app:all");
+    let architecture = || engine.image_config(&name).unwrap().config.architecture;
+    drop(create(&name, Pull::Missing, &host.to_string()).unwrap());
+    registry.asked();
+    let error = create(&name, Pull::Never, "linux/s390x").unwrap_err().to_string();
+    assert!(error.contains(&format!("there are: {host}")), "{error}");
+    assert_eq!((architecture(), registry.asked()), (host.architecture.clone(), vec![]));
+    // Another is here: it is pulled for this one, once, and the name moves as with `docker run`.
+    drop(create(&name, Pull::Missing, "linux/s390x").unwrap());
+    assert_eq!(architecture(), "s390x");
+    assert!(!registry.asked().is_empty());
+    drop(create(&name, Pull::Missing, "linux/s390x").unwrap());
+    assert_eq!(registry.asked(), Vec::<String>::new());
+    let error = create(&name, Pull::Missing, "linux/riscv64").unwrap_err().to_string();
+    assert!(error.contains("linux/s390x") && error.contains(&host.to_string()), "{error}");
+    // What was built here is all there is of it, and an id is one image.
+    engine.tag_image(&name, "built").unwrap();
+    let id = engine.find_image("built").unwrap().image_id.to_string();
+    registry.asked();
+    for name in ["built", &id] {
+        let error = create(name, Pull::Missing, &host.to_string()).unwrap_err().to_string();
+        assert!(error.contains("there are: linux/s390x"), "{name}: {error}");
+    }
     assert_eq!(registry.asked(), Vec::<String>::new());
 }
 

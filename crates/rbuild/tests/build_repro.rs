@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rbuild::{
-    BuildRequest, CancelToken, Cause, ContextMode, Engine, Output, Repro, ReproDifference, Silent,
+    BuildRequest, CancelToken, Cause, ContextMode, Engine, Output, Repro, ReproDifference, Round,
+    Silent,
 };
 
 use crate::support::{Place, build};
@@ -15,6 +16,7 @@ tests![
     modes_of_a_work_tree_do_not_count_and_others_do,
     known_causes_are_named_with_the_file_and_the_instruction,
     without_fixed_times_times_are_the_cause,
+    the_time_of_the_image_is_the_cause_where_no_file_differs,
     an_image_for_two_platforms_is_compared_as_a_whole,
     two_stores_give_the_same_manifest,
     what_cannot_be_built_twice_is_named,
@@ -178,6 +180,33 @@ fn without_fixed_times_times_are_the_cause() {
     };
     assert!(files.iter().all(|(_, cause)| *cause == Some(Cause::FileTime)), "{files:?}");
     assert_ne!(repro.first, repro.second);
+}
+
+fn the_time_of_the_image_is_the_cause_where_no_file_differs() {
+    let place = Place::new();
+    let engine = place.engine();
+    for epoch in ["1000", "2000"] {
+        let mut request = place.request("FROM scratch\nENV A=1\n").tag(epoch);
+        request.options.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_owned());
+        build(&engine, &request);
+    }
+    // What is made here again as it was keeps its time. A base may have been made again elsewhere.
+    engine.tag_image("1000", "kept").unwrap();
+    let cancel = CancelToken::default();
+    let mut rounds = |round, request: &BuildRequest| {
+        if round == Round::Second {
+            engine.tag_image("2000", "kept").unwrap();
+        }
+        engine.build(request, &Silent, &cancel)
+    };
+    let request = place.request("FROM kept\nENV B=1\n");
+    let repro = engine.repro(&request, &mut rounds, &cancel).unwrap();
+    let Some(ReproDifference::Config { fields, cause: Some(Cause::ImageTime) }) = &repro.difference
+    else {
+        panic!("{repro:?}");
+    };
+    let names: Vec<&str> = fields.iter().map(|field| field.field.as_str()).collect();
+    assert_eq!(names, ["created", "history[0].created", "history[1].created"]);
 }
 
 fn an_image_for_two_platforms_is_compared_as_a_whole() {

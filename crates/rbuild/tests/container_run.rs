@@ -226,6 +226,7 @@ fn an_image_without_command_says_so() {
             "no-such-image",
             Process::default(),
             rbuild::Pull::Never,
+            None,
             rbuild::Ctx::new(&rbuild::Silent, &CancelToken::default()),
         )
         .unwrap_err();

@@ -25,6 +25,7 @@ tests![
     a_layer_that_is_not_what_the_config_says_is_refused,
     layers_that_are_links_and_gzip_around_everything_are_read,
     an_index_that_lacks_images_gives_the_one_that_is_there,
+    only_the_image_for_a_platform_is_loaded,
     a_directory_of_skopeo_is_read,
     what_is_no_archive_is_refused,
     a_name_without_a_tag_is_all_its_tags,
@@ -72,11 +73,11 @@ fn save(engine: &Engine, images: &[&str], output: Output, form: Option<ImageForm
 }
 
 fn load(engine: &Engine, path: &Path) -> Vec<LoadedImage> {
-    engine.load_images(LoadSource::Path(path.to_owned()), &Silent, &never()).unwrap()
+    engine.load_images(LoadSource::Path(path.to_owned()), None, &Silent, &never()).unwrap()
 }
 
 fn load_error(engine: &Engine, path: &Path) -> BuildError {
-    let loaded = engine.load_images(LoadSource::Path(path.to_owned()), &Silent, &never());
+    let loaded = engine.load_images(LoadSource::Path(path.to_owned()), None, &Silent, &never());
     assert_eq!(engine.images().unwrap(), []);
     loaded.unwrap_err()
 }
@@ -360,7 +361,7 @@ fn layers_that_are_links_and_gzip_around_everything_are_read() {
     assert_eq!(other.leftovers(), Vec::<String>::new());
     // The same from a stream.
     let stream = LoadSource::Stream(Box::new(bytes.as_slice()));
-    assert_eq!(elsewhere.load_images(stream, &Silent, &never()).unwrap()[0].id, loaded.id);
+    assert_eq!(elsewhere.load_images(stream, None, &Silent, &never()).unwrap()[0].id, loaded.id);
 }
 
 fn a_layer_that_is_not_what_the_config_says_is_refused() {
@@ -392,7 +393,7 @@ fn a_layer_that_is_not_what_the_config_says_is_refused() {
         load(&engine, &path);
         fs_err::write(&path, classic(&layout, change, false)).unwrap();
         let source = LoadSource::Path(path);
-        assert!(engine.load_images(source, &Silent, &never()).is_err());
+        assert!(engine.load_images(source, None, &Silent, &never()).is_err());
     }
 }
 
@@ -417,6 +418,51 @@ fn an_index_that_lacks_images_gives_the_one_that_is_there() {
     let [loaded] = load(&engine, &layout).try_into().unwrap();
     assert_eq!(loaded.names, ["two:1".parse::<Reference>().unwrap()]);
     assert_eq!(engine.image_config("two:1").unwrap().config.architecture, "s390x");
+}
+
+fn only_the_image_for_a_platform_is_loaded() {
+    let place = Place::new();
+    let engine = place.engine();
+    let build_for = |name: &str, platforms: &[&str]| {
+        let request = BuildRequest::new(place.context())
+            .dockerfile_text("FROM scratch\nARG TARGETARCH\nCOPY busybox /$TARGETARCH\n")
+            .tag(name);
+        let with = |request: BuildRequest, one: &&str| request.platform(one.parse().unwrap());
+        build(&engine, &platforms.iter().fold(request, with));
+    };
+    build_for("two:1", &["linux/amd64", "linux/s390x"]);
+    build_for("one:1", &["linux/arm64"]);
+    let layout = place.path().join("layout");
+    save(&engine, &["two:1", "one:1"], Output::OciLayout(layout.clone()), None);
+    let docker = place.path().join("docker.tar");
+    save(&engine, &["one:1"], Output::DockerArchive(docker.clone().into()), None);
+    let load_for = |engine: &Engine, path: &Path, platform: &str| {
+        let platform = Some(platform.parse().unwrap());
+        let source = LoadSource::Path(path.to_owned());
+        engine.load_images(source, platform.as_ref(), &Silent, &never())
+    };
+    for (path, platform, name, architecture) in [
+        (&layout, "linux/s390x", "two:1", "s390x"),
+        (&layout, "linux/arm64", "one:1", "arm64"),
+        (&docker, "linux/arm64/v8", "one:1", "arm64"),
+    ] {
+        let other = Place::new();
+        let elsewhere = other.engine();
+        let [loaded] = load_for(&elsewhere, path, platform).unwrap().try_into().unwrap();
+        assert_eq!(loaded.names, [name.parse::<Reference>().unwrap()]);
+        let details = elsewhere.image_config(name).unwrap();
+        assert_eq!(details.config.architecture, architecture);
+        assert_eq!((details.manifests.len(), elsewhere.images().unwrap().len()), (0, 1));
+    }
+    let other = Place::new();
+    let elsewhere = other.engine();
+    let refused = |path, platform| load_for(&elsewhere, path, platform).unwrap_err().to_string();
+    assert_eq!(
+        refused(&layout, "linux/riscv64"),
+        "no image for platform linux/riscv64; there are: linux/amd64, linux/arm64, linux/s390x"
+    );
+    assert!(refused(&docker, "linux/amd64").ends_with("there are: linux/arm64"));
+    assert_eq!(elsewhere.images().unwrap(), []);
 }
 
 fn a_directory_of_skopeo_is_read() {

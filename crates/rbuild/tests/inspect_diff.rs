@@ -1,7 +1,8 @@
 //! What `Engine::diff` says of two images.
 
 use rbuild::{
-    Aspect, CancelToken, Engine, FileDifference, FileKind, ImageDifference, Output, Silent,
+    Aspect, BuildRequest, CancelToken, Engine, FileDifference, FileKind, ImageDifference, Output,
+    Platform, SaveRequest, Silent,
 };
 
 use crate::support::{Place, build};
@@ -12,10 +13,12 @@ tests![
     what_only_its_owner_may_read_is_not_excerpted,
     one_build_is_no_difference_and_shared_layers_are_not_read,
     another_packing_of_the_same_files_is_a_difference_of_the_manifest,
+    of_an_index_the_image_for_a_platform_is_compared,
+    images_in_files_are_compared_and_leave_no_name,
 ];
 
 fn diff(engine: &Engine, before: &str, after: &str) -> ImageDifference {
-    engine.diff(before, after, &Silent, &CancelToken::default()).unwrap()
+    engine.diff(before, after, None, &Silent, &CancelToken::default()).unwrap()
 }
 
 fn of<'a>(difference: &'a ImageDifference, path: &str) -> &'a FileDifference {
@@ -108,4 +111,74 @@ fn another_packing_of_the_same_files_is_a_difference_of_the_manifest() {
     assert!(difference.layers.is_empty() && difference.files.is_empty(), "{difference:?}");
     let of_layers = |field: &&rbuild::FieldDifference| field.field.starts_with("layers[2].");
     assert!(difference.manifest.iter().any(|field| of_layers(&field)), "{difference:?}");
+}
+
+fn of_an_index_the_image_for_a_platform_is_compared() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = "FROM scratch\nARG TARGETARCH\nCOPY busybox /$TARGETARCH\n";
+    let platforms: [Platform; 2] = ["linux/s390x", "linux/arm64"].map(|one| one.parse().unwrap());
+    for (tag, text) in [("one", text), ("two", &text.replace("COPY", "ENV A=1\nCOPY"))] {
+        let request = BuildRequest::new(place.context()).dockerfile_text(text).tag(tag);
+        let with = |request: BuildRequest, one: &Platform| request.platform(one.clone());
+        build(&engine, &platforms.iter().fold(request, with));
+    }
+    let never = CancelToken::default();
+    for platform in &platforms {
+        let found = engine.diff("one", "two", Some(platform), &Silent, &never).unwrap();
+        assert!(found.files.is_empty() && found.config.iter().any(|it| it.field == "config.Env.A"));
+        let layers = engine.layers("one", Some(platform), &Silent, &never).unwrap();
+        let paths: Vec<_> = layers.versions().map(|version| version.path.to_vec()).collect();
+        assert_eq!(paths, [platform.architecture.as_bytes()]);
+    }
+    let missing = "linux/riscv64".parse().unwrap();
+    let error = engine.layers("one", Some(&missing), &Silent, &never).unwrap_err().to_string();
+    assert!(error.contains("linux/s390x") && error.contains("linux/arm64"), "{error}");
+}
+
+fn images_in_files_are_compared_and_leave_no_name() {
+    let place = Place::new();
+    let engine = place.engine();
+    for tag in ["one", "two"] {
+        let text = format!("FROM base\nRUN echo {tag} > /which\n");
+        build(&engine, &place.request(&text).tag(tag));
+    }
+    let never = CancelToken::default();
+    let at = |name: &str| place.path().join(name);
+    let save = |images: &[&str], output: Output| {
+        let images = images.iter().map(ToString::to_string).collect();
+        let request = SaveRequest { images, output, platform: None, form: None };
+        engine.save_images(&request, &Silent, &never).unwrap();
+    };
+    save(&["one"], Output::DockerArchive(at("one.tar").into()));
+    save(&["one", "two"], Output::OciArchive(at("both.tar").into()));
+    save(&["one", "two"], Output::DockerArchive(at("both.docker.tar").into()));
+    save(&["two"], Output::OciLayout(at("layout")));
+    let path = place.path().display();
+    let elsewhere = Place::new();
+    let other = elsewhere.engine();
+    let both = format!("oci-archive:{path}/both.tar");
+    for (before, after, is_same) in [
+        (format!("docker-archive:{path}/one.tar"), format!("{both}:one:latest"), true),
+        (format!("docker-archive:{path}/both.docker.tar:two"), format!("oci:{path}/layout"), true),
+        (format!("{both}:two"), format!("oci-layout://{path}/layout"), true),
+        (format!("{both}:one"), format!("oci:{path}/layout:latest"), false),
+    ] {
+        let found = diff(&other, &before, &after);
+        assert_eq!(
+            (found.files.is_empty(), found.config.is_empty()),
+            (is_same, is_same),
+            "{before}"
+        );
+        assert_eq!(found.before.name.as_deref(), Some(before.as_str()));
+        assert_eq!(is_same, found.before.id == found.after.id, "{before} {after}");
+    }
+    // One side may be in the store.
+    assert!(diff(&engine, "one", &format!("{both}:one")).files.is_empty());
+    let refused =
+        |before: &str| other.diff(before, &both, None, &Silent, &never).unwrap_err().to_string();
+    assert!(refused(&both).ends_with("there are several images, name one: one:latest, two:latest"));
+    assert!(refused(&format!("{both}:three")).ends_with("there is no such image"));
+    assert_eq!(refused("three:1"), "no such image: three:1");
+    assert_eq!(other.images().unwrap(), []);
 }

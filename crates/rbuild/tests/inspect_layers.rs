@@ -11,7 +11,7 @@ tests![
 ];
 
 fn layers(engine: &rbuild::Engine, image: &str) -> ImageLayers {
-    engine.layers(image, &Silent, &CancelToken::default()).unwrap()
+    engine.layers(image, None, &Silent, &CancelToken::default()).unwrap()
 }
 
 fn fate(image: &ImageLayers, layer: usize, path: &str) -> Option<(u64, Fate)> {

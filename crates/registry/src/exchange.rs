@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rbuild_types::{Digest, Reference};
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, LOCATION,
-    RANGE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, IF_MATCH,
+    LOCATION, RANGE,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -75,13 +75,15 @@ pub(crate) struct Outgoing<'a> {
     /// First byte wanted.
     pub(crate) from: u64,
     pub(crate) content: Option<Content<'a>>,
+    /// The state in which what is changed has to be, by the name that an answer gave it.
+    pub(crate) if_match: Option<HeaderValue>,
 }
 
 impl Outgoing<'_> {
     /// A request without content, below the repository's URL.
     pub(crate) fn new(method: Method, path: String, access: Access) -> Self {
         let target = Target::Path(path);
-        Self { method, target, access, accept: None, from: 0, content: None }
+        Self { method, target, access, accept: None, from: 0, content: None, if_match: None }
     }
 }
 
@@ -245,6 +247,9 @@ impl Client {
             }
             if let Some(header) = authorization.as_ref().filter(|_| on_own_origin) {
                 request = request.header(AUTHORIZATION, header.clone());
+            }
+            if let Some(state) = &outgoing.if_match {
+                request = request.header(IF_MATCH, state.clone());
             }
             let mut pace = None;
             if let Some(content) = &outgoing.content {

@@ -38,6 +38,7 @@ mod feed;
 mod fetch;
 mod listing;
 mod manifest;
+mod network;
 mod options;
 mod place;
 mod push;

@@ -123,18 +123,23 @@ impl Client {
         errand: &Errand,
         reference: &Reference,
     ) -> Result<ManifestBytes, RegistryError> {
+        Ok(self.manifest_and_head(errand, reference).await?.0)
+    }
+
+    /// [`Client::manifest`], with the head of the answer.
+    pub(crate) async fn manifest_and_head(
+        &self,
+        errand: &Errand,
+        reference: &Reference,
+    ) -> Result<(ManifestBytes, HeaderMap), RegistryError> {
         let outgoing = outgoing(Method::GET, reference);
         let mut attempts = Attempts::new(&self.options, errand.place.has_successor);
-        loop {
-            let attempt = async {
-                let response = self.exchange(errand, &outgoing).await?;
-                self.read_manifest(errand, reference, response).await
-            };
-            match attempt.await {
-                Ok(manifest) => return Ok(manifest),
-                Err(failure) => attempts.wait_after(failure).await?,
-            }
-        }
+        let attempt = || async {
+            let response = self.exchange(errand, &outgoing).await?;
+            let head = response.headers().clone();
+            Ok((self.read_manifest(errand, reference, response).await?, head))
+        };
+        attempts.repeat(attempt).await
     }
 
     async fn read_manifest(

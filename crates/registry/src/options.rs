@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::network::Network;
 use crate::place::split_location;
 use crate::{Login, RegistriesConf, RegistryError, Secret};
 
@@ -28,7 +29,7 @@ pub struct RegistryOptions {
     /// What the machine's files say about registries.
     pub registries: RegistriesConf,
     /// `host[:port]` of registries that need not prove who they are, and may be spoken to in plain
-    /// HTTP where they do not speak TLS. Loopback always may, but has to prove it in TLS.
+    /// HTTP where they do not speak TLS; also networks such as `10.0.0.0/8`. Loopback always may, but has to prove it in TLS.
     pub insecure: Vec<String>,
     /// Whether registries have to prove who they are; else all are as if they were in `insecure`.
     pub tls_verify: bool,
@@ -185,6 +186,12 @@ impl RegistryOptions {
         for mirror in self.mirrors.values().flatten() {
             if split_location(&mirror.location).is_none() {
                 return refuse("mirrors", &mirror.location, "expected host[:port][/prefix]");
+            }
+        }
+        for listed in &self.insecure {
+            if listed.contains('/') && listed.parse::<Network>().is_err() {
+                let reason = "expected host[:port], or a network such as 10.0.0.0/8";
+                return refuse("insecure", listed, reason);
             }
         }
         for proxy in [&self.proxies.http, &self.proxies.https].into_iter().flatten() {

@@ -8,7 +8,7 @@ use reqwest::Url;
 
 use crate::options::{Mirror, Serves};
 use crate::transport::Proof;
-use crate::{RegistryError, RegistryOptions};
+use crate::{RegistryError, RegistryOptions, network};
 
 /// Docker Hub's name in references is not the host that serves its API.
 const DOCKER_HUB: &str = "docker.io";
@@ -183,7 +183,9 @@ pub(crate) fn may_be_plain(options: &RegistryOptions, host: &str) -> bool {
 }
 
 fn is_insecure(options: &RegistryOptions, host: &str) -> bool {
-    !options.tls_verify || options.insecure.iter().any(|listed| listed == host)
+    !options.tls_verify
+        || options.insecure.iter().any(|listed| listed == host)
+        || network::is_in_insecure(options, host)
 }
 
 /// Splits `host[:port][/prefix]`; `None` when it is not of that form.

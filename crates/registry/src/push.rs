@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use rbuild_types::{Ctx, Digest, Event, Reference};
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Body, Method};
 
 use crate::blob::{REPORT_EVERY, transfer_name};
@@ -177,7 +177,7 @@ impl Registry {
         self.inner.runtime.run(ctx.cancel, async move {
             let mut attempts = Attempts::new(&client.options, false);
             let path = format!("manifests/{name}");
-            let put = || client.put_manifest(&errand, &path, &media_type, &bytes);
+            let put = || client.put_manifest(&errand, &path, &media_type, &bytes, None);
             let headers = attempts.repeat(put).await?;
             if let Some(other) = named_digest(&headers).filter(|named| *named != digest) {
                 return Err(stored(other));
@@ -206,19 +206,21 @@ impl Registry {
 }
 
 impl Client {
-    /// Puts a manifest; the head of the answer.
+    /// Puts a manifest, in the place of `old` if that is said; the head of the answer.
     pub(crate) async fn put_manifest(
         &self,
         errand: &Errand,
         path: &str,
         media_type: &str,
         bytes: &Bytes,
+        old: Option<&HeaderValue>,
     ) -> Result<HeaderMap, Failure> {
         let body = || Body::from(bytes.clone());
         let size = bytes.len() as u64;
         let content = Content { media_type, first: None, size, body: &body, pace: None };
         let outgoing = Outgoing {
             content: Some(content),
+            if_match: old.cloned(),
             ..Outgoing::new(Method::PUT, path.to_owned(), Access::Push)
         };
         let response = self.exchange(errand, &outgoing).await?;

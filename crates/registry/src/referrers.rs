@@ -2,15 +2,17 @@
 //!
 //! OCI distribution 1.1 lists them at `referrers/<digest>`. A registry that does not know this
 //! keeps the list as an index under the tag `sha256-<hex>`, which whoever pushes a manifest with a
-//! `subject` brings up to date. Two processes that do so at once may lose one of the two entries:
-//! the specification has nothing against it. Within one handle it happens one after the other.
+//! `subject` brings up to date. The specification has nothing against two processes that do so at
+//! once, of which one writes over what the other wrote: the list is read again after it was written,
+//! and written again where the entry is not in it. A registry that knows `If-Match` refuses the
+//! second by itself. Within one handle it happens one after the other.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rbuild_types::{Ctx, Digest, Reference};
-use reqwest::Method;
-use reqwest::header::HeaderMap;
+use reqwest::header::{ETAG, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -38,6 +40,10 @@ pub struct Referrer {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
+
+/// How often a list is written that others write too. Of those that do so at once one is done after
+/// each turn.
+const LIST_TRIES: usize = 10;
 
 #[derive(Deserialize)]
 struct List {
@@ -114,7 +120,7 @@ impl Client {
             Err(RegistryError::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
-        let Some(index) = self.fallback(errand, repository, subject).await? else {
+        let Some((index, _)) = self.fallback(errand, repository, subject).await? else {
             return Ok(Vec::new());
         };
         let list = serde_json::from_value::<List>(index);
@@ -137,39 +143,60 @@ impl Client {
             return Ok(());
         }
         let _turn = self.referrers.lock().await;
-        let empty = || json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []});
-        let mut index = self.fallback(errand, repository, subject).await?.unwrap_or_else(empty);
-        let Some(entries) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
-            return Err(refused(errand, "it is no index".to_owned()));
-        };
-        if entries.iter().any(|entry| entry["digest"] == json!(referrer.digest)) {
-            return Ok(());
-        }
-        entries.push(json!(referrer));
-        let bytes = Bytes::from(index.to_string());
-        if bytes.len() as u64 > MAX_DOCUMENT {
-            return Err(refused(errand, "it has no room for another".to_owned()));
-        }
-        let mut attempts = Attempts::new(&self.options, false);
         let path = format!("manifests/{}", tag(subject));
-        attempts.repeat(|| self.put_manifest(errand, &path, OCI_INDEX, &bytes)).await?;
-        Ok(())
+        let mut refused_state = None;
+        for turn in 0..=LIST_TRIES {
+            let found = self.fallback(errand, repository, subject).await?;
+            let (mut index, state) = found.unwrap_or_else(|| (empty_list(), None));
+            let Some(entries) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
+                return Err(refused(errand, "it is no index".to_owned()));
+            };
+            if entries.iter().any(|entry| entry["digest"] == json!(referrer.digest)) {
+                return Ok(());
+            }
+            if turn == LIST_TRIES {
+                break;
+            }
+            entries.push(json!(referrer));
+            let bytes = Bytes::from(index.to_string());
+            if bytes.len() as u64 > MAX_DOCUMENT {
+                return Err(refused(errand, "it has no room for another".to_owned()));
+            }
+            // One that refuses the very state that it named does not know what it says.
+            let state = state.filter(|state| refused_state.as_ref() != Some(state));
+            let put = || self.put_manifest(errand, &path, OCI_INDEX, &bytes, state.as_ref());
+            match Attempts::new(&self.options, false).repeat(put).await {
+                Ok(_) => {}
+                Err(RegistryError::Status { answer, .. })
+                    if answer.status == StatusCode::PRECONDITION_FAILED && state.is_some() =>
+                {
+                    refused_state = state;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused(errand, "others write over it again and again".to_owned()))
     }
 
     /// The index under the tag that stands for a list of referrers, as it is: other programs'
-    /// entries are kept with all that is in them.
+    /// entries are kept with all that is in them. With it what its registry calls the state that it
+    /// is in, if it does.
     async fn fallback(
         &self,
         errand: &Errand,
         repository: &Reference,
         subject: Digest,
-    ) -> Result<Option<Value>, RegistryError> {
+    ) -> Result<Option<(Value, Option<HeaderValue>)>, RegistryError> {
         let name = format!("{}:{}", repository.repository(), tag(subject));
         let reference = name.parse().map_err(|_| refused(errand, "its tag is odd".to_owned()))?;
-        match self.manifest(errand, &reference).await {
-            Ok(found) if found.is_index() => serde_json::from_slice(&found.bytes)
-                .map(Some)
-                .map_err(|error| refused(errand, printable(&error.to_string()))),
+        match self.manifest_and_head(errand, &reference).await {
+            Ok((found, head)) if found.is_index() => {
+                // A weak one never matches.
+                let state = head.get(ETAG).filter(|state| state.as_bytes().starts_with(b"\""));
+                let index = serde_json::from_slice(&found.bytes)
+                    .map_err(|error| refused(errand, printable(&error.to_string())))?;
+                Ok(Some((index, state.cloned())))
+            }
             Ok(_) => Err(refused(errand, format!("tag {} is no index", tag(subject)))),
             Err(RegistryError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -189,6 +216,10 @@ fn claim(media_type: &str, bytes: &[u8]) -> Option<(Digest, Referrer)> {
         annotations: annotations.unwrap_or_default(),
     };
     Some((subject?.digest, referrer))
+}
+
+fn empty_list() -> Value {
+    json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
 }
 
 /// The tag that stands for a list of referrers (OCI distribution 1.1, "Referrers Tag Schema").

@@ -1,6 +1,6 @@
 //! When to try again, and after how long.
 //!
-//! Tried again: connection errors, broken bodies, 5xx, 408, 429. Not tried again: any other 4xx,
+//! Tried again: connection errors (refused ones for a second only), broken bodies, 5xx, 408, 429. Not tried again: any other 4xx,
 //! wrong bytes, certificates that do not verify. The wait doubles from `backoff` to `backoff_max`;
 //! `Retry-After` wins over it.
 
@@ -29,6 +29,9 @@ pub(crate) enum Retry {
     /// After the usual wait, but a second failure of this kind is final: each such try costs the
     /// full idle limit, and all together must stay below the promised 150 s.
     Once,
+    /// After a short wait, a few times: nobody listens there, which a name with the wrong port says
+    /// for ever, and a server that is just being started does not say for long.
+    Soon,
 }
 
 impl From<RegistryError> for Failure {
@@ -50,6 +53,9 @@ impl Failure {
 /// Bytes that count as progress. A server that sends a few bytes and resets, for ever, must not
 /// keep the client busy for ever.
 const PROGRESS: u64 = 1 << 20;
+/// Tries at a place where nobody listens, and the wait between them.
+const TRIES_REFUSED: u32 = 3;
+const REFUSED_WAIT: Duration = Duration::from_millis(500);
 /// Tries at a place that another place stands behind.
 const TRIES_WITH_SUCCESSOR: u32 = 2;
 
@@ -58,6 +64,7 @@ pub(crate) struct Attempts {
     tries: u32,
     failed: u32,
     stalled: u32,
+    refused: u32,
     backoff: Duration,
     backoff_max: Duration,
     retry_after_max: Duration,
@@ -72,6 +79,7 @@ impl Attempts {
             tries,
             failed: 0,
             stalled: 0,
+            refused: 0,
             backoff: options.backoff,
             backoff_max: options.backoff_max,
             retry_after_max: options.retry_after_max,
@@ -86,6 +94,7 @@ impl Attempts {
             self.high_water = bytes;
             self.failed = 0;
             self.stalled = 0;
+            self.refused = 0;
         }
     }
 
@@ -128,6 +137,10 @@ impl Attempts {
             Retry::Once => {
                 self.stalled += 1;
                 (self.stalled < 2).then_some(usual)
+            }
+            Retry::Soon => {
+                self.refused += 1;
+                (self.refused < TRIES_REFUSED).then_some(usual.min(REFUSED_WAIT))
             }
         }
     }
@@ -198,5 +211,15 @@ mod tests {
         let mut attempts = Attempts::new(&options, false);
         assert!(attempts.pause(Retry::Once).is_some());
         assert!(attempts.pause(Retry::Once).is_none());
+    }
+
+    #[test]
+    fn where_nobody_listens_nobody_is_waited_for_long() {
+        let mut attempts = Attempts::new(&RegistryOptions::default(), false);
+        let waits: Vec<_> = (0..3).map(|_| attempts.pause(Retry::Soon)).collect();
+        assert_eq!(waits, [Some(REFUSED_WAIT), Some(REFUSED_WAIT), None]);
+        // A blob that was coming when its server went away is waited for anew.
+        attempts.progress(PROGRESS);
+        assert_eq!(attempts.pause(Retry::Soon), Some(REFUSED_WAIT));
     }
 }

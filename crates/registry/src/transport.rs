@@ -180,6 +180,9 @@ fn explain(text: &str, host: &str) -> (String, Retry) {
     if no_such_name.iter().any(|known| text.contains(known)) {
         return (format!("no such host ({text}); check the registry's name"), Retry::Never);
     }
+    if text.contains("Connection refused") {
+        return (format!("nobody listens there ({text}); check the port"), Retry::Soon);
+    }
     (text.to_owned(), Retry::Later)
 }
 
@@ -197,6 +200,6 @@ mod tests {
         assert!(text.contains("CA that signed it"), "{text}");
         let (text, _) = explain("received fatal alert: BadCertificate", "r:5");
         assert!(text.contains("NAME.key into /etc/docker/certs.d/r:5"), "{text}");
-        assert_eq!(explain("Connection refused (os error 111)", "r").1, Retry::Later);
+        assert_eq!(explain("Connection refused (os error 111)", "r").1, Retry::Soon);
     }
 }

@@ -5,12 +5,15 @@ use clap::Args;
 /// Compare two images: configs, manifests, layers and files.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// Name or id
+    /// Name or id, or oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], oci-layout://DIR[:TAG]
     #[arg(value_name = "A")]
     pub before: String,
-    /// Name or id of the other image
+    /// The other image
     #[arg(value_name = "B")]
     pub after: Option<String>,
+    /// Of indexes, the images for this platform
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
     /// Print nothing: the exit code says it
     #[arg(short, long)]
     pub quiet: bool,

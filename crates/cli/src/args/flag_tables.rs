@@ -309,6 +309,5 @@ impl Table for OfSave {
 pub struct OfLoad;
 
 impl Table for OfLoad {
-    const FLAGS: &'static [Flag] =
-        &[flag("platform", Value, NotYet), flag("signature-policy", Value, NotYet)];
+    const FLAGS: &'static [Flag] = &[flag("signature-policy", Value, NotYet)];
 }

@@ -9,9 +9,12 @@ use crate::failure::Failure;
 /// Show what the layers of an image hold, and what of it is wasted.
 #[derive(Debug, Args)]
 pub struct LayersArgs {
-    /// Name or id
+    /// Name or id, or oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], oci-layout://DIR[:TAG]
     #[arg(value_name = "IMAGE")]
     pub image: String,
+    /// Of an index, the image for this platform
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
     /// The largest files too, with what became of them: of all layers, or of one
     #[arg(
         short = 'v',

@@ -1,7 +1,7 @@
 //! Arguments of `manifest` and its commands.
 
 use clap::{Args, Subcommand};
-use rbuild::{ListChange, Reference};
+use rbuild::ListChange;
 
 use crate::args::transfer::PushArgs;
 use crate::failure::Failure;
@@ -148,11 +148,6 @@ impl ManifestArgs {
             _ => Vec::new(),
         }
     }
-}
-
-/// The name of a list.
-pub fn list(text: &str) -> Result<Reference, Failure> {
-    text.parse().map_err(|error| Failure::usage(format!("{text}: {error}")))
 }
 
 impl AnnotateArgs {

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
-use rbuild::{
-    CredentialSource, Login, Mirror, Reference, RegistriesConf, RegistryOptions, Secret, Serves,
-};
+use rbuild::{CredentialSource, Login, Mirror, Reference, RegistriesConf, RegistryOptions, Secret};
 
 use crate::args::switch;
 use crate::environment::Environment;
@@ -24,7 +22,8 @@ pub struct RegistryArgs {
     #[arg(long, global = true, value_name = "HOST=LOCATION", help_heading = "Global options")]
     pub registry_mirror: Vec<String>,
     /// Believe this registry without a certificate that somebody signed, and speak plain HTTP where
-    /// it has none at all; may be repeated [env: RBUILD_INSECURE_REGISTRIES]
+    /// it has none at all; also of a network, such as 10.0.0.0/8; may be repeated
+    /// [env: RBUILD_INSECURE_REGISTRIES]
     #[arg(long, global = true, value_name = "HOST", help_heading = "Global options")]
     pub insecure_registry: Vec<String>,
     /// Look for credentials in this file only, in the form of Docker's config.json or podman's
@@ -167,7 +166,7 @@ impl RegistryArgs {
         let given = environment.registry_mirrors();
         // What stands on the command line is asked first.
         for text in self.registry_mirror.iter().chain(&given) {
-            let (host, mirror) = mirror(text, &options.insecure)?;
+            let (host, mirror) = mirror(text)?;
             options.mirrors.entry(host).or_default().push(mirror);
         }
         for text in &self.token_host {
@@ -214,38 +213,28 @@ fn only_registry(registries: &RegistriesConf, images: &[String]) -> Result<Strin
     }
 }
 
-fn mirror(text: &str, insecure: &[String]) -> Result<(String, Mirror), Failure> {
-    let parts = text.split_once('=').filter(|(host, location)| {
-        !host.is_empty() && !location.trim_start_matches("http://").is_empty()
-    });
-    let Some((host, location)) = parts else {
-        return Err(Failure::usage_hint(
+fn mirror(text: &str) -> Result<(String, Mirror), Failure> {
+    let parts = text.split_once('=').filter(|(host, _)| !host.is_empty());
+    let known =
+        parts.and_then(|(host, at)| Some((host.to_owned(), machine_registries::mirror(at)?)));
+    known.ok_or_else(|| {
+        Failure::usage_hint(
             format!("--registry-mirror {text}: not of the form HOST=LOCATION"),
             "for example docker.io=mirror.local:5000",
-        ));
-    };
-    let (location, plain) = match location.strip_prefix("http://") {
-        Some(location) => (location, true),
-        None => (location.strip_prefix("https://").unwrap_or(location), false),
-    };
-    let location = location.trim_end_matches('/');
-    let name = location.split('/').next().unwrap_or_default();
-    let plain = plain || insecure.iter().any(|host| host == name);
-    Ok((
-        host.to_owned(),
-        Mirror { location: location.to_owned(), insecure: plain, serves: Serves::All },
-    ))
+        )
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use rbuild::Serves;
+
     use super::*;
 
     #[test]
     fn mirrors_of_the_command_line_come_before_those_of_the_environment() {
         let args = RegistryArgs {
             registry_mirror: vec!["docker.io=http://a:1/p/".into()],
-            insecure_registry: vec!["b".into()],
             ..RegistryArgs::default()
         };
         let environment = Environment::of(&[
@@ -258,7 +247,7 @@ mod tests {
             insecure,
             serves: Serves::All,
         };
-        assert_eq!(options.mirrors["docker.io"], [mirror("a:1/p", true), mirror("b", true)]);
+        assert_eq!(options.mirrors["docker.io"], [mirror("a:1/p", true), mirror("b", false)]);
         assert_eq!(options.mirrors["ghcr.io"], [mirror("c", false)]);
     }
 
@@ -333,7 +322,7 @@ mod tests {
     #[test]
     fn half_a_mirror_is_refused() {
         for bad in ["docker.io", "=x", "docker.io=", "docker.io=http://"] {
-            assert!(mirror(bad, &[]).is_err(), "{bad}");
+            assert!(mirror(bad).is_err(), "{bad}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use rbuild::{ContainerNetwork, Platform, Process};
+use rbuild::{ContainerNetwork, Process};
 
 use crate::args::build::PullPolicy;
 use crate::args::flag_tables::OfRun;
@@ -75,8 +75,8 @@ pub struct RunArgs {
     /// Write the id of the container to this file, which may not be there yet
     #[arg(long, value_name = "FILE")]
     pub cidfile: Option<PathBuf>,
-    /// Platform of the image; this machine's is all there is
-    #[arg(long, value_name = "PLATFORM", hide = true)]
+    /// The image for this platform, which is pulled where another is here
+    #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
     /// Say nothing while the image is fetched
     #[arg(short, long)]
@@ -99,7 +99,6 @@ impl RunArgs {
     /// The arguments as the engine wants them. Reads the files of variables.
     pub fn process(&self, environment: &Environment) -> Result<Process, Failure> {
         self.other.settle()?;
-        self.platform.as_deref().map_or(Ok(()), is_host)?;
         let network = match self.network.as_str() {
             "host" => ContainerNetwork::Host,
             "none" => ContainerNetwork::None,
@@ -148,18 +147,6 @@ fn workdir(text: &str) -> Result<Option<String>, Failure> {
         text => Err(Failure::usage_hint(
             format!("--workdir {text}: the working directory is not an absolute path"),
             format!("give the whole path, such as /{text}"),
-        )),
-    }
-}
-
-fn is_host(text: &str) -> Result<(), Failure> {
-    let wanted: Platform =
-        text.parse().map_err(|error| Failure::usage(format!("--platform: {error}")))?;
-    match Platform::host() {
-        host if host == wanted => Ok(()),
-        host => Err(Failure::usage_hint(
-            format!("--platform {text} is not supported yet"),
-            format!("containers are for {host} here"),
         )),
     }
 }
@@ -224,14 +211,6 @@ mod tests {
         assert_eq!(cwd("--workdir= x"), None);
         assert!(refused("-w rel x").starts_with("--workdir rel: "));
         assert!(refused("-w ./a x").contains("not an absolute path"));
-    }
-
-    #[test]
-    fn the_platform_is_the_machines() {
-        let line = format!("--platform {} x", Platform::host());
-        assert!(run(&line).process(&Environment::default()).is_ok());
-        let refused = refused("--platform linux/s390x x");
-        assert_eq!(refused, "--platform linux/s390x is not supported yet");
     }
 
     #[test]

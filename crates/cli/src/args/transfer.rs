@@ -104,6 +104,9 @@ pub struct LoadArgs {
     /// The same, in Docker's spelling
     #[arg(short, long, value_name = "PATH")]
     pub input: Option<PathBuf>,
+    /// Only images for this platform; of an index, the one for it
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
     /// Print nothing but the names, or ids, that were loaded
     #[arg(short, long)]
     pub quiet: bool,
@@ -156,9 +159,10 @@ impl FormArgs {
 
 impl PushArgs {
     /// What the engine is asked.
-    pub fn request(&self) -> Result<PushRequest, Failure> {
+    pub fn request(&self, registries: &RegistriesConf) -> Result<PushRequest, Failure> {
         self.other.settle()?;
-        let destination = self.destination.as_deref().map(destination).transpose()?;
+        let destination = self.destination.as_deref();
+        let destination = destination.map(|text| destination_of(text, registries)).transpose()?;
         Ok(PushRequest {
             image: self.image.clone(),
             destination,
@@ -233,7 +237,7 @@ pub fn platform(text: Option<&str>) -> Result<Option<Platform>, Failure> {
 }
 
 /// Where an image goes; podman writes `docker://` before it, and other ways out have other commands.
-fn destination(text: &str) -> Result<Reference, Failure> {
+fn destination_of(text: &str, registries: &RegistriesConf) -> Result<Reference, Failure> {
     let bare = text.strip_prefix("docker://").unwrap_or(text);
     let archives = ["oci:", "oci-archive:", "docker-archive:", "dir:", "docker-daemon:"];
     if archives.iter().any(|scheme| text.starts_with(scheme)) {
@@ -242,7 +246,7 @@ fn destination(text: &str) -> Result<Reference, Failure> {
             "`rbuild save` writes archives and layouts",
         ));
     }
-    bare.parse().map_err(|error| bad_name(text, &error))
+    registries.reference(bare).map_err(|error| bad_name(text, &error))
 }
 
 fn bad_name(text: &str, error: &dyn std::fmt::Display) -> Failure {

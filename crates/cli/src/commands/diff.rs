@@ -7,6 +7,7 @@ use rbuild::{
 use serde_json::{Value, json};
 
 use crate::args::diff::DiffArgs;
+use crate::args::transfer;
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::listing::Listing;
@@ -38,7 +39,9 @@ fn compare(args: &DiffArgs, context: &Context<'_>) -> Result<i32, Failure> {
     };
     let listing = Listing::parse(args.format.as_deref())?;
     let cancel = interrupt::cancel_on_interrupt()?;
-    let difference = context.engine()?.diff(&args.before, after, &Silent, &cancel)?;
+    let platform = transfer::platform(args.platform.as_deref())?;
+    let platform = platform.as_ref();
+    let difference = context.engine()?.diff(&args.before, after, platform, &Silent, &cancel)?;
     if args.json {
         output::json(&document(&difference))?;
     } else if let Some(listing) = listing {
@@ -106,8 +109,7 @@ fn of_layer(difference: &LayerDifference) -> String {
     for (sign, layer) in [("-", &difference.before), ("+", &difference.after)] {
         let Some(LayerName { diff_id, created_by }) = layer else { continue };
         let number = difference.index + 1;
-        let created_by = created_by.split_whitespace().collect::<Vec<_>>().join(" ");
-        let created_by = console::truncate_str(&created_by, VALUE, "…");
+        let created_by = output::instruction(created_by, Some(VALUE));
         text.push_str(&format!("  {sign} {number} {} {}\n", diff_id.short(), visible(&created_by)));
     }
     text

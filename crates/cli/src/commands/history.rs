@@ -83,11 +83,8 @@ fn row<'a>(line: &'a HistoryLine, id: &'a str, now: i64, args: &HistoryArgs) -> 
         true => human::parse_rfc3339(created).map(|millis| human::ago(millis, now)),
         false => line.created.clone(),
     };
-    let text = line.created_by.split_whitespace().collect::<Vec<_>>().join(" ");
-    let created_by = match args.no_trunc {
-        true => text,
-        false => console::truncate_str(&text, INSTRUCTION, "…").into_owned(),
-    };
+    let columns = (!args.no_trunc).then_some(INSTRUCTION);
+    let created_by = output::instruction(&line.created_by, columns);
     Row {
         id,
         since: since.unwrap_or_else(|| "N/A".to_owned()),

@@ -38,7 +38,7 @@ pub fn run(args: &ImagesArgs, context: &Context<'_>) -> Result<i32, Failure> {
     records.retain(|record| (nameless || record.reference.is_some()) && filters.take(record));
     keep_by_others(&mut records, &filters, &engine)?;
     if let Some(name) = &args.name {
-        records.retain(|record| is_named(record, name));
+        records.retain(|record| is_named(&engine, record, name));
     }
     records.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.reference.cmp(&b.reference)));
     let rows: Vec<Row> = records.iter().map(|record| row(record, now, args.no_trunc)).collect();
@@ -131,9 +131,9 @@ fn row(record: &ImageRecord, now: i64, whole: bool) -> Row {
     }
 }
 
-fn is_named(record: &ImageRecord, wanted: &str) -> bool {
+fn is_named(engine: &Engine, record: &ImageRecord, wanted: &str) -> bool {
     let Some(name) = &record.reference else { return false };
-    let Ok(wanted_name) = wanted.parse::<Reference>() else {
+    let Ok(wanted_name) = engine.reference(wanted) else {
         return filter::is_like(name, wanted);
     };
     // `app` stands for every tag of it.

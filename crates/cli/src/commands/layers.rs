@@ -4,6 +4,7 @@ use rbuild::{Fate, ImageLayers, InspectedLayer, PathVersion, Silent};
 use serde_json::{Value, json};
 
 use crate::args::layers::LayersArgs;
+use crate::args::transfer;
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::listing::Listing;
@@ -31,7 +32,8 @@ const FILES: usize = 25;
 pub fn run(args: &LayersArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let listing = Listing::parse(args.format.as_deref())?;
     let cancel = interrupt::cancel_on_interrupt()?;
-    let image = context.engine()?.layers(&args.image, &Silent, &cancel)?;
+    let platform = transfer::platform(args.platform.as_deref())?;
+    let image = context.engine()?.layers(&args.image, platform.as_ref(), &Silent, &cancel)?;
     let only = args.files.map(|files| files.index(image.layers.len())).transpose()?;
     let files = only.map(|only| {
         image.largest(FILES, |file| file.size > 0 && only.is_none_or(|only| file.layer == only))
@@ -66,11 +68,7 @@ fn layers(image: &ImageLayers, whole: bool) -> String {
     let mut table =
         Table::new(&["LAYER", "SIZE", "ADDED", "CHANGED", "REMOVED", "WASTED", "CREATED BY"]);
     for (index, layer) in image.layers.iter().enumerate() {
-        let text = layer.created_by.split_whitespace().collect::<Vec<_>>().join(" ");
-        let created_by = match whole {
-            true => text,
-            false => console::truncate_str(&text, INSTRUCTION, "…").into_owned(),
-        };
+        let created_by = output::instruction(&layer.created_by, (!whole).then_some(INSTRUCTION));
         table.row(&[
             &(index + 1).to_string(),
             &human::bytes(layer.size),

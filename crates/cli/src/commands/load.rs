@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use rbuild::LoadSource;
 
-use crate::args::transfer::LoadArgs;
+use crate::args::transfer::{self, LoadArgs};
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::{exit_code, interrupt, output};
@@ -12,6 +12,7 @@ use crate::{exit_code, interrupt, output};
 /// Loads, and says what the images are called.
 pub fn run(args: &LoadArgs, context: &Context<'_>) -> Result<i32, Failure> {
     args.other.settle()?;
+    let platform = transfer::platform(args.platform.as_deref())?;
     let source = match args.path() {
         Some(path) => LoadSource::Path(path.clone()),
         None if std::io::stdin().is_terminal() => {
@@ -24,8 +25,9 @@ pub fn run(args: &LoadArgs, context: &Context<'_>) -> Result<i32, Failure> {
     };
     let cancel = interrupt::cancel_on_interrupt()?;
     let engine = context.engine()?;
-    let loaded =
-        context.shown(args.quiet, |progress| engine.load_images(source, progress, &cancel));
+    let loaded = context.shown(args.quiet, |progress| {
+        engine.load_images(source, platform.as_ref(), progress, &cancel)
+    });
     for image in loaded? {
         let names: Vec<String> = image.names.iter().map(rbuild::Reference::familiar).collect();
         let (what, names) = match names.is_empty() {

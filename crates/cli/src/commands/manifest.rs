@@ -1,9 +1,9 @@
 //! `rbuild manifest`.
 
-use rbuild::{BuildError, Engine, ImageDocument, Silent};
+use rbuild::{BuildError, Engine, ImageDocument, Reference, Silent};
 use serde_json::{Value, json};
 
-use crate::args::manifest::{InspectArgs, ListPushArgs, ManifestArgs, ManifestCommand, list};
+use crate::args::manifest::{InspectArgs, ListPushArgs, ManifestArgs, ManifestCommand};
 use crate::commands::{Context, push};
 use crate::failure::Failure;
 use crate::{exit_code, interrupt, output};
@@ -15,23 +15,23 @@ pub fn run(args: &ManifestArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let engine = context.engine()?;
     match &args.command {
         ManifestCommand::Create(args) => {
-            let name = list(&args.list)?;
+            let name = list(&engine, &args.list)?;
             let (images, amend) = (&args.images, args.amend);
             engine.create_list(&name, images, amend, &Silent, &cancel)?;
             output::line(&format!("Created manifest list {name}"))?;
         }
         ManifestCommand::Add(args) => {
-            let name = list(&args.list)?;
+            let name = list(&engine, &args.list)?;
             engine.check_list(&name)?;
             let digest = engine.create_list(&name, &args.images, true, &Silent, &cancel)?;
             output::line(&digest.to_string())?;
         }
         ManifestCommand::Annotate(args) => {
-            let (name, change) = (list(&args.list)?, args.change()?);
+            let (name, change) = (list(&engine, &args.list)?, args.change()?);
             engine.annotate_list(&name, &args.image, &change, &Silent, &cancel)?;
         }
         ManifestCommand::Remove(args) => {
-            let name = list(&args.list)?;
+            let name = list(&engine, &args.list)?;
             let digest = engine.remove_from_list(&name, &args.images, &Silent, &cancel)?;
             output::line(&digest.to_string())?;
         }
@@ -39,17 +39,22 @@ pub fn run(args: &ManifestArgs, context: &Context<'_>) -> Result<i32, Failure> {
         ManifestCommand::Push(args) => return push_list(args, context, &engine),
         ManifestCommand::Rm(args) => {
             for name in &args.lists {
-                let name = list(name)?;
+                let name = list(&engine, name)?;
                 engine.check_list(&name)?;
                 engine.remove_image(&name.to_string(), false)?;
             }
         }
         ManifestCommand::Exists(args) => {
-            let there = engine.check_list(&list(&args.list)?).is_ok();
+            let there = engine.check_list(&list(&engine, &args.list)?).is_ok();
             return Ok(if there { exit_code::SUCCESS } else { exit_code::FAILURE });
         }
     }
     Ok(exit_code::SUCCESS)
+}
+
+/// The name of a list.
+fn list(engine: &Engine, text: &str) -> Result<Reference, Failure> {
+    engine.reference(text).map_err(|error| Failure::usage(format!("{text}: {error}")))
 }
 
 fn push_list(args: &ListPushArgs, context: &Context<'_>, engine: &Engine) -> Result<i32, Failure> {
@@ -84,7 +89,7 @@ fn inspect(
     for entry in document["manifests"].as_array().into_iter().flatten() {
         let digest = entry["digest"].as_str().unwrap_or_default();
         let repository = name.split('@').next().unwrap_or(name);
-        let pinned = match repository.parse::<rbuild::Reference>() {
+        let pinned = match engine.reference(repository) {
             Ok(name) => format!("{}@{digest}", name.repository()),
             Err(_) => digest.to_owned(),
         };

@@ -1,5 +1,7 @@
 //! `rbuild push`.
 
+use rbuild::Engine;
+
 use crate::args::transfer::PushArgs;
 use crate::commands::Context;
 use crate::failure::Failure;
@@ -7,9 +9,10 @@ use crate::{exit_code, interrupt, output};
 
 /// Pushes, and says the digest that each name stands for now.
 pub fn run(args: &PushArgs, context: &Context<'_>) -> Result<i32, Failure> {
-    let request = args.request()?;
+    let options = context.engine_options()?;
+    let request = args.request(&options.registry.registries)?;
     let cancel = interrupt::cancel_on_interrupt()?;
-    let engine = context.engine()?;
+    let engine = Engine::with_options(options)?;
     let pushed =
         context.shown(args.quiet, |progress| engine.push_image(&request, progress, &cancel));
     for image in pushed? {

@@ -128,8 +128,7 @@ fn text(found: &Repro) -> String {
 }
 
 fn instruction(text: &str) -> String {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    output::visible(&console::truncate_str(&text, INSTRUCTION, "…"))
+    output::visible(&output::instruction(text, Some(INSTRUCTION)))
 }
 
 fn advice(cause: Option<Cause>) -> String {

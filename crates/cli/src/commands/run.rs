@@ -12,6 +12,7 @@ use std::time::Duration;
 use rbuild::{BuildError, CancelToken, Container, ContainerStdio, Ctx, Exit};
 
 use crate::args::run::RunArgs;
+use crate::args::transfer;
 use crate::commands::{Context, terminal};
 use crate::failure::Failure;
 use crate::{exit_code, interrupt};
@@ -35,6 +36,7 @@ pub fn run(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
 
 fn run_inner(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let process = args.process(context.environment)?;
+    let platform = transfer::platform(args.platform.as_deref())?;
     let typed = args.interactive && args.tty;
     if typed && !std::io::stdin().is_terminal() {
         return Err(Failure::usage_hint(
@@ -50,7 +52,7 @@ fn run_inner(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
         let pull = args.pull.into();
         context.shown(args.quiet, |progress| {
             let ctx = Ctx::new(progress, &cancel);
-            engine.create_reporting(&name, &args.image, process, pull, ctx)
+            engine.create_reporting(&name, &args.image, process, pull, platform.as_ref(), ctx)
         })?
     };
     let signals = interrupt::forward(if args.tty { &[libc::SIGWINCH] } else { &[] })?;

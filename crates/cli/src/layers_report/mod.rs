@@ -14,7 +14,7 @@ mod files;
 use rbuild::{Fate, ImageLayers, PathVersion};
 use serde_json::{Value, json};
 
-use crate::human;
+use crate::{human, output};
 use escape::{in_page, in_script};
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -61,7 +61,7 @@ fn part(key: &str, image: &ImageLayers, name: &str) -> String {
 /// The instruction of a layer, no longer than there is room for.
 fn instruction(image: &ImageLayers, text: &str) -> String {
     let room = (INSTRUCTIONS / image.layers.len().max(1)).max(SHORTEST);
-    short(&text.split_whitespace().collect::<Vec<_>>().join(" "), room)
+    short(&output::instruction(text, None), room)
 }
 
 fn short(text: &str, room: usize) -> String {

@@ -112,6 +112,17 @@ fn diff_says_in_what_images_differ_as_diff_does() {
         serde_json::from_str(&program.run("diff --json a b").stdout).unwrap();
     let last = json["Differences"].as_array().unwrap().last().unwrap();
     assert_eq!(last["Content"]["Offset"], 4, "{json}");
+    program.run("save b -o b.tar").good();
+    program.run("diff b docker-archive:b.tar").good();
+    assert_eq!(program.run("diff -q a docker-archive:b.tar:b").code, 1);
+    program.run("diff a oci:none").refused(2, "oci-layout://none: ");
+    let elsewhere = "no image for platform linux/riscv64; there are: ";
+    for line in ["diff --platform linux/riscv64 a b", "diff a b --platform=linux/riscv64"] {
+        program.run(line).refused(2, elsewhere);
+    }
+    program.run("layers --platform linux/riscv64 a").refused(1, elsewhere);
+    program.run("load --platform linux/riscv64 b.tar").refused(1, elsewhere);
+    program.run("run --platform linux/riscv64 a true").refused(125, elsewhere);
     program.run("diff a nothing").refused(2, "no such image: nothing");
     program.run("diff a").refused(2, "what changed in a container, is not supported yet");
     program.run("diff --nonsense a b").refused(2, "--nonsense");

@@ -120,7 +120,7 @@ fn wanted(
         match &export.output {
             output if !needs_bytes(output) => {}
             Output::Registry { insecure, .. } => {
-                let names = names(export, tags)?;
+                let names = names(engine, export, tags)?;
                 let registry = Some(push::registry(engine, &names, *insecure)?);
                 let mut repositories: Vec<Reference> = Vec::new();
                 for tag in &names {

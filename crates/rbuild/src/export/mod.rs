@@ -19,7 +19,6 @@ use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Event, Reference};
 
 use crate::assemble::{Assembled, Product};
-use crate::build::tag;
 pub(crate) use crate::export::ahead::ahead;
 use crate::export::archive::Parcel;
 use crate::export::package::Package;
@@ -79,10 +78,14 @@ fn check_attestations(request: &BuildRequest, ctx: Ctx<'_>) -> Result<(), BuildE
 }
 
 /// What the image is called in an output.
-pub(crate) fn names(wanted: &Export, tags: &[Reference]) -> Result<Vec<Reference>, BuildError> {
+pub(crate) fn names(
+    engine: &Engine,
+    wanted: &Export,
+    tags: &[Reference],
+) -> Result<Vec<Reference>, BuildError> {
     match wanted.names.as_slice() {
         [] => Ok(tags.to_vec()),
-        names => names.iter().map(|name| tag(name)).collect(),
+        names => names.iter().map(|name| engine.tag(name)).collect(),
     }
 }
 
@@ -117,7 +120,7 @@ pub(crate) fn write(
         }
         _ => {}
     }
-    let names = names(wanted, tags)?;
+    let names = names(engine, wanted, tags)?;
     let package = Package::new(engine, product, wanted, &names, images, ctx)?;
     let parcel = Parcel(vec![(&package, names.clone())]);
     match &wanted.output {

@@ -181,7 +181,7 @@ impl Engine {
                 digest: record.manifest_digest,
             }),
             Err(BuildError::NoSuchImage { .. }) => {
-                let reference = reference(name)?;
+                let reference = self.of_registry(name)?;
                 if let Some(digest) = reference.digest()
                     && self.store.blobs().contains(&digest)?
                 {
@@ -264,7 +264,7 @@ impl Engine {
     }
 
     fn remote_member(&self, text: &str, ctx: Ctx<'_>) -> Result<Vec<Descriptor>, BuildError> {
-        let name = reference(text)?;
+        let name = self.of_registry(text)?;
         let registry = self.registry(|| format!("{text} is not in the store"))?;
         let answer = registry.manifest(&name, ctx)?;
         let top = Descriptor::of(&answer.media_type, &answer.bytes);
@@ -333,7 +333,7 @@ impl Engine {
     fn meant(&self, list: &Index, member: &str, ctx: Ctx<'_>) -> Result<Vec<Digest>, BuildError> {
         let there = |digest: &Digest| list.manifests.iter().any(|entry| entry.digest == *digest);
         let named = member.parse::<Digest>().ok();
-        let named = named.or_else(|| member.parse::<Reference>().ok().and_then(|it| it.digest()));
+        let named = named.or_else(|| self.reference(member).ok().and_then(|it| it.digest()));
         let meant: Vec<Digest> = match named {
             Some(digest) => vec![digest],
             None => self.member(member, ctx)?.into_iter().map(|entry| entry.digest).collect(),
@@ -343,9 +343,11 @@ impl Engine {
             false => Err(BuildError::NoSuchImage { name: format!("{member} in the list") }),
         }
     }
-}
 
-fn reference(text: &str) -> Result<Reference, BuildError> {
-    let bare = text.strip_prefix("docker://").unwrap_or(text);
-    bare.parse().map_err(|error| BuildError::Request { message: format!("{text}: {error}") })
+    /// The name of a member that is at a registry; podman writes `docker://` before it.
+    fn of_registry(&self, text: &str) -> Result<Reference, BuildError> {
+        let bare = text.strip_prefix("docker://").unwrap_or(text);
+        self.reference(bare)
+            .map_err(|error| BuildError::Request { message: format!("{text}: {error}") })
+    }
 }

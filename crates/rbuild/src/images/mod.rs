@@ -3,6 +3,7 @@
 
 mod list;
 mod load;
+mod loading;
 mod prune;
 mod pull;
 mod push;
@@ -15,14 +16,16 @@ pub use pull::{Platforms, PullRequest, PulledImage};
 pub use push::{PushRequest, PushedImage};
 pub use save::SaveRequest;
 
+pub(crate) use loading::Wanted;
+pub(crate) use push::descriptor;
+
 use rbuild_cache::ImageRecord;
 use rbuild_image::ImageError;
 use rbuild_image::config::parse_config;
-use rbuild_image::index::{attested, pick, pick_any};
+use rbuild_image::index::{attested, is_for, pick, pick_any};
 use rbuild_image::manifest::{Descriptor, Document, Manifest, chain_ids, parse_manifest};
 use rbuild_types::{Digest, ImageConfig, Platform, Reference};
 
-use crate::build::tag;
 use crate::sources::image::MAX_DOCUMENT;
 use crate::{BuildError, Engine};
 
@@ -101,13 +104,13 @@ impl Engine {
     ///
     /// [`BuildError::NoSuchImage`]; [`BuildError::Conflict`] when a prefix names several.
     pub fn find_image(&self, name: &str) -> Result<ImageRecord, BuildError> {
-        if let Ok(reference) = name.parse::<Reference>()
-            && let Some(image) = self.store.tags().get(&reference)?
-        {
-            return Ok(image);
+        for reference in self.names_meant(name) {
+            if let Some(image) = self.store.tags().get(&reference)? {
+                return Ok(image);
+            }
         }
         let missing = || BuildError::NoSuchImage { name: name.to_owned() };
-        if let Ok(reference) = name.parse::<Reference>()
+        if let Ok(reference) = self.reference(name)
             && let Some(digest) = reference.digest()
         {
             // The image of any of its tags, if it is that very one, or the one for this machine out of
@@ -138,12 +141,24 @@ impl Engine {
         }
     }
 
+    /// What a name may stand for in the store: what it does everywhere, else the very words. An
+    /// archive may have brought an image of that name, and listings show it by it.
+    fn names_meant(&self, text: &str) -> impl Iterator<Item = Reference> {
+        [self.reference(text).ok(), text.parse().ok()].into_iter().flatten()
+    }
+
+    /// The name of an image by which it was found, unless that was its id.
+    fn found_by(&self, record: &ImageRecord, text: &str) -> Option<Reference> {
+        let found = record.reference.clone()?;
+        self.names_meant(text).any(|name| name == found).then_some(found)
+    }
+
     /// Gives an image a further name.
     pub fn tag_image(&self, name: &str, new_name: &str) -> Result<(), BuildError> {
         // An image without a name may be pruned up to the moment in which it gets one.
         let _lease = self.store.lease()?;
         let image = self.find_image(name)?;
-        let reference = tag(new_name)?;
+        let reference = self.tag(new_name)?;
         let (digest, size) = (image.manifest_digest, image.manifest_size);
         Ok(self.store.tags().set(&reference, &digest, size, &image.media_type)?)
     }
@@ -158,7 +173,7 @@ impl Engine {
             .filter(|other| other.manifest_digest == image.manifest_digest)
             .filter_map(|other| other.reference)
             .collect();
-        let by_name = name.parse::<Reference>().ok().filter(|name| names.contains(name));
+        let by_name = self.found_by(&image, name);
         let victims = match by_name {
             Some(name) => vec![name],
             None if names.len() > 1 && !force => {
@@ -203,7 +218,8 @@ impl Engine {
 
     fn details(&self, name: &str, platform: Option<&Platform>) -> Result<ImageDetails, BuildError> {
         let image = self.find_image(name)?;
-        let Documents { config, manifests, .. } = self.documents(&image, platform)?;
+        let top = descriptor(&image);
+        let Documents { config, manifests, .. } = self.documents(&top, platform)?;
         let all = self.store.tags().list()?;
         let names = all
             .iter()
@@ -247,7 +263,8 @@ impl Engine {
         platform: Option<&Platform>,
     ) -> Result<Vec<HistoryLine>, BuildError> {
         let image = self.find_image(name)?;
-        let Documents { manifest, config, .. } = self.documents(&image, platform)?;
+        let top = descriptor(&image);
+        let Documents { manifest, config, .. } = self.documents(&top, platform)?;
         let chain = chain_ids(&config.rootfs.diff_ids);
         let mut sizes = Vec::new();
         for (chain_id, layer) in chain.iter().zip(&manifest.layers) {
@@ -276,41 +293,55 @@ impl Engine {
 
     /// Of an index, the documents of the image for a platform are meant; where none is named, those
     /// of this machine's, else of the first.
-    fn documents(
+    pub(crate) fn documents(
         &self,
-        image: &ImageRecord,
+        top: &Descriptor,
         platform: Option<&Platform>,
     ) -> Result<Documents, BuildError> {
         let read = |digest: &Digest| self.store.blobs().read_small(digest, MAX_DOCUMENT);
-        let mut document = parse_manifest(&read(&image.manifest_digest)?, Some(&image.media_type))?;
+        let mut digest = top.digest;
+        let mut document = parse_manifest(&read(&digest)?, Some(&top.media_type))?;
         let mut manifests = Vec::new();
         if let Document::Index(index) = &document {
             manifests = index.manifests.iter().map(ImageManifest::of).collect();
             let own = match platform {
                 Some(platform) => pick(index, platform)?,
-                None => pick_any(index, &Platform::host()).ok_or_else(|| empty_index(image))?,
+                None => pick_any(index, &Platform::host()).ok_or_else(|| empty_index(top))?,
             };
+            digest = own.digest;
             document = parse_manifest(&read(&own.digest)?, Some(&own.media_type))?;
         }
-        let Document::Manifest(manifest) = document else { return Err(empty_index(image)) };
+        let Document::Manifest(manifest) = document else { return Err(empty_index(top)) };
         let config = parse_config(&read(&manifest.config.digest)?)?;
         if let Some(wanted) = platform
-            && !config.platform().satisfies(wanted)
+            && !is_for(&config.platform(), wanted)
             && manifests.is_empty()
         {
             let (wanted, found) = (wanted.clone(), vec![config.platform()]);
             return Err(ImageError::NoPlatform { wanted, found }.into());
         }
-        Ok(Documents { manifest, config, manifests })
+        Ok(Documents { digest, manifest, config, manifests })
     }
 }
 
 /// What an image is described by.
-struct Documents {
+pub(crate) struct Documents {
+    /// Digest of the manifest.
+    pub(crate) digest: Digest,
     manifest: Manifest,
     config: ImageConfig,
     /// What else is in its index.
     manifests: Vec<ImageManifest>,
+}
+
+impl Documents {
+    /// The image id of the image or index that they are of.
+    pub(crate) fn id(&self, top: &Descriptor) -> Digest {
+        match self.digest == top.digest {
+            true => self.manifest.config.digest,
+            false => top.digest,
+        }
+    }
 }
 
 impl ImageManifest {
@@ -343,7 +374,7 @@ pub(crate) fn nameless() -> Result<Reference, BuildError> {
     "nameless.invalid/image".parse().map_err(message)
 }
 
-pub(crate) fn empty_index(image: &ImageRecord) -> BuildError {
-    let message = format!("the index {} holds no image", image.manifest_digest);
+fn empty_index(top: &Descriptor) -> BuildError {
+    let message = format!("the index {} holds no image", top.digest);
     BuildError::Request { message }
 }

@@ -7,6 +7,7 @@ use rbuild_image::manifest::chain_ids;
 use rbuild_types::{CancelToken, Digest, Progress, Reference};
 
 use super::RemovedImage;
+use super::descriptor;
 use crate::{BuildError, Engine};
 
 /// Which images go.
@@ -71,7 +72,7 @@ impl Engine {
 
     /// Whether a container runs from the image.
     fn runs(&self, record: &ImageRecord, pins: &HashSet<SnapshotId>) -> Result<bool, BuildError> {
-        let Ok(known) = self.documents(record, None) else { return Ok(false) };
+        let Ok(known) = self.documents(&descriptor(record), None) else { return Ok(false) };
         let chain = chain_ids(&known.config.rootfs.diff_ids);
         let Some(top) = chain.last() else { return Ok(false) };
         let snapshot = self.store.snapshots().by_chain_id(top)?;
@@ -86,7 +87,8 @@ impl Engine {
             return Ok(true);
         }
         // What has no config, such as an artifact, has no labels.
-        let known = self.documents(record, None).map(|known| known.config.config.labels);
+        let known =
+            self.documents(&descriptor(record), None).map(|known| known.config.config.labels);
         let labels = known.unwrap_or_default();
         let has = |(name, wanted): &(String, Option<String>)| match (labels.get(name), wanted) {
             (found, None) => found.is_some(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use rbuild_image::index::pick;
+use rbuild_image::index::{is_for, pick};
 use rbuild_image::manifest::{Descriptor, Document, parse_manifest};
 use rbuild_image::media_type::is_foreign;
 use rbuild_registry::Registry;
@@ -105,7 +105,7 @@ impl Engine {
         if let Some(manifest) = runs {
             let pinned = name.with_digest(manifest.digest);
             let image = images.resolve(&pinned, &wanted)?;
-            let runs_here = image.platform.satisfies(&wanted);
+            let runs_here = is_for(&image.platform, &wanted);
             if !runs_here && matches!(platforms, Platforms::One(_)) {
                 let (name, found) = (name.familiar(), &image.platform);
                 let message = format!("{name} is an image for {found}, not for {wanted}");

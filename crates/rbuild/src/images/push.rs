@@ -85,11 +85,9 @@ impl Engine {
         if let Some(destination) = &request.destination {
             return Ok(vec![(record, destination.clone())]);
         }
-        match request.image.parse::<Reference>() {
-            Ok(name) if record.reference.as_ref().is_some_and(|found| *found == name) => {
-                Ok(vec![(record, name)])
-            }
-            _ => Err(BuildError::Request {
+        match self.found_by(&record, &request.image) {
+            Some(name) => Ok(vec![(record, name)]),
+            None => Err(BuildError::Request {
                 message: format!(
                     "where is {} to be pushed? give a name after the id, or `rbuild tag` it first",
                     request.image
@@ -99,9 +97,8 @@ impl Engine {
     }
 
     fn all_tags(&self, request: &PushRequest) -> Result<Vec<(ImageRecord, Reference)>, BuildError> {
-        let wanted: Reference = request
-            .image
-            .parse()
+        let wanted = self
+            .reference(&request.image)
             .map_err(|_| BuildError::NoSuchImage { name: request.image.clone() })?;
         if request.destination.is_some() || Reference::is_exact(&request.image) {
             let message = "all tags are pushed of a name without a tag, to where it says";
@@ -126,6 +123,6 @@ impl Engine {
 }
 
 /// An image of the store by its manifest or index.
-pub(super) fn descriptor(record: &ImageRecord) -> Descriptor {
+pub(crate) fn descriptor(record: &ImageRecord) -> Descriptor {
     Descriptor::new(record.media_type.clone(), record.manifest_digest, record.manifest_size)
 }

@@ -79,7 +79,7 @@ impl Engine {
         let mut all: Vec<(ImageRecord, Vec<Reference>)> = Vec::new();
         for text in wanted {
             let mut found = Vec::new();
-            if let Ok(name) = text.parse::<Reference>()
+            if let Ok(name) = self.reference(text)
                 && !Reference::is_exact(text)
             {
                 let tags = self.tags_in(&name)?.into_iter();
@@ -88,7 +88,7 @@ impl Engine {
             if found.is_empty() {
                 let record = self.find_image(text)?;
                 // One that was named by its id has no name.
-                let name = text.parse().ok().filter(|name| record.reference.as_ref() == Some(name));
+                let name = self.found_by(&record, text);
                 found.push((record, name));
             }
             for (record, name) in found {

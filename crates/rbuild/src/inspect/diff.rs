@@ -1,13 +1,12 @@
 //! In what two images differ: documents, layers, files of the root filesystem.
 
-use rbuild_cache::ImageRecord;
 use rbuild_image::layer::TreeForm;
-use rbuild_types::{CancelToken, Ctx, Digest, Progress, Reference};
+use rbuild_types::{CancelToken, Ctx, Digest, Platform, Progress};
 use serde_json::{Value, json};
 
 use super::compare::{FileDifference, compare};
 use super::documents::{FieldDifference, differences, with_named_variables};
-use super::opened::{OpenedImage, OpenedLayer};
+use super::opened::{Identity, OpenedImage, OpenedLayer};
 use crate::{BuildError, Engine};
 
 /// Differing files that are kept to be shown; more are counted.
@@ -41,7 +40,7 @@ pub struct ComparedImage {
     pub id: Digest,
     /// Digest of the manifest that was compared.
     pub manifest_digest: Digest,
-    /// Its familiar name, if it has one.
+    /// Its familiar name, if it has one, or where it lies.
     pub name: Option<String>,
 }
 
@@ -74,27 +73,31 @@ impl ImageDifference {
 }
 
 impl Engine {
-    /// Compares two images of the store; of an index, this machine's image, else the first.
+    /// Compares two images: by names or ids, of the store; as `oci-layout://DIR[:TAG][@DIGEST]`,
+    /// `oci:DIR[:TAG]`, `oci-archive:FILE[:NAME]`, `docker-archive:FILE[:NAME]` or `dir:DIR`, of
+    /// files, which leaves none of them in the store's listings. Of an index, the image for `platform`, or else this
+    /// machine's or the first.
     ///
     /// # Errors
     ///
-    /// [`BuildError::NoSuchImage`], and when a layer cannot be had or read.
+    /// [`BuildError::NoSuchImage`], [`BuildError::Image`] when one is none for that platform, and when a layer cannot be had or read.
     pub fn diff(
         &self,
         before: &str,
         after: &str,
+        platform: Option<&Platform>,
         progress: &dyn Progress,
         cancel: &CancelToken,
     ) -> Result<ImageDifference, BuildError> {
         let _lease = self.store.lease()?;
         let ctx = Ctx::new(progress, cancel);
-        let (record, before) = OpenedImage::open(self, before, ctx)?;
-        let (other_record, after) = OpenedImage::open(self, after, ctx)?;
+        let (identity, before) = OpenedImage::open(self, before, platform, ctx)?;
+        let (other_identity, after) = OpenedImage::open(self, after, platform, ctx)?;
         let mut difference = ImageDifference {
             manifest: differences(&manifest(&before, &after)?, &manifest(&after, &before)?),
             config: config_differences(&before, &after)?,
-            before: compared(&record, &before),
-            after: compared(&other_record, &after),
+            before: compared(identity, &before),
+            after: compared(other_identity, &after),
             layers: Vec::new(),
             same_layers: 0,
             files: Vec::new(),
@@ -125,12 +128,8 @@ impl Engine {
     }
 }
 
-fn compared(record: &ImageRecord, image: &OpenedImage) -> ComparedImage {
-    ComparedImage {
-        id: record.image_id,
-        manifest_digest: image.digest,
-        name: record.reference.as_ref().map(Reference::familiar),
-    }
+fn compared(Identity { id, name }: Identity, image: &OpenedImage) -> ComparedImage {
+    ComparedImage { id, manifest_digest: image.digest, name }
 }
 
 pub(crate) fn layer_name(layer: &OpenedLayer) -> LayerName {

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use rbuild_image::layer::TreeForm;
 use rbuild_rooted::Metadata;
-use rbuild_types::{CancelToken, Ctx, Digest, Progress, Reference};
+use rbuild_types::{CancelToken, Ctx, Digest, Platform, Progress};
 
-use super::opened::{OpenedImage, OpenedLayer};
+use super::opened::{Identity, OpenedImage, OpenedLayer};
 use super::path_history::{Doings, PathHistory, PathVersion, Sums};
 use super::walk::{Visitor, walk};
 use crate::{BuildError, Engine};
@@ -47,20 +47,23 @@ pub struct InspectedLayer {
 }
 
 impl Engine {
-    /// What the layers of an image hold. Layers that are in the store as blobs only are unpacked,
-    /// those that are elsewhere are fetched.
+    /// What the layers of an image hold, which is named as for [`Engine::diff`]: of an index, of the image for `platform`, or else of this
+    /// machine's or the first. Layers that are in the store as blobs only are unpacked, those that
+    /// are elsewhere are fetched.
     ///
     /// # Errors
     ///
-    /// [`BuildError::NoSuchImage`], and when a layer cannot be had or read.
+    /// [`BuildError::NoSuchImage`], [`BuildError::Image`] when it is none for that platform, and when a layer cannot be had or read.
     pub fn layers(
         &self,
         name: &str,
+        platform: Option<&Platform>,
         progress: &dyn Progress,
         cancel: &CancelToken,
     ) -> Result<ImageLayers, BuildError> {
         let _lease = self.store.lease()?;
-        let (record, image) = OpenedImage::open(self, name, Ctx::new(progress, cancel))?;
+        let (identity, image) =
+            OpenedImage::open(self, name, platform, Ctx::new(progress, cancel))?;
         let mut history = PathHistory::default();
         for layer in &image.layers {
             history.begin_layer();
@@ -70,8 +73,8 @@ impl Engine {
         let (doings, sums) = history.finish();
         let layers =
             image.layers.iter().zip(doings).map(|(layer, doings)| inspected(layer, doings));
-        let name = record.reference.as_ref().map(Reference::familiar);
-        Ok(ImageLayers { id: record.image_id, name, layers: layers.collect(), history, sums })
+        let Identity { id, name } = identity;
+        Ok(ImageLayers { id, name, layers: layers.collect(), history, sums })
     }
 }
 

@@ -1,11 +1,12 @@
 //! Looking into images: what each layer does to the files, and in what two images differ.
 //!
-//! Nothing here makes a layer or an image. Layers are looked at as the trees that they are in the
+//! Nothing here makes a layer or an image, nor gives one a name. Layers are looked at as the trees that they are in the
 //! store; one that is there as a compressed blob only is unpacked first, as for a container.
 
 mod compare;
 mod diff;
 mod documents;
+mod files;
 mod layers;
 mod opened;
 mod path_history;

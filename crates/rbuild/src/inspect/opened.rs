@@ -2,17 +2,16 @@
 
 use std::path::PathBuf;
 
-use rbuild_cache::ImageRecord;
-use rbuild_image::index::pick_any;
-use rbuild_image::manifest::{Document, parse_manifest};
 use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Digest, Platform, Reference};
 
-use crate::images::{empty_index, nameless};
+use super::files;
+use crate::images::{descriptor, nameless};
 use crate::sources::image::{ImageSource, MAX_DOCUMENT};
 use crate::{BuildError, Engine, Pull};
 
-/// One image: of an index that was named, that of this machine, else the first.
+/// One image: of an index that was named, that for a platform, else that of this machine, else the
+/// first.
 pub(crate) struct OpenedImage {
     /// Digest of its manifest.
     pub(crate) digest: Digest,
@@ -22,6 +21,14 @@ pub(crate) struct OpenedImage {
     pub(crate) config_bytes: Vec<u8>,
     /// The files of each layer, bottom first.
     pub(crate) layers: Vec<OpenedLayer>,
+}
+
+/// What an image is called.
+pub(crate) struct Identity {
+    /// The image id.
+    pub(crate) id: Digest,
+    /// Its familiar name, or where it lies.
+    pub(crate) name: Option<String>,
 }
 
 /// A layer of an image.
@@ -42,22 +49,29 @@ impl OpenedLayer {
 }
 
 impl OpenedImage {
-    /// Opens the image of a name or id, with layers unpacked. The caller has a lease.
+    /// Opens the image of a name or id, or else of an archive or layout, with layers unpacked. The
+    /// caller has a lease.
     pub(crate) fn open(
         engine: &Engine,
         name: &str,
+        platform: Option<&Platform>,
         ctx: Ctx<'_>,
-    ) -> Result<(ImageRecord, Self), BuildError> {
-        let record = engine.find_image(name)?;
-        let mut digest = record.manifest_digest;
-        let bytes = engine.store.blobs().read_small(&digest, MAX_DOCUMENT)?;
-        if let Document::Index(index) = parse_manifest(&bytes, Some(&record.media_type))? {
-            let own = pick_any(&index, &Platform::host());
-            digest = own.ok_or_else(|| empty_index(&record))?.digest;
-        }
-        let from = record.reference.clone().map_or_else(nameless, Ok)?;
-        let image = Self::of_manifest(engine, &from, digest, ctx)?;
-        Ok((record, image))
+    ) -> Result<(Identity, Self), BuildError> {
+        let (top, from, shown) = match engine.find_image(name) {
+            Ok(record) => {
+                let shown = record.reference.as_ref().map(Reference::familiar);
+                (descriptor(&record), record.reference, shown)
+            }
+            Err(error @ BuildError::NoSuchImage { .. }) => {
+                let top = files::read(engine, name, ctx)?.ok_or(error)?;
+                (top, None, Some(name.to_owned()))
+            }
+            Err(error) => return Err(error),
+        };
+        let documents = engine.documents(&top, platform)?;
+        let identity = Identity { id: documents.id(&top), name: shown };
+        let from = from.map_or_else(nameless, Ok)?;
+        Ok((identity, Self::of_manifest(engine, &from, documents.digest, ctx)?))
     }
 
     /// Opens the image of a manifest; what of it is not in the store is asked of the registry of

@@ -10,7 +10,7 @@ use rbuild_image::manifest::{Descriptor, Document, parse_manifest};
 use rbuild_rooted::Root;
 use rbuild_types::{Ctx, Digest, Platform, Reference};
 
-use super::image::{ImageSource, MAX_INDEX_DEPTH, bad_document, too_deep};
+use super::image::{ImageSource, MAX_INDEX_DEPTH, bad_document, chain, too_deep};
 use super::layers::copy_blob;
 use crate::BuildError;
 
@@ -26,14 +26,14 @@ pub(crate) struct LayoutImage {
 const DEFAULT_TAG: &str = "latest";
 
 impl LayoutImage {
-    pub(super) fn new(path: PathBuf, tag: Option<String>, digest: Option<Digest>) -> Self {
+    pub(crate) fn new(path: PathBuf, tag: Option<String>, digest: Option<Digest>) -> Self {
         Self { path, tag, digest }
     }
 
-    fn open(&self) -> Result<Layout, BuildError> {
+    pub(crate) fn open(&self) -> Result<Layout, BuildError> {
         // The layout itself was named by the user; what is in it may be a stranger's.
-        let root = Root::open(&self.path).map_err(|error| self.failed(error.to_string()))?;
-        Layout::open(root).map_err(|error| self.failed(error.to_string()))
+        let root = Root::open(&self.path).map_err(|error| self.failed(chain(&error)))?;
+        Layout::open(root).map_err(|error| self.failed(chain(&error)))
     }
 
     fn failed(&self, problem: String) -> BuildError {
@@ -41,7 +41,7 @@ impl LayoutImage {
     }
 
     /// The entry that is meant.
-    fn find(&self, layout: &Layout) -> Result<Descriptor, BuildError> {
+    pub(crate) fn find(&self, layout: &Layout) -> Result<Descriptor, BuildError> {
         let index = layout.index()?;
         if let Some(digest) = self.digest {
             let listed = index.manifests.iter().find(|entry| entry.digest == digest);
@@ -63,7 +63,8 @@ impl LayoutImage {
     }
 }
 
-fn has_tag(entry: &Descriptor, wanted: &str) -> bool {
+/// Whether an image of a layout or archive is tagged so.
+pub(crate) fn has_tag(entry: &Descriptor, wanted: &str) -> bool {
     let whole = entry.annotations.get(IMAGE_NAME);
     let parsed = whole.and_then(|name| name.parse::<Reference>().ok());
     entry.annotations.get(REF_NAME).is_some_and(|tag| tag == wanted)

@@ -9,6 +9,6 @@ mod http;
 pub(crate) mod ignore_file;
 pub(crate) mod image;
 pub(crate) mod layers;
-mod layout;
+pub(crate) mod layout;
 pub(crate) mod named;
 pub(crate) mod remote;

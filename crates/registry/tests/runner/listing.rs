@@ -1,6 +1,7 @@
 //! Lists page by page.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rbuild_registry::{Referrer, Registry, RegistryError};
 use rbuild_types::{CancelToken, Ctx, Digest, Silent};
@@ -129,6 +130,75 @@ fn pushes_at_once_lose_no_referrer() {
         }
     });
     assert_eq!(referrers(&registry, &server, subject, None).unwrap().len(), 8);
+}
+
+/// A registry where another process writes the list of an image too, each of the first `others` times
+/// that this one does: just before where states are heeded, else just after.
+fn contended(others: usize, heeds_state: bool) -> (FaultyRegistry, Digest) {
+    let kept = Shelf::new(Manner::Resumes);
+    let subject = Digest::of(b"an image");
+    let turn = AtomicUsize::new(0);
+    let server = FaultyRegistry::start(move |request| {
+        let is_list = request.path.contains("/manifests/sha256-");
+        let path = request.path.trim_start_matches("/v2/");
+        let state = |list: &[u8]| format!("\"{}\"", Digest::of(list));
+        if !is_list || request.method != "PUT" {
+            let reply = kept.reply(request);
+            return match kept.manifest(path) {
+                Some(list) if is_list && heeds_state => reply.with("ETag", state(&list)),
+                _ => reply,
+            };
+        }
+        let turn = turn.fetch_add(1, Ordering::SeqCst);
+        let other = json!({"mediaType": OCI_MANIFEST, "digest": Digest::of(turn.to_string()),
+            "size": 1});
+        let list = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [other]});
+        let theirs = Request { body: list.to_string().into_bytes(), ..request.clone() };
+        if !heeds_state {
+            kept.reply(request);
+            return kept.reply(if turn < others { &theirs } else { request });
+        }
+        if turn < others {
+            kept.reply(&theirs);
+        }
+        let now = kept.manifest(path).map(|list| state(&list));
+        match (request.header("if-match"), now) {
+            (Some(wanted), Some(now)) if *wanted != now => Reply::error(412, "DENIED", "changed"),
+            _ => kept.reply(request),
+        }
+    });
+    (server, subject)
+}
+
+#[test]
+fn what_another_process_wrote_over_is_written_again() {
+    let (server, subject) = contended(3, false);
+    let registry = Registry::new(quick()).unwrap();
+    let bytes = artifact("a/sbom", subject);
+    push(&registry, &server, &bytes);
+    let found = referrers(&registry, &server, subject, Some("a/sbom")).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    // It ends all the same where nothing helps.
+    let (server, subject) = contended(usize::MAX, false);
+    let bytes = artifact("a/sbom", subject);
+    let reference = server.reference("team/app").with_digest(Digest::of(&bytes));
+    let cancel = CancelToken::default();
+    let ctx = Ctx::new(&Silent, &cancel);
+    let error = registry.push_manifest(&reference, OCI_MANIFEST, &bytes, ctx).unwrap_err();
+    assert!(error.to_string().contains("others write over it"), "{error}");
+}
+
+#[test]
+fn a_registry_that_knows_states_lets_nothing_be_written_over() {
+    let (server, subject) = contended(2, true);
+    let registry = Registry::new(quick()).unwrap();
+    push(&registry, &server, &artifact("a/first", subject));
+    push(&registry, &server, &artifact("a/second", subject));
+    let found = referrers(&registry, &server, subject, None).unwrap();
+    assert!(found.iter().any(|one| one.artifact_type.as_deref() == Some("a/second")), "{found:?}");
+    // That of the other, which came between reading and writing.
+    let other = Digest::of("1");
+    assert!(found.iter().any(|one| one.digest == other), "{found:?}");
 }
 
 #[test]

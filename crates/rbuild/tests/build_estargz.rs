@@ -4,7 +4,7 @@ use std::io::Read;
 
 use rbuild::{
     BuildRequest, CacheExport, CacheLocation, CancelToken, Digest, Encoding, Engine, Export,
-    ImageForm, LayerForm, LoadSource, NamedContextInput, Output, Platforms, PullRequest,
+    Family, ImageForm, LayerForm, LoadSource, NamedContextInput, Output, Platforms, PullRequest,
     PushRequest, SaveRequest, Silent,
 };
 use serde_json::{Value, json};
@@ -228,6 +228,17 @@ fn an_image_of_the_store_is_pushed_and_saved_so() {
     let pulled = elsewhere.pull_image(&request, &Silent, &never()).unwrap().remove(0);
     assert_eq!(pulled.id.to_string(), saved.config_digest());
     assert_eq!(other.sh(&elsewhere, &name, "cat /one.txt"), "1\n");
+    // Manifests of Docker cannot say what has to be said.
+    let docker = ImageForm { family: Some(Family::Docker), ..ImageForm::default() };
+    let path = place.path().join("docker-types");
+    save(&engine, "app:1", Output::OciLayout(path.clone()), docker);
+    let away = Place::new();
+    let engine_away = away.engine();
+    let loaded = engine_away.load_images(LoadSource::Path(path), &Silent, &never()).unwrap();
+    let path = away.path().join("estargz.tar");
+    let forced = ImageForm { force: true, ..form };
+    save(&engine_away, &loaded[0].id.to_string(), Output::OciArchive(path.clone().into()), forced);
+    assert_eq!(layers(&Exported::from_tar(&path)), layers(&saved));
     // Docker's archive holds the same blobs.
     let path = place.path().join("docker.tar");
     save(&engine, "app:1", Output::DockerArchive(path.clone().into()), form);

@@ -29,7 +29,8 @@ pub struct ImageForm {
     pub encoding: Encoding,
     /// Whether all other layers get this form too; else they leave as they came.
     pub force: bool,
-    /// Whose media types the documents have; `None` leaves them as they are.
+    /// Whose media types the documents have; `None` leaves them as they are, but for
+    /// [`Encoding::Estargz`], which takes OCI's.
     pub family: Option<Family>,
 }
 
@@ -248,7 +249,9 @@ impl Walk<'_, '_> {
     }
 
     fn family(&self, media_type: &str) -> Family {
-        let own = || document_kind(media_type).map(|(_, family)| family);
+        // Documents of Docker have no place for what is said of eStargz layers.
+        let is_free = !self.form.encoding.is_estargz();
+        let own = || document_kind(media_type).map(|(_, family)| family).filter(|_| is_free);
         self.form.family.or_else(own).unwrap_or_default()
     }
 }

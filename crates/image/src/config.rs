@@ -28,6 +28,21 @@ pub fn assemble(
     json::bytes(&config, "image config")
 }
 
+/// The config of the same image whose layers, tar by tar, have these digests: the same bytes where
+/// it says so already.
+pub fn with_diff_ids(
+    bytes: Vec<u8>,
+    diff_ids: impl Iterator<Item = Digest>,
+) -> Result<Vec<u8>, ImageError> {
+    let mut config = parse_config(&bytes)?;
+    let diff_ids: Vec<Digest> = diff_ids.collect();
+    if config.rootfs.diff_ids == diff_ids {
+        return Ok(bytes);
+    }
+    config.rootfs.diff_ids = diff_ids;
+    json::bytes(&config, "image config")
+}
+
 /// Gives each layer an item of the history: some tools write none for those of a base. Where there
 /// are more items than layers, the oldest had none, as BuildKit has it.
 pub fn complete_history(config: &mut ImageConfig) {

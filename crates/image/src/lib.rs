@@ -6,6 +6,7 @@
 //!
 //! * [`layer`]: trees to layers and back; [`tarball`] is the archive format below it.
 //! * [`compress`]: gzip and zstd in parallel, readers for what images and `ADD` need.
+//! * [`estargz`]: layers whose files can be fetched one by one.
 //! * [`manifest`], [`index`], [`config`], [`media_type`]: the documents.
 //! * [`blob`], [`layout`] and the archives: images as files.
 //! * [`rootfs`]: a finished tree as plain files.
@@ -19,6 +20,7 @@ pub mod compress;
 pub mod config;
 mod docker_archive;
 mod error;
+pub mod estargz;
 pub mod index;
 mod json;
 pub mod layer;

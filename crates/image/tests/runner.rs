@@ -8,6 +8,8 @@ mod archives;
 mod compression;
 #[path = "runner/documents.rs"]
 mod documents;
+#[path = "runner/estargz.rs"]
+mod estargz;
 #[path = "runner/gnu_tar.rs"]
 mod gnu_tar;
 #[path = "runner/hostile.rs"]

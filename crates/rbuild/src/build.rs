@@ -20,8 +20,8 @@ use crate::sources::dockerfile::Text;
 use crate::sources::image::ImageSource;
 use crate::sources::remote::RemoteSources;
 use crate::{
-    BuildError, BuildRequest, Built, ContextInput, Engine, Export, ExportedImage, Output,
-    Packaging, StepSummary, assemble, export,
+    BuildError, BuildRequest, Built, ContextInput, Engine, Export, Output, Packaging, StepSummary,
+    assemble, export,
 };
 
 impl Engine {
@@ -76,7 +76,7 @@ impl Engine {
                 exported = left.or(exported);
             }
             let mut built = assemble::publish(self, &product, request, &tags, ctx)?;
-            built.exported = exported.map(ExportedImage::from);
+            built.exported = exported;
             Ok((built, told, cached, executed))
         })?;
         let ((built, provenance, cached, executed), traffic) = done;

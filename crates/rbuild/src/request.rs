@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rbuild_image::compress::Encoding;
-use rbuild_image::manifest::Descriptor;
 use rbuild_image::media_type::Family;
 use rbuild_plan::{NoCache, Options};
 use rbuild_sandbox::Resources;
@@ -354,13 +353,9 @@ pub struct ExportedImage {
     pub size: u64,
     /// What is said of it where it is named.
     pub annotations: BTreeMap<String, String>,
-}
-
-impl From<Descriptor> for ExportedImage {
-    fn from(descriptor: Descriptor) -> Self {
-        let Descriptor { digest, media_type, size, annotations, .. } = descriptor;
-        Self { digest, media_type, size, annotations }
-    }
+    /// The digest of its config, which is the image id where it is unpacked. That of the store, but
+    /// for layers of [`Encoding::Estargz`]. An index has none.
+    pub config_digest: Option<rbuild_types::Digest>,
 }
 
 /// What became of one step.

@@ -73,7 +73,7 @@ fn every_codec_holds_the_same_layers() {
         image.check();
         let form = match encoding {
             Encoding::Uncompressed => "tar",
-            Encoding::Gzip { .. } => "tar+gzip",
+            Encoding::Gzip { .. } | Encoding::Estargz { .. } => "tar+gzip",
             Encoding::Zstd { .. } => "tar+zstd",
         };
         assert_eq!(forms(&image), [form; 4], "{encoding:?}");
@@ -179,7 +179,7 @@ fn a_tree_that_was_changed_does_not_leave() {
         .find(|path| path.is_file())
         .unwrap();
     fs_err::write(numbers, "1\n").unwrap();
-    for encoding in [Encoding::Uncompressed, Encoding::GZIP, Encoding::ZSTD] {
+    for encoding in [Encoding::Uncompressed, Encoding::GZIP, Encoding::ESTARGZ, Encoding::ZSTD] {
         let path = place.path().join("image.tar");
         let output = Export {
             layers: of(encoding),

@@ -19,6 +19,7 @@ mod build_concurrent;
 mod build_context;
 mod build_cutoff;
 mod build_devices;
+mod build_estargz;
 mod build_export;
 mod build_failure;
 mod build_fresh;
@@ -97,6 +98,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_context", build_context::TESTS),
     ("build_cutoff", build_cutoff::TESTS),
     ("build_devices", build_devices::TESTS),
+    ("build_estargz", build_estargz::TESTS),
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
     ("build_fresh", build_fresh::TESTS),

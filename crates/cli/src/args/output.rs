@@ -128,6 +128,9 @@ impl Fields {
         }
         let encoding = encoding(self.compression.as_deref(), self.level.as_deref())?;
         let mut family = if self.oci_types == Some(false) { Family::Docker } else { Family::Oci };
+        if family == Family::Docker {
+            estargz_is_ocis(encoding)?;
+        }
         if family == Family::Docker && matches!(encoding, Encoding::Zstd { .. }) {
             note(
                 "oci-mediatypes=false: Docker has no name for zstd layers, so OCI's names are used",
@@ -142,6 +145,17 @@ impl Fields {
     }
 }
 
+/// A conflict, as for BuildKit: without annotations nobody can tell whether the table of an eStargz
+/// layer is the right one.
+pub(super) fn estargz_is_ocis(encoding: Encoding) -> Result<(), String> {
+    match encoding.is_estargz() {
+        true => Err("oci-mediatypes=false: manifests of Docker have no annotations, which \
+                     compression=estargz needs"
+            .to_owned()),
+        false => Ok(()),
+    }
+}
+
 /// Codec and level.
 pub(super) fn encoding(compression: Option<&str>, level: Option<&str>) -> Result<Encoding, String> {
     let level_of = |most: u32| match level {
@@ -153,6 +167,9 @@ pub(super) fn encoding(compression: Option<&str>, level: Option<&str>) -> Result
     };
     match compression.unwrap_or("gzip") {
         "gzip" => Ok(level_of(9)?.map_or(Encoding::GZIP, |level| Encoding::Gzip { level })),
+        "estargz" => {
+            Ok(level_of(9)?.map_or(Encoding::ESTARGZ, |level| Encoding::Estargz { level }))
+        }
         // As for zstd itself, 0 is its default.
         "zstd" => Ok(match level_of(22)? {
             None | Some(0) => Encoding::ZSTD,
@@ -162,11 +179,8 @@ pub(super) fn encoding(compression: Option<&str>, level: Option<&str>) -> Result
             Err("compression-level has no meaning for compression=uncompressed".to_owned())
         }
         "uncompressed" => Ok(Encoding::Uncompressed),
-        "estargz" => Err("compression=estargz is not supported: there are uncompressed, gzip and \
-                          zstd"
-            .to_owned()),
         other => Err(format!(
-            "compression={other}: no such compression: there are uncompressed, gzip and zstd"
+            "compression={other}: no such compression: there are uncompressed, gzip, estargz and zstd"
         )),
     }
 }
@@ -332,6 +346,9 @@ mod tests {
         assert_eq!(form("compression=zstd,compression-level=0").encoding, Encoding::ZSTD);
         let best = form("compression=zstd,compression-level=22").encoding;
         assert_eq!(best, Encoding::Zstd { level: 22 });
+        assert_eq!(form("compression=estargz").encoding, Encoding::ESTARGZ);
+        let stored = form("compression=estargz,compression-level=0,oci-mediatypes=true").encoding;
+        assert_eq!(stored, Encoding::Estargz { level: 0 });
         assert_eq!(form("compression=uncompressed").encoding, Encoding::Uncompressed);
         assert!(form("force-compression=true").force && !form("force-compression=false").force);
         assert_eq!(form("oci-mediatypes=false").family, Family::Docker);
@@ -348,7 +365,8 @@ mod tests {
             "type=x",
             "dest=x",
             "type=oci,dest=a,push=true",
-            "type=oci,dest=a,compression=estargz",
+            "type=oci,dest=a,compression=estargz,compression-level=10",
+            "type=oci,dest=a,compression=estargz,oci-mediatypes=false",
             "type=oci,dest=a,compression=lz4",
             "type=oci,dest=a,compression-level=10",
             "type=oci,dest=a,compression=zstd,compression-level=23",

@@ -75,6 +75,10 @@ fn export(mut options: Options, environment: &Environment) -> Result<CacheExport
     }
     let (compression, level) = (options.take("compression"), options.take("compression-level"));
     export.encoding = encoding(compression.as_deref(), level.as_deref())?;
+    if export.encoding.is_estargz() {
+        return Err("compression=estargz is of images: a cache takes uncompressed, gzip and zstd"
+            .to_owned());
+    }
     export.force_compression = options.switch("force-compression")?.unwrap_or(false);
     export.must_succeed = options.switch("ignore-error")? == Some(false);
     if let Some(text) = options.take("timeout") {

@@ -118,10 +118,10 @@ pub struct LoadArgs {
 /// How an image is written when it leaves.
 #[derive(Debug, Args)]
 pub struct FormArgs {
-    /// How layers are compressed that are not: `gzip`, `zstd` or `uncompressed`
+    /// How layers are compressed that are not: `gzip`, `estargz`, `zstd` or `uncompressed`
     #[arg(long, value_name = "CODEC", alias = "compression-format")]
     pub compression: Option<String>,
-    /// From 0 to 9 for gzip, to 22 for zstd
+    /// From 0 to 9 for gzip and estargz, to 22 for zstd
     #[arg(long, value_name = "LEVEL")]
     pub compression_level: Option<String>,
     /// Compress all other layers anew too
@@ -148,6 +148,9 @@ impl FormArgs {
         let encoding =
             output::encoding(codec, level).map_err(|why| Failure::usage(format!("--{why}")))?;
         let family = self.oci_mediatypes.map(|oci| if oci { Family::Oci } else { Family::Docker });
+        if family == Some(Family::Docker) {
+            output::estargz_is_ocis(encoding).map_err(|why| Failure::usage(format!("--{why}")))?;
+        }
         if family == Some(Family::Docker) && matches!(encoding, Encoding::Zstd { .. }) {
             return Err(Failure::usage(
                 "--oci-mediatypes=false: Docker has no name for layers of zstd",

@@ -98,7 +98,8 @@ fn metadata(built: &Built) -> Value {
             descriptor["annotations"] = json!(left.annotations);
         }
         // An index has neither a config nor a platform.
-        if let (Some(config), [platform]) = (image.config_digest, image.platforms.as_slice()) {
+        let config = left.map_or(image.config_digest, |left| left.config_digest);
+        if let (Some(config), [platform]) = (config, image.platforms.as_slice()) {
             descriptor["platform"] = json!(platform);
             document.insert("containerimage.config.digest".to_owned(), json!(config));
         }

@@ -34,7 +34,9 @@ fn mistakes_are_named() {
     let outputs =
         "-o type=tar,dest=t,platform-split=true -o type=local,dest=d,platform-split=false";
     program.run(&format!("{outputs} .")).refused(1, "platform-split has to be the same");
-    program.run("-o type=oci,compression=estargz .").refused(1, "estargz is not supported");
+    program
+        .run("-o type=oci,compression=estargz,oci-mediatypes=false .")
+        .refused(1, "manifests of Docker have no annotations");
     program.run("--push .").refused(1, "a tag is needed when pushing");
     program.run("--registry-mirror x .").refused(1, "HOST=LOCATION");
     program.run("images --format {{range}}").refused(1, "--format");

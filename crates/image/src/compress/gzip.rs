@@ -15,7 +15,7 @@ pub(super) const DEFAULT_LEVEL: u32 = 5;
 pub(super) const MEMBER: usize = 1 << 20;
 
 /// Compresses one member.
-pub(super) fn member(input: &[u8], level: u32) -> io::Result<Vec<u8>> {
+pub(crate) fn member(input: &[u8], level: u32) -> io::Result<Vec<u8>> {
     let level = if looks_random(input) { 0 } else { level.min(9) };
     let level = CompressionLvl::new(level as i32)
         .map_err(|_| io::Error::other(format!("gzip has no level {level}")))?;

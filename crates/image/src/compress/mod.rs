@@ -11,6 +11,8 @@ mod zstd_frames;
 
 pub use ahead::ahead;
 pub use detect::detect;
+pub(crate) use gzip::member as gzip_member;
+pub(crate) use ordered::Ordered;
 pub use read::reader;
 pub use write::{COMPRESSION_FORMAT, CompressedWriter};
 
@@ -39,6 +41,11 @@ pub enum Encoding {
         /// 0 (stored) to 9.
         level: u32,
     },
+    /// Gzip members that a layer's files can be read from one by one: see [`crate::estargz`].
+    Estargz {
+        /// Gzip's.
+        level: u32,
+    },
     /// Several zstd frames, one after another.
     Zstd {
         /// 1 to 22.
@@ -49,14 +56,21 @@ pub enum Encoding {
 impl Encoding {
     /// Gzip at the level that is used when nobody asks for another.
     pub const GZIP: Self = Self::Gzip { level: gzip::DEFAULT_LEVEL };
+    /// eStargz at the same level.
+    pub const ESTARGZ: Self = Self::Estargz { level: gzip::DEFAULT_LEVEL };
     /// Zstd at its own default level.
     pub const ZSTD: Self = Self::Zstd { level: zstd::DEFAULT_COMPRESSION_LEVEL };
+
+    /// Whether what comes out of the stream is more than what went in.
+    pub fn is_estargz(self) -> bool {
+        matches!(self, Self::Estargz { .. })
+    }
 
     /// The format without its level.
     pub fn compression(self) -> Compression {
         match self {
             Self::Uncompressed => Compression::None,
-            Self::Gzip { .. } => Compression::Gzip,
+            Self::Gzip { .. } | Self::Estargz { .. } => Compression::Gzip,
             Self::Zstd { .. } => Compression::Zstd,
         }
     }

@@ -12,13 +12,10 @@ use std::time::Duration;
 
 use rayon::{ThreadPool, Yield};
 
-/// What one block becomes.
-pub(super) type Outcome = io::Result<Vec<u8>>;
-
-/// Work under way, oldest first.
-pub(super) struct Ordered<'p> {
+/// Work under way, oldest first; each block becomes a `T`.
+pub(crate) struct Ordered<'p, T> {
     pool: &'p ThreadPool,
-    under_way: VecDeque<Receiver<Outcome>>,
+    under_way: VecDeque<Receiver<io::Result<T>>>,
 }
 
 /// Blocks per thread that may be under way: one that is worked on and one that is ready.
@@ -26,16 +23,16 @@ const PER_THREAD: usize = 2;
 /// How long a pool thread without other work waits before it looks for some again.
 const IDLE: Duration = Duration::from_millis(1);
 
-impl<'p> Ordered<'p> {
-    pub(super) fn new(pool: &'p ThreadPool) -> Self {
+impl<'p, T: Send + 'static> Ordered<'p, T> {
+    pub(crate) fn new(pool: &'p ThreadPool) -> Self {
         Self { pool, under_way: VecDeque::new() }
     }
 
     /// Starts `work`. Gives the oldest result when there is too much under way.
-    pub(super) fn start(
+    pub(crate) fn start(
         &mut self,
-        work: impl FnOnce() -> Outcome + Send + 'static,
-    ) -> io::Result<Option<Vec<u8>>> {
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<Option<T>> {
         let (sender, receiver) = sync_channel(1);
         self.pool.spawn(move || {
             // Nobody listens any more when the writer was given up.
@@ -49,7 +46,7 @@ impl<'p> Ordered<'p> {
     }
 
     /// The oldest result, `None` when nothing is under way.
-    pub(super) fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<T>> {
         let Some(receiver) = self.under_way.pop_front() else { return Ok(None) };
         let lost = || io::Error::other("a compression thread ended early");
         loop {

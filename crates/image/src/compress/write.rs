@@ -16,10 +16,13 @@ pub const COMPRESSION_FORMAT: u32 = 2;
 /// The bytes depend on content and encoding alone, never on the number of threads or on how the
 /// content is cut into writes. At most two blocks per thread are in memory, besides the one being
 /// filled. Nothing is complete before [`CompressedWriter::finish`].
+///
+/// Only layers have entries to be read one by one: of [`Encoding::Estargz`] it makes gzip, and
+/// [`crate::estargz::EstargzWriter`] the other.
 pub struct CompressedWriter<'p, W> {
     sink: W,
     encoding: Encoding,
-    ordered: Ordered<'p>,
+    ordered: Ordered<'p, Vec<u8>>,
     block: Vec<u8>,
     block_size: usize,
     started: bool,
@@ -30,7 +33,7 @@ impl<'p, W: Write> CompressedWriter<'p, W> {
     pub fn new(sink: W, encoding: Encoding, pool: &'p ThreadPool) -> Self {
         let block_size = match encoding {
             Encoding::Uncompressed => 0,
-            Encoding::Gzip { .. } => gzip::MEMBER,
+            Encoding::Gzip { .. } | Encoding::Estargz { .. } => gzip::MEMBER,
             Encoding::Zstd { .. } => zstd_frames::FRAME,
         };
         Self {
@@ -60,7 +63,9 @@ impl<'p, W: Write> CompressedWriter<'p, W> {
         let block = std::mem::take(&mut self.block);
         let ready = match self.encoding {
             Encoding::Uncompressed => None,
-            Encoding::Gzip { level } => self.ordered.start(move || gzip::member(&block, level))?,
+            Encoding::Gzip { level } | Encoding::Estargz { level } => {
+                self.ordered.start(move || gzip::member(&block, level))?
+            }
             Encoding::Zstd { level } => {
                 self.ordered.start(move || zstd_frames::frame(&block, level))?
             }

@@ -12,6 +12,7 @@ mod sparse;
 
 pub use encode::{END_OF_ARCHIVE, encode, padding};
 pub use reader::Reader;
+pub(crate) use reader::{HeaderBlock, header_block};
 pub use sparse::Segment;
 
 use rbuild_rooted::Time;

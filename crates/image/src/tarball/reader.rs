@@ -33,6 +33,30 @@ pub struct Reader<R> {
 
 type Raw = [u8; BLOCK];
 
+/// What a block is that stands where a header may, for those who get a tar piece by piece.
+pub(crate) enum HeaderBlock {
+    /// Of the end, or padding.
+    Zeros,
+    /// A header that describes the next one, and how many blocks its content has.
+    Extension(usize),
+    /// The header of an entry, or none at all: [`Reader`] says what is wrong with it.
+    Entry,
+}
+
+/// Looks at a block. Nothing is said of its being sound.
+pub(crate) fn header_block(raw: &[u8; BLOCK]) -> HeaderBlock {
+    let limit = match raw[156] {
+        b'x' | b'g' => limits::PAX,
+        b'L' | b'K' => limits::LONG_NAME,
+        _ if raw.iter().all(|byte| *byte == 0) => return HeaderBlock::Zeros,
+        _ => return HeaderBlock::Entry,
+    };
+    match size_field(raw) {
+        Ok(size) if size <= limit => HeaderBlock::Extension(size.div_ceil(BLOCK as u64) as usize),
+        _ => HeaderBlock::Entry,
+    }
+}
+
 /// Headers that stand in front of an entry and change it.
 #[derive(Default)]
 struct Overrides {

@@ -49,7 +49,8 @@ pub(super) fn add(
             (left.digest, left.size) = (new.digest, new.size);
             parts.insert(layer.digest, left.clone());
         }
-        package.add_layers(vec![Leaving { descriptor: left, origin: Origin::Blob }]);
+        let (diff_id, origin) = (left.digest, Origin::Blob);
+        package.add_layers(vec![Leaving { descriptor: left, diff_id, origin }]);
     }
     let config = blobs.read_small(&manifest.config.digest, MAX_DOCUMENT)?;
     let config = changed(&config, "attestation's config", |config| {

@@ -3,7 +3,8 @@
 //! A layer is compressed once for each encoding: the result is kept as a blob, and an alias in
 //! the index leads from (diff id, encoding) to it. Its bytes are a function of the two, so it does
 //! not matter whether they were made of a tree of ours or of a base image's blob. An uncompressed
-//! layer that is a tree is not kept: it is packed as it leaves.
+//! layer that is a tree is not kept: it is packed as it leaves. eStargz is an encoding like others but
+//! for what `estargz.rs` says.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use rbuild_image::ImageError;
 use rbuild_image::compress::{
     COMPRESSION_FORMAT, CompressedWriter, Compression, Encoding, ahead, reader,
 };
+use rbuild_image::estargz::EstargzWriter;
 use rbuild_image::layer::{LayerReader, PackOptions, Packed, pack};
 use rbuild_image::manifest::Descriptor;
 use rbuild_image::media_type::{Family, is_foreign, layer_compression};
@@ -21,6 +23,7 @@ use rbuild_solver::Layer;
 use rbuild_types::{CancelToken, Cancelled, Ctx, Digest, Hasher};
 
 use crate::assemble::{Assembled, in_family};
+use crate::export::estargz;
 use crate::sources::image::{ImageSource, Resolved, bad_document};
 use crate::sources::layers::open_layer;
 use crate::{BuildError, Engine, LayerForm};
@@ -29,6 +32,8 @@ use crate::{BuildError, Engine, LayerForm};
 #[derive(Debug)]
 pub(crate) struct Leaving {
     pub(crate) descriptor: Descriptor,
+    /// Of what comes out of it; of what is no layer, its own digest.
+    pub(crate) diff_id: Digest,
     pub(crate) origin: Origin,
 }
 
@@ -110,15 +115,17 @@ pub(crate) fn of_image(
                 own(engine, engine.pool()?, &layer, form, ctx.cancel)?
             }
             _ if is_foreign(&layer.media_type) && !blob => {
-                Leaving { descriptor, origin: Origin::Elsewhere }
+                Leaving { descriptor, diff_id: *diff_id, origin: Origin::Elsewhere }
             }
             _ if is_other(layer, form) => {
                 images.fetch_layer(image, layer, ctx)?;
                 let tar = Tar::Blob { layer, diff_id: *diff_id };
-                let descriptor = encoded(engine, &tar, form.encoding, form.family, ctx.cancel)?;
-                Leaving { descriptor, origin: Origin::Blob }
+                encoded(engine, &tar, form.encoding, form.family, ctx.cancel)?.leaving()
             }
-            _ => Leaving { descriptor, origin: Origin::Base(image.clone(), layer.clone()) },
+            _ => {
+                let origin = Origin::Base(image.clone(), layer.clone());
+                Leaving { descriptor, diff_id: *diff_id, origin }
+            }
         });
     }
     Ok(all)
@@ -129,7 +136,8 @@ pub(crate) fn of_image(
 fn is_other(layer: &Descriptor, form: &LayerForm) -> bool {
     let Some(compression) = layer_compression(&layer.media_type) else { return false };
     let is_free = form.force || compression == Compression::None;
-    is_free && compression != form.encoding.compression()
+    let is_plain = form.encoding.is_estargz() && !estargz::is_estargz(layer);
+    is_free && (is_plain || compression != form.encoding.compression())
 }
 
 /// A layer that was made here, compressed on this pool.
@@ -141,17 +149,31 @@ pub(super) fn own(
     cancel: &CancelToken,
 ) -> Result<Leaving, BuildError> {
     if layer.snapshot.is_none() {
-        let descriptor = recoded(engine, layer, form.encoding, form.family, cancel)?;
-        return Ok(Leaving { descriptor, origin: Origin::Blob });
+        return Ok(recoded(engine, layer, form.encoding, form.family, cancel)?.leaving());
     }
     if form.encoding == Encoding::Uncompressed {
         let media_type = form.family.layer(form.encoding.compression())?;
         let descriptor = Descriptor::new(media_type, layer.diff_id, layer.tar_size);
-        return Ok(Leaving { descriptor, origin: Origin::Tree(layer.clone()) });
+        let (diff_id, origin) = (layer.diff_id, Origin::Tree(layer.clone()));
+        return Ok(Leaving { descriptor, diff_id, origin });
     }
     let tar = Tar::Tree(layer);
-    let descriptor = encoded_by(pool, engine, &tar, form.encoding, form.family, cancel)?;
-    Ok(Leaving { descriptor, origin: Origin::Blob })
+    Ok(encoded_by(pool, engine, &tar, form.encoding, form.family, cancel)?.leaving())
+}
+
+/// A layer in one encoding, as a blob of the store.
+#[derive(Debug, Clone)]
+pub(crate) struct Encoded {
+    pub(crate) descriptor: Descriptor,
+    /// Of what comes out of the blob.
+    pub(crate) diff_id: Digest,
+}
+
+impl Encoded {
+    fn leaving(self) -> Leaving {
+        let Self { descriptor, diff_id } = self;
+        Leaving { descriptor, diff_id, origin: Origin::Blob }
+    }
 }
 
 /// What a layer's tar is made of.
@@ -184,7 +206,7 @@ pub(crate) fn encoded(
     encoding: Encoding,
     family: Family,
     cancel: &CancelToken,
-) -> Result<Descriptor, BuildError> {
+) -> Result<Encoded, BuildError> {
     encoded_by(engine.pool()?, engine, tar, encoding, family, cancel)
 }
 
@@ -196,7 +218,7 @@ fn encoded_by(
     encoding: Encoding,
     family: Family,
     cancel: &CancelToken,
-) -> Result<Descriptor, BuildError> {
+) -> Result<Encoded, BuildError> {
     let diff_id = tar.diff_id();
     if let Some(known) = known(engine, &diff_id, encoding, family)? {
         return Ok(known);
@@ -207,12 +229,26 @@ fn encoded_by(
         return Ok(known);
     }
     let blob = engine.store.blobs().writer(cancel)?;
-    let mut writer = CompressedWriter::new(blob, encoding, pool);
-    write_tar(engine, tar, &mut writer, cancel)?;
     let failed = |source| BuildError::Io { what: "compress a layer".to_owned(), source };
-    let (digest, size) = writer.finish().map_err(failed)?.commit(None, None)?;
-    engine.store.records().alias(&name, &digest)?;
-    Ok(Descriptor::new(family.layer(encoding.compression())?, digest, size))
+    let (blob, estargz) = if let Encoding::Estargz { level } = encoding {
+        let mut writer = EstargzWriter::new(blob, level, pool);
+        write_tar(engine, tar, &mut writer, cancel)?;
+        let (blob, made) = writer.finish().map_err(failed)?;
+        (blob, Some(made))
+    } else {
+        let mut writer = CompressedWriter::new(blob, encoding, pool);
+        write_tar(engine, tar, &mut writer, cancel)?;
+        (writer.finish().map_err(failed)?, None)
+    };
+    let (digest, size) = blob.commit(None, None)?;
+    let descriptor = Descriptor::new(family.layer(encoding.compression())?, digest, size);
+    let Some(made) = estargz else {
+        engine.store.records().alias(&name, &digest)?;
+        return Ok(Encoded { descriptor, diff_id });
+    };
+    let encoded = estargz::annotated(descriptor, made);
+    engine.store.records().alias(&name, &estargz::remember(engine, &encoded)?)?;
+    Ok(encoded)
 }
 
 /// What an alias from (layer, encoding) to the blob goes by.
@@ -230,12 +266,17 @@ fn known(
     diff_id: &Digest,
     encoding: Encoding,
     family: Family,
-) -> Result<Option<Descriptor>, BuildError> {
+) -> Result<Option<Encoded>, BuildError> {
     let Some(digest) = engine.store.records().get_alias(&name(diff_id, encoding))? else {
         return Ok(None);
     };
+    let media_type = family.layer(encoding.compression())?;
+    if encoding.is_estargz() {
+        return estargz::recall(engine, &digest, media_type);
+    }
     let Some(size) = engine.store.blobs().size(&digest)? else { return Ok(None) };
-    Ok(Some(Descriptor::new(family.layer(encoding.compression())?, digest, size)))
+    let descriptor = Descriptor::new(media_type, digest, size);
+    Ok(Some(Encoded { descriptor, diff_id: *diff_id }))
 }
 
 /// How a layer that came from elsewhere is taken to be compressed: at which level nobody knows.
@@ -272,7 +313,7 @@ pub(crate) fn is_kept(
 ) -> Result<bool, BuildError> {
     let Some(encoding) = usual(compression) else { return Ok(false) };
     let known = known(engine, diff_id, encoding, Family::Oci)?;
-    Ok(known.is_some_and(|known| known.digest == *blob))
+    Ok(known.is_some_and(|known| known.descriptor.digest == *blob))
 }
 
 /// A layer without files, which came from elsewhere: as it came where that is what is wanted.
@@ -282,13 +323,14 @@ pub(crate) fn recoded(
     encoding: Encoding,
     family: Family,
     cancel: &CancelToken,
-) -> Result<Descriptor, BuildError> {
+) -> Result<Encoded, BuildError> {
     for came in [encoding, Encoding::GZIP, Encoding::ZSTD, Encoding::Uncompressed] {
         let Some(blob) = known(engine, &layer.diff_id, came, family)? else { continue };
-        if came.compression() == encoding.compression() {
+        let is_plain = encoding.is_estargz() && !came.is_estargz();
+        if came.compression() == encoding.compression() && !is_plain {
             return Ok(blob);
         }
-        let tar = Tar::Blob { layer: &blob, diff_id: layer.diff_id };
+        let tar = Tar::Blob { layer: &blob.descriptor, diff_id: layer.diff_id };
         return encoded(engine, &tar, encoding, family, cancel);
     }
     let problem = format!("the bytes of layer {} are not in the store", layer.diff_id);
@@ -301,7 +343,7 @@ pub(crate) fn of_snapshot(
     snapshot: &SnapshotId,
     encoding: Encoding,
     cancel: &CancelToken,
-) -> Result<(Layer, Descriptor), BuildError> {
+) -> Result<(Layer, Encoded), BuildError> {
     // On the caller's thread: who holds a layer's lock on the pool could be made to wait for
     // itself.
     of_snapshot_by(engine.quiet_pool()?.pool(), engine, snapshot, encoding, cancel)
@@ -313,7 +355,7 @@ fn of_snapshot_by(
     snapshot: &SnapshotId,
     encoding: Encoding,
     cancel: &CancelToken,
-) -> Result<(Layer, Descriptor), BuildError> {
+) -> Result<(Layer, Encoded), BuildError> {
     let meta = engine.store.snapshots().meta(snapshot)?;
     let created = meta.as_ref().map_or(0, Snapshot::made);
     let known = meta.and_then(|known| known.meta.diff_id.zip(known.meta.tar_size));

@@ -3,6 +3,7 @@
 mod ahead;
 pub(crate) mod archive;
 mod attached;
+pub(crate) mod estargz;
 pub(crate) mod layers;
 pub(crate) mod package;
 pub(crate) mod push;
@@ -12,7 +13,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::Scratch;
-use rbuild_image::manifest::Descriptor;
 use rbuild_image::rootfs::{Others, RootfsPart, export_dir, export_tar};
 use rbuild_plan::Plan;
 use rbuild_rooted::Root;
@@ -24,7 +24,8 @@ use crate::export::archive::Parcel;
 use crate::export::package::Package;
 use crate::sources::image::ImageSource;
 use crate::{
-    BuildError, BuildRequest, Destination, Engine, Export, Family, Output, annotation, attest,
+    BuildError, BuildRequest, Destination, Engine, Export, ExportedImage, Family, Output,
+    annotation, attest,
 };
 
 /// Whether an output is made of files, not of layers.
@@ -47,6 +48,7 @@ pub(crate) fn check(request: &BuildRequest, plan: &Plan, ctx: Ctx<'_>) -> Result
                        take type=oci)";
         return Err(BuildError::Request { message: message.to_owned() });
     }
+    estargz::check(request)?;
     let own = request.outputs.iter().flat_map(|wanted| &wanted.annotations);
     let is_attested = request.attestations.are_attached();
     let platforms: Vec<_> = plan.targets.iter().map(|target| target.platform.clone()).collect();
@@ -89,7 +91,7 @@ pub(crate) fn names(
     }
 }
 
-/// Writes one output; an image's descriptor as it left.
+/// Writes one output; what an image is that left.
 pub(crate) fn write(
     engine: &Engine,
     wanted: &Export,
@@ -98,7 +100,7 @@ pub(crate) fn write(
     tags: &[Reference],
     images: &ImageSource<'_>,
     ctx: Ctx<'_>,
-) -> Result<Option<Descriptor>, BuildError> {
+) -> Result<Option<ExportedImage>, BuildError> {
     let split = request.platform_split.unwrap_or(product.is_index);
     match &wanted.output {
         Output::Tar(destination) => {
@@ -133,7 +135,7 @@ pub(crate) fn write(
         }
         _ => {}
     }
-    Ok(Some(package.top))
+    Ok(Some(package.exported()))
 }
 
 /// The root filesystems of images, as they are written together.

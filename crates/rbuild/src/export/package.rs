@@ -6,6 +6,7 @@ use std::io::{self, Read};
 
 use rbuild_image::ImageError;
 use rbuild_image::blob::BlobSource;
+use rbuild_image::config::with_diff_ids;
 use rbuild_image::layout::Export;
 use rbuild_image::manifest::{Descriptor, Manifest};
 use rbuild_types::{CancelToken, Ctx, Digest, Reference};
@@ -13,7 +14,9 @@ use rbuild_types::{CancelToken, Ctx, Digest, Reference};
 use crate::assemble::{Around, Documents, Product, add_document};
 use crate::export::layers::{self, Leaving, Origin};
 use crate::sources::image::ImageSource;
-use crate::{AnnotationPlace, BuildError, Engine, Export as Wanted, Output, annotation};
+use crate::{
+    AnnotationPlace, BuildError, Engine, Export as Wanted, ExportedImage, Output, annotation,
+};
 
 /// Everything that has to leave.
 pub(crate) struct Package<'a> {
@@ -50,7 +53,9 @@ impl<'a> Package<'a> {
         for image in &product.images {
             let leaving = layers::leaving(engine, image, form, images, ctx)?;
             let descriptors = leaving.iter().map(|layer| layer.descriptor.clone()).collect();
-            let config = Descriptor::of(form.family.config(), &image.config_bytes);
+            let diff_ids = leaving.iter().map(|layer| layer.diff_id);
+            let config = with_diff_ids(image.config_bytes.clone(), diff_ids)?;
+            let config = package.add_document(form.family.config(), config);
             package.configs.push(config.clone());
             let mut manifest = Manifest::new(form.family, config, descriptors);
             let place = AnnotationPlace::Manifest;
@@ -127,6 +132,15 @@ impl<'a> Package<'a> {
     pub(super) fn export(&self, tags: &[Reference]) -> Export {
         let (descriptor, created) = (self.top.clone(), self.created.clone());
         Export { descriptor, names: tags.to_vec(), created }
+    }
+
+    /// The whole as it left.
+    pub(super) fn exported(self) -> ExportedImage {
+        let is_image = self.manifests.iter().all(|manifest| manifest.digest == self.top.digest);
+        let config = self.configs.first().filter(|_| is_image);
+        let config_digest = config.map(|config| config.digest);
+        let Descriptor { digest, media_type, size, annotations, .. } = self.top;
+        ExportedImage { digest, media_type, size, annotations, config_digest }
     }
 
     /// A document that was made for this package.

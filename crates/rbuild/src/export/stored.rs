@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use rbuild_image::ImageError;
-use rbuild_image::config::parse_config;
+use rbuild_image::config::{parse_config, with_diff_ids};
 use rbuild_image::index::{Index, is_attached, pick};
 use rbuild_image::manifest::{Descriptor, DescriptorPlatform, Document, Manifest, parse_manifest};
 use rbuild_image::media_type::{DocumentKind, Family, document_kind};
@@ -29,7 +29,8 @@ pub struct ImageForm {
     pub encoding: Encoding,
     /// Whether all other layers get this form too; else they leave as they came.
     pub force: bool,
-    /// Whose media types the documents have; `None` leaves them as they are.
+    /// Whose media types the documents have; `None` leaves them as they are, but for
+    /// [`Encoding::Estargz`], which takes OCI's.
     pub family: Option<Family>,
 }
 
@@ -206,14 +207,15 @@ impl Walk<'_, '_> {
         let form = LayerForm { encoding, force, family, ..LayerForm::default() };
         let leaving = layers::of_image(engine, &image, &form, images, self.ctx)?;
         self.images.push(image);
-        let media_type = family.manifest();
-        let config =
-            Descriptor { media_type: family.config().to_owned(), ..manifest.config.clone() };
         let descriptors: Vec<_> = leaving.iter().map(|layer| layer.descriptor.clone()).collect();
+        let config = document(engine, manifest.config.digest)?;
+        let config = with_diff_ids(config, leaving.iter().map(|layer| layer.diff_id))?;
+        let Descriptor { digest, size, .. } = self.package.add_document(family.config(), config);
+        let media_type = family.config().to_owned();
+        let config = Descriptor { media_type, digest, size, ..manifest.config.clone() };
         self.package.add_layers(leaving);
-        let config_bytes = document(engine, manifest.config.digest)?;
-        self.package.documents.insert(manifest.config.digest, config_bytes);
         self.package.add_config(&config);
+        let media_type = family.manifest();
         let is_same = media_type == manifest.media_type()
             && config == manifest.config
             && descriptors == manifest.layers;
@@ -239,14 +241,17 @@ impl Walk<'_, '_> {
             if !blobs.contains(&part.digest)? {
                 return Err(ImageError::MissingBlob { digest: part.digest }.into());
             }
-            leaving.push(Leaving { descriptor: part.clone(), origin: Origin::Blob });
+            let (descriptor, diff_id) = (part.clone(), part.digest);
+            leaving.push(Leaving { descriptor, diff_id, origin: Origin::Blob });
         }
         self.package.add_layers(leaving);
         Ok(self.package.add_document(manifest.media_type(), bytes))
     }
 
     fn family(&self, media_type: &str) -> Family {
-        let own = || document_kind(media_type).map(|(_, family)| family);
+        // Documents of Docker have no place for what is said of eStargz layers.
+        let is_free = !self.form.encoding.is_estargz();
+        let own = || document_kind(media_type).map(|(_, family)| family).filter(|_| is_free);
         self.form.family.or_else(own).unwrap_or_default()
     }
 }

@@ -328,7 +328,7 @@ impl Exporting<'_> {
             store.snapshots().set_diff(snapshot, layer.diff_id, layer.tar_size, chain)?;
         }
         let mut record = record(step, &known, upon, &layer);
-        record.blob = Some(blob);
+        record.blob = Some(blob.descriptor);
         record.explain(known.inputs);
         Ok(Some(record))
     }
@@ -353,7 +353,7 @@ impl Exporting<'_> {
             let layer = Layer { snapshot: None, diff_id, tar_size, created };
             let family = Family::Oci;
             let blob = layers::recoded(self.engine, &layer, encoding, family, ctx.cancel)?;
-            record.blob = Some(blob);
+            record.blob = Some(blob.descriptor);
         }
         Ok(Some(record))
     }

@@ -145,7 +145,7 @@ fn it_is_made_once_and_alike_everywhere() {
     build(&place.engine(), &request.clone().output(Output::OciLayout(layout.clone())));
     let loaded = LoadSource::Path(layout);
     let engine = away.engine();
-    let loaded = engine.load_images(loaded, &Silent, &never()).unwrap().remove(0).id;
+    let loaded = engine.load_images(loaded, None, &Silent, &never()).unwrap().remove(0).id;
     let path = away.path().join("image.tar");
     let form = ImageForm { encoding: Encoding::ESTARGZ, force: true, family: None };
     save(&engine, &loaded.to_string(), Output::OciArchive(path.clone().into()), form);
@@ -196,7 +196,7 @@ fn it_comes_back_as_what_was_built() {
     let image = archive(&place, &place.request(TEXT), form());
     let engine = other.engine();
     let path = LoadSource::Path(place.path().join("image.tar"));
-    let loaded = engine.load_images(path, &Silent, &never()).unwrap().remove(0).id;
+    let loaded = engine.load_images(path, None, &Silent, &never()).unwrap().remove(0).id;
     assert_eq!(loaded.to_string(), image.config_digest());
     let seen = other.sh(&engine, &loaded.to_string(), "ls -A / && tail -n 1 /numbers");
     assert!(seen.lines().any(|line| line == "one.txt") && seen.ends_with("\n100000\n"), "{seen}");
@@ -234,7 +234,7 @@ fn an_image_of_the_store_is_pushed_and_saved_so() {
     save(&engine, "app:1", Output::OciLayout(path.clone()), docker);
     let away = Place::new();
     let engine_away = away.engine();
-    let loaded = engine_away.load_images(LoadSource::Path(path), &Silent, &never()).unwrap();
+    let loaded = engine_away.load_images(LoadSource::Path(path), None, &Silent, &never()).unwrap();
     let path = away.path().join("estargz.tar");
     let forced = ImageForm { force: true, ..form };
     save(&engine_away, &loaded[0].id.to_string(), Output::OciArchive(path.clone().into()), forced);
@@ -243,7 +243,8 @@ fn an_image_of_the_store_is_pushed_and_saved_so() {
     let path = place.path().join("docker.tar");
     save(&engine, "app:1", Output::DockerArchive(path.clone().into()), form);
     let third = Place::new();
-    let loaded = third.engine().load_images(LoadSource::Path(path), &Silent, &never()).unwrap();
+    let loaded =
+        third.engine().load_images(LoadSource::Path(path), None, &Silent, &never()).unwrap();
     assert_eq!(loaded[0].id.to_string(), saved.config_digest());
 }
 

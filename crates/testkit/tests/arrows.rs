@@ -9,7 +9,7 @@ use rbuild_testkit::{markdown, read, root};
 
 /// The folder of a crate and the crates of ours that it may be made with. Tests, benches and
 /// examples may use any.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("types", &[]),
     ("rooted", &[]),
     ("parser", &["types"]),
@@ -18,6 +18,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("snapshot", &["rooted"]),
     ("sandbox", &["types", "rooted"]),
     ("image", &["types", "rooted"]),
+    ("network", &[]),
     ("registry", &["types"]),
     ("sbom", &["types", "rooted"]),
     ("solver", &["types", "parser", "plan", "cache", "snapshot", "sandbox", "image", "rooted"]),

@@ -1,0 +1,1 @@
+//! Networks of containers: devices, addresses, translation, names and published ports.

@@ -1,1 +1,5 @@
 //! Networks of containers: devices, addresses, translation, names and published ports.
+
+#![forbid(unsafe_code)]
+
+pub mod publish;

@@ -1,0 +1,94 @@
+//! Sessions of UDP: a client's address, and the socket that stands for it towards the container.
+//!
+//! Answers of the container to that socket go back to the client. A session ends when nothing came
+//! either way for [`IDLE`]; when there are too many, the one that was silent longest ends first.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+/// As long as Docker's proxy keeps one (moby, `cmd/docker-proxy/udp_proxy_linux.go`).
+const IDLE: Duration = Duration::from_secs(90);
+
+pub(super) struct Sessions {
+    sessions: HashMap<u64, Session>,
+    by_client: HashMap<(usize, SocketAddr), u64>,
+    /// Every session, the one that was silent longest first.
+    by_use: BTreeSet<(Instant, u64)>,
+    limit: usize,
+}
+
+pub(super) struct Session {
+    socket: UdpSocket,
+    /// The listener that the client knows.
+    pub listener: usize,
+    pub client: SocketAddr,
+    used: Instant,
+}
+
+impl Sessions {
+    /// Keeps at most `limit` sessions.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { sessions: HashMap::new(), by_client: HashMap::new(), by_use: BTreeSet::new(), limit }
+    }
+
+    pub(super) fn of_client(&self, listener: usize, client: SocketAddr) -> Option<u64> {
+        self.by_client.get(&(listener, client)).copied()
+    }
+
+    /// Adds one. Another ends for it when there are too many.
+    pub(super) fn add(&mut self, id: u64, listener: usize, client: SocketAddr, socket: UdpSocket) {
+        if self.sessions.len() >= self.limit {
+            self.end_oldest();
+        }
+        let used = Instant::now();
+        self.by_use.insert((used, id));
+        self.by_client.insert((listener, client), id);
+        self.sessions.insert(id, Session { socket, listener, client, used });
+    }
+
+    /// The session, which is used now.
+    pub(super) fn used(&mut self, id: u64) -> Option<&Session> {
+        let session = self.sessions.get_mut(&id)?;
+        self.by_use.remove(&(session.used, id));
+        session.used = Instant::now();
+        self.by_use.insert((session.used, id));
+        Some(session)
+    }
+
+    /// Ends those that were silent, and says how long until the next may be.
+    pub(super) fn expire(&mut self) -> Option<Duration> {
+        loop {
+            let (used, _) = self.by_use.first()?;
+            let left = IDLE.saturating_sub(used.elapsed());
+            if !left.is_zero() {
+                return Some(left);
+            }
+            self.end_oldest();
+        }
+    }
+
+    fn end_oldest(&mut self) {
+        let Some((_, id)) = self.by_use.pop_first() else { return };
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.by_client.remove(&(session.listener, session.client));
+    }
+}
+
+impl Session {
+    /// Sends what the client sent. What cannot be sent is lost, as datagrams are.
+    pub(super) fn send(&self, datagram: &[u8]) {
+        if let Err(error) = self.socket.send(datagram)
+            && error.kind() == ErrorKind::ConnectionRefused
+        {
+            // That was said of an earlier one: nobody listened then.
+            let _ = self.socket.send(datagram);
+        }
+    }
+
+    /// An answer of the container, if there is one.
+    pub(super) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.recv(buffer)
+    }
+}

@@ -3,3 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod publish;
+pub mod resolver;
+mod socket;

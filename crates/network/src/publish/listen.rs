@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::sockopt;
 
 use super::error::PublishError;
 use super::holder::Holder;
@@ -14,6 +14,7 @@ use super::port_set::HostPorts;
 use super::proxy::Serving;
 use super::spec::{PortBinding, Protocol};
 use super::target::Target;
+use crate::socket;
 
 /// Connections that wait to be accepted. The kernel takes `net.core.somaxconn` where that is less.
 const BACKLOG: i32 = 4096;
@@ -179,7 +180,7 @@ fn refusal(
 }
 
 fn open(address: SocketAddr, protocol: Protocol) -> Result<(ListeningSocket, SocketAddr), Errno> {
-    let socket = new_socket(&address, protocol)?;
+    let socket = socket::open(&address, protocol.socket_type())?;
     if address.is_ipv6() {
         // IPv4 has a listener of its own.
         sockopt::set_ipv6_v6only(&socket, true)?;
@@ -203,18 +204,4 @@ fn open(address: SocketAddr, protocol: Protocol) -> Result<(ListeningSocket, Soc
     let host =
         host.map_err(|error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     Ok((socket, host))
-}
-
-/// A socket that does not block, in the namespace of the calling thread.
-pub(super) fn new_socket(address: &SocketAddr, protocol: Protocol) -> Result<OwnedFd, Errno> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let kind = match protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(family, kind, flags, None)
 }

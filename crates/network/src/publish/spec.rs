@@ -4,6 +4,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use rustix::net::SocketType;
+
 use super::port_set::{HostPorts, parse_range};
 
 /// One port of a container, and where it is to be reached on the host.
@@ -175,6 +177,15 @@ impl fmt::Display for Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
         })
+    }
+}
+
+impl Protocol {
+    pub(super) fn socket_type(self) -> SocketType {
+        match self {
+            Self::Tcp => SocketType::STREAM,
+            Self::Udp => SocketType::DGRAM,
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::listen::new_socket;
 use super::spec::Protocol;
+use crate::socket;
 
 /// A container, as the proxy reaches it.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ pub struct HostSockets;
 
 impl Sockets for HostSockets {
     fn socket(&self, address: &SocketAddr, protocol: Protocol) -> io::Result<OwnedFd> {
-        Ok(new_socket(address, protocol)?)
+        Ok(socket::open(address, protocol.socket_type())?)
     }
 }
 

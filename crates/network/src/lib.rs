@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod publish;
+pub mod resolv_conf;
 pub mod resolver;
 mod socket;

@@ -10,6 +10,7 @@ use hickory_proto::op::{Edns, Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use proptest::prelude::*;
 use rbuild_network::publish::PortBinding;
+use rbuild_network::resolv_conf::ResolvConf;
 use rbuild_network::resolver::Options;
 use rbuild_testkit::property::holds;
 
@@ -40,6 +41,28 @@ fn port_specs_that_are_read_are_written_and_read_again() {
             let again = PortBinding::parse(&binding.to_string()).expect("it is one");
             assert_eq!(again, [binding]);
         }
+    });
+}
+
+#[test]
+fn resolv_confs_that_are_written_are_read_again() {
+    let word = prop_oneof![
+        Just("nameserver ".to_owned()),
+        Just("search ".to_owned()),
+        Just("options ".to_owned()),
+        Just("ndots:".to_owned()),
+        Just("fe80::1%".to_owned()),
+        Just("127.0.0.53 ".to_owned()),
+        Just("\n".to_owned()),
+        "[\\PC\t\r\n]{0,4}",
+    ];
+    let text = proptest::collection::vec(word, 0..16).prop_map(|words| words.concat());
+    holds("resolv.conf", &text, |text| {
+        let conf = ResolvConf::parse(&text);
+        assert_eq!(ResolvConf::parse(&conf.to_string()), conf);
+        let inner = ResolvConf::parse(&conf.with_resolver().text);
+        assert_eq!(inner.to_string().matches("nameserver 127.0.0.11\n").count(), 1);
+        let _ = conf.without_resolver(true);
     });
 }
 

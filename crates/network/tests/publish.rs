@@ -386,7 +386,31 @@ fn a_container_of_udp_that_comes_late_is_found() {
     assert_eq!(client.recv(&mut buffer).unwrap(), 7);
 }
 
-/// `cargo test -p rbuild-network --test publish -- --ignored --nocapture`
+/// `cargo test -p rbuild-network --test publish -- --ignored --nocapture --test-threads 1`
+#[test]
+#[ignore = "prints a figure"]
+fn connections() {
+    const COUNT: u32 = 5000;
+    let port = container(echo);
+    let (published, host) = publish(port);
+    let _serving = serve(&published);
+    for (way, address) in [("direct", SocketAddr::from((LOCALHOST, port))), ("by the proxy", host)]
+    {
+        let started = Instant::now();
+        for _ in 0..COUNT {
+            let mut stream = connect(address);
+            stream.write_all(b"x").unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            stream.read_to_end(&mut Vec::new()).unwrap();
+        }
+        println!(
+            "{way}: {:.0} µs a connection",
+            started.elapsed().as_secs_f64() * 1e6 / f64::from(COUNT)
+        );
+    }
+}
+
+/// As above.
 #[test]
 #[ignore = "prints a figure"]
 fn throughput() {

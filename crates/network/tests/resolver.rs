@@ -467,3 +467,32 @@ fn small_stacks_are_enough() {
     assert_eq!(ask(&running, &question("many.", RecordType::A)).answers.len(), 30);
     ask_tcp(&mut connect(&running), &question(&long, RecordType::A));
 }
+
+/// `cargo test -p rbuild-network --test resolver -- --ignored --nocapture`
+#[test]
+#[ignore = "prints a figure"]
+fn questions_in_a_second() {
+    const COUNT: u32 = 20_000;
+    let (server, _) = oracle();
+    let before = resident();
+    let running = start(Options::new(vec![server]), Containers);
+    for name in ["web.", "example.com."] {
+        let message = question(name, RecordType::A).to_vec().unwrap();
+        let client = client(running.address);
+        let started = Instant::now();
+        for _ in 0..COUNT {
+            client.send(&message).unwrap();
+            client.recv(&mut [0; 512]).unwrap();
+        }
+        let each = started.elapsed().as_secs_f64() * 1e6 / f64::from(COUNT);
+        println!("{name} {each:.1} µs each");
+    }
+    println!("{} KiB more resident", resident() - before);
+}
+
+/// Kibibytes of this process that are in memory.
+fn resident() -> u64 {
+    let status = fs_err::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+}

@@ -45,13 +45,16 @@ const MOST_SESSIONS: usize = 4096;
 /// Published ports that are served, until it is dropped.
 #[derive(Debug)]
 pub struct Serving {
-    stop: OwnedFd,
-    thread: Option<JoinHandle<()>>,
+    /// What ends the thread, and the thread. Most containers publish nothing and have none.
+    thread: Option<(OwnedFd, JoinHandle<()>)>,
 }
 
 impl Serving {
     pub(super) fn start(listeners: Arc<[Listener]>, target: Target) -> io::Result<Self> {
-        Self::of(|stop| Proxy::new(listeners, target, stop))
+        match listeners.is_empty() {
+            true => Ok(Self { thread: None }),
+            false => Self::of(|stop| Proxy::new(listeners, target, stop)),
+        }
     }
 
     fn of(proxy: impl FnOnce(&OwnedFd) -> io::Result<Proxy>) -> io::Result<Self> {
@@ -61,15 +64,15 @@ impl Serving {
             .name("published".to_owned())
             .stack_size(STACK)
             .spawn(move || proxy.run())?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { thread: Some((stop, thread)) })
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // Cannot fail: the counter is far from full.
-        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
+        if let Some((stop, thread)) = self.thread.take() {
+            // Cannot fail: the counter is far from full.
+            let _ = rustix::io::write(&stop, &1_u64.to_ne_bytes());
             let _ = thread.join();
         }
     }

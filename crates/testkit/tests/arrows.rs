@@ -34,7 +34,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
 ];
 
 /// Libraries that only some crates may be made with, and why that is worth a test.
-const OWNERS: [(&str, &[&str]); 17] = [
+const OWNERS: [(&str, &[&str]); 19] = [
     // The async edge: nothing else may block on, or be called from, a runtime.
     ("tokio", &["registry"]),
     ("reqwest", &["registry"]),
@@ -52,6 +52,8 @@ const OWNERS: [(&str, &[&str]); 17] = [
     ("rusqlite", &["cache"]),
     ("syscalls", &["sandbox"]),
     ("hickory-proto", &["network"]),
+    ("netlink-packet-core", &["network"]),
+    ("netlink-packet-route", &["network"]),
     // Archives of strangers are read in one place.
     ("tar", &["image"]),
     // Git's objects are no archives, but compressed in the same way.

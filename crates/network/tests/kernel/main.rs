@@ -1,0 +1,7 @@
+//! What the crate does in the kernel, in network namespaces that the tests make: the machine's own
+//! devices, rules and settings are never touched.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "all of this is test code")]
+
+mod links;
+mod scene;

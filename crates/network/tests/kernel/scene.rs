@@ -1,0 +1,105 @@
+//! A host, the containers on it and the world outside, each a network namespace.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rbuild_network::link::{Bridge, Endpoint, Links, Port};
+use rbuild_network::netns;
+use rbuild_network::subnet::InterfaceAddress;
+
+/// Long for an answer, and all that is waited where none must come.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Whether this process may make namespaces; says so where not.
+pub(crate) fn has_root(test: &str) -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("skipped: needs root: {test}");
+    }
+    is_root
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn on(text: &str) -> InterfaceAddress {
+    let (address, prefix) = text.split_once('/').unwrap();
+    InterfaceAddress::new(ip(address), prefix.parse().unwrap()).unwrap()
+}
+
+pub(crate) fn bridge(name: &str, gateways: &[&str]) -> Bridge {
+    let gateways = gateways.iter().map(|gateway| on(gateway)).collect();
+    Bridge { name: name.to_owned(), gateways }
+}
+
+pub(crate) fn endpoint(bridge: &Bridge, addresses: &[&str]) -> Endpoint {
+    Endpoint {
+        bridge: bridge.name.clone(),
+        addresses: addresses.iter().map(|address| on(address)).collect(),
+        gateways: bridge.gateways.iter().map(InterfaceAddress::address).collect(),
+    }
+}
+
+/// A network namespace that plays a machine.
+pub(crate) struct Machine {
+    pub(crate) netns: OwnedFd,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Machine {
+        Machine { netns: netns::create().unwrap() }
+    }
+
+    /// A machine connected to a bridge of `host`.
+    pub(crate) fn connected(host: &Machine, endpoint: &Endpoint) -> (Machine, Port) {
+        let machine = Machine::new();
+        let port = host.links().connect(machine.netns.as_fd(), endpoint).unwrap();
+        (machine, port)
+    }
+
+    pub(crate) fn links(&self) -> Links {
+        Links::open_in(self.netns.as_fd()).unwrap()
+    }
+
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        netns::within(self.netns.as_fd(), work).unwrap()
+    }
+
+    pub(crate) fn listen(&self, address: &str) -> TcpListener {
+        self.within(|| TcpListener::bind(address).unwrap())
+    }
+
+    pub(crate) fn reach(&self, address: &str) -> std::io::Result<TcpStream> {
+        let address: SocketAddr = address.parse().unwrap();
+        self.within(|| TcpStream::connect_timeout(&address, PATIENCE))
+    }
+
+    /// The names of the devices.
+    pub(crate) fn devices(&self) -> Vec<String> {
+        let text = self.read("/proc/thread-self/net/dev");
+        let names = text.lines().skip(2).filter_map(|line| line.split_once(':'));
+        names.map(|(name, _)| name.trim().to_owned()).collect()
+    }
+
+    /// A file whose content depends on the namespace.
+    #[expect(clippy::disallowed_methods, reason = "a file of the kernel's")]
+    pub(crate) fn read(&self, path: &str) -> String {
+        self.within(|| std::fs::read_to_string(path).unwrap())
+    }
+}
+
+/// Connects from `client` to `address`, where `listener` listens, and returns whom it sees.
+pub(crate) fn exchange(client: &Machine, address: &str, listener: &TcpListener) -> IpAddr {
+    let mut here = client.reach(address).unwrap();
+    let (mut there, from) = listener.accept().unwrap();
+    here.write_all(b"ping").unwrap();
+    let mut heard = [0; 4];
+    there.read_exact(&mut heard).unwrap();
+    there.write_all(b"pong").unwrap();
+    here.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"pong");
+    from.ip()
+}

@@ -21,7 +21,9 @@
 
 #![deny(unsafe_code)]
 
+pub mod forwarding;
 pub mod link;
+pub mod nat;
 mod netlink;
 pub mod netns;
 pub mod publish;

@@ -1,5 +1,7 @@
 //! Bridges: one for each network, shared by the containers on it.
 
+use std::net::Ipv6Addr;
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
@@ -51,7 +53,8 @@ impl Links {
             })
             .and_then(bridge_index)?;
         let mut requests = vec![up(index, format!("bring the bridge {name} up"))];
-        requests.extend(bridge.gateways.iter().map(|gateway| add_address(name, index, *gateway)));
+        let gateways = bridge.gateways.iter().copied().chain(link_local(bridge));
+        requests.extend(gateways.map(|gateway| add_address(name, index, gateway)));
         self.ask(requests)?;
         Ok(())
     }
@@ -82,6 +85,14 @@ impl Links {
             .map_err(|gone| LinkError::Kernel { action: action(), source: gone.into() })
             .and_then(bridge_index)
     }
+}
+
+/// What a bridge of IPv6 asks its neighbours from. Its own would be looked for in duplicate for more
+/// than a second, and until then nothing is forwarded to a container that has not spoken yet.
+fn link_local(bridge: &Bridge) -> Option<InterfaceAddress> {
+    let is_wanted = bridge.gateways.iter().any(|gateway| gateway.address().is_ipv6());
+    let first = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    InterfaceAddress::new(first.into(), 64).filter(|_| is_wanted)
 }
 
 fn bridge_index(device: Device) -> Result<u32, LinkError> {

@@ -1,6 +1,6 @@
 //! A host, the containers on it and the world outside, each a network namespace.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -9,8 +9,11 @@ use rbuild_network::link::{Bridge, Endpoint, Links, Port};
 use rbuild_network::netns;
 use rbuild_network::subnet::InterfaceAddress;
 
-/// Long for an answer, and all that is waited where none must come.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(1500);
+/// Long for an answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Long enough where none is to come: on one machine it takes a thousandth of that.
+const SILENCE: Duration = Duration::from_millis(400);
 
 /// Whether this process may make namespaces; says so where not.
 pub(crate) fn has_root(test: &str) -> bool {
@@ -72,9 +75,13 @@ impl Machine {
         self.within(|| TcpListener::bind(address).unwrap())
     }
 
-    pub(crate) fn reach(&self, address: &str) -> std::io::Result<TcpStream> {
+    fn reach(&self, address: &str, wait: Duration) -> io::Result<TcpStream> {
         let address: SocketAddr = address.parse().unwrap();
-        self.within(|| TcpStream::connect_timeout(&address, PATIENCE))
+        self.within(|| TcpStream::connect_timeout(&address, wait))
+    }
+
+    pub(crate) fn cannot_reach(&self, address: &str) {
+        self.reach(address, SILENCE).expect_err(address);
     }
 
     /// The names of the devices.
@@ -89,11 +96,17 @@ impl Machine {
     pub(crate) fn read(&self, path: &str) -> String {
         self.within(|| std::fs::read_to_string(path).unwrap())
     }
+
+    /// The same file, to be changed.
+    #[expect(clippy::disallowed_methods, reason = "a file of the kernel's")]
+    pub(crate) fn write(&self, path: &str, content: &str) {
+        self.within(|| std::fs::write(path, content).unwrap());
+    }
 }
 
 /// Connects from `client` to `address`, where `listener` listens, and returns whom it sees.
 pub(crate) fn exchange(client: &Machine, address: &str, listener: &TcpListener) -> IpAddr {
-    let mut here = client.reach(address).unwrap();
+    let mut here = client.reach(address, PATIENCE).unwrap();
     let (mut there, from) = listener.accept().unwrap();
     here.write_all(b"ping").unwrap();
     let mut heard = [0; 4];

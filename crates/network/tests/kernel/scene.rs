@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rbuild_network::link::{Bridge, Endpoint, Links, Port};
 use rbuild_network::netns;
@@ -107,7 +107,7 @@ impl Machine {
 /// Connects from `client` to `address`, where `listener` listens, and returns whom it sees.
 pub(crate) fn exchange(client: &Machine, address: &str, listener: &TcpListener) -> IpAddr {
     let mut here = client.reach(address, PATIENCE).unwrap();
-    let (mut there, from) = listener.accept().unwrap();
+    let (mut there, from) = accept(listener, address);
     here.write_all(b"ping").unwrap();
     let mut heard = [0; 4];
     there.read_exact(&mut heard).unwrap();
@@ -115,4 +115,19 @@ pub(crate) fn exchange(client: &Machine, address: &str, listener: &TcpListener) 
     here.read_exact(&mut heard).unwrap();
     assert_eq!(&heard, b"pong");
     from.ip()
+}
+
+/// Whoever has connected; where the connection went elsewhere, nobody comes.
+fn accept(listener: &TcpListener, address: &str) -> (TcpStream, SocketAddr) {
+    listener.set_nonblocking(true).unwrap();
+    let begun = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok(accepted) => return accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => panic!("{error}"),
+        }
+        assert!(begun.elapsed() < PATIENCE, "somebody else answers at {address}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

@@ -7,9 +7,10 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
 use rustix::io::Errno;
 
-use super::{
-    Device, LinkError, Links, Request, add_address, hardware_address, link_message, look_up,
-    remove, set_up, up,
+use super::error::LinkError;
+use super::links::Links;
+use super::request::{
+    Device, Request, add_address, hardware_address, link_message, look_up, remove, set_up, up,
 };
 use crate::subnet::InterfaceAddress;
 

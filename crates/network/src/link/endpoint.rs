@@ -18,9 +18,10 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
-use super::{
-    Device, LinkError, Links, Request, add_address, hardware_address, link_message, remove, set_up,
-    up,
+use super::error::LinkError;
+use super::links::Links;
+use super::request::{
+    Device, Request, add_address, hardware_address, link_message, remove, set_up, up,
 };
 use crate::subnet::InterfaceAddress;
 
@@ -80,6 +81,9 @@ impl Links {
     }
 
     /// Takes a container off a bridge; that it is gone already is no error.
+    ///
+    /// The kernel waits for every processor, some hundredths of a second. A container that ends needs
+    /// none of it: the devices go with its namespace, which the kernel clears away by itself.
     pub fn disconnect(&mut self, port: &Port) -> Result<(), LinkError> {
         self.ask(vec![remove(&port.device, port.index)])?;
         Ok(())

@@ -7,7 +7,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
-use super::{LinkError, Links};
+use super::error::LinkError;
+use super::links::Links;
 use crate::subnet::Subnet;
 
 impl Links {

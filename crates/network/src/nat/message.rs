@@ -8,8 +8,13 @@ const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 
+/// The types of messages that answer one, and that end a list.
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
+
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
 pub(super) const NLM_F_EXCL: u16 = 0x200;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
 pub(super) const NLM_F_APPEND: u16 = 0x800;
@@ -25,8 +30,16 @@ const INET: u8 = 1;
 pub(super) enum Kind {
     NewTable = 0,
     NewChain = 3,
+    GetChain = 4,
     NewRule = 6,
     DeleteRule = 8,
+}
+
+impl Kind {
+    /// As it stands in a message.
+    pub(super) fn number(self) -> u16 {
+        SUBSYSTEM << 8 | self as u16
+    }
 }
 
 /// Attributes, one after the other.
@@ -81,8 +94,7 @@ impl Batch {
     pub(super) fn add(&mut self, kind: Kind, flags: u16, attributes: &Attributes) {
         self.last = self.last.wrapping_add(1);
         self.last_start = self.bytes.len();
-        let kind = SUBSYSTEM << 8 | kind as u16;
-        self.append(kind, NLM_F_REQUEST | flags, INET, 0, attributes);
+        self.append(kind.number(), NLM_F_REQUEST | flags, INET, 0, attributes);
     }
 
     /// The bytes, and the numbers of the first and of the last message. The last is answered in any
@@ -97,14 +109,32 @@ impl Batch {
     }
 
     fn append(&mut self, kind: u16, flags: u16, family: u8, about: u16, attributes: &Attributes) {
-        let length = (16 + 4 + attributes.0.len()) as u32;
-        self.bytes.extend_from_slice(&length.to_ne_bytes());
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(&flags.to_ne_bytes());
-        self.bytes.extend_from_slice(&self.last.to_ne_bytes());
-        self.bytes.extend_from_slice(&[0; 4]);
-        self.bytes.extend_from_slice(&[family, 0]);
-        self.bytes.extend_from_slice(&about.to_be_bytes());
-        self.bytes.extend_from_slice(&attributes.0);
+        append(&mut self.bytes, (kind, flags, self.last), (family, about), attributes);
     }
+}
+
+/// The question for everything of a kind, of all families.
+pub(super) fn list(kind: Kind, sequence: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let header = (kind.number(), NLM_F_REQUEST | NLM_F_DUMP, sequence);
+    append(&mut bytes, header, (0, 0), &Attributes::default());
+    bytes
+}
+
+/// A message: type, flags and number; then family and subsystem; then what is said.
+fn append(
+    bytes: &mut Vec<u8>,
+    (kind, flags, sequence): (u16, u16, u32),
+    (family, about): (u8, u16),
+    attributes: &Attributes,
+) {
+    let length = (16 + 4 + attributes.0.len()) as u32;
+    bytes.extend_from_slice(&length.to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&flags.to_ne_bytes());
+    bytes.extend_from_slice(&sequence.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&[family, 0]);
+    bytes.extend_from_slice(&about.to_be_bytes());
+    bytes.extend_from_slice(&attributes.0);
 }

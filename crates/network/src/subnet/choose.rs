@@ -6,7 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{Subnet, SubnetError, from_bits};
+use super::address::{Subnet, from_bits};
+use super::error::SubnetError;
 
 /// Second bytes of 172.0.0.0/8 that begin a range.
 const RANGES: std::ops::RangeInclusive<u8> = 17..=31;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{InterfaceAddress, Subnet, SubnetError, from_bits};
+use super::address::{InterfaceAddress, Subnet, from_bits};
+use super::error::SubnetError;
 
 /// What `--subnet`, `--gateway` and `--ip-range` say of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use rbuild_network::forwarding;
 use rbuild_network::link::Endpoint;
-use rbuild_network::nat::{Nat, NatError, Rules};
+use rbuild_network::nat::{self, Nat, NatError, Rules};
 use rbuild_network::publish::{Protocol, PublishedPort};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
@@ -266,6 +266,36 @@ fn one_process_has_a_container_s_table_until_it_ends() {
     town.open("a", &rules).unwrap();
 }
 
+#[test]
+fn a_firewall_that_forwards_nothing_is_found_and_the_commands_open_it() {
+    if !has_root("a_firewall_that_forwards_nothing_is_found_and_the_commands_open_it") {
+        return;
+    }
+    let town = Town::new();
+    let _nat = town.open("a", &town.rules(&[port("0.0.0.0:80", 80, Protocol::Tcp)])).unwrap();
+    let dropping = || town.host.within(nat::dropping_chains).unwrap();
+    assert_eq!(dropping(), [], "ours drop nothing by themselves");
+    if !town.host.run("nft add table ip filter") {
+        return;
+    }
+    // As Docker sets it up, and a chain beside it that has nothing to do with this.
+    let hook = "type filter hook forward priority 0; policy drop;";
+    assert!(town.host.run(&format!("nft 'add chain ip filter FORWARD {{ {hook} }}'")));
+    assert!(town.host.run("nft 'add chain ip filter OTHER'"));
+    let found = dropping();
+    assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ip filter FORWARD"]);
+
+    let (outside, inside) = (town.world.listen("0.0.0.0:80"), town.container.listen("0.0.0.0:80"));
+    town.container.cannot_reach("203.0.113.2:80");
+    for command in found[0].commands() {
+        // The shell would take the name for a pattern.
+        assert!(town.host.run(&command.replace('"', "\\\"")), "{command}");
+    }
+    assert_eq!(exchange(&town.container, "203.0.113.2:80", &outside), ip(HOST));
+    assert_eq!(exchange(&town.world, "203.0.113.1:80", &inside), ip(WORLD));
+    town.world.cannot_reach("172.17.0.2:80");
+}
+
 /// Says which table the process is to hold until it is killed.
 const HOLD: &str = "RBUILD_TEST_HOLD_TABLE";
 
@@ -309,7 +339,7 @@ fn who_may_not_is_told_what_is_needed() {
         return;
     }
     let host = Machine::new();
-    let (nat, link) = host.within(|| {
+    let (refused, link) = host.within(|| {
         let mut sets = capabilities(None).unwrap();
         sets.effective.remove(CapabilitySet::NET_ADMIN);
         sets.permitted.remove(CapabilitySet::NET_ADMIN);
@@ -319,8 +349,8 @@ fn who_may_not_is_told_what_is_needed() {
         let link = links.ensure_bridge(&bridge("rbuild0", &[])).unwrap_err();
         (Nat::open("a", &Rules::default()).unwrap_err(), link)
     });
-    assert!(matches!(nat, NatError::Permission), "{nat}");
-    assert!(nat.to_string().contains("needs root with CAP_NET_ADMIN"), "{nat}");
+    assert!(matches!(refused, NatError::Permission), "{refused}");
+    assert!(refused.to_string().contains("needs root with CAP_NET_ADMIN"), "{refused}");
     let link = link.to_string();
     assert!(link.starts_with("cannot make the bridge rbuild0: "), "{link}");
     assert!(link.contains("need root with CAP_NET_ADMIN"), "{link}");

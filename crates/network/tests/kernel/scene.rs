@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rbuild_network::link::{Bridge, Endpoint, Links, Port};
@@ -97,7 +98,17 @@ impl Machine {
         self.within(|| std::fs::read_to_string(path).unwrap())
     }
 
-    /// The same file, to be changed.
+    /// Runs a line of the shell; says so where it cannot.
+    pub(crate) fn run(&self, line: &str) -> bool {
+        // A process is started in the namespace of the thread that starts it.
+        let done = self.within(|| Command::new("sh").args(["-c", line]).status().unwrap());
+        if !done.success() {
+            eprintln!("{done}: {line}");
+        }
+        done.success()
+    }
+
+    /// Changes such a file.
     #[expect(clippy::disallowed_methods, reason = "a file of the kernel's")]
     pub(crate) fn write(&self, path: &str, content: &str) {
         self.within(|| std::fs::write(path, content).unwrap());

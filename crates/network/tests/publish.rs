@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, also in its helpers")]
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::mpsc;
@@ -360,6 +362,31 @@ fn clients_of_udp_get_their_own_answers() {
             datagram.reverse();
             assert!(buffer[..count] == datagram[..], "of {length}");
         }
+    }
+}
+
+#[test]
+fn answers_of_udp_come_from_the_address_that_was_asked() {
+    let server = UdpSocket::bind((LOCALHOST, 0)).unwrap();
+    let published = open(&[&format!("{}/udp", server.local_addr().unwrap().port())]).unwrap();
+    let _serving = serve(&published);
+    let ports: Vec<_> = published.ports().map(|port| port.host.port()).collect();
+    // One client, of addresses by which the kernel would answer from the first.
+    let mut buffer = [0; 16];
+    for asked in ["127.0.0.1", "127.0.0.2", "127.9.9.9", "::1"] {
+        let asked = SocketAddr::new(asked.parse().unwrap(), ports[0]);
+        let any: IpAddr = match asked.is_ipv4() {
+            true => LOCALHOST.into(),
+            false => Ipv6Addr::LOCALHOST.into(),
+        };
+        let client = UdpSocket::bind((any, 0)).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.send_to(b"question", asked).unwrap();
+        let (count, from) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..count], b"question");
+        server.send_to(b"answer", from).unwrap();
+        let (count, from) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..count], from), (&b"answer"[..], asked));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Listening at the host's ports.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::port_set::HostPorts;
 use super::proxy::Serving;
 use super::spec::{PortBinding, Protocol};
 use super::target::Target;
+use super::udp_listener::UdpListener;
 use crate::socket;
 
 /// Connections that wait to be accepted. The kernel takes `net.core.somaxconn` where that is less.
@@ -48,14 +49,14 @@ pub(super) struct Listener {
 #[derive(Debug)]
 pub(super) enum ListeningSocket {
     Tcp(TcpListener),
-    Udp(UdpSocket),
+    Udp(UdpListener),
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.socket {
             ListeningSocket::Tcp(socket) => socket.as_fd(),
-            ListeningSocket::Udp(socket) => socket.as_fd(),
+            ListeningSocket::Udp(listener) => listener.socket().as_fd(),
         }
     }
 }
@@ -195,13 +196,15 @@ fn open(address: SocketAddr, protocol: Protocol) -> Result<(ListeningSocket, Soc
             rustix::net::listen(&socket, BACKLOG)?;
             ListeningSocket::Tcp(socket.into())
         }
-        Protocol::Udp => ListeningSocket::Udp(socket.into()),
+        Protocol::Udp => ListeningSocket::Udp(UdpListener::new(socket).map_err(errno)?),
     };
     let host = match &socket {
         ListeningSocket::Tcp(socket) => socket.local_addr(),
-        ListeningSocket::Udp(socket) => socket.local_addr(),
+        ListeningSocket::Udp(listener) => listener.socket().local_addr(),
     };
-    let host =
-        host.map_err(|error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok((socket, host))
+    Ok((socket, host.map_err(errno)?))
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }

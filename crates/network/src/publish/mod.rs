@@ -26,6 +26,7 @@ mod spec;
 mod target;
 mod tcp;
 mod udp;
+mod udp_listener;
 
 pub use error::PublishError;
 pub use holder::Holder;

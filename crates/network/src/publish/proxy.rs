@@ -23,6 +23,7 @@ use super::spec::Protocol;
 use super::target::Target;
 use super::tcp::{Connection, End, Turn, refuse};
 use super::udp::Sessions;
+use super::udp_listener::UdpListener;
 
 /// Enough for this thread, which calls nothing deep.
 const STACK: usize = 128 * 1024;
@@ -264,15 +265,15 @@ impl Proxy {
     }
 
     /// Passes on what clients of UDP sent.
-    fn pass_datagrams(&mut self, at: usize, socket: &UdpSocket, port: u16) {
+    fn pass_datagrams(&mut self, at: usize, socket: &UdpListener, port: u16) {
         for _ in 0..BATCH {
-            let (count, client) = match socket.recv_from(&mut self.buffer) {
+            let (count, peer) = match socket.receive(&mut self.buffer) {
                 Ok(received) => received,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // Said of an answer that did not reach its client.
                 Err(_) => continue,
             };
-            let id = match self.sessions.of_client(at, client) {
+            let id = match self.sessions.of_peer(at, peer) {
                 Some(id) => id,
                 None => {
                     let id = self.new_id();
@@ -282,7 +283,7 @@ impl Proxy {
                     if epoll::add(&self.epoll, &session, token, EventFlags::IN).is_err() {
                         continue;
                     }
-                    self.sessions.add(id, at, client, session);
+                    self.sessions.add(id, at, peer, session);
                     id
                 }
             };
@@ -300,7 +301,7 @@ impl Proxy {
         for _ in 0..BATCH {
             match session.receive(&mut self.buffer) {
                 // What the client's side does not take is lost, as datagrams are.
-                Ok(count) => drop(socket.send_to(&self.buffer[..count], session.client)),
+                Ok(count) => drop(socket.send(&self.buffer[..count], &session.peer)),
                 // Nobody listened when the last was sent; the client may try again.
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
                 Err(_) => return,

@@ -5,15 +5,17 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
+
+use super::udp_listener::Peer;
 
 /// As long as Docker's proxy keeps one (moby, `cmd/docker-proxy/udp_proxy_linux.go`).
 const IDLE: Duration = Duration::from_secs(90);
 
 pub(super) struct Sessions {
     sessions: HashMap<u64, Session>,
-    by_client: HashMap<(usize, SocketAddr), u64>,
+    by_peer: HashMap<(usize, Peer), u64>,
     /// Every session, the one that was silent longest first.
     by_use: BTreeSet<(Instant, u64)>,
     limit: usize,
@@ -21,31 +23,31 @@ pub(super) struct Sessions {
 
 pub(super) struct Session {
     socket: UdpSocket,
-    /// The listener that the client knows.
+    /// The listener that the client asked.
     pub listener: usize,
-    pub client: SocketAddr,
+    pub peer: Peer,
     used: Instant,
 }
 
 impl Sessions {
     /// Keeps at most `limit` sessions.
     pub(super) fn new(limit: usize) -> Self {
-        Self { sessions: HashMap::new(), by_client: HashMap::new(), by_use: BTreeSet::new(), limit }
+        Self { sessions: HashMap::new(), by_peer: HashMap::new(), by_use: BTreeSet::new(), limit }
     }
 
-    pub(super) fn of_client(&self, listener: usize, client: SocketAddr) -> Option<u64> {
-        self.by_client.get(&(listener, client)).copied()
+    pub(super) fn of_peer(&self, listener: usize, peer: Peer) -> Option<u64> {
+        self.by_peer.get(&(listener, peer)).copied()
     }
 
     /// Adds one. Another ends for it when there are too many.
-    pub(super) fn add(&mut self, id: u64, listener: usize, client: SocketAddr, socket: UdpSocket) {
+    pub(super) fn add(&mut self, id: u64, listener: usize, peer: Peer, socket: UdpSocket) {
         if self.sessions.len() >= self.limit {
             self.end_oldest();
         }
         let used = Instant::now();
         self.by_use.insert((used, id));
-        self.by_client.insert((listener, client), id);
-        self.sessions.insert(id, Session { socket, listener, client, used });
+        self.by_peer.insert((listener, peer), id);
+        self.sessions.insert(id, Session { socket, listener, peer, used });
     }
 
     /// The session, which is used now.
@@ -72,7 +74,7 @@ impl Sessions {
     fn end_oldest(&mut self) {
         let Some((_, id)) = self.by_use.pop_first() else { return };
         let Some(session) = self.sessions.remove(&id) else { return };
-        self.by_client.remove(&(session.listener, session.client));
+        self.by_peer.remove(&(session.listener, session.peer));
     }
 }
 

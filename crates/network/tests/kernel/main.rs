@@ -12,3 +12,4 @@ mod figures;
 mod links;
 mod nat;
 mod scene;
+mod served;

@@ -296,6 +296,39 @@ fn a_firewall_that_forwards_nothing_is_found_and_the_commands_open_it() {
     town.world.cannot_reach("172.17.0.2:80");
 }
 
+#[test]
+fn many_containers_at_once_leave_nothing() {
+    if !has_root("many_containers_at_once_leave_nothing") {
+        return;
+    }
+    let host = Machine::new();
+    let net = bridge("rbuild0", &["172.17.0.1/16"]);
+    // Each as a process of its own would: none knows of the others.
+    std::thread::scope(|scope| {
+        for first in 0..8 {
+            let (host, net) = (&host, &net);
+            scope.spawn(move || {
+                for second in 2..14 {
+                    host.links().ensure_bridge(net).unwrap();
+                    let address = format!("172.17.{first}.{second}/16");
+                    let place = endpoint(net, &[&address]);
+                    let (container, _) = Machine::connected(host, &place);
+                    let ports = vec![port("0.0.0.0:80", 80, Protocol::Tcp)];
+                    let rules = Rules { endpoints: vec![place], ports };
+                    let id = format!("{first}-{second}");
+                    let _nat = host.within(|| Nat::open(&id, &rules)).unwrap();
+                    let listener = container.listen("0.0.0.0:80");
+                    let service = format!("172.17.{first}.{second}:80");
+                    assert_eq!(exchange(host, &service, &listener), ip("172.17.0.1"));
+                }
+            });
+        }
+    });
+    host.remove_in_the_end("rbuild0");
+    assert_eq!(host.devices(), ["lo"]);
+    assert!(host.run("test -z \"$(nft list tables)\""), "tables are left");
+}
+
 /// Says which table the process is to hold until it is killed.
 const HOLD: &str = "RBUILD_TEST_HOLD_TABLE";
 

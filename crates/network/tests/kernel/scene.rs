@@ -98,6 +98,15 @@ impl Machine {
         self.within(|| std::fs::read_to_string(path).unwrap())
     }
 
+    /// Removes a bridge once the kernel has cleared away the namespaces of its ports.
+    pub(crate) fn remove_in_the_end(&self, bridge: &str) {
+        let begun = Instant::now();
+        while !self.links().remove_bridge(bridge).unwrap() {
+            assert!(begun.elapsed() < PATIENCE, "a port of {bridge} stays");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Runs a line of the shell; says so where it cannot.
     pub(crate) fn run(&self, line: &str) -> bool {
         // A process is started in the namespace of the thread that starts it.

@@ -6,7 +6,7 @@ use super::message::Attributes;
 use super::rule::{Device, End, Rule};
 use crate::BRIDGE_PREFIX;
 use crate::link::Endpoint;
-use crate::publish::PublishedPort;
+use crate::publish::{Protocol, PublishedPort};
 
 /// What the rules are made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +16,14 @@ pub struct Rules {
     /// Its published ports. Those of the host's addresses of IPv6 and of loopback are the proxy's
     /// alone.
     pub ports: Vec<PublishedPort>,
+}
+
+impl Rules {
+    /// The host's ports of UDP.
+    pub(super) fn udp_ports(&self) -> Vec<u16> {
+        let udp = self.ports.iter().filter(|port| port.protocol == Protocol::Udp);
+        udp.map(|port| port.host.port()).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,8 +12,8 @@ const BATCH_END: u16 = 17;
 pub(super) const NLMSG_ERROR: u16 = 2;
 pub(super) const NLMSG_DONE: u16 = 3;
 
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
+pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 pub(super) const NLM_F_EXCL: u16 = 0x200;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
@@ -122,7 +122,7 @@ pub(super) fn list(kind: Kind, sequence: u32) -> Vec<u8> {
 }
 
 /// A message: type, flags and number; then family and subsystem; then what is said.
-fn append(
+pub(super) fn append(
     bytes: &mut Vec<u8>,
     (kind, flags, sequence): (u16, u16, u32),
     (family, about): (u8, u16),

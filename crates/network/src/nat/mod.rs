@@ -42,6 +42,7 @@
 //! address, only after it was told to: [`dropping_chains`] finds those and knows the commands.
 
 mod chains;
+mod conntrack;
 mod error;
 mod firewall;
 mod message;

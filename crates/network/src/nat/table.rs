@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::net::netlink::NETFILTER;
 
 use super::chains::{Chain, Rules, rules_of};
+use super::conntrack;
 use super::error::NatError;
 use super::message::{
     Attributes, Batch, Kind, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLMSG_ERROR,
@@ -64,15 +65,18 @@ impl Nat {
         }
         let (bytes, first, last) = batch.end();
         self.netlink.next_sequence();
-        let refused = self.send(&bytes, first, last).map_err(|source| NatError::Kernel {
+        let failed = |source| NatError::Kernel {
             action: "change what is",
             table: self.table.clone(),
             source,
-        })?;
-        let Some((message, code)) = refused else { return Ok(()) };
-        let step = message.wrapping_sub(first).checked_sub(1);
-        let action = step.and_then(|step| steps.get(step as usize)).map(|(action, ..)| *action);
-        Err(self.refusal(action, code))
+        };
+        let refused = self.send(&bytes, first, last).map_err(failed)?;
+        if let Some((message, code)) = refused {
+            let step = message.wrapping_sub(first).checked_sub(1);
+            let action = step.and_then(|step| steps.get(step as usize)).map(|(action, ..)| *action);
+            return Err(self.refusal(action, code));
+        }
+        conntrack::forget(&mut self.netlink, &rules.udp_ports()).map_err(failed)
     }
 
     /// The first message that the kernel refused, and why.

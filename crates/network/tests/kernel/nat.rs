@@ -216,6 +216,35 @@ fn rules_are_replaced_when_a_container_joins_another_network() {
 }
 
 #[test]
+fn a_client_of_udp_follows_its_service_to_another_address() {
+    if !has_root("a_client_of_udp_follows_its_service_to_another_address") {
+        return;
+    }
+    let town = Town::new();
+    let ports = [port("0.0.0.0:5353", 53, Protocol::Udp)];
+    let sibling = town.sibling();
+    let client = town.world.within(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let service = |machine: &Machine| {
+        let socket = machine.within(|| UdpSocket::bind("0.0.0.0:53").unwrap());
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let (before, after) = (service(&town.container), service(&sibling));
+    let mut heard = [0; 5];
+    let nat = town.open("a", &town.rules(&ports)).unwrap();
+    client.send_to(b"first", "203.0.113.1:5353").unwrap();
+    before.recv_from(&mut heard).unwrap();
+    drop(nat);
+    let net = bridge("rbuild0", &["172.17.0.1/16"]);
+    let moved =
+        Rules { endpoints: vec![endpoint(&net, &["172.17.0.3/16"])], ports: ports.to_vec() };
+    let _nat = town.open("a", &moved).unwrap();
+    client.send_to(b"later", "203.0.113.1:5353").unwrap();
+    after.recv_from(&mut heard).unwrap();
+    assert_eq!(&heard, b"later");
+}
+
+#[test]
 fn thousands_of_ports_are_one_transaction() {
     if !has_root("thousands_of_ports_are_one_transaction") {
         return;

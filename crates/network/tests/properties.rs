@@ -14,7 +14,7 @@ use rbuild_network::resolv_conf::ResolvConf;
 use rbuild_network::resolver::Options;
 use rbuild_testkit::property::holds;
 
-use names::{Containers, client, start};
+use names::{client, start};
 
 fn port_spec() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
@@ -109,7 +109,7 @@ fn hostile_questions_and_answers_do_the_resolver_no_harm() {
     let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     server.set_nonblocking(true).unwrap();
     let options = Options::new(vec![server.local_addr().unwrap()]);
-    let running = start(options, Containers);
+    let running = start(options);
     let client = client(running.address);
     let known = question("web.");
     holds("messages of DNS", &(message(), message()), |(asked, answer)| {

@@ -18,7 +18,7 @@ use hickory_proto::rr::rdata::{A, NULL};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use rbuild_network::resolver::Options;
 
-use names::{Containers, PATIENCE, Running, client, start};
+use names::{PATIENCE, Running, client, start};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
@@ -127,7 +127,7 @@ fn names_of_the_network_are_known_and_never_forwarded() {
     let (server, asked) = oracle();
     let mut options = Options::new(vec![server]);
     options.suffixes = vec!["MyNet".to_owned(), "other.net.".to_owned()];
-    let running = start(options, Containers);
+    let running = start(options);
     for name in ["web.", "WeB.", "web.mynet.", "WEB.MYNET.", "web.other.net."] {
         let answer = ask(&running, &question(name, RecordType::A));
         assert_eq!(addresses(&answer), ["10.0.0.2"], "{name}");
@@ -157,7 +157,7 @@ fn names_of_the_network_are_known_and_never_forwarded() {
 
 #[test]
 fn several_addresses_come_in_any_order() {
-    let running = start(Options::new(Vec::new()), Containers);
+    let running = start(Options::new(Vec::new()));
     let firsts: HashSet<_> = (0..200)
         .map(|_| addresses(&ask(&running, &question("many.", RecordType::A)))[0].clone())
         .collect();
@@ -166,7 +166,7 @@ fn several_addresses_come_in_any_order() {
 
 #[test]
 fn what_does_not_fit_into_a_datagram_is_asked_again_by_tcp() {
-    let running = start(Options::new(Vec::new()), Containers);
+    let running = start(Options::new(Vec::new()));
     let mut message = question("many.", RecordType::A);
     let cut = ask(&running, &message);
     assert!(cut.metadata.truncation && (10..100).contains(&cut.answers.len()));
@@ -182,7 +182,7 @@ fn what_does_not_fit_into_a_datagram_is_asked_again_by_tcp() {
 #[test]
 fn addresses_have_their_names() {
     let (server, asked) = oracle();
-    let running = start(Options::new(vec![server]), Containers);
+    let running = start(Options::new(vec![server]));
     let reverse_six = Name::from("fd00::3".parse::<IpAddr>().unwrap()).to_string();
     for (reverse, name) in
         [("2.0.0.10.in-addr.arpa.", "my_web.mynet."), (&reverse_six, "db.mynet.")]
@@ -210,7 +210,7 @@ fn other_names_are_forwarded_byte_for_byte() {
         answer.set_edns(read.edns.unwrap());
         vec![answer.to_vec().unwrap()]
     });
-    let running = start(Options::new(vec![server]), Containers);
+    let running = start(Options::new(vec![server]));
     let mut message = question("Example.com.", RecordType::Unknown(65_000));
     let mut edns = Edns::new();
     edns.set_max_payload(1234).set_dnssec_ok(true);
@@ -225,7 +225,7 @@ fn other_names_are_forwarded_byte_for_byte() {
 fn servers_see_other_numbers_and_ports_than_the_client_chose() {
     let socket = UdpSocket::bind((LOCALHOST, 0)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let running = start(Options::new(vec![socket.local_addr().unwrap()]), Containers);
+    let running = start(Options::new(vec![socket.local_addr().unwrap()]));
     let client = client(running.address);
     let mut seen = HashSet::new();
     for _ in 0..20 {
@@ -264,7 +264,7 @@ fn what_nobody_asked_is_no_answer() {
         all.push(right.to_vec().unwrap());
         all
     });
-    let running = start(Options::new(vec![server]), Containers);
+    let running = start(Options::new(vec![server]));
     let answer = ask(&running, &question("example.com.", RecordType::A));
     assert_eq!(addresses(&answer), ["192.0.2.9"]);
 }
@@ -282,7 +282,7 @@ fn the_next_server_is_asked_when_one_fails() {
     let (absent, _) = failing(ResponseCode::NXDomain);
     let (good, asked) = oracle();
     let code = |servers: &[SocketAddr]| {
-        let running = start(Options::new(servers.to_vec()), Containers);
+        let running = start(Options::new(servers.to_vec()));
         ask(&running, &question("example.com.", RecordType::A)).metadata.response_code
     };
     assert_eq!(code(&[failure, refused, good]), ResponseCode::NoError);
@@ -298,7 +298,7 @@ fn the_next_server_is_asked_when_one_fails() {
 fn the_next_server_is_asked_when_one_is_silent() {
     let (silent, _) = upstream(|_| Vec::new());
     let (good, _) = oracle();
-    let running = start(Options::new(vec![silent, good]), Containers);
+    let running = start(Options::new(vec![silent, good]));
     let answer = ask(&running, &question("example.com.", RecordType::A));
     assert_eq!(addresses(&answer), ["192.0.2.9"]);
 }
@@ -308,7 +308,7 @@ fn servers_may_have_addresses_of_ipv6() {
     let (server, _) = upstream_at("::1".parse().unwrap(), |message| {
         vec![answer_to(&Message::from_vec(message).unwrap()).to_vec().unwrap()]
     });
-    let running = start(Options::new(vec![server]), Containers);
+    let running = start(Options::new(vec![server]));
     assert_eq!(ask(&running, &question("example.com.", RecordType::A)).answers.len(), 1);
 }
 
@@ -345,7 +345,7 @@ fn an_answer_that_was_cut_off_comes_whole_by_tcp() {
         }
     });
     let nobody = TcpListener::bind((LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let running = start(Options::new(vec![nobody, server]), Containers);
+    let running = start(Options::new(vec![nobody, server]));
     let message = question("example.com.", RecordType::A);
     assert!(ask(&running, &message).metadata.truncation);
     let mut stream = connect(&running);
@@ -359,7 +359,7 @@ fn an_answer_that_was_cut_off_comes_whole_by_tcp() {
 #[test]
 fn many_questions_at_once_are_refused_and_own_names_still_answered() {
     let (silent, asked) = upstream(|_| Vec::new());
-    let running = start(Options::new(vec![silent]), Containers);
+    let running = start(Options::new(vec![silent]));
     let client = client(running.address);
     let mut refused = 0;
     let mut buffer = [0; 512];
@@ -384,7 +384,7 @@ fn many_questions_at_once_are_refused_and_own_names_still_answered() {
 #[test]
 fn messages_that_are_no_questions() {
     let (server, asked) = oracle();
-    let running = start(Options::new(vec![server]), Containers);
+    let running = start(Options::new(vec![server]));
     let code = |message: &Message| ask(&running, message).metadata.response_code;
     let mut two = question("web.", RecordType::A);
     two.add_query(two.queries[0].clone());
@@ -415,7 +415,7 @@ fn with_ndots_single_labels_stay_here() {
     let (server, asked) = oracle();
     let mut options = Options::new(vec![server]);
     options.forwards_single_labels = false;
-    let running = start(options, Containers);
+    let running = start(options);
     let answer = ask(&running, &question("unknown.", RecordType::A));
     assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
     assert!(answer.answers.is_empty());
@@ -430,7 +430,7 @@ fn it_ends_with_questions_and_connections_open() {
     let (silent, _) = upstream(|_| Vec::new());
     // Takes connections, and says nothing.
     let tcp = TcpListener::bind((LOCALHOST, 0)).unwrap();
-    let running = start(Options::new(vec![tcp.local_addr().unwrap(), silent]), Containers);
+    let running = start(Options::new(vec![tcp.local_addr().unwrap(), silent]));
     let client = client(running.address);
     client.send(&question("example.com.", RecordType::A).to_vec().unwrap()).unwrap();
     let mut idle: Vec<_> = (0..20).map(|_| connect(&running)).collect();
@@ -449,7 +449,7 @@ fn it_ends_with_questions_and_connections_open() {
 
 #[test]
 fn more_connections_than_threads_wait_for_their_turn() {
-    let running = start(Options::new(Vec::new()), Containers);
+    let running = start(Options::new(Vec::new()));
     let mut streams: Vec<_> = (0..40).map(|_| connect(&running)).collect();
     for mut stream in streams.drain(..) {
         let answer = ask_tcp(&mut stream, &question("web.", RecordType::A));
@@ -461,7 +461,7 @@ fn more_connections_than_threads_wait_for_their_turn() {
 fn small_stacks_are_enough() {
     let mut options = Options::new(Vec::new());
     options.stack = 64 * 1024;
-    let running = start(options, Containers);
+    let running = start(options);
     let long = format!("{}.", vec!["a".repeat(60); 4].join("."));
     ask(&running, &question(&long, RecordType::A));
     assert_eq!(ask(&running, &question("many.", RecordType::A)).answers.len(), 30);
@@ -475,7 +475,7 @@ fn questions_in_a_second() {
     const COUNT: u32 = 20_000;
     let (server, _) = oracle();
     let before = resident();
-    let running = start(Options::new(vec![server]), Containers);
+    let running = start(Options::new(vec![server]));
     for name in ["web.", "example.com."] {
         let message = question(name, RecordType::A).to_vec().unwrap();
         let client = client(running.address);

@@ -94,3 +94,36 @@ impl Session {
         self.socket.recv(buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::publish::udp_listener::UdpListener;
+
+    #[test]
+    fn the_one_that_was_silent_longest_ends_when_there_are_too_many() {
+        let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let listener = UdpListener::new(bind().into()).unwrap();
+        let peers: Vec<_> = (0..3)
+            .map(|_| {
+                let address = listener.socket().local_addr().unwrap();
+                bind().send_to(b"x", address).unwrap();
+                listener.receive(&mut [0; 1]).unwrap().1
+            })
+            .collect();
+        let mut sessions = Sessions::new(2);
+        assert_eq!(sessions.expire(), None);
+        sessions.add(1, 0, peers[0], bind());
+        sessions.add(2, 0, peers[1], bind());
+        assert!(sessions.used(1).is_some());
+        sessions.add(3, 0, peers[2], bind());
+        let known = peers.iter().map(|peer| sessions.of_peer(0, *peer));
+        assert_eq!(known.collect::<Vec<_>>(), [Some(1), None, Some(3)]);
+        assert!(sessions.used(2).is_none());
+        assert_eq!(sessions.of_peer(1, peers[0]), None, "another port is another session");
+        assert!(sessions.expire().is_some_and(|left| left <= IDLE));
+        assert_eq!(sessions.by_use.len(), 2);
+    }
+}

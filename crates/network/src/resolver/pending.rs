@@ -112,14 +112,13 @@ impl Pending {
         };
         set_id(&mut waiting.message, key.1);
         let socket = self.sockets.get_mut(&at)?;
-        // Some errors are of an earlier question to a server that does not listen.
-        let sent = socket.socket.send(&waiting.message);
-        if sent.is_ok() {
-            socket.waiting += 1;
-            return Some(key);
+        // Also when a shared socket tells of an earlier question that nobody listens there.
+        if socket.socket.send(&waiting.message).is_err() {
+            self.close_if_idle(at);
+            return None;
         }
-        self.close_if_idle(at);
-        None
+        socket.waiting += 1;
+        Some(key)
     }
 
     /// A socket towards a server: a new one, or one of those that are when there are enough.

@@ -12,7 +12,7 @@ use rbuild_network::resolver::{Names, Options, Resolver};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A few containers.
-pub struct Containers;
+struct Containers;
 
 impl Names for Containers {
     fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
@@ -40,7 +40,7 @@ pub struct Running {
     pub address: SocketAddr,
 }
 
-pub fn start(options: Options, names: Containers) -> Running {
+pub fn start(options: Options) -> Running {
     // Both protocols at one port, which may be taken for the other.
     let (tcp, udp) = std::iter::repeat_with(|| {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -50,7 +50,7 @@ pub fn start(options: Options, names: Containers) -> Running {
     .find_map(Result::ok)
     .unwrap();
     let address = udp.local_addr().unwrap();
-    let resolver = Resolver::start(udp, tcp, options, Arc::new(names)).unwrap();
+    let resolver = Resolver::start(udp, tcp, options, Arc::new(Containers)).unwrap();
     Running { resolver, address }
 }
 

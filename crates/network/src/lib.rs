@@ -10,7 +10,8 @@
 //!
 //! # What is in a process
 //!
-//! Ports are published by a proxy ([`publish`]), which translation goes past where it can.
+//! Ports are published by a proxy ([`publish`]), which translation goes past where it can. Names are
+//! answered, or asked of the host's servers, by a [`resolver`]; [`resolv_conf`] points there.
 //!
 //! # Who dies with whom
 //!

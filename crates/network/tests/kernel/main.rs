@@ -13,3 +13,5 @@ mod links;
 mod nat;
 mod scene;
 mod served;
+mod table;
+mod town;

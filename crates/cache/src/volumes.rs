@@ -9,8 +9,8 @@
 //! The directory itself is not locked, because a program inside could do that too.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rbuild_types::{CancelToken, Digest, Hasher};
@@ -310,6 +310,15 @@ impl HeldVolume {
     /// Its name below `volumes/`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its lock, for another process that is to hold it on: both do until both have let go.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many open files.
+    pub fn lock(&self) -> io::Result<OwnedFd> {
+        self.file.as_fd().try_clone_to_owned()
     }
 
     /// Its directory, which is there only once somebody has made it: whole, by a rename.

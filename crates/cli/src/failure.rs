@@ -1,6 +1,6 @@
 //! What a command can end with besides success.
 
-use rbuild::BuildError;
+use rbuild::{BuildError, ContainerError};
 
 /// Why a command failed. Rendered in `report.rs` only.
 #[derive(Debug)]
@@ -61,6 +61,12 @@ impl Failure {
     pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
+    }
+}
+
+impl From<ContainerError> for Failure {
+    fn from(error: ContainerError) -> Self {
+        BuildError::from(error).into()
     }
 }
 

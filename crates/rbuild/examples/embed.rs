@@ -10,9 +10,7 @@
 
 use std::process::ExitCode;
 
-use rbuild::{
-    BuildError, BuildRequest, CancelToken, ContainerStdio, Engine, Event, Process, Stream,
-};
+use rbuild::{Attach, BuildError, BuildRequest, CancelToken, Engine, Event, Process, Stream};
 
 const DOCKERFILE: &str = r#"
 FROM scratch AS tools
@@ -69,7 +67,7 @@ fn in_store(store: &std::path::Path, context: &std::path::Path) -> Result<ExitCo
     assert_eq!(first.image.map(|image| image.id), second.image.map(|image| image.id));
 
     let mut container = engine.create("greeter", "hello", Process::default())?;
-    container.start(ContainerStdio::Capture)?;
+    container.start(Attach::Yes)?;
     let mut said = Vec::new();
     let exit = container.wait(&cancel, &mut |stream, bytes| {
         if stream == Stream::Stdout {

@@ -83,7 +83,8 @@ impl Engine {
     /// When the store cannot be opened, and when this process was started as a sandbox helper and
     /// did not call [`crate::sandbox_main`]: it would start itself for ever.
     pub fn with_options(options: EngineOptions) -> Result<Self, BuildError> {
-        if std::env::args_os().next().is_some_and(|name| name == rbuild_sandbox::HELPER_NAME) {
+        let ours = [rbuild_sandbox::HELPER_NAME, rbuild_container::SUPERVISOR_NAME];
+        if std::env::args_os().next().is_some_and(|name| ours.iter().any(|ours| name == *ours)) {
             return Err(rbuild_sandbox::SandboxError::NoAnswer {
                 helper: rbuild_solver::this_program().display().to_string(),
             }
@@ -92,7 +93,7 @@ impl Engine {
         let store = Store::open(&options.root)?;
         store.limit(options.limits);
         if !store.is_read_only() {
-            crate::container::sweep_unless_busy(store.root());
+            crate::containers::directory::sweep_unless_busy(store.root());
         }
         Ok(Self::of(store, options))
     }

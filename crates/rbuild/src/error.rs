@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use rbuild_cache::CacheError;
+use rbuild_container::ContainerError;
 use rbuild_image::ImageError;
 use rbuild_registry::RegistryError;
 use rbuild_sandbox::SandboxError;
@@ -58,6 +59,12 @@ pub enum BuildError {
         /// The name or id as given.
         name: String,
     },
+    /// No container has that name or id.
+    #[error("no such container: {name}")]
+    NoSuchContainer {
+        /// The name or id as given.
+        name: String,
+    },
     /// No cache mount has this id.
     #[error("no cache mount has the id {id:?}: `rbuild cache ls` lists them")]
     NoSuchCache {
@@ -73,6 +80,9 @@ pub enum BuildError {
     /// A process could not be run.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
+    /// A container could not be started, or not be reached.
+    #[error(transparent)]
+    Container(ContainerError),
     /// What a build is made from lies elsewhere and could not be had.
     #[error("cannot load {subject}: {source}")]
     Fetch {
@@ -132,6 +142,19 @@ pub enum BuildError {
     /// The call was cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+impl From<ContainerError> for BuildError {
+    fn from(error: ContainerError) -> Self {
+        match error {
+            ContainerError::Start(failure) => SandboxError::Start(failure).into(),
+            ContainerError::Sandbox(error) => error.into(),
+            ContainerError::Snapshot(error) => error.into(),
+            ContainerError::Rooted(error) => error.into(),
+            ContainerError::NotRunning => Self::Conflict { message: error.to_string() },
+            error => Self::Container(error),
+        }
+    }
 }
 
 impl From<CacheError> for BuildError {

@@ -1,7 +1,7 @@
 //! The embeddable Dockerfile build engine: build, export, run; no daemon.
 //!
 //! ```no_run
-//! use rbuild::{BuildRequest, CancelToken, ContainerStdio, Engine, Event, Output, Process};
+//! use rbuild::{BuildRequest, CancelToken, Attach, Engine, Event, Output, Process};
 //!
 //! fn main() -> Result<(), rbuild::BuildError> {
 //!     // The engine starts this program a second time to run steps in sandboxes.
@@ -21,7 +21,7 @@
 //!
 //!     let process = Process { argv: vec!["/app".into()], ..Process::default() };
 //!     let mut container = engine.create("app-1", "app:latest", process)?;
-//!     container.start(ContainerStdio::Inherit)?;
+//!     container.start(Attach::Yes)?;
 //!     let status = container.wait(&cancel, &mut |_, _| {})?;
 //!     container.delete()?;
 //!     std::process::exit(status.code())
@@ -44,7 +44,7 @@ mod build;
 mod cache_mount;
 mod cache_store;
 mod check;
-mod container;
+mod containers;
 mod context_input;
 mod devices;
 mod engine;
@@ -74,7 +74,10 @@ pub use attest::manifest::AttestationForm;
 pub use attest::{Attestations, Provenance, ProvenanceMode, SlsaVersion, ToldProvenance};
 pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, CopyPlace, OpenCache, ReadCacheFile};
 pub use check::{Checked, Finding, Lines, check};
-pub use container::{Container, ContainerNetwork, ContainerStdio, Process, Signaller};
+pub use containers::{
+    Container, ContainerNetwork, ContainerOptions, ContainerRecord, Line, MountRecord, MountedFrom,
+    Process,
+};
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
@@ -108,6 +111,9 @@ pub use rbuild_cache::{
     BuildRecord, BuiltStep, Class, Damage, Hold, ImageRecord, Loss, Outcome, PruneOptions, Pruned,
     Row, RowFilter, Space, SpaceLimits, Usage,
 };
+pub use rbuild_container::{
+    Attach, ContainerError, Ended, Input, Restart, State, Status, Stop, logs,
+};
 pub use rbuild_image::compress::Encoding;
 pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;
@@ -117,7 +123,7 @@ pub use rbuild_registry::{
     RegistriesConf, RegistryOptions, Secret, Serves,
 };
 pub use rbuild_rooted::FileKind;
-pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure, sandbox_main};
+pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure};
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{
     Cutoff, InvalidSshKey, SecretKey, Secrets, SshAgents, StepError, StepFailure,
@@ -125,5 +131,14 @@ pub use rbuild_solver::{
 pub use rbuild_types::{
     CacheTraffic, CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event,
     FileChange, History, ImageConfig, Label, LineIndex, Platform, Progress, Reason, Reference,
-    ReferenceError, Severity, Silent, Span, StepId, Stream,
+    ReferenceError, Severity, Silent, Span, StepId, Stream, signal_number,
 };
+
+/// Becomes what the program was started as, when the engine started it: the helper that runs a
+/// step or a container's process, or the supervisor of a container. Otherwise returns at once.
+///
+/// Call it first thing in `main`, before any thread is started.
+pub fn sandbox_main() {
+    rbuild_sandbox::sandbox_main();
+    rbuild_container::supervisor_main();
+}

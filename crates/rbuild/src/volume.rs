@@ -7,18 +7,16 @@
 //! filled, and of several users who make one at the same time all get the first one's.
 
 use std::io::Seek as _;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::{HeldVolume, Hold};
 use rbuild_image::layer::{PackOptions, TreeForm, pack};
-use rbuild_rooted::Root;
-use rbuild_sandbox::{Mount, MountSource, Spec};
+use rbuild_rooted::{FileKind, Follow, Root};
 use rbuild_types::{CancelToken, ImageConfig};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use crate::container::{NEW_DIRECTORIES, Process, placeholder};
+use crate::containers::{MountRecord, MountedFrom, Process};
 use crate::{BuildError, Engine};
 
 /// Something mounted in a container.
@@ -66,25 +64,23 @@ pub(crate) fn all(process: &Process, image: &ImageConfig) -> Vec<Volume> {
 }
 
 impl Engine {
-    /// Opens volumes for a container in `directory`, and makes the places where they go.
-    pub(crate) fn mount_volumes(
+    /// Makes the volumes of a container in `directory` that are not there yet: they start with what
+    /// the image, whose files are in `root`, has at their place.
+    pub(crate) fn make_volumes(
         &self,
         volumes: &[Volume],
         root: &Root,
         directory: &Path,
-        spec: &mut Spec,
         cancel: &CancelToken,
-    ) -> Result<(Vec<OwnedFd>, Vec<HeldVolume>), BuildError> {
-        let (mut descriptors, mut held) = (Vec::new(), Vec::new());
+    ) -> Result<Vec<MountRecord>, BuildError> {
+        let mut records = Vec::new();
         for (number, volume) in volumes.iter().enumerate() {
-            let target = || root.create_dir_all(&volume.target, NEW_DIRECTORIES);
-            let path = match &volume.source {
-                VolumeSource::Path(path) => path.clone(),
+            let source = match &volume.source {
+                VolumeSource::Path(path) => MountedFrom::Path(path.clone()),
                 VolumeSource::Named(name) => {
-                    let volume = self.named_volume(name, &target()?.dir, cancel)?;
-                    let path = volume.path().to_owned();
-                    held.push(volume);
-                    path
+                    let from = place_of(root, &volume.target)?;
+                    let held = self.named_volume(name, from.as_ref(), cancel)?;
+                    MountedFrom::Volume { name: held.name().to_owned(), alone: false }
                 }
                 VolumeSource::Cache { id, hold } => {
                     // Alone means without oneself too.
@@ -98,42 +94,29 @@ impl Engine {
                         );
                         return Err(BuildError::Request { message });
                     }
-                    let volume = self.cache_or_new(id, *hold, cancel)?;
-                    let path = volume.path().to_owned();
-                    held.push(volume);
-                    path
+                    let held = self.cache_or_new(id, Hold::Shared, cancel)?;
+                    let alone = *hold == Hold::Alone;
+                    MountedFrom::Volume { name: held.name().to_owned(), alone }
                 }
                 VolumeSource::Anonymous => {
-                    let path = directory.join(format!("volume-{number}"));
-                    self.fill(&path, &target()?.dir, &directory.join("volume.tar"))?;
-                    path
+                    let name = PathBuf::from(format!("volume-{number}"));
+                    let from = place_of(root, &volume.target)?;
+                    let by_way_of = directory.join("volume.tar");
+                    self.fill(&directory.join(&name), from.as_ref(), &by_way_of)?;
+                    MountedFrom::Anonymous(name)
                 }
             };
-            let io = |source| BuildError::Io { what: format!("mount {}", path.display()), source };
-            if !path.exists() {
-                fs_err::create_dir_all(&path).map_err(io)?;
-            }
-            match fs_err::metadata(&path).map_err(io)?.is_dir() {
-                true => drop(target()?),
-                false => placeholder(root, &volume.target)?,
-            }
-            spec.mounts.push(Mount {
-                target: volume.target.clone(),
-                source: MountSource::whole(descriptors.len()),
-                read_only: volume.read_only,
-                no_suid: false,
-                no_exec: false,
-            });
-            descriptors.push(rbuild_snapshot::bind(&path)?);
+            let (target, read_only) = (volume.target.clone(), volume.read_only);
+            records.push(MountRecord { source, target, read_only });
         }
-        Ok((descriptors, held))
+        Ok(records)
     }
 
     /// A volume, held beside others. A new one starts with what the image has at its place, `from`.
     fn named_volume(
         &self,
         name: &str,
-        from: &Root,
+        from: Option<&Root>,
         cancel: &CancelToken,
     ) -> Result<HeldVolume, BuildError> {
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
@@ -163,9 +146,13 @@ impl Engine {
 
     /// Makes the directory `to` with what is in `from`, by way of a file, because it may be larger
     /// than the memory.
-    fn fill(&self, to: &Path, from: &Root, by_way_of: &Path) -> Result<(), BuildError> {
+    fn fill(&self, to: &Path, from: Option<&Root>, by_way_of: &Path) -> Result<(), BuildError> {
         let io = |source| BuildError::Io { what: format!("fill {}", to.display()), source };
         fs_err::create_dir(to).map_err(io)?;
+        let Some(from) = from else {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            return fs_err::set_permissions(to, mode).map_err(io);
+        };
         let into = Root::open(to)?;
         let metadata = from.metadata()?;
         let mut packed = fs_err::OpenOptions::new()
@@ -184,5 +171,16 @@ impl Engine {
         into.set_owner("", metadata.uid, metadata.gid)?;
         into.set_mode("", metadata.mode)?;
         fs_err::remove_file(by_way_of).map_err(io)
+    }
+}
+
+/// The directory that the image has at `path`, if it has one.
+fn place_of(root: &Root, path: &str) -> Result<Option<Root>, BuildError> {
+    match root.resolve(path, Follow::Yes)?.found {
+        Some(found) if found.kind == FileKind::Directory => Ok(Some(root.open_dir(path)?)),
+        Some(_) => Err(BuildError::Request {
+            message: format!("{path} is no directory in the image: a volume cannot be put there"),
+        }),
+        None => Ok(None),
     }
 }

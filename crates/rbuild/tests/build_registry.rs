@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rbuild::{
-    BuildError, BuildRequest, Built, CancelToken, Ctx, Digest, Engine, EngineOptions, Event,
-    Output, Process, Pull, RegistryOptions, Silent,
+    BuildError, BuildRequest, Built, CancelToken, ContainerOptions, Ctx, Digest, Engine,
+    EngineOptions, Event, Output, Process, Pull, RegistryOptions, Silent,
 };
 
 use crate::exported::{Exported, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
@@ -428,9 +428,10 @@ fn a_container_is_of_the_platform_that_was_asked_for() {
     let engine = client.engine();
     let never = CancelToken::default();
     let create = |name: &str, pull, platform: &str| {
-        let platform = platform.parse().unwrap();
-        let ctx = Ctx::new(&Silent, &never);
-        engine.create_reporting("c", name, Process::default(), pull, Some(&platform), ctx)
+        let platform = Some(platform.parse().unwrap());
+        let options =
+            ContainerOptions { pull, platform, tied: true, ..ContainerOptions::new(name) };
+        engine.create_container(options, Ctx::new(&Silent, &never))
     };
     let name = registry.name("team/app:all");
     let architecture = || engine.image_config(&name).unwrap().config.architecture;

@@ -54,14 +54,18 @@ fn the_total_is_what_du_says_while_containers_run() {
         target: "/x".to_owned(),
         read_only: false,
     });
+    process.open_stdin = true;
     let mut container = engine.create("test", "app", process).unwrap();
-    container.start(rbuild::ContainerStdio::Capture).unwrap();
+    container.start(rbuild::Attach::Yes).unwrap();
+    let mut input = Some(container.input().unwrap());
     let cancel = CancelToken::default();
     let usage = std::cell::OnceCell::new();
     container
         .wait(&cancel, &mut |_, _| {
             let _ = usage.set(engine.usage().unwrap());
             assert_is_du(&engine, &place.store());
+            // Now it may end.
+            input.take().unwrap().close().unwrap();
         })
         .unwrap();
     container.delete().unwrap();

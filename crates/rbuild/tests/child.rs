@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use rbuild::{BuildRequest, CancelToken, ContainerStdio, Engine, EngineOptions, Silent};
+use rbuild::{Attach, BuildRequest, CancelToken, Engine, EngineOptions, Silent};
 
 use crate::support::shell;
 
@@ -105,9 +105,28 @@ fn container(orders: &str) -> i32 {
     let mut words = orders.splitn(3, '\n');
     let mut next = || words.next().unwrap();
     let engine = Engine::open(next()).unwrap();
-    let mut container = engine.create("test", next(), shell(next())).unwrap();
-    container.start(ContainerStdio::Inherit).unwrap();
-    let exit = container.wait(&CancelToken::default(), &mut |_, _| {}).unwrap();
+    let image = next().to_owned();
+    let process = rbuild::Process { open_stdin: true, ..shell(next()) };
+    let mut container = engine.create("test", &image, process).unwrap();
+    container.start(Attach::Yes).unwrap();
+    let mut input = container.input().unwrap();
+    std::thread::spawn(move || {
+        use std::io::Read as _;
+        let mut block = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = std::io::stdin().read(&mut block) {
+            // It may have ended.
+            let _ = input.write(&block[..count]);
+        }
+        let _ = input.close();
+    });
+    let mut output = |stream: rbuild::Stream, bytes: &[u8]| {
+        use std::io::Write as _;
+        match stream {
+            rbuild::Stream::Stdout => std::io::stdout().write_all(bytes).unwrap(),
+            rbuild::Stream::Stderr => std::io::stderr().write_all(bytes).unwrap(),
+        }
+    };
+    let exit = container.wait(&CancelToken::default(), &mut output).unwrap();
     container.delete().unwrap();
     exit.code()
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rbuild::{
-    BuildError, CancelToken, ContainerNetwork, ContainerStdio, Engine, Exit, Process, SandboxError,
-    Stream, Volume, VolumeSource,
+    Attach, BuildError, CancelToken, ContainerNetwork, Engine, Exit, Process, SandboxError, Stream,
+    Volume, VolumeSource,
 };
 
 use crate::child;
@@ -83,8 +83,8 @@ fn death_by_signal_is_128_and_the_signal() {
     // A process 1 that handles nothing is reached from outside by KILL alone.
     let script = "echo up; while :; do sleep 0.05; done";
     let mut container = engine.create("test", "app", shell(script)).unwrap();
-    container.start(ContainerStdio::Capture).unwrap();
-    let signaller = container.signaller().unwrap();
+    container.start(Attach::Yes).unwrap();
+    let signaller = container.line().unwrap();
     let (mut count, mut output) = (0, Vec::new());
     let exit = container
         .wait(&CancelToken::default(), &mut |_, bytes| {
@@ -109,7 +109,7 @@ fn output_and_error_are_told_apart() {
     let (_place, engine) = place();
     let process = shell("echo out; echo err >&2; head -c 300000 /dev/zero | tr '\\0' x");
     let mut container = engine.create("test", "app", process).unwrap();
-    container.start(ContainerStdio::Capture).unwrap();
+    container.start(Attach::Yes).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut sink = |stream: Stream, bytes: &[u8]| match stream {
         Stream::Stdout => out.extend_from_slice(bytes),
@@ -221,12 +221,11 @@ fn an_image_without_command_says_so() {
     let error = engine.create("test", "silent", Process::default()).unwrap_err();
     assert!(error.to_string().contains("names no command"), "{error}");
     let error = engine
-        .create_reporting(
-            "test",
-            "no-such-image",
-            Process::default(),
-            rbuild::Pull::Never,
-            None,
+        .create_container(
+            rbuild::ContainerOptions {
+                pull: rbuild::Pull::Never,
+                ..rbuild::ContainerOptions::new("no-such-image")
+            },
             rbuild::Ctx::new(&rbuild::Silent, &CancelToken::default()),
         )
         .unwrap_err();
@@ -527,7 +526,7 @@ fn a_deleted_container_leaves_nothing() {
     let id = container.id().to_owned();
     assert_eq!(id.len(), 64);
     assert_eq!(containers(&place).len(), 1);
-    container.start(ContainerStdio::Capture).unwrap();
+    container.start(Attach::Yes).unwrap();
     // While it runs nothing is mounted in the host's namespace.
     let store = place.store().display().to_string();
     let during = fs_err::read_to_string("/proc/self/mountinfo").unwrap();
@@ -549,7 +548,7 @@ fn a_dropped_container_is_stopped() {
     let (place, engine) = place();
     let marker = format!("{}.75", 300_000 + std::process::id());
     let mut container = engine.create("test", "app", shell(&format!("sleep {marker}"))).unwrap();
-    container.start(ContainerStdio::Capture).unwrap();
+    container.start(Attach::Yes).unwrap();
     drop(container);
     let running = || {
         let processes = fs_err::read_dir("/proc").unwrap().flatten();
@@ -570,7 +569,7 @@ fn a_cancelled_wait_stops_it() {
     let (place, engine) = place();
     let script = "trap 'echo asked; exit 9' TERM; echo up; while :; do sleep 0.05; done";
     let mut container = engine.create("test", "app", shell(script)).unwrap();
-    container.start(ContainerStdio::Capture).unwrap();
+    container.start(Attach::Yes).unwrap();
     let cancel = CancelToken::default();
     let mut output = Vec::new();
     let start = Instant::now();
@@ -596,9 +595,9 @@ fn signals_arrive() {
     let mut container = engine.create("test", "app", shell(script)).unwrap();
     let early = container.signal(10).unwrap_err();
     assert!(matches!(early, BuildError::Conflict { .. }), "{early:?}");
-    container.start(ContainerStdio::Capture).unwrap();
+    container.start(Attach::Yes).unwrap();
     assert!(container.signal(4711).unwrap_err().to_string().contains("4711"));
-    let signaller = container.signaller().unwrap();
+    let signaller = container.line().unwrap();
     let mut output = String::new();
     let exit = container
         .wait(&CancelToken::default(), &mut |_, bytes| {
@@ -623,7 +622,7 @@ fn a_container_starts_once() {
     let error = container.wait(&CancelToken::default(), &mut |_, _| {}).unwrap_err();
     assert!(matches!(error, BuildError::Conflict { .. }), "{error:?}");
     assert_eq!(finish(&mut container).unwrap().0, Exit::Code(6));
-    let error = container.start(ContainerStdio::Capture).unwrap_err();
+    let error = container.start(Attach::Yes).unwrap_err();
     assert!(matches!(error, BuildError::Conflict { .. }), "{error:?}");
     let error = container.wait(&CancelToken::default(), &mut |_, _| {}).unwrap_err();
     assert!(matches!(error, BuildError::Conflict { .. }), "{error:?}");

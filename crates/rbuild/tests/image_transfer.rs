@@ -619,7 +619,7 @@ fn images_are_pruned_with_what_only_they_used() {
 
 fn what_a_container_runs_from_is_not_pruned() {
     let (_place, engine) = built();
-    let container = engine.create("c", "app:1", shell("true")).unwrap();
+    let container = engine.create("keeper", "app:1", shell("true")).unwrap();
     let all = ImagePrune { all: true, ..ImagePrune::default() };
     let prune = || engine.prune_images(&all, &Silent, &never()).unwrap().0;
     assert_eq!(prune(), RemovedImage::default());

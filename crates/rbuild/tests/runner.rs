@@ -50,6 +50,7 @@ mod build_why;
 mod cache_mounts;
 mod check;
 mod child;
+mod container_lasting;
 mod container_run;
 mod exported;
 mod fsck;
@@ -128,6 +129,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_why", build_why::TESTS),
     ("cache_mounts", cache_mounts::TESTS),
     ("check", check::TESTS),
+    ("container_lasting", container_lasting::TESTS),
     ("container_run", container_run::TESTS),
     ("fsck", fsck::TESTS),
     ("image_list", image_list::TESTS),

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use rbuild::{
-    BuildError, BuildRequest, Built, CancelToken, Container, ContainerStdio, Digest, Engine,
-    EngineOptions, Event, Exit, ImagePrune, Process, Progress, RemovedImage, Silent,
+    Attach, BuildError, BuildRequest, Built, CancelToken, Container, ContainerOptions, Ctx, Digest,
+    Engine, EngineOptions, Event, Exit, ImagePrune, Process, Progress, RemovedImage, Silent,
 };
 use tempfile::TempDir;
 
@@ -80,7 +80,10 @@ impl Place {
 
     /// Runs a container of an image to its end: exit code and standard output.
     pub fn run(&self, engine: &Engine, image: &str, process: Process) -> (i32, String) {
-        let mut container = engine.create("test", image, process).unwrap();
+        let options = ContainerOptions { process, tied: true, ..ContainerOptions::new(image) };
+        let never = CancelToken::default();
+        let ctx = Ctx::new(&Silent, &never);
+        let mut container = engine.create_container(options, ctx).unwrap();
         let (exit, output) = finish(&mut container).unwrap();
         container.delete().unwrap();
         (exit.code(), output)
@@ -130,7 +133,7 @@ pub fn shell(script: &str) -> Process {
 
 /// Starts a container with its output captured and waits.
 pub fn finish(container: &mut Container) -> Result<(Exit, String), BuildError> {
-    container.start(ContainerStdio::Capture)?;
+    container.start(Attach::Yes)?;
     let mut output = Vec::new();
     let exit = container.wait(&CancelToken::default(), &mut |_, bytes| output.extend(bytes))?;
     Ok((exit, String::from_utf8_lossy(&output).into_owned()))

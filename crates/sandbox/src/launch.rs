@@ -1,9 +1,9 @@
 //! The engine's side: starts the helper, hands over the work, waits.
 
 use std::ffi::OsStr;
-use std::io::{self, IoSlice, IoSliceMut, Read as _};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -12,21 +12,19 @@ use std::time::{Duration, Instant};
 use rbuild_types::{CancelToken, Cancelled, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags,
+    SocketType, recvmsg, socketpair,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 
+use crate::handover;
 use crate::output::Output;
 use crate::spec::Report;
 use crate::{Exit, SandboxError, Spec};
 
 /// The name (`argv[0]`) under which the program is started as the helper.
 pub const HELPER_NAME: &str = "rbuild-sandbox-helper";
-
-/// Descriptors that one message carries at most (`SCM_MAX_FD` in the kernel).
-pub(crate) const MAX_DESCRIPTORS: usize = 253;
 
 /// How long a process may take to end after SIGTERM before it is killed, and its helper after
 /// that.
@@ -35,8 +33,11 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// Where standard input, output and error of the process go.
 #[derive(Debug)]
 pub enum Stdio {
-    /// Input is empty; output and error are read by [`Running::wait`].
-    Capture,
+    /// Output and error are read by [`Running::wait`].
+    Capture {
+        /// Standard input; without it there is none.
+        stdin: Option<OwnedFd>,
+    },
     /// The given descriptors.
     Given {
         /// Standard input.
@@ -105,22 +106,26 @@ impl Launch {
         match self.stdio {
             Stdio::Terminal => {}
             Stdio::Given { stdin, stdout, stderr } => descriptors.extend([stdin, stdout, stderr]),
-            Stdio::Capture => {
+            Stdio::Capture { stdin } => {
                 let (out_read, out_write) =
                     pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
                 let (err_read, err_write) =
                     pipe_with(PipeFlags::CLOEXEC).map_err(io::Error::from)?;
-                let null = fs_open_null()?;
-                descriptors.extend([null, out_write, err_write]);
+                let stdin = match stdin {
+                    Some(stdin) => stdin,
+                    None => fs_open_null()?,
+                };
+                descriptors.extend([stdin, out_write, err_write]);
                 running.stdout = Some(out_read);
                 running.stderr = Some(err_read);
             }
         }
         descriptors.extend(self.mounts);
-        match send_orders(running.control.as_fd(), &self.spec, &descriptors) {
+        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        match handover::send(running.control.as_fd(), &self.spec, &borrowed) {
             // It ended without reading: it is no helper.
-            Err(SandboxError::Io(error)) if is_hangup(&error) => Err(running.no_answer()),
-            Err(error) => Err(error),
+            Err(error) if is_hangup(&error) => Err(running.no_answer()),
+            Err(error) => Err(error.into()),
             Ok(()) => Ok(running),
         }
     }
@@ -148,34 +153,6 @@ fn start_helper(program: &Path, control: OwnedFd) -> Result<Child, SandboxError>
         .map_err(|source| SandboxError::Helper { helper: program.display().to_string(), source })
 }
 
-/// One message: the length of the JSON document with all descriptors, then the document.
-fn send_orders(
-    control: BorrowedFd<'_>,
-    spec: &Spec,
-    descriptors: &[OwnedFd],
-) -> Result<(), SandboxError> {
-    if descriptors.len() > MAX_DESCRIPTORS {
-        let message = format!("more than {MAX_DESCRIPTORS} mounts in one process");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, message).into());
-    }
-    let document = serde_json::to_vec(spec).map_err(io::Error::from)?;
-    let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)) {
-        return Err(io::Error::other("too many descriptors for one message").into());
-    }
-    let length = (document.len() as u64).to_le_bytes();
-    let flags = SendFlags::NOSIGNAL;
-    sendmsg(control, &[IoSlice::new(&length)], &mut ancillary, flags).map_err(io::Error::from)?;
-    let mut rest = document.as_slice();
-    while !rest.is_empty() {
-        let sent = rustix::net::send(control, rest, flags).map_err(io::Error::from)?;
-        rest = rest.get(sent..).unwrap_or_default();
-    }
-    Ok(())
-}
-
 impl Running {
     /// The master side of the terminal, once it was made; waits for that.
     pub fn terminal(&mut self) -> Result<OwnedFd, SandboxError> {
@@ -187,7 +164,26 @@ impl Running {
                 Some(Report::Failed(failure)) => return Err(SandboxError::Start(failure)),
                 Some(Report::Started { pid }) => self.pid = Some(pid),
                 Some(Report::Terminal) => {}
-                Some(Report::Exited(_)) | None => return Err(self.no_answer()),
+                Some(Report::Executed | Report::Exited(_)) | None => return Err(self.no_answer()),
+            }
+        }
+    }
+
+    /// Waits until the program runs; its process' number on the host.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Start`] when it does not come to that.
+    pub fn executed(&mut self) -> Result<u32, SandboxError> {
+        loop {
+            match (self.next_report()?, self.pid) {
+                (Some(Report::Failed(failure)), _) => return Err(SandboxError::Start(failure)),
+                (Some(Report::Started { pid }), _) => self.pid = Some(pid),
+                (Some(Report::Terminal), _) => {}
+                (Some(Report::Executed), Some(pid)) => return Ok(pid),
+                (Some(Report::Executed | Report::Exited(_)) | None, _) => {
+                    return Err(self.no_answer());
+                }
             }
         }
     }
@@ -241,7 +237,7 @@ impl Running {
             if ready.control {
                 match self.next_report()? {
                     Some(Report::Started { pid }) => self.pid = Some(pid),
-                    Some(Report::Terminal) => {}
+                    Some(Report::Terminal | Report::Executed) => {}
                     Some(Report::Exited(exit)) => outcome = Some(Ok(exit)),
                     Some(Report::Failed(failure)) => {
                         outcome = Some(Err(SandboxError::Start(failure)));
@@ -355,28 +351,4 @@ impl Drop for Running {
 struct Ready {
     control: bool,
     cancelled: bool,
-}
-
-/// Reads the helper's orders: the other end of [`send_orders`].
-pub(crate) fn receive_orders(control: BorrowedFd<'_>) -> io::Result<(Spec, Vec<OwnedFd>)> {
-    let mut length = [0; 8];
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut slices = [IoSliceMut::new(&mut length)];
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
-    let received = recvmsg(control, &mut slices, &mut ancillary, flags)?.bytes;
-    if received != length.len() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    let mut descriptors = Vec::new();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = message {
-            descriptors.extend(received);
-        }
-    }
-    let mut document = Vec::new();
-    let socket = std::fs::File::from(control.try_clone_to_owned()?);
-    let length = u64::from_le_bytes(length);
-    socket.take(length).read_to_end(&mut document)?;
-    Ok((serde_json::from_slice(&document)?, descriptors))
 }

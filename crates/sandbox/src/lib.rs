@@ -25,6 +25,7 @@
 //! without following a final link, so that an image cannot direct a mount elsewhere.
 
 mod error;
+pub mod handover;
 mod launch;
 pub mod linux;
 mod output;

@@ -207,6 +207,8 @@ pub(crate) enum Report {
     Started { pid: u32 },
     /// The terminal was made; its master side rides on this message.
     Terminal,
+    /// The program runs, or [`Report::Failed`] came before.
+    Executed,
     /// It ended.
     Exited(Exit),
     /// It could not be started.

@@ -130,7 +130,7 @@ fn run(base: &Base, spec: Spec) -> (Result<Exit, SandboxError>, String) {
     let active = base.active("step");
     let root = active.mount().unwrap();
     let mut written = Vec::new();
-    let running = launch(spec, root, Stdio::Capture).start().unwrap();
+    let running = launch(spec, root, Stdio::Capture { stdin: None }).start().unwrap();
     let exit =
         running.wait(&CancelToken::default(), &mut |_, bytes| written.extend_from_slice(bytes));
     active.finish().unwrap();
@@ -147,7 +147,8 @@ fn output_and_exit_code_come_back() -> Result<(), Failed> {
     let base = Base::new();
     let active = base.active("step");
     let spec = spec(&["sh", "-c", "echo out; echo err >&2; exit 7"]);
-    let running = launch(spec, active.mount().unwrap(), Stdio::Capture).start().unwrap();
+    let running =
+        launch(spec, active.mount().unwrap(), Stdio::Capture { stdin: None }).start().unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let exit = running.wait(&CancelToken::default(), &mut |stream, bytes| match stream {
         Stream::Stdout => out.extend_from_slice(bytes),
@@ -281,7 +282,8 @@ fn cancelling_ends_a_process_that_ignores_sigterm() -> Result<(), Failed> {
     let base = Base::new();
     let active = base.active("step");
     let stubborn = spec(&["sh", "-c", "trap '' TERM INT; sleep 77 & sleep 77; sleep 77"]);
-    let running = launch(stubborn, active.mount().unwrap(), Stdio::Capture).start().unwrap();
+    let running =
+        launch(stubborn, active.mount().unwrap(), Stdio::Capture { stdin: None }).start().unwrap();
     let cancel = CancelToken::default();
     let canceller = cancel.clone();
     let start = Instant::now();
@@ -351,7 +353,8 @@ fn with_parts(directory: &Path, paths: &[(&str, &str)], script: &str) -> (Spec, 
 
 fn run_with(base: &Base, spec: Spec, mounts: Vec<OwnedFd>) -> (Result<Exit, SandboxError>, String) {
     let active = base.active("step");
-    let launch = Launch { mounts, ..launch(spec, active.mount().unwrap(), Stdio::Capture) };
+    let launch =
+        Launch { mounts, ..launch(spec, active.mount().unwrap(), Stdio::Capture { stdin: None }) };
     let mut written = Vec::new();
     let keep = &mut |_: Stream, bytes: &[u8]| written.extend_from_slice(bytes);
     let exit = launch.start().unwrap().wait(&CancelToken::default(), keep);
@@ -562,7 +565,11 @@ fn groups_go_with_their_process() -> Result<(), Failed> {
     const KILLED: &str = "rbuild-test-killed";
     let base = Base::new();
     let active = base.active("step");
-    let sleeping = launch(limited(KILLED, "echo up; sleep 77"), active.mount()?, Stdio::Capture);
+    let sleeping = launch(
+        limited(KILLED, "echo up; sleep 77"),
+        active.mount()?,
+        Stdio::Capture { stdin: None },
+    );
     let running = sleeping.start()?;
     let deadline = Instant::now() + Duration::from_secs(10);
     let entered = || {

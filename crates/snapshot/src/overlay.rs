@@ -1,8 +1,8 @@
 //! Overlay mounts by the file descriptor based mount API.
 //!
 //! `redirect_dir` and `metacopy` stay off, so that a layer whose author set those xattrs cannot
-//! change what the mount shows. Writable mounts are `volatile`: leaving them costs no sync; who
-//! records a result syncs the store once. `lowerdir+` (Linux 6.7) takes one layer at a time and
+//! change what the mount shows. Writable mounts are `volatile` as a rule: leaving them costs no sync;
+//! who records a result syncs the store once. `lowerdir+` (Linux 6.7) takes one layer at a time and
 //! knows no length limit.
 
 use std::collections::HashSet;
@@ -65,9 +65,16 @@ impl Active {
         &self.upper
     }
 
-    /// Mounts it, detached.
+    /// Mounts it, detached. It is written lazily: leaving the mount costs no sync, programs that
+    /// ask for one inside get none, and it can be mounted once.
     pub fn mount(&self) -> Result<OwnedFd, SnapshotError> {
-        overlay(&distinct(&self.lowers), Some((&self.upper, &self.work)))
+        overlay(&distinct(&self.lowers), Some((&self.upper, &self.work)), Writes::Lazy)
+    }
+
+    /// Mounts it, detached, so that what a program inside syncs survives a crash of the machine,
+    /// and so that it can be mounted again. Leaving the mount costs a sync of the filesystem.
+    pub fn mount_lasting(&self) -> Result<OwnedFd, SnapshotError> {
+        overlay(&distinct(&self.lowers), Some((&self.upper, &self.work)), Writes::Synced)
     }
 
     /// Ends the writing: the kernel's own directory goes, the changes stay.
@@ -94,7 +101,7 @@ pub fn view(layers: &[PathBuf]) -> Result<OwnedFd, SnapshotError> {
     match distinct(layers).as_slice() {
         // An overlay wants two layers; a directory stands for itself.
         [only] => bind(only),
-        layers => overlay(layers, None),
+        layers => overlay(layers, None, Writes::Lazy),
     }
 }
 
@@ -128,7 +135,18 @@ pub fn bind(path: &Path) -> Result<OwnedFd, SnapshotError> {
     })
 }
 
-fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, SnapshotError> {
+/// Whether syncs reach the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    Lazy,
+    Synced,
+}
+
+fn overlay(
+    lowers: &[&Path],
+    upper: Option<(&Path, &Path)>,
+    writes: Writes,
+) -> Result<OwnedFd, SnapshotError> {
     if lowers.len() > MAX_LAYERS {
         return Err(SnapshotError::TooManyLayers { count: lowers.len() });
     }
@@ -150,7 +168,9 @@ fn overlay(lowers: &[&Path], upper: Option<(&Path, &Path)>) -> Result<OwnedFd, S
         Some((upper, work)) => {
             fsconfig_set_string(context, "upperdir", upper).map_err(failed("upperdir"))?;
             fsconfig_set_string(context, "workdir", work).map_err(failed("workdir"))?;
-            fsconfig_set_flag(context, "volatile").map_err(failed("volatile"))?;
+            if writes == Writes::Lazy {
+                fsconfig_set_flag(context, "volatile").map_err(failed("volatile"))?;
+            }
         }
         None => attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY,
     }

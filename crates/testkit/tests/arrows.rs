@@ -9,7 +9,7 @@ use rbuild_testkit::{markdown, read, root};
 
 /// The folder of a crate and the crates of ours that it may be made with. Tests, benches and
 /// examples may use any.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("types", &[]),
     ("rooted", &[]),
     ("parser", &["types"]),
@@ -17,6 +17,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("cache", &["types", "rooted"]),
     ("snapshot", &["rooted"]),
     ("sandbox", &["types", "rooted"]),
+    ("container", &["types", "rooted", "snapshot", "sandbox"]),
     ("image", &["types", "rooted"]),
     ("network", &[]),
     ("registry", &["types"]),
@@ -25,8 +26,18 @@ const ARROWS: [(&str, &[&str]); 15] = [
     (
         "rbuild",
         &[
-            "types", "parser", "plan", "cache", "snapshot", "sandbox", "image", "registry", "sbom",
-            "solver", "rooted",
+            "types",
+            "parser",
+            "plan",
+            "cache",
+            "snapshot",
+            "sandbox",
+            "container",
+            "image",
+            "registry",
+            "sbom",
+            "solver",
+            "rooted",
         ],
     ),
     ("cli", &["rbuild"]),

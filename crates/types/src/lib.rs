@@ -11,6 +11,7 @@ mod image_config;
 mod platform;
 mod reason;
 mod reference;
+mod signal;
 mod span;
 
 pub use cancel::{CancelToken, Cancelled};
@@ -21,4 +22,5 @@ pub use image_config::{ContainerConfig, HealthConfig, History, ImageConfig, Root
 pub use platform::{Platform, PlatformError};
 pub use reason::{FileChange, Reason};
 pub use reference::{Reference, ReferenceError};
+pub use signal::signal_number;
 pub use span::{LineIndex, Span};

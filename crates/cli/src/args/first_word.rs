@@ -6,11 +6,23 @@ use std::ffi::{OsStr, OsString};
 use crate::failure::Failure;
 
 const COMMANDS: &[&str] = &[
+    super::CONTAINER_PRUNE,
     super::IMAGE_PRUNE,
     "build",
     "context",
     "lock",
     "run",
+    "create",
+    "start",
+    "stop",
+    "restart",
+    "kill",
+    "rm",
+    "ps",
+    "logs",
+    "attach",
+    "wait",
+    "rename",
     "images",
     "rmi",
     "tag",
@@ -79,7 +91,23 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
     ("buildx", "prune", "prune"),
     ("builder", "build", "build"),
     ("builder", "prune", "prune"),
+    ("container", "attach", "attach"),
+    ("container", "create", "create"),
+    ("container", "inspect", "inspect"),
+    ("container", "kill", "kill"),
+    ("container", "list", "ps"),
+    ("container", "logs", "logs"),
+    ("container", "ls", "ps"),
+    ("container", "prune", super::CONTAINER_PRUNE),
+    ("container", "ps", "ps"),
+    ("container", "remove", "rm"),
+    ("container", "rename", "rename"),
+    ("container", "restart", "restart"),
+    ("container", "rm", "rm"),
     ("container", "run", "run"),
+    ("container", "start", "start"),
+    ("container", "stop", "stop"),
+    ("container", "wait", "wait"),
     ("image", "build", "build"),
     ("image", "history", "history"),
     ("image", "inspect", "inspect"),
@@ -103,11 +131,10 @@ const GROUPS: &[&str] =
     &["builder", "buildx", "container", "image", "network", "system", "trust", "volume"];
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
-/// `./ps`.
+/// `./cp`.
 const NOT_YET: &[&str] = &[
-    "attach", "bake", "commit", "compose", "cp", "create", "events", "exec", "export", "import",
-    "kill", "logs", "pause", "port", "ps", "rename", "restart", "rm", "start", "stats", "stop",
-    "top", "unpause", "wait",
+    "bake", "commit", "compose", "cp", "events", "exec", "export", "import", "pause", "port",
+    "stats", "top", "unpause",
 ];
 
 /// The line with its command named.
@@ -247,7 +274,7 @@ mod tests {
     fn long_forms_are_short_ones() {
         assert_eq!(settled("rbuild image ls -q"), "rbuild images -q");
         assert_eq!(settled("rbuild buildx build ."), "rbuild build .");
-        assert_eq!(settled("rbuild ps -a"), "`rbuild ps` is not supported yet");
+        assert_eq!(settled("rbuild top -a"), "`rbuild top` is not supported yet");
         assert_eq!(settled("rbuild --context=x ."), "--context is not supported yet");
         assert_eq!(settled("rbuild -H tcp://x images"), "-H is not supported yet");
     }
@@ -262,7 +289,7 @@ mod tests {
             "system events",
             "volume ls",
             "network create",
-            "container ls",
+            "container top",
         ] {
             let expected = format!("`rbuild {line}` is not supported yet");
             assert_eq!(settled(&format!("rbuild {line} x")), expected);

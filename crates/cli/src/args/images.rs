@@ -79,21 +79,21 @@ pub struct TagArgs {
     pub name: String,
 }
 
-/// Show everything about images as JSON.
+/// Show everything about containers or images as JSON.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Names or ids
-    #[arg(value_name = "IMAGE", required = true)]
-    pub images: Vec<String>,
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
     /// Text with fields such as {{.Id}} or {{json .Config}}
     #[arg(short, long, value_name = "FORMAT")]
     pub format: Option<String>,
     /// Of an index, the image for this platform
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
-    /// `image` is all there is
-    #[arg(long = "type", value_name = "TYPE", default_value = "image", hide = true)]
-    pub kind: String,
+    /// `container` or `image`; containers first when not given
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
     /// Flags of Docker that are not here.
     #[command(flatten)]
     pub other: OtherFlags<OfInspect>,

@@ -5,6 +5,7 @@ pub mod attest;
 pub mod build;
 pub mod cache;
 pub mod call;
+pub mod container;
 pub mod context;
 pub mod diff;
 pub mod filter;
@@ -69,6 +70,9 @@ pub struct Args {
 /// What `image prune` is called between the line and clap, which knows commands of one word.
 const IMAGE_PRUNE: &str = "image-prune";
 
+/// The same of `container prune`.
+const CONTAINER_PRUNE: &str = "container-prune";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -80,6 +84,31 @@ pub enum Command {
     Lock(lock::LockArgs),
     /// Run a command in a new container
     Run(Box<run::RunArgs>),
+    /// Make a container and do not start it
+    Create(Box<run::CreateArgs>),
+    /// List containers
+    Ps(container::PsArgs),
+    /// Show what a container wrote
+    Logs(container::LogsArgs),
+    /// Start containers
+    Start(container::StartArgs),
+    /// Stop running containers
+    Stop(container::StopArgs),
+    /// Stop containers and start them again
+    Restart(container::StopArgs),
+    /// Send a signal to running containers
+    Kill(container::KillArgs),
+    /// Attach to a running container
+    Attach(container::AttachArgs),
+    /// Wait until containers have ended
+    Wait(container::WaitArgs),
+    /// Give a container another name
+    Rename(container::RenameArgs),
+    /// Remove containers
+    Rm(container::RmArgs),
+    /// Remove all containers that do not run
+    #[command(name = CONTAINER_PRUNE, hide = true, display_name = "container prune")]
+    ContainerPrune(container::ContainerPruneArgs),
     /// List images
     Images(images::ImagesArgs),
     /// Remove images
@@ -89,7 +118,7 @@ pub enum Command {
     ImagePrune(images::ImagePruneArgs),
     /// Give an image another name
     Tag(images::TagArgs),
-    /// Show everything about images as JSON
+    /// Show everything about containers or images as JSON
     Inspect(images::InspectArgs),
     /// Show how an image was made
     History(images::HistoryArgs),
@@ -133,7 +162,8 @@ impl Command {
     /// The images of a registry that the line names.
     pub fn images(&self) -> Vec<String> {
         match self {
-            Self::Run(args) => vec![args.image.clone()],
+            Self::Run(args) => vec![args.new.image.clone()],
+            Self::Create(args) => vec![args.new.image.clone()],
             Self::Pull(args) => args.names.clone(),
             Self::Push(args) => vec![args.destination.as_ref().unwrap_or(&args.image).clone()],
             Self::Manifest(args) => args.images(),
@@ -147,7 +177,7 @@ pub fn parse(line: Vec<OsString>) -> Result<Args, Failure> {
     let line = first_word::settle(line)?;
     let command = first_word::of(&line).and_then(|at| line[at].to_str());
     let code = match command {
-        Some("run") => exit_code::CANNOT_RUN,
+        Some("run" | "create") => exit_code::CANNOT_RUN,
         Some("diff" | "repro") => exit_code::TROUBLE,
         _ => exit_code::FAILURE,
     };
@@ -208,7 +238,7 @@ mod tests {
                 let (text, code) = refusal(&format!("rbuild {name} --{flag}=maybe{rest}"));
                 assert!(text.contains(&format!("--{flag}")) && text.contains("'maybe'"), "{text}");
                 let expected = match name {
-                    "run" => 125,
+                    "run" | "create" => 125,
                     "diff" | "repro" => 2,
                     _ => 1,
                 };

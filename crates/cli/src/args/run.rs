@@ -1,30 +1,74 @@
-//! `rbuild run`: arguments, and their translation into a [`Process`].
+//! `rbuild run` and `create`: arguments, and their translation into [`ContainerOptions`].
 
 use std::path::PathBuf;
 
 use clap::Args;
-use rbuild::{ContainerNetwork, Process};
+use rbuild::logs::LogOptions;
+use rbuild::{ContainerNetwork, ContainerOptions, Process, Restart};
 
 use crate::args::build::PullPolicy;
 use crate::args::flag_tables::OfRun;
 use crate::args::mount::{self, Mounted};
 use crate::args::other_flags::OtherFlags;
-use crate::args::volume;
+use crate::args::{transfer, volume};
 use crate::environment::Environment;
 use crate::failure::Failure;
 
-/// Run a command in a new container, in the foreground.
+/// Run a command in a new container.
 #[derive(Debug, Args)]
 #[command(
     disable_help_flag = true,
     override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARGUMENT…]]",
-    after_help = "The container is removed when it ends. Its network is the host's unless \
-                  --network none is given."
+    after_help = "The container's network is the host's unless --network none is given."
 )]
 pub struct RunArgs {
-    /// Remove the container when it ends, which happens in any case
+    /// Run in the background, and print the id
+    #[arg(short, long)]
+    pub detach: bool,
+    /// What is run, and how.
+    #[command(flatten)]
+    pub new: NewArgs,
+}
+
+/// Make a container and do not start it.
+#[derive(Debug, Args)]
+#[command(
+    disable_help_flag = true,
+    override_usage = "rbuild create [OPTIONS] IMAGE [COMMAND [ARGUMENT…]]"
+)]
+pub struct CreateArgs {
+    /// What is run, and how.
+    #[command(flatten)]
+    pub new: NewArgs,
+}
+
+/// A new container.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// Remove the container when it ends
     #[arg(long)]
     pub rm: bool,
+    /// Start it again when it ends: no, on-failure[:COUNT], always or unless-stopped
+    #[arg(long, value_name = "POLICY", default_value = "no")]
+    pub restart: String,
+    /// Label; may be repeated
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub label: Vec<String>,
+    /// File of labels, one a line; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub label_file: Vec<PathBuf>,
+    /// Signal that stops it, instead of the image's or SIGTERM
+    #[arg(long, value_name = "SIGNAL")]
+    pub stop_signal: Option<String>,
+    /// Seconds that it may take to stop before it is killed; -1 is for ever
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, allow_negative_numbers = true)]
+    pub stop_timeout: i64,
+    /// How output is kept: json-file, or none
+    #[arg(long, value_name = "DRIVER", default_value = "json-file")]
+    pub log_driver: String,
+    /// max-size=BYTES or max-file=COUNT; may be repeated
+    #[arg(long, value_name = "OPTION")]
+    pub log_opt: Vec<String>,
     /// Pass standard input on
     #[arg(short, long)]
     pub interactive: bool,
@@ -95,10 +139,33 @@ pub struct RunArgs {
     pub command: Vec<String>,
 }
 
-impl RunArgs {
-    /// The arguments as the engine wants them. Reads the files of variables.
-    pub fn process(&self, environment: &Environment) -> Result<Process, Failure> {
+impl NewArgs {
+    /// The arguments as the engine wants them. Reads the files of variables and labels.
+    pub fn options(&self, environment: &Environment) -> Result<ContainerOptions, Failure> {
         self.other.settle()?;
+        let restart = restart(&self.restart)?;
+        if self.rm && restart != Restart::No {
+            return Err(Failure::usage_hint(
+                "--rm and --restart exclude each other",
+                "leave one of them out",
+            ));
+        }
+        Ok(ContainerOptions {
+            name: self.name.clone(),
+            pull: self.pull.into(),
+            platform: transfer::platform(self.platform.as_deref())?,
+            process: self.process(environment)?,
+            auto_remove: self.rm,
+            restart,
+            stop_signal: self.stop_signal.clone(),
+            stop_timeout: self.stop_timeout,
+            log: log_options(&self.log_driver, &self.log_opt)?,
+            labels: volume::labels(&self.label_file, &self.label)?,
+            ..ContainerOptions::new(&self.image)
+        })
+    }
+
+    fn process(&self, environment: &Environment) -> Result<Process, Failure> {
         let network = match self.network.as_str() {
             "host" => ContainerNetwork::Host,
             "none" => ContainerNetwork::None,
@@ -134,9 +201,66 @@ impl RunArgs {
             volumes,
             tmpfs,
             terminal: self.tty,
+            open_stdin: self.interactive,
             read_only: self.read_only,
         })
     }
+}
+
+/// `--restart`, in Docker's grammar.
+fn restart(text: &str) -> Result<Restart, Failure> {
+    let (policy, count) = match text.split_once(':') {
+        Some((policy, count)) => (policy, Some(count)),
+        None => (text, None),
+    };
+    let limit = count.map(str::parse::<u32>).transpose();
+    match (policy, limit) {
+        ("on-failure", Ok(limit)) => Ok(Restart::OnFailure { limit: limit.filter(|it| *it > 0) }),
+        ("no" | "", Ok(None)) => Ok(Restart::No),
+        ("always", Ok(None)) => Ok(Restart::Always),
+        ("unless-stopped", Ok(None)) => Ok(Restart::UnlessStopped),
+        _ => Err(Failure::usage_hint(
+            format!("--restart {text}: there is no such policy"),
+            "there are no, on-failure[:COUNT], always and unless-stopped",
+        )),
+    }
+}
+
+/// `--log-driver` and `--log-opt`.
+fn log_options(driver: &str, options: &[String]) -> Result<LogOptions, Failure> {
+    let mut log = LogOptions::default();
+    match driver {
+        "json-file" | "local" | "" => {}
+        "none" => log.keep = false,
+        driver => {
+            return Err(Failure::usage_hint(
+                format!("--log-driver {driver} is not supported yet"),
+                "there are json-file and none",
+            ));
+        }
+    }
+    for option in options {
+        let wrong = |why: &str| Failure::usage(format!("--log-opt {option}: {why}"));
+        match option.split_once('=') {
+            Some(("max-size", "-1")) => log.max_size = None,
+            Some(("max-size", size)) => match rbuild::ram_in_bytes(size) {
+                Some(size) if size > 0 => log.max_size = Some(size),
+                _ => return Err(wrong("not a size such as 10m")),
+            },
+            Some(("max-file", count)) => match count.parse() {
+                Ok(count @ 1..) => log.max_files = count,
+                _ => return Err(wrong("not a count of 1 or more")),
+            },
+            _ => return Err(wrong("there are max-size and max-file")),
+        }
+    }
+    if log.max_files > 1 && log.max_size.is_none() {
+        return Err(Failure::usage_hint(
+            "--log-opt max-file needs max-size",
+            "add --log-opt max-size=10m",
+        ));
+    }
+    Ok(log)
 }
 
 /// An empty one is the image's.
@@ -175,10 +299,10 @@ mod tests {
         run: RunArgs,
     }
 
-    fn run(line: &str) -> RunArgs {
+    fn run(line: &str) -> NewArgs {
         let words = std::iter::once("run").chain(line.split_whitespace());
         let matches = switch::with_values(Line::command()).try_get_matches_from(words).unwrap();
-        Line::from_arg_matches(&matches).unwrap().run
+        Line::from_arg_matches(&matches).unwrap().run.new
     }
 
     #[test]
@@ -211,6 +335,27 @@ mod tests {
         assert_eq!(cwd("--workdir= x"), None);
         assert!(refused("-w rel x").starts_with("--workdir rel: "));
         assert!(refused("-w ./a x").contains("not an absolute path"));
+    }
+
+    #[test]
+    fn policies_and_logs_are_dockers() {
+        let options = |line: &str| run(line).options(&Environment::default()).unwrap();
+        let limited = Restart::OnFailure { limit: Some(3) };
+        assert_eq!(options("--restart on-failure:3 x").restart, limited);
+        assert_eq!(options("--restart=always x").restart, Restart::Always);
+        let log = options("--log-opt max-size=10k --log-opt max-file=3 x").log;
+        assert_eq!((log.max_size, log.max_files, log.keep), (Some(10 << 10), 3, true));
+        assert!(!options("--log-driver none x").log.keep);
+        for line in [
+            "--restart sometimes x",
+            "--restart always:3 x",
+            "--rm --restart always x",
+            "--log-opt max-file=2 x",
+            "--log-opt colour=red x",
+            "--log-driver syslog x",
+        ] {
+            assert!(run(line).options(&Environment::default()).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `-v SRC:DST[:OPTIONS]` and files of variables.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rbuild::{Hold, Volume, VolumeSource};
@@ -88,6 +89,26 @@ pub fn variables(
         variables.extend(variable(text, environment));
     }
     Ok(variables)
+}
+
+/// The labels of `--label-file` and `--label`, of which later ones win.
+pub fn labels(files: &[PathBuf], given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut lines = Vec::new();
+    for file in files {
+        let text = fs_err::read_to_string(file).map_err(Failure::io("read the labels"))?;
+        let labels = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        lines.extend(labels.filter(|line| !line.is_empty()).map(str::to_owned));
+    }
+    lines.extend(given.iter().cloned());
+    let mut labels = BTreeMap::new();
+    for line in lines {
+        let (name, value) = line.split_once('=').unwrap_or((&line, ""));
+        if name.is_empty() {
+            return Err(Failure::usage(format!("--label {line}: no name")));
+        }
+        labels.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(labels)
 }
 
 /// Docker's grammar: no quotes, no expansion; `#` starts a comment only at the start of a line.

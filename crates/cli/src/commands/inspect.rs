@@ -1,6 +1,8 @@
 //! `rbuild inspect`.
 
-use rbuild::{ImageDetails, ImageManifest, Reference};
+mod container;
+
+use rbuild::{BuildError, ImageDetails, ImageManifest, Reference};
 use serde_json::{Value, json};
 
 use crate::args::images::InspectArgs;
@@ -10,23 +12,40 @@ use crate::failure::Failure;
 use crate::template::Template;
 use crate::{exit_code, human, output, report};
 
-/// Prints what Docker's `image inspect` prints, as far as it is known here.
+/// Prints what Docker prints, as far as it is known here: a container of that name, or an image.
 pub fn run(args: &InspectArgs, context: &Context<'_>) -> Result<i32, Failure> {
     args.other.settle()?;
-    if args.kind != "image" {
-        return Err(Failure::usage(format!("--type={} is not supported yet", args.kind)));
-    }
+    let (containers, images) = match args.kind.as_deref() {
+        // A platform is an image's.
+        None => (args.platform.is_none(), true),
+        Some("container") => (true, false),
+        Some("image") => (false, true),
+        Some(kind) => {
+            return Err(Failure::usage_hint(
+                format!("--type={kind} is not supported yet"),
+                "there are container and image",
+            ));
+        }
+    };
     let template = args.format.as_deref().map(Template::parse).transpose()?;
     let platform = transfer::platform(args.platform.as_deref())?;
     let engine = context.engine()?;
     let (mut documents, mut code) = (Vec::new(), exit_code::SUCCESS);
-    for name in &args.images {
-        let found = match &platform {
-            Some(platform) => engine.image_config_for(name, platform),
-            None => engine.image_config(name),
+    for name in &args.names {
+        let found = match containers.then(|| engine.container(name)) {
+            Some(Ok(found)) => container::document(&found),
+            Some(Err(error)) if !images || !is_none(&error) => Err(error),
+            _ => match &platform {
+                Some(platform) => engine.image_config_for(name, platform),
+                None => engine.image_config(name),
+            }
+            .map(|details| document(&details)),
         };
         match found {
-            Ok(details) => documents.push(document(&details)),
+            Ok(document) => documents.push(document),
+            Err(BuildError::NoSuchImage { name }) if containers => {
+                code = report::failure(&Failure::usage(format!("no such object: {name}")));
+            }
             Err(error) => code = report::failure(&error.into()),
         }
     }
@@ -39,6 +58,10 @@ pub fn run(args: &InspectArgs, context: &Context<'_>) -> Result<i32, Failure> {
         }
     }
     Ok(code)
+}
+
+fn is_none(error: &BuildError) -> bool {
+    matches!(error, BuildError::NoSuchContainer { .. })
 }
 
 fn document(details: &ImageDetails) -> Value {

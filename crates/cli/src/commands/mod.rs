@@ -1,8 +1,11 @@
 //! One file per command. A command prints its data and returns the code to exit with.
 
+mod attach;
+mod attend;
 mod build;
 mod cache;
 mod check;
+mod container_prune;
 mod context;
 mod diff;
 mod du;
@@ -12,24 +15,32 @@ mod image_prune;
 mod images;
 mod info;
 mod inspect;
+mod kill;
 mod layers;
 mod load;
 mod lock;
 mod login;
 mod logout;
+mod logs;
 mod manifest;
 mod outline;
 mod prune;
+mod ps;
 mod pull;
 mod push;
+mod rename;
 mod repro;
+mod rm;
 mod rmi;
 mod rows;
 mod run;
 mod save;
+mod start;
+mod stop;
 mod tag;
 mod terminal;
 mod version;
+mod wait;
 mod why;
 
 use rbuild::{Engine, EngineOptions, Progress};
@@ -39,7 +50,7 @@ use crate::args::progress::ProgressMode;
 use crate::args::{Args, Command};
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::progress;
+use crate::{exit_code, progress, report};
 
 /// What a command gets besides its own arguments.
 pub struct Context<'a> {
@@ -69,6 +80,20 @@ impl Context<'_> {
     }
 }
 
+/// Does something with each of several; what fails does not keep the others.
+fn each(
+    names: &[String],
+    mut call: impl FnMut(&str) -> Result<(), Failure>,
+) -> Result<i32, Failure> {
+    let mut code = exit_code::SUCCESS;
+    for name in names {
+        if let Err(failure) = call(name) {
+            code = report::failure(&failure);
+        }
+    }
+    Ok(code)
+}
+
 /// Runs the command.
 pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
     let images = args.command.images();
@@ -78,6 +103,18 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Context(args) => context::run(&args, &context),
         Command::Lock(args) => lock::run(&args, &context),
         Command::Run(args) => run::run(&args, &context),
+        Command::Create(args) => run::create(&args, &context),
+        Command::Ps(args) => ps::run(&args, &context),
+        Command::Logs(args) => logs::run(&args, &context),
+        Command::Start(args) => start::run(&args, &context),
+        Command::Stop(args) => stop::run(&args, &context),
+        Command::Restart(args) => stop::restart(&args, &context),
+        Command::Kill(args) => kill::run(&args, &context),
+        Command::Attach(args) => attach::run(&args, &context),
+        Command::Wait(args) => wait::run(&args, &context),
+        Command::Rename(args) => rename::run(&args, &context),
+        Command::Rm(args) => rm::run(&args, &context),
+        Command::ContainerPrune(args) => container_prune::run(&args, &context),
         Command::Images(args) => images::run(&args, &context),
         Command::ImagePrune(args) => image_prune::run(&args, &context),
         Command::Rmi(args) => rmi::run(&args, &context),

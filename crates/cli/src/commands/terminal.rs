@@ -1,12 +1,14 @@
 //! The caller's terminal while a container has one of its own: raw, and put back however the
 //! command ends.
 
-use std::io::{Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::Read as _;
+use std::os::fd::AsFd;
 use std::sync::Mutex;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rbuild::{Input, Line};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
+use crate::exit_code;
 use crate::failure::Failure;
 
 /// How the terminal was before it became raw. Global, because a panic must put it back too, and
@@ -49,43 +51,94 @@ fn restore() {
     }
 }
 
-/// Gives the container's terminal the size of ours. Without one it keeps its own size.
-pub fn copy_size(master: BorrowedFd<'_>) {
+/// Tells the container's terminal the size of ours. Without one it keeps its own size.
+pub fn tell_size(line: &Line) {
     let streams: [&dyn AsFd; 3] = [&std::io::stdout(), &std::io::stdin(), &std::io::stderr()];
     if let Some(size) = streams.iter().find_map(|stream| tcgetwinsize(stream.as_fd()).ok()) {
-        let _ = tcsetwinsize(master, size);
+        line.resize(size.ws_row, size.ws_col);
     }
 }
 
-/// Passes what is typed on until either side ends.
-pub fn pass_input(master: OwnedFd) {
-    let mut master = std::fs::File::from(master);
+/// Passes what is typed on until either side ends. With a terminal, Ctrl-P and Ctrl-Q end the
+/// command and leave the container alone, as in Docker.
+pub fn pass_input(mut input: Input, tty: bool) {
     let mut stdin = std::io::stdin().lock();
     let mut buffer = [0; 4096];
+    let mut keys = DetachKeys::default();
     while let Ok(count @ 1..) = stdin.read(&mut buffer) {
-        if master.write_all(&buffer[..count]).is_err() {
+        let mut typed = buffer[..count].to_vec();
+        let detached = tty && keys.take(&mut typed);
+        if input.write(&typed).is_err() {
             return;
         }
+        if detached {
+            restore();
+            crate::output::say("\rdetached: the container runs on");
+            std::process::exit(exit_code::SUCCESS);
+        }
     }
-    // End of input: what the terminal's line discipline takes for Ctrl-D.
-    let _ = master.write_all(&[4]);
+    // It may have ended.
+    let _ = input.close();
 }
 
-/// Passes on what the container writes until its last process is gone, which reads as `EIO`.
-pub fn pass_output(master: OwnedFd) {
-    let mut master = std::fs::File::from(master);
-    let mut stdout = std::io::stdout().lock();
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match master.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(count) => {
-                if stdout.write_all(&buffer[..count]).and_then(|()| stdout.flush()).is_err() {
-                    return;
+/// Looks for the keys that detach.
+#[derive(Debug, Default)]
+struct DetachKeys {
+    /// Whether the first of them was typed last.
+    begun: bool,
+}
+
+impl DetachKeys {
+    const FIRST: u8 = 16;
+    const SECOND: u8 = 17;
+
+    /// Takes the keys out of what was typed; whether both were. The first is held back until it is
+    /// known what follows.
+    fn take(&mut self, typed: &mut Vec<u8>) -> bool {
+        let mut passed = Vec::with_capacity(typed.len() + 1);
+        let mut found = false;
+        for byte in typed.drain(..) {
+            match (std::mem::take(&mut self.begun), byte) {
+                (true, Self::SECOND) => {
+                    found = true;
+                    break;
+                }
+                (begun, Self::FIRST) => {
+                    passed.extend(begun.then_some(Self::FIRST));
+                    self.begun = true;
+                }
+                (begun, byte) => {
+                    passed.extend(begun.then_some(Self::FIRST));
+                    passed.push(byte);
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => return,
         }
+        *typed = passed;
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DetachKeys;
+
+    #[test]
+    fn two_keys_detach_and_nothing_else_is_lost() {
+        let take = |pieces: &[&[u8]]| {
+            let mut keys = DetachKeys::default();
+            let mut passed = Vec::new();
+            for piece in pieces {
+                let mut typed = piece.to_vec();
+                let found = keys.take(&mut typed);
+                passed.extend(typed);
+                if found {
+                    return (passed, true);
+                }
+            }
+            (passed, false)
+        };
+        assert_eq!(take(&[b"ab\x10\x11c"]), (b"ab".to_vec(), true));
+        assert_eq!(take(&[b"a\x10", b"\x11"]), (b"a".to_vec(), true));
+        assert_eq!(take(&[b"\x10", b"\x10", b"x\x11"]), (b"\x10\x10x\x11".to_vec(), false));
     }
 }

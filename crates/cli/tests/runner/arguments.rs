@@ -23,7 +23,7 @@ fn mistakes_are_named() {
     program.run("imagse").refused(1, "did you mean `rbuild images`?");
     program.run("./nope").refused(1, "the context ./nope does not exist");
     program.run("./file").refused(1, "not a directory");
-    program.run("ps").refused(1, "`rbuild ps` is not supported yet");
+    program.run("top x").refused(1, "`rbuild top` is not supported yet");
     program.run("--ssh default .").refused(1, "SSH_AUTH_SOCK is not set");
     program.run("--add-host a .").refused(1, "--add-host: invalid host \"a\"");
     program.run("--allow all .").refused(1, "--allow: unknown entitlement \"all\"");
@@ -53,7 +53,7 @@ fn mistakes_are_named() {
 fn mistakes_of_run_have_dockers_code() {
     let program = Program::new();
     program.run("run").refused(125, "<IMAGE>");
-    program.run("run -d app").refused(125, "--detach is not supported yet");
+    program.run("run --restart often app").refused(125, "no such policy");
     program.run("run -p 80:80 app").refused(125, "--publish is not supported yet");
     program.run("run -v a:b app").refused(125, "absolute path");
     program.run("run --network bridge app").refused(125, "--network bridge");

@@ -63,6 +63,68 @@ fn input_and_variables_reach_the_process() {
     program.run("run -it box sh").refused(125, "needs a terminal");
 }
 
+/// The script of a container that runs until it is stopped.
+const SERVE: &str = "trap 'echo bye; exit 9' TERM\necho up\nwhile :; do sleep 0.05; done\n";
+
+#[test]
+fn a_container_lives_on_in_the_background() {
+    let Some(program) = program() else { return };
+    program.file("serve.sh", SERVE);
+    let mount = format!("{}:/mnt", program.context().display());
+    let id = program.run(&format!("run -d --name web -l a=b -v {mount} box sh /mnt/serve.sh"));
+    let id = id.good().stdout.trim_end().to_owned();
+    assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    let line = |line: &str| program.run(line).good().stdout;
+    assert_eq!(line("ps -q --no-trunc"), format!("{id}\n"));
+    let row = "{{.Names}} {{.Image}} {{.State}} {{.Labels}}";
+    let listed = program.run_words(&["ps", "--format", row]).good().stdout;
+    assert_eq!(listed, "web box running a=b\n");
+    while line("logs web").is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    program.run("rm web").refused(1, "rm -f");
+    program.run("run --name web box echo").refused(125, &id[..12]);
+    assert_eq!(line("rename web other"), "");
+    assert_eq!(line("stop other"), "other\n");
+    assert_eq!(line("logs other"), "up\nbye\n");
+    assert_eq!(line("logs -n 1 other"), "bye\n");
+    assert_eq!(line("logs -f --until 1h other"), "");
+    assert_eq!(line("ps -q"), "");
+    assert_eq!(line("ps -q --filter exited=9"), format!("{}\n", &id[..12]));
+    assert_eq!(line("wait other"), "9\n");
+    let format = "{{.State.Status}} {{.State.ExitCode}} {{.Name}}";
+    let shown = program.run_words(&["inspect", "-f", format, &id[..5]]).good().stdout;
+    assert_eq!(shown, "exited 9 /other\n");
+    assert_eq!(line("start other"), "other\n");
+    assert_eq!(line("kill -s KILL other"), "other\n");
+    assert_eq!(line("wait other"), "137\n");
+    assert_eq!(line("container prune -f"), format!("{id}\n"));
+    assert_eq!(line("ps -aq"), "");
+    program.run("stop other").refused(1, "no such container: other");
+    program.run("rm -f other").good();
+    let gone = program.run("inspect other");
+    assert!(gone.code == 1 && gone.stderr.contains("no such object: other"), "{gone:?}");
+}
+
+#[test]
+fn what_is_made_is_started_later() {
+    let Some(program) = program() else { return };
+    let id = program.run("create --name later -i box cat").good().stdout;
+    assert_eq!(program.run("ps -aq --no-trunc").good().stdout, id);
+    let ended = program.run_stdin("start -ai later", "typed").good();
+    assert_eq!(ended.stdout, "typed");
+    assert_eq!(program.run("logs later").good().stdout, "typed");
+    program.run("rm -v later").good();
+    // Nobody reads: it ends.
+    program.file("talk.sh", "while :; do echo talk; done\n");
+    let talk = format!("run --rm -v {}:/mnt box sh /mnt/talk.sh", program.context().display());
+    let mut child = program.start(&talk, &[]);
+    drop(child.stdout.take());
+    assert_eq!(Outcome::of(child).code, 141);
+    program.run("run -d box /nope").refused(127, "/nope");
+    assert_eq!(program.run("ps -a --format {{.Status}}").good().stdout, "Created\n");
+}
+
 #[test]
 fn names_ids_and_switches() {
     let Some(program) = program() else { return };

@@ -6,7 +6,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
-use crate::launch::{HELPER_NAME, receive_orders};
+use crate::handover;
+use crate::launch::HELPER_NAME;
 use crate::linux::cgroup::Group;
 use crate::linux::child;
 use crate::spec::Report;
@@ -31,11 +32,13 @@ fn helper() -> io::Result<()> {
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     // Ctrl-C at the engine's terminal is the engine's business.
     let _ = rustix::process::setsid();
-    let (spec, descriptors) = receive_orders(control.as_fd())?;
+    let (spec, descriptors) = handover::receive::<Spec>(control.as_fd())?;
     let group = match Group::create(&spec.resources) {
         Ok(group) => group,
         Err(failure) => return send(control.as_fd(), &Report::Failed(failure)),
     };
+    // The child has one end until it executes the program, which closes it.
+    let (executed, executing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let (pid, pidfd) = match sys::clone_child(namespaces(&spec)) {
         Ok(Side::Child) => child::run(spec, descriptors, control, group.as_ref()),
         Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
@@ -50,10 +53,10 @@ fn helper() -> io::Result<()> {
         }
     };
     // What the child uses must end with the child.
-    drop(descriptors);
+    drop((descriptors, executing));
     // The engine may be gone. The child must be waited for all the same, or its group would stay.
     let _ = send(control.as_fd(), &Report::Started { pid });
-    let waited = wait(control.as_fd(), &pidfd);
+    let waited = wait(control.as_fd(), &pidfd, executed);
     let out_of_memory = group.as_ref().is_some_and(Group::ran_out_of_memory);
     group.into_iter().for_each(Group::remove);
     let exit = match waited? {
@@ -80,21 +83,29 @@ fn namespace_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Passes signals on and kills the child when the engine hangs up, until the child ends.
-fn wait(control: BorrowedFd<'_>, pidfd: &OwnedFd) -> io::Result<Exit> {
+/// Tells when the program runs, passes signals on, and kills the child when the engine hangs up,
+/// until the child ends.
+fn wait(control: BorrowedFd<'_>, pidfd: &OwnedFd, executed: OwnedFd) -> io::Result<Exit> {
     let mut listening = true;
+    let mut executed = Some(executed);
     loop {
         let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
-        if listening {
-            fds.push(PollFd::from_borrowed_fd(control, PollFlags::IN));
-        }
+        fds.extend(listening.then(|| PollFd::from_borrowed_fd(control, PollFlags::IN)));
+        fds.extend(executed.iter().map(|end| PollFd::new(end, PollFlags::IN)));
         match poll(&mut fds, None) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(errno) => return Err(errno.into()),
         }
-        let ended = fds.first().is_some_and(|fd| !fd.revents().is_empty());
-        let spoken = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let ended = ready.next() == Some(true);
+        let spoken = listening && ready.next() == Some(true);
+        let runs = ready.next() == Some(true);
+        if runs {
+            executed = None;
+            // Nobody may be left to be told.
+            let _ = send(control, &Report::Executed);
+        }
         if ended {
             return reap(pidfd);
         }

@@ -1,0 +1,117 @@
+//! Staying with a container that runs: what it writes goes out, what is typed goes in, and signals
+//! are passed on.
+//!
+//! Two threads besides the one that waits, one for input and one for signals. They may block for
+//! ever and are left behind when the command ends.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::os::fd::OwnedFd;
+
+use rbuild::{BuildError, CancelToken, Container, Stream};
+
+use crate::commands::terminal;
+use crate::failure::Failure;
+use crate::{exit_code, interrupt};
+
+/// As many interrupts make the command stop a container that does not listen, as in Docker.
+const PATIENCE: usize = 3;
+
+/// How a command stays.
+#[derive(Debug, Clone, Copy)]
+pub struct Attending {
+    /// Whether the container has a terminal.
+    pub tty: bool,
+    /// Whether standard input is passed on.
+    pub input: bool,
+}
+
+impl Attending {
+    /// Refuses to pass on what is typed where nobody can type.
+    pub fn check(self) -> Result<(), Failure> {
+        match self.tty && self.input && !std::io::stdin().is_terminal() {
+            true => Err(Failure::usage_hint(
+                "-t with -i needs a terminal at standard input",
+                "leave -t out to pass data in",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Collects the signals that the container is to get. Before it is started, so that none is
+    /// lost.
+    pub fn signals(self) -> Result<OwnedFd, Failure> {
+        interrupt::forward(if self.tty { &[libc::SIGWINCH] } else { &[] })
+    }
+}
+
+/// Stays with a container that was attached to until it ends; its exit code.
+pub fn attend(
+    container: &mut Container,
+    how: Attending,
+    signals: OwnedFd,
+    cancel: &CancelToken,
+) -> Result<i32, Failure> {
+    let raw = (how.tty && how.input).then(terminal::Raw::enter).transpose()?;
+    // It may have ended already.
+    if let Ok(line) = container.line() {
+        if how.tty {
+            terminal::tell_size(&line);
+        }
+        let give_up = cancel.clone();
+        std::thread::spawn(move || pass_signals(&line, signals, how.tty, &give_up));
+    }
+    if how.input {
+        let input = container.input()?;
+        std::thread::spawn(move || terminal::pass_input(input, how.tty));
+    }
+    let mut output = |stream: Stream, bytes: &[u8]| {
+        let written = match stream {
+            Stream::Stdout => whole(std::io::stdout().lock(), bytes),
+            Stream::Stderr => whole(std::io::stderr().lock(), bytes),
+        };
+        if written.is_err() {
+            // Nobody reads any more.
+            interrupt::interrupted_by(libc::SIGPIPE);
+            cancel.cancel();
+        }
+    };
+    let waited = container.wait(cancel, &mut output);
+    drop(raw);
+    match waited {
+        Ok(exit) => Ok(exit.code()),
+        Err(error) if exit_code::is_cancelled(&error) => Ok(interrupt::exit_code()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn whole(mut to: impl std::io::Write, bytes: &[u8]) -> std::io::Result<()> {
+    to.write_all(bytes)?;
+    to.flush()
+}
+
+/// Passes signals on and tells the terminal's size when that changes.
+fn pass_signals(line: &rbuild::Line, signals: OwnedFd, tty: bool, give_up: &CancelToken) {
+    let mut interrupts = 0;
+    let (mut signals, mut byte) = (std::fs::File::from(signals), [0]);
+    // The end that is written to is never closed, so this ends with the command.
+    while signals.read_exact(&mut byte).is_ok() {
+        let signal = i32::from(byte[0]);
+        match signal {
+            libc::SIGWINCH if tty => terminal::tell_size(line),
+            _ => line.send(signal),
+        }
+        interrupts += usize::from([libc::SIGINT, libc::SIGTERM].contains(&signal));
+        // Whose terminal is gone can neither be seen nor be ended by anyone.
+        let alone = signal == libc::SIGHUP && tty;
+        if alone || interrupts >= PATIENCE {
+            interrupt::interrupted_by(signal);
+            give_up.cancel();
+        }
+    }
+}
+
+/// An error of a start, with the code that Docker gives it.
+pub fn start_failure(error: BuildError) -> Failure {
+    let code = exit_code::of_run_error(&error);
+    Failure::WithCode(code, Box::new(error.into()))
+}

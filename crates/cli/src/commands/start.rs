@@ -1,0 +1,35 @@
+//! `rbuild start`.
+
+use rbuild::Attach;
+
+use crate::args::container::StartArgs;
+use crate::commands::attend::{Attending, attend, start_failure};
+use crate::commands::{Context, each};
+use crate::failure::Failure;
+use crate::{interrupt, output};
+
+/// Starts containers, or one that is attached to.
+pub fn run(args: &StartArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    let engine = context.engine()?;
+    if !args.attach && !args.interactive {
+        return each(&args.containers, |name| {
+            engine.container(name)?.start(Attach::No).map_err(start_failure)?;
+            output::line(name)
+        });
+    }
+    let [name] = args.containers.as_slice() else {
+        return Err(Failure::usage_hint(
+            "only one container can be attached to",
+            "leave -a and -i out to start several",
+        ));
+    };
+    let mut container = engine.container(name)?;
+    let record = container.record();
+    let input = args.interactive && record.open_stdin;
+    let how = Attending { tty: record.spec.terminal, input };
+    how.check()?;
+    let cancel = interrupt::cancel_on_interrupt()?;
+    let signals = how.signals()?;
+    container.start(Attach::Yes).map_err(start_failure)?;
+    attend(&mut container, how, signals, &cancel)
+}

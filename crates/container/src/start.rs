@@ -1,0 +1,79 @@
+//! Starts a supervisor.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rbuild_sandbox::handover;
+
+use crate::{Connection, ContainerError, Orders};
+
+/// The name (`argv[0]`) under which the program is started as a supervisor.
+pub const SUPERVISOR_NAME: &str = "rbuild-supervisor";
+
+/// Whether whoever starts a container stays with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attach {
+    /// The connection brings all that the process writes, from the first byte on.
+    Yes,
+    /// The connection tells how the start went.
+    No,
+}
+
+/// Starts the container. `lock` is its lock, held by the caller, and `held` what else is locked
+/// while it runs: the supervisor keeps them.
+///
+/// Returns as soon as the supervisor has its orders: the first message is how the start went.
+///
+/// # Errors
+///
+/// [`ContainerError::Supervisor`] when the program cannot be started, and
+/// [`ContainerError::NoAnswer`] when it is none of ours.
+pub fn start(
+    program: &Path,
+    orders: &Orders,
+    attach: Attach,
+    lock: File,
+    held: &[OwnedFd],
+) -> Result<Connection, ContainerError> {
+    let (mine, theirs) = UnixStream::pair()?;
+    let failed =
+        |source| ContainerError::Supervisor { program: program.display().to_string(), source };
+    let mut supervisor = Command::new(program)
+        .arg0(SUPERVISOR_NAME)
+        .env_clear()
+        .current_dir("/")
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(failed)?;
+    // It outlives this program as a rule; where it does not, it must not stay a zombie.
+    std::thread::Builder::new()
+        .name("reap".to_owned())
+        .stack_size(64 << 10)
+        .spawn(move || supervisor.wait())?;
+    let mut descriptors = vec![lock.as_fd()];
+    descriptors.extend(held.iter().map(|held| held.as_fd()));
+    match handover::send(mine.as_fd(), orders, &descriptors) {
+        Ok(()) => {}
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            return Err(ContainerError::NoAnswer);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let connection = Connection::new(mine);
+    if attach == Attach::Yes {
+        connection.attach()?;
+    }
+    Ok(connection)
+}

@@ -1,0 +1,200 @@
+//! Where the supervisor's threads meet.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rbuild_sandbox::Signaller;
+use rbuild_types::Stream;
+use rustix::process::Signal;
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::clients::Client;
+use crate::frame::Kind;
+use crate::logs::LogWriter;
+use crate::{Orders, Stop};
+
+/// What all threads know of the container.
+pub(super) struct Hub {
+    clients: Mutex<Vec<Arc<Client>>>,
+    log: Mutex<LogWriter>,
+    process: Mutex<Process>,
+    life: Mutex<Life>,
+    changed: Condvar,
+    signal_of_stop: i32,
+}
+
+/// The ways to the process that runs now.
+#[derive(Default)]
+struct Process {
+    signals: Option<Signaller>,
+    input: Option<Arc<File>>,
+    terminal: Option<Arc<File>>,
+}
+
+#[derive(Default)]
+struct Life {
+    /// Somebody wants it to end.
+    stopping: bool,
+    /// It has ended for good.
+    over: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hub {
+    pub(super) fn new(orders: &Orders) -> io::Result<Self> {
+        Ok(Self {
+            clients: Mutex::default(),
+            log: Mutex::new(LogWriter::open(&orders.directory, orders.log)?),
+            process: Mutex::default(),
+            life: Mutex::default(),
+            changed: Condvar::new(),
+            signal_of_stop: orders.stop.signal,
+        })
+    }
+
+    /// The process was started. If somebody wanted it to end just before, it does.
+    pub(super) fn process_started(
+        &self,
+        signals: Signaller,
+        input: Option<OwnedFd>,
+        terminal: Option<OwnedFd>,
+    ) {
+        let file = |fd: OwnedFd| Arc::new(File::from(fd));
+        let terminal = terminal.map(file);
+        let input = input.map(file).or_else(|| terminal.clone());
+        *lock(&self.process) = Process { signals: Some(signals), input, terminal };
+        if self.is_stopping() {
+            self.send(Signal::KILL);
+        }
+    }
+
+    pub(super) fn process_ended(&self) {
+        *lock(&self.process) = Process::default();
+        // A full disk costs the rest of a line.
+        let _ = lock(&self.log).flush();
+    }
+
+    /// Keeps what the process wrote, and passes it on.
+    pub(super) fn wrote(&self, stream: Stream, bytes: &[u8]) {
+        // A full disk must not stop the process.
+        let _ = lock(&self.log).write(stream, bytes);
+        let kind = match stream {
+            Stream::Stdout => Kind::Output,
+            Stream::Stderr => Kind::Error,
+        };
+        for client in self.clients().iter().filter(|client| client.is_attached()) {
+            client.tell_patiently(kind, bytes, || self.is_stopping());
+        }
+    }
+
+    /// Tells everybody.
+    pub(super) fn tell(&self, kind: Kind, content: &[u8]) {
+        if matches!(kind, Kind::Ended | Kind::Failed) {
+            lock(&self.life).over = true;
+            self.changed.notify_all();
+        }
+        for client in self.clients() {
+            client.tell(kind, content);
+        }
+    }
+
+    fn clients(&self) -> Vec<Arc<Client>> {
+        lock(&self.clients).clone()
+    }
+
+    pub(super) fn add(&self, client: Arc<Client>) {
+        lock(&self.clients).push(client);
+    }
+
+    pub(super) fn remove(&self, client: &Arc<Client>) {
+        lock(&self.clients).retain(|other| !Arc::ptr_eq(other, client));
+    }
+
+    /// Passes a signal on. Killing it, or the signal that stops it, is an order not to start it
+    /// again, as in Docker.
+    pub(super) fn signal(&self, signal: Signal) {
+        if signal == Signal::KILL || signal.as_raw() == self.signal_of_stop {
+            self.want_end();
+        }
+        self.send(signal);
+    }
+
+    fn send(&self, signal: Signal) {
+        if let Some(signals) = &lock(&self.process).signals {
+            // It may have ended.
+            let _ = signals.send(signal);
+        }
+    }
+
+    fn want_end(&self) {
+        lock(&self.life).stopping = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether somebody wants it to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        lock(&self.life).stopping
+    }
+
+    /// Waits; whether somebody wanted it to end meanwhile.
+    pub(super) fn stopped_within(&self, time: Duration) -> bool {
+        let wait = self.changed.wait_timeout_while(lock(&self.life), time, |life| !life.stopping);
+        wait.unwrap_or_else(PoisonError::into_inner).0.stopping
+    }
+
+    /// Stops the process, by force if it takes too long.
+    pub(super) fn stop(&self, stop: Stop) {
+        self.want_end();
+        match Signal::from_named_raw(stop.signal) {
+            Some(signal) => self.send(signal),
+            // A real-time signal, which nobody can send yet: by force.
+            None => self.send(Signal::KILL),
+        }
+        let Some(patience) = stop.patience else { return };
+        let wait = self.changed.wait_timeout_while(lock(&self.life), patience, |life| !life.over);
+        let over = wait.unwrap_or_else(PoisonError::into_inner).0.over;
+        if !over {
+            self.send(Signal::KILL);
+        }
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Passes input on, as fast as the process reads.
+    pub(super) fn input(&self, bytes: &[u8]) {
+        let input = lock(&self.process).input.clone();
+        if let Some(input) = input {
+            // Whoever does not read does without.
+            let _ = (&*input).write_all(bytes);
+        }
+    }
+
+    /// Ends the input: a pipe is closed, a terminal is told what Ctrl-D tells it.
+    pub(super) fn end_input(&self) {
+        let mut process = lock(&self.process);
+        match process.terminal.clone() {
+            Some(terminal) => {
+                drop(process);
+                let _ = (&*terminal).write_all(&[4]);
+            }
+            None => process.input = None,
+        }
+    }
+
+    /// Tells the terminal its size.
+    pub(super) fn resize(&self, rows: u16, columns: u16) -> Result<(), String> {
+        let terminal = lock(&self.process).terminal.clone();
+        let terminal = terminal.ok_or("the container has no terminal")?;
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&*terminal, size).map_err(|errno| errno.to_string())
+    }
+}

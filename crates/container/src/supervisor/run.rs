@@ -1,0 +1,115 @@
+//! Mounts the root filesystem and starts the process in it.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
+use rbuild_sandbox::{Launch, Mount, MountSource, Running, Stdio};
+use rbuild_snapshot::Active;
+use rbuild_types::Stream;
+
+use super::hub::Hub;
+use super::{pipe, thread};
+use crate::{ContainerError, Orders};
+
+/// Directories that are made for what is mounted.
+const NEW_DIRECTORIES: NewDirs = NewDirs { mode: 0o755, owner: Some((0, 0)) };
+/// How much of a terminal's output is read at once.
+const BLOCK: usize = 32 << 10;
+
+/// Starts the process; its number on the host, and the thread that reads its terminal.
+pub(super) fn start(
+    orders: &Orders,
+    hub: &Arc<Hub>,
+) -> Result<(Running, u32, Option<JoinHandle<()>>), ContainerError> {
+    let active = Active::new(&orders.directory, orders.lowers.clone())?;
+    let root = match orders.lasting {
+        true => active.mount_lasting()?,
+        false => active.mount()?,
+    };
+    let root = Root::from_fd(root);
+    let mut spec = orders.spec.clone();
+    for mount in &spec.mounts {
+        root.create_dir_all(&mount.target, NEW_DIRECTORIES)?;
+    }
+    let mut mounts = Vec::new();
+    for bind in &orders.binds {
+        match bind.path.is_dir() {
+            true => drop(root.create_dir_all(&bind.target, NEW_DIRECTORIES)?),
+            false => placeholder(&root, &bind.target)?,
+        }
+        spec.mounts.push(Mount {
+            target: bind.target.clone(),
+            source: MountSource::whole(mounts.len()),
+            read_only: bind.read_only,
+            no_suid: false,
+            no_exec: false,
+        });
+        mounts.push(rbuild_snapshot::bind(&bind.path)?);
+    }
+    for directory in ["/proc", "/sys", "/dev"] {
+        root.create_dir_all(directory, NEW_DIRECTORIES)?;
+    }
+    for file in &spec.files {
+        placeholder(&root, &file.path)?;
+    }
+    let (stdio, input) = match (spec.terminal, orders.open_stdin) {
+        (true, _) => (Stdio::Terminal, None),
+        (false, true) => {
+            let (read, write) = pipe()?;
+            (Stdio::Capture { stdin: Some(read) }, Some(write))
+        }
+        (false, false) => (Stdio::Capture { stdin: None }, None),
+    };
+    let has_terminal = spec.terminal;
+    let helper = orders.helper.clone();
+    let launch = Launch { helper, spec, root: root.into(), mounts, stdio };
+    let mut running = launch.start()?;
+    let terminal = has_terminal.then(|| running.terminal()).transpose()?;
+    let pid = running.executed()?;
+    let pump = match &terminal {
+        None => None,
+        Some(terminal) => {
+            let (hub, terminal) = (hub.clone(), terminal.try_clone()?);
+            Some(thread("terminal", move || read_terminal(&hub, terminal))?)
+        }
+    };
+    hub.process_started(running.signaller()?, input, terminal);
+    Ok((running, pid, pump))
+}
+
+/// Passes on what the process writes until the last one that has the terminal open is gone, which
+/// reads as `EIO`.
+fn read_terminal(hub: &Hub, terminal: OwnedFd) {
+    let mut terminal = File::from(terminal);
+    let mut block = vec![0; BLOCK];
+    loop {
+        match terminal.read(&mut block) {
+            Ok(0) => return,
+            Ok(count) => hub.wrote(Stream::Stdout, &block[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// An empty file to be mounted over, unless there is something.
+fn placeholder(root: &Root, path: &str) -> Result<(), ContainerError> {
+    let resolved = root.resolve(path, Follow::Yes)?;
+    match resolved.found {
+        Some(found) if found.kind == FileKind::Directory => Err(ContainerError::Refused(format!(
+            "{path} is a directory in the image: a file cannot be put there"
+        ))),
+        Some(_) => Ok(()),
+        None => {
+            if let Some(parent) = resolved.path.parent() {
+                root.create_dir_all(parent, NEW_DIRECTORIES)?;
+            }
+            root.create_file(&resolved.path, 0o644)?;
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `containers/`: one directory for each container, and a lock on all of them for names.
+//!
+//! Whoever makes, renames or sweeps containers holds a kernel lock on the directory itself, for a
+//! moment. Besides what `rbuild-container` keeps in a container's directory, there are `name`,
+//! `pins`, and `passing`, an empty file that marks a container which nobody wants to keep: when
+//! its lock is free it was left behind by a dead process, and whoever comes next removes it. So is
+//! a directory without `config.json`.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use rbuild_container::{State, Status};
+use rbuild_rooted::Root;
+
+use super::record;
+use crate::BuildError;
+
+/// The file with the name.
+pub(super) const NAME: &str = "name";
+/// The file that says that nobody wants to keep it.
+pub(super) const PASSING: &str = "passing";
+
+/// The directory of all containers, locked.
+pub(super) struct Locked {
+    path: PathBuf,
+    _lock: fs_err::File,
+}
+
+impl Locked {
+    /// Makes the directory if it is missing, and waits for its lock.
+    pub(super) fn wait(store: &Path) -> Result<Self, BuildError> {
+        let path = all(store);
+        let io = |source| BuildError::Io { what: format!("lock {}", path.display()), source };
+        fs_err::create_dir_all(&path).map_err(io)?;
+        let lock = fs_err::File::open(&path).map_err(io)?;
+        lock.file().lock().map_err(io)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Where containers are.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names that are taken, with the ids.
+    pub(super) fn names(&self) -> Result<Vec<(String, String)>, BuildError> {
+        let named = |id: String| {
+            let name = fs_err::read_to_string(self.path.join(&id).join(NAME)).ok()?;
+            Some((name, id))
+        };
+        Ok(ids(&self.path)?.into_iter().filter_map(named).collect())
+    }
+}
+
+/// Where the containers of a store are.
+pub(super) fn all(store: &Path) -> PathBuf {
+    store.join("containers")
+}
+
+/// The ids of all that have a directory.
+pub(super) fn ids(containers: &Path) -> Result<Vec<String>, BuildError> {
+    let io = |source| BuildError::Io { what: "list the containers".to_owned(), source };
+    let entries = match fs_err::read_dir(containers) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io(error)),
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        ids.extend(entry.map_err(io)?.file_name().into_string().ok());
+    }
+    Ok(ids)
+}
+
+/// Removes the containers of dead processes, unless somebody is just making one and does it.
+pub(crate) fn sweep_unless_busy(store: &Path) {
+    let path = all(store);
+    if let Ok(lock) = fs_err::File::open(&path)
+        && lock.file().try_lock().is_ok()
+    {
+        sweep(&Locked { path, _lock: lock });
+    }
+}
+
+/// Removes the containers of dead processes.
+pub(super) fn sweep(all: &Locked) {
+    for id in ids(&all.path).unwrap_or_default() {
+        let directory = all.path.join(id);
+        let unfinished = !directory.join(record::FILE).exists();
+        if !unfinished && !directory.join(PASSING).exists() {
+            continue;
+        }
+        let dead = match fs_err::File::open(directory.join("lock")) {
+            Ok(lock) => {
+                // One that is kept until it was started may wait for that, unless it is tied.
+                let waits = || {
+                    let record = record::ContainerRecord::read(&directory).ok().flatten();
+                    record.is_some_and(|record| !record.tied)
+                        && State::now(&directory)
+                            .is_ok_and(|(state, _)| state.status == Status::Created)
+                };
+                lock.file().try_lock().is_ok() && (unfinished || !waits())
+            }
+            // It died before it had one, or is being removed by its owner.
+            Err(error) => error.kind() == ErrorKind::NotFound,
+        };
+        if dead {
+            // What cannot be removed now, the next one tries again.
+            let _ = remove(&directory);
+        }
+    }
+}
+
+/// Removes a container's directory; nothing is mounted in it.
+pub(super) fn remove(directory: &Path) -> Result<(), BuildError> {
+    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return Ok(());
+    };
+    Ok(Root::open(parent)?.remove_all(name)?)
+}

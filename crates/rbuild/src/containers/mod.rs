@@ -1,0 +1,377 @@
+//! Containers: made here, run by supervisors (`rbuild-container`).
+//!
+//! A [`Container`] is a handle. One that is *tied* ends with its handle and leaves nothing behind,
+//! which is what a program wants that runs something on the way; all others stay, running or not,
+//! until somebody removes them, and [`Engine::container`] finds them again.
+
+mod create;
+pub(crate) mod directory;
+mod list;
+mod process;
+mod record;
+mod volumes;
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rbuild_cache::{SnapshotId, Store};
+use rbuild_container::{Attach, Connection, ContainerError, Input, Orders, State, Stop};
+use rbuild_sandbox::Exit;
+use rbuild_types::{CancelToken, Cancelled, Stream};
+use rustix::event::{PollFd, PollFlags, poll};
+
+pub use create::ContainerOptions;
+pub use process::{ContainerNetwork, Process};
+pub use record::ContainerRecord;
+pub use volumes::{MountRecord, MountedFrom};
+
+use crate::{BuildError, Engine};
+
+/// How long a cancelled container may take to end after SIGTERM before it is killed.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long the lock of a container is tried for: others who only look hold it for moments.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// A container.
+#[derive(Debug)]
+pub struct Container {
+    record: ContainerRecord,
+    directory: PathBuf,
+    store: Store,
+    /// The program that supervises it and starts its process.
+    program: PathBuf,
+    resolv_conf: String,
+    /// Held while it is made, and until it is started if it is tied.
+    lock: Option<File>,
+    /// To its supervisor, once it was started here.
+    connection: Option<Connection>,
+    /// Whether it goes with this handle.
+    goes: bool,
+}
+
+impl Container {
+    fn new(
+        engine: &Engine,
+        directory: PathBuf,
+        lock: Option<File>,
+        record: ContainerRecord,
+    ) -> Self {
+        Self {
+            record,
+            directory,
+            store: engine.store.clone(),
+            program: engine.helper(),
+            resolv_conf: engine.resolv_conf(),
+            goes: lock.is_some(),
+            lock,
+            connection: None,
+        }
+    }
+
+    /// 64 hex digits.
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    /// What it is.
+    pub fn record(&self) -> &ContainerRecord {
+        &self.record
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// How it is now.
+    ///
+    /// # Errors
+    ///
+    /// When it was removed.
+    pub fn state(&self) -> Result<State, BuildError> {
+        Ok(State::now(&self.directory)?.0)
+    }
+
+    /// Starts the process; returns once it runs. With [`Attach::Yes`], [`Container::wait`] brings
+    /// all that it writes.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Conflict`] when it runs; [`rbuild_sandbox::SandboxError::Start`] when the
+    /// program cannot be executed.
+    pub fn start(&mut self, attach: Attach) -> Result<(), BuildError> {
+        let lock = match self.lock.take() {
+            Some(lock) => lock,
+            None => self.take_lock("it is running already")?,
+        };
+        let cancel = CancelToken::default();
+        let (binds, held) =
+            volumes::binds(&self.record.mounts, &self.directory, &self.store, &cancel)?;
+        let mut spec = self.record.spec.clone();
+        spec.files = process::files(&spec.hostname, &self.resolv_conf);
+        let orders = Orders {
+            directory: self.directory.clone(),
+            helper: self.program.clone(),
+            spec,
+            lowers: self.lowers()?,
+            binds,
+            lasting: !self.record.auto_remove,
+            open_stdin: self.record.open_stdin,
+            auto_remove: self.record.auto_remove,
+            tied: self.record.tied,
+            restart: self.record.restart,
+            stop: self.record.stop,
+            log: self.record.log,
+        };
+        let connection = rbuild_container::start(&self.program, &orders, attach, lock, &held)?;
+        drop(held);
+        connection.started()?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// The directories of its root filesystem, the bottom first.
+    fn lowers(&self) -> Result<Vec<PathBuf>, BuildError> {
+        lowers(&self.store, &self.record.layers)
+    }
+
+    /// Passes standard input on; for another thread than the one that waits.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Conflict`] when it was not started, or attached to, here.
+    pub fn input(&self) -> Result<Input, BuildError> {
+        Ok(self.attached()?.input()?)
+    }
+
+    /// Attaches to the running container: [`Container::wait`] brings what it writes from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Conflict`] when it does not run.
+    pub fn attach(&mut self) -> Result<(), BuildError> {
+        let connection = Connection::open(&self.directory)?;
+        connection.attach()?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// A line to the running process, which another thread may use while this one waits.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Conflict`] when it does not run.
+    pub fn line(&self) -> Result<Line, BuildError> {
+        Ok(Line(Connection::open(&self.directory)?))
+    }
+
+    /// Sends a signal, by number, to the process.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Request`] when there is no such signal, [`BuildError::Conflict`] when the
+    /// container does not run.
+    pub fn signal(&self, signal: i32) -> Result<(), BuildError> {
+        let none = || BuildError::Request { message: format!("there is no signal {signal}") };
+        let number = u8::try_from(signal).map_err(|_| none())?;
+        match Connection::open(&self.directory)?.signal(number) {
+            Err(ContainerError::Refused(message)) => Err(BuildError::Request { message }),
+            sent => Ok(sent?),
+        }
+    }
+
+    /// Waits for the end of the container, and gives what it writes to `output` if it is attached
+    /// to. When `cancel` is cancelled it is stopped: SIGTERM, and shortly after SIGKILL.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Conflict`] when it was not started; [`ContainerError::NoAnswer`] when its
+    /// supervisor was killed.
+    pub fn wait(
+        &mut self,
+        cancel: &CancelToken,
+        output: &mut dyn FnMut(Stream, &[u8]),
+    ) -> Result<Exit, BuildError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => match Connection::open(&self.directory) {
+                Ok(connection) => connection,
+                Err(ContainerError::NotRunning) => return self.last_exit(),
+                Err(error) => return Err(error.into()),
+            },
+        };
+        loop {
+            if cancel.is_cancelled() {
+                // Who is not listened to while it is stopped is hung up on.
+                self.stop(Some(Stop { signal: 15, patience: Some(GRACE) }))?;
+                return Err(Cancelled.into());
+            }
+            let cancelled = cancel.fd();
+            let mut fds = vec![PollFd::from_borrowed_fd(connection.as_fd(), PollFlags::IN)];
+            fds.extend(cancelled.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(ContainerError::Io(errno.into()).into()),
+            }
+            if fds.first().is_none_or(|fd| fd.revents().is_empty()) {
+                continue;
+            }
+            match connection.end(output) {
+                Ok(None) => {}
+                Ok(Some(exit)) => return Ok(exit),
+                Err(ContainerError::NoAnswer) => return self.exit_after_kill(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// How it ended when its supervisor was killed: what the state says once the kernel has let go
+    /// of the lock.
+    fn exit_after_kill(&self) -> Result<Exit, BuildError> {
+        let deadline = Instant::now() + MOMENT;
+        while Instant::now() < deadline {
+            match State::now(&self.directory) {
+                Ok((_, true)) => std::thread::sleep(Duration::from_millis(2)),
+                Ok((State { ended: Some(ended), .. }, false)) => return Ok(ended.exit),
+                Ok(_) | Err(_) => break,
+            }
+        }
+        Err(ContainerError::NoAnswer.into())
+    }
+
+    /// How it ended last.
+    fn last_exit(&self) -> Result<Exit, BuildError> {
+        match self.state() {
+            Ok(State { ended: Some(ended), .. }) => Ok(ended.exit),
+            Ok(_) => Err(not_running()),
+            // It is gone.
+            Err(_) => Err(not_running()),
+        }
+    }
+
+    fn attached(&self) -> Result<&Connection, BuildError> {
+        self.connection.as_ref().ok_or_else(not_running)
+    }
+
+    /// Stops the process if it runs, with its own signal and patience, or others.
+    ///
+    /// # Errors
+    ///
+    /// When the supervisor cannot be reached.
+    pub fn stop(&self, stop: Option<Stop>) -> Result<(), BuildError> {
+        match Connection::open(&self.directory) {
+            Ok(connection) => match connection.stop(stop.unwrap_or(self.record.stop)) {
+                // It was killed, and the container with it.
+                Ok(_) | Err(ContainerError::NoAnswer) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+            Err(ContainerError::NotRunning) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stops the process if it runs, and removes everything that the container wrote.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be removed.
+    pub fn delete(mut self) -> Result<(), BuildError> {
+        self.remove(true)
+    }
+
+    /// Removes it; one that runs is killed first if that is wanted.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Conflict`] when it runs and `force` is not given.
+    pub fn remove(&mut self, force: bool) -> Result<(), BuildError> {
+        self.goes = false;
+        self.connection = None;
+        if force {
+            self.stop(Some(Stop { signal: 9, patience: None }))?;
+        }
+        let running = "it is running: stop it first, or remove it by force (rm -f)";
+        let lock = match self.lock.take() {
+            Some(lock) => lock,
+            None => match self.take_lock(running) {
+                Ok(lock) => lock,
+                // Its supervisor did it.
+                Err(_) if !self.directory.exists() => return Ok(()),
+                Err(error) => return Err(error),
+            },
+        };
+        directory::remove(&self.directory)?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// Its lock; `busy` says why not.
+    fn take_lock(&self, busy: &str) -> Result<File, BuildError> {
+        let refused = |why: &str| BuildError::Conflict {
+            message: format!("container {}: {why}", self.record.name),
+        };
+        let path = self.directory.join("lock");
+        let lock = match fs_err::File::open(&path) {
+            Ok(lock) => lock.into_file(),
+            Err(_) => return Err(refused("it is gone")),
+        };
+        let deadline = Instant::now() + MOMENT;
+        while lock.try_lock().is_err() {
+            if Instant::now() >= deadline {
+                return Err(refused(busy));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        match path.exists() {
+            true => Ok(lock),
+            false => Err(refused("it is gone")),
+        }
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        if self.goes {
+            // What cannot be removed now is swept by the next container.
+            let _ = self.remove(true);
+        }
+    }
+}
+
+fn lowers(store: &Store, layers: &[SnapshotId]) -> Result<Vec<PathBuf>, BuildError> {
+    let nothing = rbuild_solver::nothing(store)
+        .map_err(|source| BuildError::Io { what: "prepare the store".to_owned(), source })?;
+    let snapshots = store.snapshots();
+    let layers = layers.iter().map(|snapshot| snapshots.path(snapshot).join("fs"));
+    Ok(std::iter::once(nothing).chain(layers).collect())
+}
+
+fn not_running() -> BuildError {
+    BuildError::Conflict { message: "the container is not running".to_owned() }
+}
+
+/// A line to a running container, for orders.
+#[derive(Debug)]
+pub struct Line(Connection);
+
+impl Line {
+    /// Sends a signal by number. One that does not exist, or a process that has ended, is no
+    /// error.
+    pub fn send(&self, signal: i32) {
+        if let Ok(signal) = u8::try_from(signal) {
+            let _ = self.0.signal(signal);
+        }
+    }
+
+    /// Tells the container's terminal its size; one that has none is left alone.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let _ = self.0.resize(rows, columns);
+    }
+}

@@ -1,0 +1,137 @@
+//! What runs in a container, as the caller wants it, and as the sandbox is told.
+
+use std::collections::BTreeMap;
+
+use rbuild_sandbox::linux::capabilities::CapabilitySet;
+use rbuild_sandbox::{InjectedFile, Mount, MountSource, Network, Resources, Spec};
+use rbuild_types::ImageConfig;
+
+use crate::BuildError;
+use crate::volume::Volume;
+
+/// The search path of a process whose image names none (Docker's default).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What runs in a container. [`Default`] is what the image says.
+#[derive(Debug, Clone, Default)]
+pub struct Process {
+    /// Replaces the image's `CMD` when it is not empty.
+    pub argv: Vec<String>,
+    /// Replaces the image's `ENTRYPOINT`; its `CMD` then does not count either.
+    pub entrypoint: Option<Vec<String>>,
+    /// `NAME=value`, over the image's.
+    pub env: Vec<String>,
+    /// Working directory, over the image's.
+    pub cwd: Option<String>,
+    /// User, over the image's.
+    pub user: Option<String>,
+    /// Host name; the beginning of the id when not given.
+    pub hostname: Option<String>,
+    /// The network.
+    pub network: ContainerNetwork,
+    /// What is mounted, besides the volumes that the image declares.
+    pub volumes: Vec<Volume>,
+    /// Paths where memory is mounted.
+    pub tmpfs: Vec<String>,
+    /// Whether the process gets a terminal.
+    pub terminal: bool,
+    /// Whether standard input stays open for those who attach; else it is empty.
+    pub open_stdin: bool,
+    /// Whether the root filesystem may not be written.
+    pub read_only: bool,
+}
+
+/// The network of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContainerNetwork {
+    /// The host's: the default until containers have bridges.
+    #[default]
+    Host,
+    /// Loopback only.
+    None,
+}
+
+/// What the sandbox runs, but for files and mounts, which are made for each start.
+pub(super) fn spec(id: &str, config: &ImageConfig, process: &Process) -> Result<Spec, BuildError> {
+    let image = &config.config;
+    let command = || image.cmd.clone().unwrap_or_default();
+    let mut argv = match &process.entrypoint {
+        Some(entrypoint) => entrypoint.clone(),
+        None => image.entrypoint.clone().unwrap_or_default(),
+    };
+    match (&process.entrypoint, process.argv.is_empty()) {
+        (_, false) => argv.extend(process.argv.iter().cloned()),
+        (None, true) => argv.extend(command()),
+        (Some(_), true) => {}
+    }
+    if argv.is_empty() {
+        return Err(BuildError::Request {
+            message: "the image names no command: give one after its name".to_owned(),
+        });
+    }
+    let hostname = match &process.hostname {
+        Some(hostname) => hostname.clone(),
+        None => id.get(..12).unwrap_or(id).to_owned(),
+    };
+    let mut env: Vec<String> = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut set = |variable: String| {
+        let name = variable.split('=').next().unwrap_or_default().to_owned();
+        match places.get(&name).and_then(|place| env.get_mut(*place)) {
+            Some(there) => *there = variable,
+            None => {
+                places.insert(name, env.len());
+                env.push(variable);
+            }
+        }
+    };
+    set(format!("PATH={DEFAULT_PATH}"));
+    set(format!("HOSTNAME={hostname}"));
+    if process.terminal {
+        set("TERM=xterm".to_owned());
+    }
+    image.env.iter().chain(&process.env).cloned().for_each(&mut set);
+    let cwd = process.cwd.clone().unwrap_or_else(|| image.working_dir.clone());
+    let tmpfs = |target: &String| Mount {
+        target: target.clone(),
+        source: MountSource::Tmpfs { size: None, mode: 0o1777 },
+        read_only: false,
+        no_suid: false,
+        no_exec: false,
+    };
+    Ok(Spec {
+        argv,
+        env,
+        cwd: if cwd.is_empty() { "/".to_owned() } else { cwd },
+        user: process.user.clone().unwrap_or_else(|| image.user.clone()),
+        files: Vec::new(),
+        hostname,
+        network: match process.network {
+            ContainerNetwork::Host => Network::Host,
+            ContainerNetwork::None => Network::None,
+        },
+        terminal: process.terminal,
+        capabilities: CapabilitySet::docker_default(),
+        seccomp: true,
+        groups: Vec::new(),
+        devices: Vec::new(),
+        mounts: process.tmpfs.iter().map(tmpfs).collect(),
+        read_only: process.read_only,
+        privileged: false,
+        shm_size: None,
+        rlimits: Vec::new(),
+        resources: Resources::default(),
+    })
+}
+
+/// The files that a container has and no image.
+pub(super) fn files(hostname: &str, resolv_conf: &str) -> Vec<InjectedFile> {
+    let hosts = format!(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
+    );
+    vec![
+        InjectedFile::new("/etc/hosts", hosts, 0o644),
+        InjectedFile::new("/etc/hostname", format!("{hostname}\n"), 0o644),
+        InjectedFile::new("/etc/resolv.conf", resolv_conf, 0o644),
+    ]
+}

@@ -11,7 +11,8 @@ use crate::failure::Outcome;
 use crate::paths;
 
 /// Those with such tests.
-const PACKAGES: [&str; 4] = ["rbuild-types", "rbuild-parser", "rbuild-plan", "rbuild-sbom"];
+const PACKAGES: [&str; 5] =
+    ["rbuild-types", "rbuild-parser", "rbuild-plan", "rbuild-sbom", "rbuild-network"];
 
 /// For each property, unless `--seconds` says otherwise.
 const SECONDS: u64 = 10;

@@ -9,7 +9,7 @@ use rbuild_testkit::{markdown, read, root};
 
 /// The folder of a crate and the crates of ours that it may be made with. Tests, benches and
 /// examples may use any.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("types", &[]),
     ("rooted", &[]),
     ("parser", &["types"]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("sandbox", &["types", "rooted"]),
     ("container", &["types", "rooted", "snapshot", "sandbox"]),
     ("image", &["types", "rooted"]),
+    ("network", &[]),
     ("registry", &["types"]),
     ("sbom", &["types", "rooted"]),
     ("solver", &["types", "parser", "plan", "cache", "snapshot", "sandbox", "image", "rooted"]),
@@ -44,7 +45,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
 ];
 
 /// Libraries that only some crates may be made with, and why that is worth a test.
-const OWNERS: [(&str, &[&str]); 16] = [
+const OWNERS: [(&str, &[&str]); 20] = [
     // The async edge: nothing else may block on, or be called from, a runtime.
     ("tokio", &["registry"]),
     ("reqwest", &["registry"]),
@@ -61,6 +62,11 @@ const OWNERS: [(&str, &[&str]); 16] = [
     ("petgraph", &["plan"]),
     ("rusqlite", &["cache"]),
     ("syscalls", &["sandbox"]),
+    ("hickory-proto", &["network"]),
+    ("netlink-packet-core", &["network"]),
+    ("netlink-packet-route", &["network"]),
+    // For what rustix lacks; elsewhere it would only be another way to the same calls.
+    ("nix", &["network"]),
     // Archives of strangers are read in one place.
     ("tar", &["image"]),
     // Git's objects are no archives, but compressed in the same way.

@@ -5,11 +5,11 @@
 //! | 0 | done |
 //! | 1 | a step failed, or the arguments or the Dockerfile are wrong |
 //! | 1, 2 | `diff`, `repro`: the images differ; they could not be made or compared |
-//! | 125 | `run`: the container could not be made or started |
-//! | 126 | `run`: the command is there but cannot be executed |
-//! | 127 | `run`: the command is not there |
+//! | 125 | `run`: the container could not be made or started; `exec`: it could not be entered |
+//! | 126 | `run`, `exec`: the command is there but cannot be executed |
+//! | 127 | `run`, `exec`: the command is not there |
 //! | 130, 143 | interrupted by SIGINT, by SIGTERM; everything is cleaned up |
-//! | other | `run`: the code of the process, or 128 and the signal that ended it |
+//! | other | `run`, `exec`: the code of the process, or 128 and the signal that ended it |
 
 use std::process::ExitCode;
 
@@ -23,7 +23,7 @@ pub const SUCCESS: i32 = 0;
 pub const FAILURE: i32 = 1;
 /// `diff` and `repro`: no answer, as diff(1) says it.
 pub const TROUBLE: i32 = 2;
-/// `run`: our own failure, as Docker says it.
+/// `run` and `exec`: our own failure, as Docker says it.
 pub const CANNOT_RUN: i32 = 125;
 /// What a shell adds to a signal's number.
 pub const SIGNAL_BASE: i32 = 128;

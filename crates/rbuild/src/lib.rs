@@ -75,8 +75,8 @@ pub use attest::{Attestations, Provenance, ProvenanceMode, SlsaVersion, ToldProv
 pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, CopyPlace, OpenCache, ReadCacheFile};
 pub use check::{Checked, Finding, Lines, check};
 pub use containers::{
-    Container, ContainerNetwork, ContainerOptions, ContainerRecord, Line, MountRecord, MountedFrom,
-    Process,
+    Container, ContainerNetwork, ContainerOptions, ContainerRecord, Exec, ExecOptions, ExecStreams,
+    Input, Line, MountRecord, MountedFrom, Process,
 };
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use engine::{Engine, EngineOptions};
@@ -111,9 +111,7 @@ pub use rbuild_cache::{
     BuildRecord, BuiltStep, Class, Damage, Hold, ImageRecord, Loss, Outcome, PruneOptions, Pruned,
     Row, RowFilter, Space, SpaceLimits, Usage,
 };
-pub use rbuild_container::{
-    Attach, ContainerError, Ended, Input, Restart, State, Status, Stop, logs,
-};
+pub use rbuild_container::{Attach, ContainerError, Ended, Restart, State, Status, Stop, logs};
 pub use rbuild_image::compress::Encoding;
 pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;

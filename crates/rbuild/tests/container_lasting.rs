@@ -31,25 +31,25 @@ tests![
 ];
 
 /// A store with the image `app`.
-fn place() -> (Place, Engine) {
+pub fn place() -> (Place, Engine) {
     let place = Place::new();
     let engine = place.engine();
     build(&engine, &place.request("FROM base\nRUN mkdir /tmp\n").tag("app"));
     (place, engine)
 }
 
-fn make(engine: &Engine, options: ContainerOptions) -> Container {
+pub fn make(engine: &Engine, options: ContainerOptions) -> Container {
     let never = CancelToken::default();
     engine.create_container(options, Ctx::new(&Silent, &never)).unwrap()
 }
 
 /// A container that runs a script.
-fn scripted(script: &str) -> ContainerOptions {
+pub fn scripted(script: &str) -> ContainerOptions {
     ContainerOptions { process: shell(script), ..ContainerOptions::new("app") }
 }
 
 /// Made and started.
-fn started(engine: &Engine, options: ContainerOptions) -> Container {
+pub fn started(engine: &Engine, options: ContainerOptions) -> Container {
     let mut container = make(engine, options);
     container.start(Attach::No).unwrap();
     container
@@ -60,7 +60,7 @@ fn ended(container: &mut Container) -> Exit {
 }
 
 /// Waits for what has to come.
-fn until(what: &str, mut come: impl FnMut() -> bool) {
+pub fn until(what: &str, mut come: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !come() {
         assert!(Instant::now() < deadline, "{what} did not come");
@@ -78,7 +78,7 @@ fn log(container: &Container) -> String {
     text
 }
 
-const FOR_EVER: &str = "while :; do sleep 0.05; done";
+pub const FOR_EVER: &str = "while :; do sleep 0.05; done";
 
 fn a_container_outlives_its_handle_and_is_found_again() {
     let (place, engine) = place();
@@ -185,7 +185,7 @@ fn a_stop_ends_the_restarts() {
 }
 
 /// The numbers of the processes whose name, or command, has `text` in it.
-fn processes(text: &str) -> Vec<i32> {
+pub fn processes(text: &str) -> Vec<i32> {
     let entries = fs_err::read_dir("/proc").unwrap().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let has = |number: &i32| {

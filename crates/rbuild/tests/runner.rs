@@ -50,6 +50,7 @@ mod build_why;
 mod cache_mounts;
 mod check;
 mod child;
+mod container_exec;
 mod container_lasting;
 mod container_run;
 mod exported;
@@ -129,6 +130,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_why", build_why::TESTS),
     ("cache_mounts", cache_mounts::TESTS),
     ("check", check::TESTS),
+    ("container_exec", container_exec::TESTS),
     ("container_lasting", container_lasting::TESTS),
     ("container_run", container_run::TESTS),
     ("fsck", fsck::TESTS),

@@ -16,11 +16,11 @@ use rustix::net::{
     SocketType, recvmsg, socketpair,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::handover;
 use crate::output::Output;
-use crate::spec::Report;
+use crate::spec::{Order, Place, Report};
 use crate::{Exit, SandboxError, Spec};
 
 /// The name (`argv[0]`) under which the program is started as the helper.
@@ -77,6 +77,9 @@ pub struct Running {
     stderr: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
     pid: Option<u32>,
+    place: Place,
+    /// Whether it lives on without this program.
+    left: bool,
 }
 
 impl Launch {
@@ -88,22 +91,37 @@ impl Launch {
     /// Starts the process. Returns as soon as the helper has its orders; failures to set up come
     /// from [`Running::wait`].
     pub fn start(self) -> Result<Running, SandboxError> {
+        let order = Order { spec: self.spec, place: Place::Own };
+        Running::start(&self.helper, &order, self.root, self.stdio, self.mounts)
+    }
+}
+
+impl Running {
+    /// Starts a helper and hands it its orders; `first` is what they say that it is.
+    pub(crate) fn start(
+        helper: &Path,
+        order: &Order,
+        first: OwnedFd,
+        stdio: Stdio,
+        mounts: Vec<OwnedFd>,
+    ) -> Result<Self, SandboxError> {
         let (mine, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                 .map_err(io::Error::from)?;
-        let helper = start_helper(&self.helper, theirs)?;
         let mut running = Running {
-            helper_name: self.helper.display().to_string(),
-            helper,
+            helper_name: helper.display().to_string(),
+            helper: start_helper(helper, theirs)?,
             control: mine,
             buffered: Vec::new(),
             stdout: None,
             stderr: None,
             terminal: None,
             pid: None,
+            place: order.place,
+            left: false,
         };
-        let mut descriptors = vec![self.root];
-        match self.stdio {
+        let mut descriptors = vec![first];
+        match stdio {
             Stdio::Terminal => {}
             Stdio::Given { stdin, stdout, stderr } => descriptors.extend([stdin, stdout, stderr]),
             Stdio::Capture { stdin } => {
@@ -120,9 +138,9 @@ impl Launch {
                 running.stderr = Some(err_read);
             }
         }
-        descriptors.extend(self.mounts);
+        descriptors.extend(mounts);
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        match handover::send(running.control.as_fd(), &self.spec, &borrowed) {
+        match handover::send(running.control.as_fd(), order, &borrowed) {
             // It ended without reading: it is no helper.
             Err(error) if is_hangup(&error) => Err(running.no_answer()),
             Err(error) => Err(error.into()),
@@ -169,6 +187,33 @@ impl Running {
         }
     }
 
+    /// The same, and what is written to the terminal comes from [`Running::wait`].
+    pub fn shared_terminal(&mut self) -> Result<OwnedFd, SandboxError> {
+        let terminal = self.terminal()?;
+        self.stdout = Some(terminal.try_clone()?);
+        Ok(terminal)
+    }
+
+    /// Lets the process go once its program runs: it lives on without this program.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Running::executed`].
+    pub fn leave(mut self) -> Result<(), SandboxError> {
+        self.executed()?;
+        rustix::net::send(&self.control, &[handover::LEAVE], SendFlags::NOSIGNAL)
+            .map_err(io::Error::from)?;
+        self.left = true;
+        // Where this program lives longer than the helper, that must not stay a zombie.
+        if let Some(helper) = Pid::from_raw(self.helper.id().cast_signed()) {
+            std::thread::Builder::new()
+                .name("reap".to_owned())
+                .stack_size(64 << 10)
+                .spawn(move || rustix::process::waitpid(Some(helper), WaitOptions::empty()))?;
+        }
+        Ok(())
+    }
+
     /// Waits until the program runs; its process' number on the host.
     ///
     /// # Errors
@@ -206,7 +251,7 @@ impl Running {
     }
 
     /// Waits for the end, giving what the process writes to `output` (only with
-    /// [`Stdio::Capture`]). When `cancel` is cancelled the process gets SIGTERM, shortly after
+    /// [`Stdio::Capture`] and [`Running::shared_terminal`]). When `cancel` is cancelled the process gets SIGTERM, shortly after
     /// SIGKILL, and the call fails with [`SandboxError::Cancelled`].
     pub fn wait(
         mut self,
@@ -246,8 +291,12 @@ impl Running {
                 }
             }
         }
-        // All of the namespace is gone, so the pipes end.
-        streams.read_to_end(output)?;
+        match self.place {
+            // All of the namespace is gone, so the pipes end.
+            Place::Own => streams.read_to_end(output)?,
+            // Others may have them still.
+            Place::Joined => streams.read_rest(output)?,
+        }
         // The helper exits right after its last report.
         self.helper.wait()?;
         if deadline.is_some() {
@@ -332,6 +381,9 @@ impl Signaller {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
         // Closing the socket is the order to kill; it happens after this body, so kill by hand
         // and leave no zombie.
         let _ = self.signal(Signal::KILL);

@@ -10,13 +10,17 @@
 //! its own mount namespace (`linux/child.rs`), gives up what Docker's default takes away, and
 //! executes the program as process 1.
 //!
+//! A process may also be started beside one that runs ([`Join`]): then the helper enters the
+//! namespaces of that one, and the child finds its surroundings there (`linux/join.rs`).
+//!
 //! # Who dies with whom
 //!
 //! The engine's end of the socket is the life line. When it closes, because the engine was
 //! dropped or killed, the helper kills the child; when the helper dies, the kernel kills the
 //! child (`PR_SET_PDEATHSIG`); when process 1 dies, the kernel kills all of its namespace and the
 //! mounts go with it. A control group, which is made only for limits, is removed by the helper.
-//! Nothing is left for anybody to clean up.
+//! Nothing is left for anybody to clean up. A process that joined another one dies with the
+//! namespace all the same, and may be let go ([`Running::leave`]), which cuts the life line.
 //!
 //! # Root filesystem
 //!
@@ -26,6 +30,7 @@
 
 mod error;
 pub mod handover;
+mod join;
 mod launch;
 pub mod linux;
 mod output;
@@ -34,6 +39,7 @@ mod spec;
 mod sys;
 
 pub use error::SandboxError;
+pub use join::Join;
 pub use launch::{HELPER_NAME, Launch, Running, Signaller, Stdio};
 pub use linux::helper::sandbox_main;
 pub use resources::Resources;

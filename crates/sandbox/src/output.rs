@@ -9,6 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// One read; a pipe holds 64 KiB by default.
 const CHUNK: usize = 64 * 1024;
 
+/// As much as a pipe can hold (`/proc/sys/fs/pipe-max-size`, unless root grants more).
+const LARGEST_PIPE: usize = 1 << 20;
+
 /// The reading ends of a process' output and error; each goes when it ends.
 pub(crate) struct Output {
     streams: Vec<(Stream, OwnedFd)>,
@@ -40,7 +43,8 @@ impl Output {
                 continue;
             }
             match rustix::io::read(&fd, &mut self.buffer) {
-                Ok(0) => {}
+                // A terminal ends like this.
+                Ok(0) | Err(rustix::io::Errno::IO) => {}
                 Ok(count) => {
                     output(stream, self.buffer.get(..count).unwrap_or_default());
                     still_open.push((stream, fd));
@@ -53,6 +57,22 @@ impl Output {
         }
         self.streams = still_open;
         Ok(())
+    }
+
+    /// Takes what was written before the process ended. Whoever it left behind may have the other
+    /// ends, and write for ever.
+    pub(crate) fn read_rest(&mut self, output: &mut dyn FnMut(Stream, &[u8])) -> io::Result<()> {
+        let mut taken = 0;
+        loop {
+            let before = taken;
+            self.read_ready(&mut |stream, bytes| {
+                taken += bytes.len();
+                output(stream, bytes);
+            })?;
+            if taken == before || taken >= 2 * LARGEST_PIPE {
+                return Ok(());
+            }
+        }
     }
 
     /// Takes everything until both end.

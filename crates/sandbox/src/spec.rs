@@ -200,6 +200,22 @@ impl Exit {
     }
 }
 
+/// What the helper is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) spec: Spec,
+    pub(crate) place: Place,
+}
+
+/// Where a process starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Place {
+    /// In namespaces of its own. The first descriptor is the root filesystem.
+    Own,
+    /// In those of a process that runs. The first descriptor is that process.
+    Joined,
+}
+
 /// What the helper says, one JSON document a line.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {

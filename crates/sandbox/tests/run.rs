@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Failed, Trial};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{
-    DeviceNode, Exit, InjectedFile, Launch, Mount, MountSource, Network, NodeKind, Resources,
+    DeviceNode, Exit, InjectedFile, Join, Launch, Mount, MountSource, Network, NodeKind, Resources,
     Rlimit, SandboxError, Spec, Stdio,
 };
 use rbuild_snapshot::Active;
@@ -24,7 +24,7 @@ fn main() {
     if !able {
         eprintln!("skipped: sandbox tests need root and /bin/busybox (Debian's busybox-static)");
     }
-    let tests: [(&str, Test); 22] = [
+    let tests: [(&str, Test); 23] = [
         ("output_and_exit_code_come_back", output_and_exit_code_come_back),
         (
             "programs_that_cannot_start_have_dockers_codes",
@@ -52,6 +52,7 @@ fn main() {
         ("memory_that_is_used_up_is_named", memory_that_is_used_up_is_named),
         ("groups_go_with_their_process", groups_go_with_their_process),
         ("who_leaves_a_group_takes_it_from_nobody", who_leaves_a_group_takes_it_from_nobody),
+        ("who_joins_a_process_is_in_its_groups", who_joins_a_process_is_in_its_groups),
         ("a_thousand_starts_from_a_threaded_host", a_thousand_starts_from_a_threaded_host),
     ];
     let trials = tests
@@ -637,5 +638,38 @@ fn a_thousand_starts_from_a_threaded_host() -> Result<(), Failed> {
         eprintln!("{starts} starts, {:?} each", start.elapsed() / starts);
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+    Ok(())
+}
+
+fn who_joins_a_process_is_in_its_groups() -> Result<(), Failed> {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    let base = Base::new();
+    let active = base.active("step");
+    let limited = Spec {
+        resources: Resources { memory: Some(64 << 20), ..Resources::default() },
+        ..spec(&["sleep", "100"])
+    };
+    let mut first =
+        launch(limited, active.mount().unwrap(), Stdio::Capture { stdin: None }).start().unwrap();
+    let number = first.executed().unwrap();
+    let process = pidfd_open(Pid::from_raw(number.cast_signed()).unwrap(), PidfdFlags::empty());
+    let mut joined = Join {
+        helper: Launch::this_program(),
+        spec: spec(&["sleep", "100"]),
+        process: process.unwrap(),
+        stdio: Stdio::Capture { stdin: None },
+    }
+    .start()
+    .unwrap();
+    let groups = |number| fs_err::read_to_string(format!("/proc/{number}/cgroup")).unwrap();
+    let second = joined.executed().unwrap();
+    assert_eq!(groups(second), groups(number));
+    assert_ne!(groups(number), groups(std::process::id()));
+    // The group goes although it had another process.
+    drop(first);
+    let exit = joined.wait(&CancelToken::default(), &mut |_, _| {}).unwrap();
+    assert_eq!(exit, Exit::Signal(9));
+    active.finish().unwrap();
     Ok(())
 }

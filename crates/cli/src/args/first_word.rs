@@ -20,6 +20,7 @@ const COMMANDS: &[&str] = &[
     "rm",
     "ps",
     "logs",
+    "exec",
     "attach",
     "wait",
     "rename",
@@ -93,6 +94,7 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
     ("builder", "prune", "prune"),
     ("container", "attach", "attach"),
     ("container", "create", "create"),
+    ("container", "exec", "exec"),
     ("container", "inspect", "inspect"),
     ("container", "kill", "kill"),
     ("container", "list", "ps"),
@@ -133,8 +135,8 @@ const GROUPS: &[&str] =
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./cp`.
 const NOT_YET: &[&str] = &[
-    "bake", "commit", "compose", "cp", "events", "exec", "export", "import", "pause", "port",
-    "stats", "top", "unpause",
+    "bake", "commit", "compose", "cp", "events", "export", "import", "pause", "port", "stats",
+    "top", "unpause",
 ];
 
 /// The line with its command named.

@@ -281,6 +281,14 @@ impl Table for OfPull {
     ];
 }
 
+/// `exec`.
+#[derive(Debug, Clone, Default)]
+pub struct OfExec;
+
+impl Table for OfExec {
+    const FLAGS: &'static [Flag] = &[flag("detach-keys", Value, NotYet)];
+}
+
 /// `save`, also podman's.
 #[derive(Debug, Clone, Default)]
 pub struct OfSave;

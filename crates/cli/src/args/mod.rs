@@ -8,6 +8,7 @@ pub mod call;
 pub mod container;
 pub mod context;
 pub mod diff;
+pub mod exec;
 pub mod filter;
 pub mod first_word;
 pub mod flag_tables;
@@ -98,6 +99,8 @@ pub enum Command {
     Restart(container::StopArgs),
     /// Send a signal to running containers
     Kill(container::KillArgs),
+    /// Run a program in a running container
+    Exec(exec::ExecArgs),
     /// Attach to a running container
     Attach(container::AttachArgs),
     /// Wait until containers have ended
@@ -177,7 +180,7 @@ pub fn parse(line: Vec<OsString>) -> Result<Args, Failure> {
     let line = first_word::settle(line)?;
     let command = first_word::of(&line).and_then(|at| line[at].to_str());
     let code = match command {
-        Some("run" | "create") => exit_code::CANNOT_RUN,
+        Some("run" | "create" | "exec") => exit_code::CANNOT_RUN,
         Some("diff" | "repro") => exit_code::TROUBLE,
         _ => exit_code::FAILURE,
     };
@@ -238,7 +241,7 @@ mod tests {
                 let (text, code) = refusal(&format!("rbuild {name} --{flag}=maybe{rest}"));
                 assert!(text.contains(&format!("--{flag}")) && text.contains("'maybe'"), "{text}");
                 let expected = match name {
-                    "run" | "create" => 125,
+                    "run" | "create" | "exec" => 125,
                     "diff" | "repro" => 2,
                     _ => 1,
                 };

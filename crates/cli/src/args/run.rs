@@ -264,7 +264,7 @@ fn log_options(driver: &str, options: &[String]) -> Result<LogOptions, Failure> 
 }
 
 /// An empty one is the image's.
-fn workdir(text: &str) -> Result<Option<String>, Failure> {
+pub fn workdir(text: &str) -> Result<Option<String>, Failure> {
     match text {
         "" => Ok(None),
         text if text.starts_with('/') => Ok(Some(text.to_owned())),

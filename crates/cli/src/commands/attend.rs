@@ -1,4 +1,4 @@
-//! Staying with a container that runs: what it writes goes out, what is typed goes in, and signals
+//! Staying with a process that runs: what it writes goes out, what is typed goes in, and signals
 //! are passed on.
 //!
 //! Two threads besides the one that waits, one for input and one for signals. They may block for
@@ -7,9 +7,9 @@
 use std::io::{IsTerminal as _, Read as _};
 use std::os::fd::OwnedFd;
 
-use rbuild::{BuildError, CancelToken, Container, Stream};
+use rbuild::{BuildError, CancelToken, Container, Exec, Exit, Input, Line, Stream};
 
-use crate::commands::terminal;
+use crate::commands::terminal::{self, DetachKeys};
 use crate::failure::Failure;
 use crate::{exit_code, interrupt};
 
@@ -19,7 +19,7 @@ const PATIENCE: usize = 3;
 /// How a command stays.
 #[derive(Debug, Clone, Copy)]
 pub struct Attending {
-    /// Whether the container has a terminal.
+    /// Whether the process has a terminal.
     pub tty: bool,
     /// Whether standard input is passed on.
     pub input: bool,
@@ -51,18 +51,49 @@ pub fn attend(
     signals: OwnedFd,
     cancel: &CancelToken,
 ) -> Result<i32, Failure> {
-    let raw = (how.tty && how.input).then(terminal::Raw::enter).transpose()?;
     // It may have ended already.
-    if let Ok(line) = container.line() {
+    let line = container.line().ok();
+    let input = how.input.then(|| container.input()).transpose()?;
+    let keys = how.tty.then(DetachKeys::default);
+    let wait = |output: &mut Output<'_>| container.wait(cancel, output);
+    stay(line, input.zip(Some(keys)), how, signals, cancel, wait)
+}
+
+/// Stays with a process in a container until it ends; its exit code. It would not survive without
+/// its terminal, so nothing detaches from it.
+pub fn attend_exec(
+    mut exec: Exec,
+    how: Attending,
+    signals: OwnedFd,
+    cancel: &CancelToken,
+) -> Result<i32, Failure> {
+    let line = exec.line().ok();
+    let input = how.input.then(|| exec.input()).flatten();
+    let wait = |output: &mut Output<'_>| exec.wait(cancel, output);
+    stay(line, input.zip(Some(None)), how, signals, cancel, wait)
+}
+
+/// Takes what a process writes.
+type Output<'a> = dyn FnMut(Stream, &[u8]) + 'a;
+
+fn stay(
+    line: Option<Line>,
+    input: Option<(Input, Option<DetachKeys>)>,
+    how: Attending,
+    signals: OwnedFd,
+    cancel: &CancelToken,
+    wait: impl FnOnce(&mut Output<'_>) -> Result<Exit, BuildError>,
+) -> Result<i32, Failure> {
+    let raw = (how.tty && how.input).then(terminal::Raw::enter).transpose()?;
+    if let Some(line) = line {
         if how.tty {
             terminal::tell_size(&line);
         }
         let give_up = cancel.clone();
         std::thread::spawn(move || pass_signals(&line, signals, how.tty, &give_up));
     }
-    if how.input {
-        let input = container.input()?;
-        std::thread::spawn(move || terminal::pass_input(input, how.tty));
+    if let Some((input, keys)) = input {
+        std::thread::spawn(move || terminal::pass_input(input, keys));
     }
     let mut output = |stream: Stream, bytes: &[u8]| {
         let written = match stream {
@@ -75,7 +106,7 @@ pub fn attend(
             cancel.cancel();
         }
     };
-    let waited = container.wait(cancel, &mut output);
+    let waited = wait(&mut output);
     drop(raw);
     match waited {
         Ok(exit) => Ok(exit.code()),
@@ -90,7 +121,7 @@ fn whole(mut to: impl std::io::Write, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// Passes signals on and tells the terminal's size when that changes.
-fn pass_signals(line: &rbuild::Line, signals: OwnedFd, tty: bool, give_up: &CancelToken) {
+fn pass_signals(line: &Line, signals: OwnedFd, tty: bool, give_up: &CancelToken) {
     let mut interrupts = 0;
     let (mut signals, mut byte) = (std::fs::File::from(signals), [0]);
     // The end that is written to is never closed, so this ends with the command.

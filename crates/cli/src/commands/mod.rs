@@ -9,6 +9,7 @@ mod container_prune;
 mod context;
 mod diff;
 mod du;
+mod exec;
 mod fsck;
 mod history;
 mod image_prune;
@@ -110,6 +111,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Stop(args) => stop::run(&args, &context),
         Command::Restart(args) => stop::restart(&args, &context),
         Command::Kill(args) => kill::run(&args, &context),
+        Command::Exec(args) => exec::run(&args, &context),
         Command::Attach(args) => attach::run(&args, &context),
         Command::Wait(args) => wait::run(&args, &context),
         Command::Rename(args) => rename::run(&args, &context),

@@ -27,7 +27,8 @@ pub fn create(args: &CreateArgs, context: &Context<'_>) -> Result<i32, Failure> 
     create().map_err(with_code)
 }
 
-fn with_code(failure: Failure) -> Failure {
+/// Docker's codes of what cannot be run.
+pub fn with_code(failure: Failure) -> Failure {
     let code = match &failure {
         Failure::Engine(error) => exit_code::of_run_error(error),
         Failure::Silent(code) => *code,

@@ -59,15 +59,14 @@ pub fn tell_size(line: &Line) {
     }
 }
 
-/// Passes what is typed on until either side ends. With a terminal, Ctrl-P and Ctrl-Q end the
+/// Passes what is typed on until either side ends. With keys to look for, Ctrl-P and Ctrl-Q end the
 /// command and leave the container alone, as in Docker.
-pub fn pass_input(mut input: Input, tty: bool) {
+pub fn pass_input(mut input: Input, mut keys: Option<DetachKeys>) {
     let mut stdin = std::io::stdin().lock();
     let mut buffer = [0; 4096];
-    let mut keys = DetachKeys::default();
     while let Ok(count @ 1..) = stdin.read(&mut buffer) {
         let mut typed = buffer[..count].to_vec();
-        let detached = tty && keys.take(&mut typed);
+        let detached = keys.as_mut().is_some_and(|keys| keys.take(&mut typed));
         if input.write(&typed).is_err() {
             return;
         }
@@ -83,7 +82,7 @@ pub fn pass_input(mut input: Input, tty: bool) {
 
 /// Looks for the keys that detach.
 #[derive(Debug, Default)]
-struct DetachKeys {
+pub struct DetachKeys {
     /// Whether the first of them was typed last.
     begun: bool,
 }

@@ -107,6 +107,43 @@ fn a_container_lives_on_in_the_background() {
 }
 
 #[test]
+fn programs_join_a_running_container() {
+    let Some(program) = program() else { return };
+    program.file("serve.sh", SERVE);
+    program.file("show.sh", "echo $A $B $C $PWD\nexit 7\n");
+    let mount = format!("{}:/mnt", program.context().display());
+    let serve = format!("run -d --name web -e B=run -v {mount} box sh /mnt/serve.sh");
+    program.run(&serve).good();
+    assert_eq!(program.run("exec web echo hello").good().stdout, "hello\n");
+    program.file("env", "# comment\nC=file\n");
+    let shown = program.run("container exec -e A --env-file env -w /bin web sh /mnt/show.sh");
+    assert_eq!((shown.code, shown.stdout.as_str()), (7, "image run file /bin\n"));
+    assert_eq!(program.run_stdin("exec -i web cat", "typed").good().stdout, "typed");
+    assert_eq!(program.run_stdin("exec web cat", "typed").good().stdout, "");
+    program.run("exec web /nope").refused(127, "/nope");
+    program.run("exec web /bin").refused(126, "/bin");
+    program.run("exec none echo").refused(125, "no such container: none");
+    program.run("exec -w bin web echo").refused(125, "not an absolute path");
+    program.run("exec -it web sh").refused(125, "needs a terminal");
+    program.run("exec -di web sh").refused(125, "--interactive");
+    program.run("exec --detach-keys x web sh").refused(125, "not supported yet");
+    let seen = program.run("exec -t web echo seen").good();
+    assert_eq!(seen.stdout, "seen\r\n");
+    assert_eq!(program.run("exec -d web touch /made").good().stdout, "");
+    while program.run("exec web cat /made").code != 0 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // Signals are passed on.
+    let mut child = program.start("exec web sh /mnt/serve.sh", &[]);
+    let (mut stdout, mut up) = (BufReader::new(child.stdout.take().unwrap()), String::new());
+    stdout.read_line(&mut up).unwrap();
+    send(&child, Signal::TERM);
+    assert_eq!(Outcome::of(child).code, 9);
+    program.run("stop web").good();
+    program.run("exec web echo").refused(125, "container web is not running");
+}
+
+#[test]
 fn what_is_made_is_started_later() {
     let Some(program) = program() else { return };
     let id = program.run("create --name later -i box cat").good().stdout;

@@ -6,6 +6,8 @@
 
 mod create;
 pub(crate) mod directory;
+mod exec;
+mod line;
 mod list;
 mod process;
 mod record;
@@ -17,12 +19,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rbuild_cache::{SnapshotId, Store};
-use rbuild_container::{Attach, Connection, ContainerError, Input, Orders, State, Stop};
+use rbuild_container::{Attach, Connection, ContainerError, Orders, State, Stop};
 use rbuild_sandbox::Exit;
 use rbuild_types::{CancelToken, Cancelled, Stream};
 use rustix::event::{PollFd, PollFlags, poll};
 
 pub use create::ContainerOptions;
+pub use exec::{Exec, ExecOptions, ExecStreams};
+pub use line::{Input, Line};
 pub use process::{ContainerNetwork, Process};
 pub use record::ContainerRecord;
 pub use volumes::{MountRecord, MountedFrom};
@@ -148,7 +152,7 @@ impl Container {
     ///
     /// [`BuildError::Conflict`] when it was not started, or attached to, here.
     pub fn input(&self) -> Result<Input, BuildError> {
-        Ok(self.attached()?.input()?)
+        Ok(Input::supervisor(self.attached()?.input()?))
     }
 
     /// Attaches to the running container: [`Container::wait`] brings what it writes from now on.
@@ -169,7 +173,7 @@ impl Container {
     ///
     /// [`BuildError::Conflict`] when it does not run.
     pub fn line(&self) -> Result<Line, BuildError> {
-        Ok(Line(Connection::open(&self.directory)?))
+        Ok(Line::to_supervisor(Connection::open(&self.directory)?))
     }
 
     /// Sends a signal, by number, to the process.
@@ -355,23 +359,4 @@ fn lowers(store: &Store, layers: &[SnapshotId]) -> Result<Vec<PathBuf>, BuildErr
 
 fn not_running() -> BuildError {
     BuildError::Conflict { message: "the container is not running".to_owned() }
-}
-
-/// A line to a running container, for orders.
-#[derive(Debug)]
-pub struct Line(Connection);
-
-impl Line {
-    /// Sends a signal by number. One that does not exist, or a process that has ended, is no
-    /// error.
-    pub fn send(&self, signal: i32) {
-        if let Ok(signal) = u8::try_from(signal) {
-            let _ = self.0.signal(signal);
-        }
-    }
-
-    /// Tells the container's terminal its size; one that has none is left alone.
-    pub fn resize(&self, rows: u16, columns: u16) {
-        let _ = self.0.resize(rows, columns);
-    }
 }

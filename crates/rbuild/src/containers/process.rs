@@ -12,6 +12,9 @@ use crate::volume::Volume;
 /// The search path of a process whose image names none (Docker's default).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The kind of terminal that a process is told to have, unless somebody knows better.
+pub(super) const TERM: &str = "TERM=xterm";
+
 /// What runs in a container. [`Default`] is what the image says.
 #[derive(Debug, Clone, Default)]
 pub struct Process {
@@ -73,24 +76,10 @@ pub(super) fn spec(id: &str, config: &ImageConfig, process: &Process) -> Result<
         Some(hostname) => hostname.clone(),
         None => id.get(..12).unwrap_or(id).to_owned(),
     };
-    let mut env: Vec<String> = Vec::new();
-    let mut places: BTreeMap<String, usize> = BTreeMap::new();
-    let mut set = |variable: String| {
-        let name = variable.split('=').next().unwrap_or_default().to_owned();
-        match places.get(&name).and_then(|place| env.get_mut(*place)) {
-            Some(there) => *there = variable,
-            None => {
-                places.insert(name, env.len());
-                env.push(variable);
-            }
-        }
-    };
-    set(format!("PATH={DEFAULT_PATH}"));
-    set(format!("HOSTNAME={hostname}"));
-    if process.terminal {
-        set("TERM=xterm".to_owned());
-    }
-    image.env.iter().chain(&process.env).cloned().for_each(&mut set);
+    let defaults = [format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}")];
+    let term = process.terminal.then(|| TERM.to_owned());
+    let given = image.env.iter().chain(&process.env).cloned();
+    let env = merged(defaults.into_iter().chain(term).chain(given));
     let cwd = process.cwd.clone().unwrap_or_else(|| image.working_dir.clone());
     let tmpfs = |target: &String| Mount {
         target: target.clone(),
@@ -122,6 +111,23 @@ pub(super) fn spec(id: &str, config: &ImageConfig, process: &Process) -> Result<
         rlimits: Vec::new(),
         resources: Resources::default(),
     })
+}
+
+/// Variables, each once: a later one takes the place of an earlier one of the same name.
+pub(super) fn merged(variables: impl Iterator<Item = String>) -> Vec<String> {
+    let mut env: Vec<String> = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for variable in variables {
+        let name = variable.split('=').next().unwrap_or_default().to_owned();
+        match places.get(&name).and_then(|place| env.get_mut(*place)) {
+            Some(there) => *there = variable,
+            None => {
+                places.insert(name, env.len());
+                env.push(variable);
+            }
+        }
+    }
+    env
 }
 
 /// The files that a container has and no image.

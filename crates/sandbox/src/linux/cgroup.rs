@@ -7,6 +7,7 @@
 //! parent removes it. To tell it from a group that is in use, its name holds the helper's number,
 //! start, and PID namespace.
 
+mod entrances;
 mod hierarchies;
 mod name;
 mod settings;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, XattrFlags, getxattr, open, setxattr};
 
+pub(crate) use self::entrances::Entrances;
 use self::hierarchies::Hierarchies;
 use self::name::Name;
 use self::settings::{Controller, Version, is_wanted, settings};

@@ -8,15 +8,16 @@
 use std::fmt::Display;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, openat};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::linux::cgroup::Group;
+use crate::linux::helper::Surroundings;
 use crate::linux::user::{self, Identity};
-use crate::linux::{capabilities, dev, helper, mounts, program, rlimit, seccomp};
+use crate::linux::{capabilities, dev, helper, join, mounts, program, rlimit, seccomp};
 use crate::spec::Report;
 use crate::{Network, Spec, StartFailure, sys};
 
@@ -28,9 +29,12 @@ pub(crate) fn run(
     spec: Spec,
     descriptors: Vec<OwnedFd>,
     control: OwnedFd,
-    group: Option<&Group>,
+    surroundings: &Surroundings,
 ) -> ! {
-    let Err(failure) = become_program(&spec, descriptors, &control, group);
+    let Err(failure) = match surroundings {
+        Surroundings::Own(group) => become_program(&spec, descriptors, &control, group.as_ref()),
+        Surroundings::Joined(groups) => join::become_program(&spec, descriptors, &control, groups),
+    };
     let code = failure.code;
     // When the engine is gone nobody is left to be told.
     let _ = helper::send(control.as_fd(), &Report::Failed(failure));
@@ -65,13 +69,7 @@ fn become_program(
     rustix::process::umask(Mode::empty());
     let _ = rustix::process::setsid();
     if !spec.terminal {
-        let stdio: Vec<_> = descriptors.by_ref().take(3).collect();
-        let [stdin, stdout, stderr] = stdio.as_slice() else {
-            return Err("descriptors are missing").during("receive standard input and output");
-        };
-        rustix::stdio::dup2_stdin(stdin).during("set standard input")?;
-        rustix::stdio::dup2_stdout(stdout).during("set standard output")?;
-        rustix::stdio::dup2_stderr(stderr).during("set standard error")?;
+        take_streams(&mut descriptors)?;
     }
 
     mounts::enter_root(&root, spec.privileged)?;
@@ -80,12 +78,19 @@ fn become_program(
         .during("open the root filesystem")?;
     mounts::system(root.as_fd(), spec.privileged)?;
     let devices = dev::populate(root.as_fd(), spec)?;
+    dev::own_null(root.as_fd())?;
     let files = mounts::make_files(root.as_fd(), &spec.files)?;
     // A mount of strangers may lie over /dev or /proc: what is ours is finished before.
     if !spec.privileged {
         mounts::mask(root.as_fd())?;
     }
-    let terminal = if spec.terminal { Some(dev::open_terminal(root.as_fd())?) } else { None };
+    let terminal = match spec.terminal {
+        true => Some(dev::open_terminal(root.as_fd())?),
+        false => None,
+    };
+    if let Some(master) = &terminal {
+        dev::show_console(root.as_fd(), master)?;
+    }
     mounts::attach_all(root.as_fd(), files, spec, descriptors.collect(), &devices)?;
     if spec.read_only {
         mounts::make_read_only(root.as_fd())?;
@@ -101,10 +106,32 @@ fn become_program(
     let identity = find_identity(root.as_fd(), &spec.user)?;
     dev::give_away(&spec.devices, &devices, &identity)?;
     drop(devices);
-    enter_directory(root.as_fd(), &spec.cwd, &identity)?;
+    make_directory(root.as_fd(), &spec.cwd, &identity)?;
+    enter_directory(&spec.cwd)?;
     drop(root);
-    let program = program::Prepared::new(spec, &identity)?;
-    drop_privileges(spec, &identity)?;
+    execute(spec, &identity)
+}
+
+/// Makes the next three descriptors standard input, output and error.
+pub(crate) fn take_streams(
+    descriptors: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<(), StartFailure> {
+    let streams: Vec<_> = descriptors.take(3).collect();
+    let [stdin, stdout, stderr] = streams.as_slice() else {
+        return Err("descriptors are missing").during("receive standard input and output");
+    };
+    rustix::stdio::dup2_stdin(stdin).during("set standard input")?;
+    rustix::stdio::dup2_stdout(stdout).during("set standard output")?;
+    rustix::stdio::dup2_stderr(stderr).during("set standard error")
+}
+
+/// Gives up privileges and executes the program.
+pub(crate) fn execute(
+    spec: &Spec,
+    identity: &Identity,
+) -> Result<std::convert::Infallible, StartFailure> {
+    let program = program::Prepared::new(spec, identity)?;
+    drop_privileges(spec, identity)?;
     sys::close_on_exec_from(3).during("close descriptors")?;
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -112,7 +139,8 @@ fn become_program(
     Err(program.exec())
 }
 
-fn send_terminal(control: &OwnedFd, master: &OwnedFd) -> Result<(), StartFailure> {
+/// Hands the master side of a terminal to the engine.
+pub(crate) fn send_terminal(control: &OwnedFd, master: &OwnedFd) -> Result<(), StartFailure> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let descriptors = [master.as_fd()];
@@ -124,22 +152,27 @@ fn send_terminal(control: &OwnedFd, master: &OwnedFd) -> Result<(), StartFailure
     Ok(())
 }
 
-fn find_identity(root: std::os::fd::BorrowedFd<'_>, spec: &str) -> Result<Identity, StartFailure> {
+/// Who `spec` is in the root filesystem's own files.
+pub(crate) fn find_identity(root: BorrowedFd<'_>, spec: &str) -> Result<Identity, StartFailure> {
     let read = |path: &str| mounts::read_small(root, path, MAX_ACCOUNTS);
     let passwd = read("etc/passwd").during("read /etc/passwd of the image")?;
     let group = read("etc/group").during("read /etc/group of the image")?;
     user::resolve(spec, &passwd, &group).during(format_args!("find user {spec:?} in the image"))
 }
 
-/// Enters the working directory and makes it first if it is not there, as Docker does.
-fn enter_directory(
-    root: std::os::fd::BorrowedFd<'_>,
+/// Makes the working directory if it is not there, as Docker does.
+fn make_directory(
+    root: BorrowedFd<'_>,
     path: &str,
     identity: &Identity,
 ) -> Result<(), StartFailure> {
-    let path = if path.is_empty() { "/" } else { path };
     mounts::make_directories(root, path, (identity.uid, identity.gid))
-        .during(format_args!("make the working directory {path}"))?;
+        .during(format_args!("make the working directory {path}"))
+}
+
+/// Enters the working directory.
+pub(crate) fn enter_directory(path: &str) -> Result<(), StartFailure> {
+    let path = if path.is_empty() { "/" } else { path };
     rustix::process::chdir(path).during(format_args!("enter the working directory {path}"))?;
     // A descriptor that leaked from the host would put it outside (CVE-2024-21626).
     let here = rustix::process::getcwd(Vec::new()).during("name the working directory")?;

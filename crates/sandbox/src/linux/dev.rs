@@ -9,12 +9,14 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, makedev, mkdirat, mknodat, openat,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, makedev, mkdirat, mknodat, openat,
     symlinkat, unlinkat,
 };
 use rustix::mount::{
     MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
 };
+use rustix::pty::OpenptFlags;
+use rustix::stdio;
 
 use crate::linux::child::During as _;
 use crate::linux::mounts::filesystem;
@@ -164,24 +166,62 @@ fn mount_in(dev: &OwnedFd, name: &str, mount: OwnedFd) -> Result<(), StartFailur
     move_mount(&mount, "", dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).during(&action)
 }
 
-/// Makes a terminal in the new `/dev/pts`, makes it this session's and standard input, output
-/// and error, and shows it as `/dev/console`. Returns the master side.
+/// Standard input, output and error that are the host's `/dev/null` become the one inside: through
+/// a descriptor of the host's file, its owner and permissions could be changed.
+pub(crate) fn own_null(root: BorrowedFd<'_>) -> Result<(), StartFailure> {
+    let is_null = |fd: BorrowedFd<'_>| {
+        fstat(fd).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && stat.st_rdev == makedev(1, 3)
+        })
+    };
+    let (stdin, stdout, stderr) =
+        (is_null(stdio::stdin()), is_null(stdio::stdout()), is_null(stdio::stderr()));
+    if !(stdin || stdout || stderr) {
+        return Ok(());
+    }
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let null = openat(root, "dev/null", flags, Mode::empty()).during("open /dev/null")?;
+    if !is_null(null.as_fd()) {
+        return Err("it is another file").during("open /dev/null");
+    }
+    if stdin {
+        stdio::dup2_stdin(&null).during("set standard input")?;
+    }
+    if stdout {
+        stdio::dup2_stdout(&null).during("set standard output")?;
+    }
+    if stderr {
+        stdio::dup2_stderr(&null).during("set standard error")?;
+    }
+    Ok(())
+}
+
+/// Makes a terminal in `/dev/pts`, makes it this session's, and standard input, output and error.
+/// Returns the master side.
 pub(crate) fn open_terminal(root: BorrowedFd<'_>) -> Result<OwnedFd, StartFailure> {
     let action = "make a terminal";
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
     let master = openat(root, "dev/pts/ptmx", flags, Mode::empty()).during(action)?;
     rustix::pty::unlockpt(&master).during(action)?;
-    let name = rustix::pty::ptsname(&master, Vec::new()).during(action)?;
-    let slave = openat(root, name.as_c_str(), flags, Mode::empty()).during(action)?;
+    // Not by its name, where a process that is there already may have put something else.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).during(action)?;
     rustix::process::ioctl_tiocsctty(&slave).during(action)?;
-    rustix::stdio::dup2_stdin(&slave).during(action)?;
-    rustix::stdio::dup2_stdout(&slave).during(action)?;
-    rustix::stdio::dup2_stderr(&slave).during(action)?;
+    stdio::dup2_stdin(&slave).during(action)?;
+    stdio::dup2_stdout(&slave).during(action)?;
+    stdio::dup2_stderr(&slave).during(action)?;
+    Ok(master)
+}
+
+/// Shows a terminal as `/dev/console`.
+pub(crate) fn show_console(root: BorrowedFd<'_>, master: &OwnedFd) -> Result<(), StartFailure> {
+    let action = "make /dev/console";
+    let name = rustix::pty::ptsname(master, Vec::new()).during(action)?;
     let console = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     openat(root, "dev/console", console, Mode::from_raw_mode(0o620)).during(action)?;
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let bind = open_tree(root, name.as_c_str(), clone).during(action)?;
     let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(bind.as_fd(), "", root, "dev/console", attach).during(action)?;
-    Ok(master)
+    move_mount(bind.as_fd(), "", root, "dev/console", attach).during(action)
 }

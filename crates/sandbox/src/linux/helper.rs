@@ -8,9 +8,9 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
 use crate::handover;
 use crate::launch::HELPER_NAME;
-use crate::linux::cgroup::Group;
-use crate::linux::child;
-use crate::spec::Report;
+use crate::linux::cgroup::{Entrances, Group};
+use crate::linux::{child, join};
+use crate::spec::{Order, Place, Report};
 use crate::sys::{self, Side};
 use crate::{Exit, Network, Spec, StartFailure};
 
@@ -27,33 +27,55 @@ pub fn sandbox_main() {
     }
 }
 
+/// Where the child is to be.
+pub(crate) enum Surroundings {
+    /// Its own control group, if it needs one.
+    Own(Option<Group>),
+    /// The namespaces of another process, which the helper has entered, and the way into that
+    /// one's control groups.
+    Joined(Entrances),
+}
+
 fn helper() -> io::Result<()> {
     // The socket arrives as standard input. It moves up, so that 0 to 2 are free for the child.
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     // Ctrl-C at the engine's terminal is the engine's business.
     let _ = rustix::process::setsid();
-    let (spec, descriptors) = handover::receive::<Spec>(control.as_fd())?;
-    let group = match Group::create(&spec.resources) {
-        Ok(group) => group,
+    let (Order { spec, place }, descriptors) = handover::receive(control.as_fd())?;
+    let surroundings = match place {
+        Place::Own => Group::create(&spec.resources).map(Surroundings::Own),
+        Place::Joined => join::enter(&descriptors).map(Surroundings::Joined),
+    };
+    let surroundings = match surroundings {
+        Ok(surroundings) => surroundings,
         Err(failure) => return send(control.as_fd(), &Report::Failed(failure)),
     };
     // The child has one end until it executes the program, which closes it.
     let (executed, executing) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let (pid, pidfd) = match sys::clone_child(namespaces(&spec)) {
-        Ok(Side::Child) => child::run(spec, descriptors, control, group.as_ref()),
+    let (pid, pidfd) = match sys::clone_child(namespaces(&spec, place)) {
+        Ok(Side::Child) => child::run(spec, descriptors, control, &surroundings),
         Ok(Side::Parent { pid, pidfd }) => (pid, pidfd),
         Err(error) => {
-            group.into_iter().for_each(Group::remove);
-            let failure = StartFailure {
-                action: "create namespaces for a process".to_owned(),
-                reason: format!("{error}{}", namespace_hint(&error)),
-                code: 125,
+            let failure = match surroundings {
+                Surroundings::Own(group) => {
+                    group.into_iter().for_each(Group::remove);
+                    StartFailure {
+                        action: "create namespaces for a process".to_owned(),
+                        reason: format!("{error}{}", namespace_hint(&error)),
+                        code: 125,
+                    }
+                }
+                Surroundings::Joined(_) => join::failure(error),
             };
             return send(control.as_fd(), &Report::Failed(failure));
         }
     };
     // What the child uses must end with the child.
     drop((descriptors, executing));
+    let group = match surroundings {
+        Surroundings::Own(group) => group,
+        Surroundings::Joined(_) => None,
+    };
     // The engine may be gone. The child must be waited for all the same, or its group would stay.
     let _ = send(control.as_fd(), &Report::Started { pid });
     let waited = wait(control.as_fd(), &pidfd, executed);
@@ -66,7 +88,10 @@ fn helper() -> io::Result<()> {
     send(control.as_fd(), &Report::Exited(exit))
 }
 
-fn namespaces(spec: &Spec) -> libc::c_int {
+fn namespaces(spec: &Spec, place: Place) -> libc::c_int {
+    if place == Place::Joined {
+        return 0;
+    }
     let always = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     match spec.network {
         Network::Host => always,
@@ -83,8 +108,8 @@ fn namespace_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Tells when the program runs, passes signals on, and kills the child when the engine hangs up,
-/// until the child ends.
+/// Tells when the program runs, passes signals on, and kills the child when the engine hangs up
+/// without having let it go, until the child ends.
 fn wait(control: BorrowedFd<'_>, pidfd: &OwnedFd, executed: OwnedFd) -> io::Result<Exit> {
     let mut listening = true;
     let mut executed = Some(executed);
@@ -112,6 +137,10 @@ fn wait(control: BorrowedFd<'_>, pidfd: &OwnedFd, executed: OwnedFd) -> io::Resu
         if spoken {
             let mut byte = [0; 1];
             let signal = match rustix::io::read(control, &mut byte) {
+                Ok(1) if byte == [handover::LEAVE] => {
+                    listening = false;
+                    None
+                }
                 Ok(1) => Signal::from_named_raw(byte[0].into()),
                 Ok(_) | Err(_) => {
                     listening = false;

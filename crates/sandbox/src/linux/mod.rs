@@ -6,6 +6,7 @@ mod cgroup;
 mod child;
 mod dev;
 pub(crate) mod helper;
+mod join;
 mod mounts;
 mod program;
 mod rlimit;

@@ -7,18 +7,27 @@ use super::settings::{Controller, Version};
 /// Where hierarchies are mounted.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Hierarchies {
-    unified: Option<PathBuf>,
+    unified: Option<Mounted>,
     /// What the unified one can limit.
     controllers: Vec<String>,
     /// Those of the old kind, with their options.
-    old: Vec<(String, PathBuf)>,
+    old: Vec<(String, Mounted)>,
+}
+
+/// One hierarchy, or a part of it.
+#[derive(Debug, PartialEq)]
+struct Mounted {
+    /// The group that shows at `place`.
+    group: String,
+    place: PathBuf,
 }
 
 impl Hierarchies {
     pub(super) fn of(mountinfo: &str) -> Self {
         let mut found = Self::parse(mountinfo);
         if let Some(root) = &found.unified {
-            let text = fs_err::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+            let file = root.place.join("cgroup.controllers");
+            let text = fs_err::read_to_string(file).unwrap_or_default();
             found.controllers = text.split_whitespace().map(str::to_owned).collect();
         }
         found
@@ -31,12 +40,14 @@ impl Hierarchies {
             let Some((front, back)) = line.split_once(" - ") else { continue };
             let mut back = back.split(' ');
             let (kind, options) = (back.next(), back.nth(1));
-            let Some(place) = front.split(' ').nth(4).map(PathBuf::from) else { continue };
+            let mut front = front.split(' ').skip(3);
+            let (Some(group), Some(place)) = (front.next(), front.next()) else { continue };
+            let mounted = Mounted { group: group.to_owned(), place: place.into() };
             match (kind, options) {
                 (Some("cgroup2"), _) => {
-                    found.unified.get_or_insert(place);
+                    found.unified.get_or_insert(mounted);
                 }
-                (Some("cgroup"), Some(options)) => found.old.push((options.to_owned(), place)),
+                (Some("cgroup"), Some(options)) => found.old.push((options.to_owned(), mounted)),
                 _ => {}
             }
         }
@@ -47,14 +58,28 @@ impl Hierarchies {
         let name = controller.name();
         match &self.unified {
             Some(root) if self.controllers.iter().any(|it| it == name) => {
-                Some((Version::Two, root))
+                Some((Version::Two, &root.place))
             }
             _ => self
                 .old
                 .iter()
                 .find(|(options, _)| options.split(',').any(|option| option == name))
-                .map(|(_, place)| (Version::One, place.as_path())),
+                .map(|(_, mounted)| (Version::One, mounted.place.as_path())),
         }
+    }
+
+    /// The directory of a group of the hierarchy with these controllers, which are empty for the
+    /// unified one; `None` when it is mounted nowhere.
+    pub(super) fn directory(&self, controllers: &str, group: &str) -> Option<PathBuf> {
+        let same = |options: &str| {
+            controllers.split(',').all(|one| options.split(',').any(|option| option == one))
+        };
+        let mounted = match controllers {
+            "" => self.unified.as_ref()?,
+            _ => self.old.iter().find(|(options, _)| same(options)).map(|(_, mounted)| mounted)?,
+        };
+        let below = Path::new(group).strip_prefix(&mounted.group).ok()?;
+        Some(mounted.place.join(below))
     }
 }
 
@@ -74,6 +99,12 @@ mod tests {
         let cpu = Path::new("/sys/fs/cgroup/cpu,cpuacct");
         assert_eq!(found.of_controller(Controller::Cpu), Some((Version::One, cpu)));
         assert_eq!(found.of_controller(Controller::Cpuset), None);
+        let cpu_group = Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b");
+        assert_eq!(found.directory("cpu,cpuacct", "/a/b").as_deref(), Some(cpu_group));
+        assert_eq!(found.directory("memory", "/").as_deref(), Some(memory));
+        assert_eq!(found.directory("pids", "/"), None);
+        let unified_group = Path::new("/sys/fs/cgroup/unified/x");
+        assert_eq!(found.directory("", "/x").as_deref(), Some(unified_group));
         // A controller is in one hierarchy only.
         found.controllers = vec!["memory".to_owned(), "cpuset".to_owned()];
         let unified = Path::new("/sys/fs/cgroup/unified");

@@ -1,0 +1,34 @@
+//! `rbuild exec`.
+
+use rbuild::ExecStreams;
+
+use crate::args::exec::ExecArgs;
+use crate::commands::Context;
+use crate::commands::attend::{Attending, attend_exec};
+use crate::commands::run::with_code;
+use crate::failure::Failure;
+use crate::{exit_code, interrupt};
+
+/// Runs a program in a running container and answers its exit code, or leaves it behind.
+pub fn run(args: &ExecArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    run_inner(args, context).map_err(with_code)
+}
+
+fn run_inner(args: &ExecArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    let options = args.options(context.environment)?;
+    let how = Attending { tty: args.tty, input: args.interactive };
+    how.check()?;
+    let container = context.engine()?.container(&args.container)?;
+    if args.detach {
+        container.exec_in_background(&options)?;
+        return Ok(exit_code::SUCCESS);
+    }
+    let streams = match args.tty {
+        true => ExecStreams::Terminal,
+        false => ExecStreams::Pipes { input: args.interactive },
+    };
+    let cancel = interrupt::cancel_on_interrupt()?;
+    let signals = how.signals()?;
+    let exec = container.exec(&options, streams)?;
+    attend_exec(exec, how, signals, &cancel)
+}

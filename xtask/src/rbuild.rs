@@ -37,7 +37,9 @@ impl Rbuild {
 
     /// `rbuild VERB` on this chore's store.
     pub(crate) fn cmd(&self, verb: &str) -> Cmd {
-        Cmd::new(&self.program).arg(verb).env("RBUILD_ROOT", &self.store)
+        // Containers are on the host's network unless a chore is about networks.
+        let cmd = Cmd::new(&self.program).arg(verb).env("RBUILD_ROOT", &self.store);
+        cmd.env("RBUILD_NETWORK", "host")
     }
 
     /// Makes `busybox:latest` out of a folder, as anyone can: `FROM scratch`, `COPY rootfs /`.

@@ -10,6 +10,7 @@ use rbuild_types::Stream;
 use serde::de::DeserializeOwned;
 
 use crate::frame::{self, Kind};
+use crate::orders::StopOrder;
 use crate::{ContainerError, Stop};
 
 /// The name of the socket in a container's directory.
@@ -174,13 +175,14 @@ impl Connection {
         self.order(Kind::Resize, &[a, b, c, d])
     }
 
-    /// Stops the container and waits until it has ended.
+    /// Stops the container and waits until it has ended. With `keep` it stays although it goes when
+    /// it ends, to be started again.
     ///
     /// # Errors
     ///
     /// [`ContainerError::NoAnswer`] when its supervisor was killed.
-    pub fn stop(&self, stop: Stop) -> Result<Exit, ContainerError> {
-        let stop = serde_json::to_vec(&stop).map_err(io::Error::from)?;
+    pub fn stop(&self, stop: Stop, keep: bool) -> Result<Exit, ContainerError> {
+        let stop = serde_json::to_vec(&StopOrder { stop, keep }).map_err(io::Error::from)?;
         // It may just have ended; then that is the next message.
         let _ = frame::write(&self.stream, Kind::Stop, &stop);
         self.ended(&mut |_, _| {})

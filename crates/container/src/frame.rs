@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Signal = b'S',
     /// The size of the terminal: rows and columns, two bytes each.
     Resize = b'R',
-    /// The container is to stop: a [`crate::Stop`] in JSON.
+    /// The container is to stop: a `StopOrder` in JSON.
     Stop = b'K',
     // From the supervisor.
     /// The order was carried out.
@@ -75,7 +75,11 @@ pub(crate) fn read(mut from: impl Read) -> io::Result<Option<(Kind, Vec<u8>)>> {
     match Kind::of(kind) {
         Some(kind) if length <= LONGEST => {
             let mut content = vec![0; length];
-            from.read_exact(&mut content)?;
+            match from.read_exact(&mut content) {
+                // Who was not waited for is hung up on in the middle.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+                read => read?,
+            }
             Ok(Some((kind, content)))
         }
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "this is no frame")),

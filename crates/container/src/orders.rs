@@ -7,6 +7,7 @@ use rbuild_sandbox::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::logs::LogOptions;
+use crate::network::Connect;
 
 /// Everything that a supervisor needs. Descriptors travel beside it: the container's lock first,
 /// then whatever else is to be held while it runs.
@@ -29,8 +30,13 @@ pub struct Orders {
     pub open_stdin: bool,
     /// Whether the container is removed when it ends.
     pub auto_remove: bool,
+    /// Whether who starts it gets all that it writes, from the first byte on. Then its input ends
+    /// with that one's; else with nobody's.
+    pub attach: bool,
     /// Whether the container ends with the connection of who started it.
     pub tied: bool,
+    /// How it is connected, with [`rbuild_sandbox::Network::Given`].
+    pub connect: Option<Connect>,
     /// When it is started again.
     pub restart: Restart,
     /// How it is stopped.
@@ -86,6 +92,15 @@ pub struct Stop {
     pub signal: i32,
     /// How long it may take; `None` is for ever.
     pub patience: Option<Duration>,
+}
+
+/// An order to stop.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct StopOrder {
+    /// How.
+    pub stop: Stop,
+    /// Whether the container is kept although it goes when it ends: it is about to be started again.
+    pub keep: bool,
 }
 
 impl Default for Stop {

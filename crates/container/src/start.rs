@@ -15,15 +15,6 @@ use crate::{Connection, ContainerError, Orders};
 /// The name (`argv[0]`) under which the program is started as a supervisor.
 pub const SUPERVISOR_NAME: &str = "rbuild-supervisor";
 
-/// Whether whoever starts a container stays with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attach {
-    /// The connection brings all that the process writes, from the first byte on.
-    Yes,
-    /// The connection tells how the start went.
-    No,
-}
-
 /// Starts the container. `lock` is its lock, held by the caller, and `held` what else is locked
 /// while it runs: the supervisor keeps them.
 ///
@@ -36,7 +27,6 @@ pub enum Attach {
 pub fn start(
     program: &Path,
     orders: &Orders,
-    attach: Attach,
     lock: File,
     held: &[OwnedFd],
 ) -> Result<Connection, ContainerError> {
@@ -71,9 +61,5 @@ pub fn start(
         }
         Err(error) => return Err(error.into()),
     }
-    let connection = Connection::new(mine);
-    if attach == Attach::Yes {
-        connection.attach()?;
-    }
-    Ok(connection)
+    Ok(Connection::new(mine))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rbuild_sandbox::Exit;
 use serde::{Deserialize, Serialize};
 
+use crate::network::Connected;
 use crate::{ContainerError, instant};
 
 /// The file's name.
@@ -49,6 +50,9 @@ pub struct State {
     pub error: Option<String>,
     /// How often it was started again by its restart policy.
     pub restarts: u32,
+    /// How it is connected, while its supervisor lives.
+    #[serde(default)]
+    pub connected: Connected,
 }
 
 /// The end of a process.
@@ -84,9 +88,19 @@ impl State {
             before.ended = Some(ended.unwrap_or(Ended { exit, at }));
             before.status = Status::Exited;
             before.pid = None;
+            before.connected = Connected::default();
             before.error = Some("nobody saw how it ended: its supervisor was killed".to_owned());
         }
         Ok((before, held))
+    }
+
+    /// What was written last, for who holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::File`].
+    pub fn last(directory: &Path) -> Result<Self, ContainerError> {
+        Self::read(directory)
     }
 
     fn read(directory: &Path) -> Result<Self, ContainerError> {

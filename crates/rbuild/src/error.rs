@@ -65,6 +65,12 @@ pub enum BuildError {
         /// The name or id as given.
         name: String,
     },
+    /// No network has that name or id.
+    #[error("no such network: {name}: `rbuild network ls` lists them")]
+    NoSuchNetwork {
+        /// The name or id as given.
+        name: String,
+    },
     /// No cache mount has this id.
     #[error("no cache mount has the id {id:?}: `rbuild cache ls` lists them")]
     NoSuchCache {

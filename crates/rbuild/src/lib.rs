@@ -57,6 +57,7 @@ mod images;
 mod inspect;
 mod lint;
 mod lock_file;
+mod networks;
 mod outline;
 mod packaging;
 mod preview;
@@ -75,8 +76,8 @@ pub use attest::{Attestations, Provenance, ProvenanceMode, SlsaVersion, ToldProv
 pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, CopyPlace, OpenCache, ReadCacheFile};
 pub use check::{Checked, Finding, Lines, check};
 pub use containers::{
-    Container, ContainerNetwork, ContainerOptions, ContainerRecord, Exec, ExecOptions, ExecStreams,
-    Input, Line, MountRecord, MountedFrom, Process,
+    Attach, Connection, Container, ContainerNetwork, ContainerOptions, ContainerRecord, Dns, Exec,
+    ExecOptions, ExecStreams, Input, Line, Membership, MountRecord, MountedFrom, Process,
 };
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use engine::{Engine, EngineOptions};
@@ -93,6 +94,7 @@ pub use inspect::{
     ImageDifference, ImageLayers, InspectedLayer, LayerDifference, LayerName, PathVersion,
 };
 pub use lock_file::{LockChange, LockError, Locked};
+pub use networks::{DEFAULT_NETWORK, NetworkOptions, NetworkRecord};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use packaging::Packaging;
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
@@ -111,7 +113,8 @@ pub use rbuild_cache::{
     BuildRecord, BuiltStep, Class, Damage, Hold, ImageRecord, Loss, Outcome, PruneOptions, Pruned,
     Row, RowFilter, Space, SpaceLimits, Usage,
 };
-pub use rbuild_container::{Attach, ContainerError, Ended, Restart, State, Status, Stop, logs};
+pub use rbuild_container::network::{Connected, OpenPort, Place};
+pub use rbuild_container::{ContainerError, Ended, Restart, State, Status, Stop, logs};
 pub use rbuild_image::compress::Encoding;
 pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;
@@ -121,6 +124,7 @@ pub use rbuild_registry::{
     RegistriesConf, RegistryOptions, Secret, Serves,
 };
 pub use rbuild_rooted::FileKind;
+pub use rbuild_sandbox::Network as SandboxNetwork;
 pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure};
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{

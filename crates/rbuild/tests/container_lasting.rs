@@ -196,7 +196,7 @@ pub fn processes(text: &str) -> Vec<i32> {
 }
 
 /// The supervisor of a container, which holds its lock.
-fn supervisor(container: &Container) -> i32 {
+pub fn supervisor(container: &Container) -> i32 {
     let lock = container.directory().join("lock");
     let holds = |number: &i32| {
         let fds = fs_err::read_dir(format!("/proc/{number}/fd"));

@@ -52,6 +52,7 @@ mod check;
 mod child;
 mod container_exec;
 mod container_lasting;
+mod container_network;
 mod container_run;
 mod exported;
 mod fsck;
@@ -132,6 +133,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("check", check::TESTS),
     ("container_exec", container_exec::TESTS),
     ("container_lasting", container_lasting::TESTS),
+    ("container_network", container_network::TESTS),
     ("container_run", container_run::TESTS),
     ("fsck", fsck::TESTS),
     ("image_list", image_list::TESTS),

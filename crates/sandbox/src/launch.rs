@@ -64,6 +64,8 @@ pub struct Launch {
     pub mounts: Vec<OwnedFd>,
     /// Standard input, output and error.
     pub stdio: Stdio,
+    /// The network namespace, with [`crate::Network::Given`].
+    pub network: Option<OwnedFd>,
 }
 
 /// A started process. Dropping it kills the process and all its descendants.
@@ -92,7 +94,10 @@ impl Launch {
     /// from [`Running::wait`].
     pub fn start(self) -> Result<Running, SandboxError> {
         let order = Order { spec: self.spec, place: Place::Own };
-        Running::start(&self.helper, &order, self.root, self.stdio, self.mounts)
+        let mut others = self.mounts;
+        // The last, because the helper takes it before anybody counts.
+        others.extend(self.network);
+        Running::start(&self.helper, &order, self.root, self.stdio, others)
     }
 }
 

@@ -47,3 +47,4 @@ pub use spec::{
     DeviceNode, Exit, InjectedFile, Mount, MountSource, Network, NodeKind, Rlimit, Spec,
     StartFailure,
 };
+pub use sys::close_from;

@@ -71,6 +71,8 @@ pub enum Network {
     Host,
     /// One of its own that holds a loopback device and nothing else.
     None,
+    /// The namespace of [`crate::Launch::network`].
+    Given,
 }
 
 /// A device of the host, or a named pipe, made inside.

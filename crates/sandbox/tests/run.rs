@@ -123,7 +123,8 @@ fn spec(argv: &[&str]) -> Spec {
 }
 
 fn launch(spec: Spec, root: OwnedFd, stdio: Stdio) -> Launch {
-    Launch { helper: Launch::this_program(), spec, root, mounts: Vec::new(), stdio }
+    let helper = Launch::this_program();
+    Launch { helper, spec, root, mounts: Vec::new(), stdio, network: None }
 }
 
 /// Runs to the end: the result and what was written to either output.

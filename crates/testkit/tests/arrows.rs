@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("cache", &["types", "rooted"]),
     ("snapshot", &["rooted"]),
     ("sandbox", &["types", "rooted"]),
-    ("container", &["types", "rooted", "snapshot", "sandbox"]),
+    ("container", &["types", "rooted", "snapshot", "sandbox", "network"]),
     ("image", &["types", "rooted"]),
     ("network", &[]),
     ("registry", &["types"]),

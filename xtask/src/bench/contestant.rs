@@ -127,7 +127,7 @@ impl Contestant for Rbuild {
     }
 
     fn bridged_container(&self) -> Option<Cmd> {
-        Some(self.cmd("run").words("--rm busybox true"))
+        Some(self.cmd("run").words("--rm --network bridge busybox true"))
     }
 
     fn forget_exports(&self) {

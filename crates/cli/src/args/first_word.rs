@@ -24,6 +24,8 @@ const COMMANDS: &[&str] = &[
     "attach",
     "wait",
     "rename",
+    "port",
+    "network",
     "images",
     "rmi",
     "tag",
@@ -100,6 +102,7 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
     ("container", "list", "ps"),
     ("container", "logs", "logs"),
     ("container", "ls", "ps"),
+    ("container", "port", "port"),
     ("container", "prune", super::CONTAINER_PRUNE),
     ("container", "ps", "ps"),
     ("container", "remove", "rm"),
@@ -129,14 +132,13 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
 
 /// Words of Docker that need a second one. A directory of that name can still be built as
 /// `./image`.
-const GROUPS: &[&str] =
-    &["builder", "buildx", "container", "image", "network", "system", "trust", "volume"];
+const GROUPS: &[&str] = &["builder", "buildx", "container", "image", "system", "trust", "volume"];
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./cp`.
 const NOT_YET: &[&str] = &[
-    "bake", "commit", "compose", "cp", "events", "export", "import", "pause", "port", "stats",
-    "top", "unpause",
+    "bake", "commit", "compose", "cp", "events", "export", "import", "pause", "stats", "top",
+    "unpause",
 ];
 
 /// The line with its command named.
@@ -290,7 +292,6 @@ mod tests {
             "builder rm",
             "system events",
             "volume ls",
-            "network create",
             "container top",
         ] {
             let expected = format!("`rbuild {line}` is not supported yet");

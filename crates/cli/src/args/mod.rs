@@ -21,6 +21,7 @@ pub mod lock;
 pub mod login;
 pub mod manifest;
 pub mod mount;
+pub mod network;
 pub mod other_flags;
 pub mod output;
 pub mod progress;
@@ -103,6 +104,10 @@ pub enum Command {
     Exec(exec::ExecArgs),
     /// Attach to a running container
     Attach(container::AttachArgs),
+    /// Show where a container's ports are to be reached
+    Port(network::PortArgs),
+    /// Make, list and remove networks of containers
+    Network(network::NetworkArgs),
     /// Wait until containers have ended
     Wait(container::WaitArgs),
     /// Give a container another name

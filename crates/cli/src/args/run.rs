@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use rbuild::logs::LogOptions;
-use rbuild::{ContainerNetwork, ContainerOptions, Process, Restart};
+use rbuild::{
+    Connection, ContainerNetwork, ContainerOptions, DEFAULT_NETWORK, Dns, ExtraHost, Membership,
+    Process, Restart,
+};
 
 use crate::args::build::PullPolicy;
 use crate::args::flag_tables::OfRun;
@@ -13,13 +16,13 @@ use crate::args::other_flags::OtherFlags;
 use crate::args::{transfer, volume};
 use crate::environment::Environment;
 use crate::failure::Failure;
+use crate::output;
 
 /// Run a command in a new container.
 #[derive(Debug, Args)]
 #[command(
     disable_help_flag = true,
-    override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARGUMENT…]]",
-    after_help = "The container's network is the host's unless --network none is given."
+    override_usage = "rbuild run [OPTIONS] IMAGE [COMMAND [ARGUMENT…]]"
 )]
 pub struct RunArgs {
     /// Run in the background, and print the id
@@ -101,9 +104,37 @@ pub struct NewArgs {
     /// Program to run instead of the image's entrypoint; empty for none
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
-    /// Network of the container
-    #[arg(long, alias = "net", value_name = "host|none", default_value = "host")]
-    pub network: String,
+    /// Network of the container: bridge, host, none or one of yours; may be repeated. Without it
+    /// RBUILD_NETWORK says, or it is bridge
+    #[arg(long, alias = "net", value_name = "NETWORK")]
+    pub network: Vec<String>,
+    /// By which name others find the container on its networks, besides its own; may be repeated
+    #[arg(long, alias = "net-alias", value_name = "NAME")]
+    pub network_alias: Vec<String>,
+    /// Address that it is to have
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<std::net::IpAddr>,
+    /// Publish a port: [[ADDRESS:]HOST_PORT:]PORT[/udp], where ports may be ranges; may be repeated
+    #[arg(short, long, value_name = "PORT")]
+    pub publish: Vec<String>,
+    /// Publish all ports that the image exposes, each at a free port
+    #[arg(short = 'P', long)]
+    pub publish_all: bool,
+    /// Port that -P publishes too; may be repeated
+    #[arg(long, value_name = "PORT")]
+    pub expose: Vec<String>,
+    /// Name in /etc/hosts: NAME:ADDRESS, where ADDRESS may be `host-gateway`; may be repeated
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub add_host: Vec<String>,
+    /// Name server; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    pub dns: Vec<String>,
+    /// Domain in which short names are looked for; may be repeated
+    #[arg(long, value_name = "DOMAIN")]
+    pub dns_search: Vec<String>,
+    /// Option in resolv.conf; may be repeated
+    #[arg(long, alias = "dns-opt", value_name = "OPTION")]
+    pub dns_option: Vec<String>,
     /// Host name in the container
     #[arg(short = 'h', long, value_name = "NAME")]
     pub hostname: Option<String>,
@@ -166,16 +197,11 @@ impl NewArgs {
     }
 
     fn process(&self, environment: &Environment) -> Result<Process, Failure> {
-        let network = match self.network.as_str() {
-            "host" => ContainerNetwork::Host,
-            "none" => ContainerNetwork::None,
-            other => {
-                return Err(Failure::usage_hint(
-                    format!("--network {other} is not supported yet"),
-                    "there are host and none",
-                ));
-            }
-        };
+        let network = self.network(environment)?;
+        let hosts = self.add_host.iter().map(|text| {
+            text.parse().map_err(|error| Failure::usage(format!("--add-host: {error}")))
+        });
+        let hosts = hosts.collect::<Result<Vec<ExtraHost>, Failure>>()?;
         let mut volumes =
             self.volume.iter().map(|text| volume::parse(text)).collect::<Result<Vec<_>, _>>()?;
         let mut tmpfs = self.tmpfs.iter().map(|text| tmpfs(text)).collect::<Result<Vec<_>, _>>()?;
@@ -198,12 +224,70 @@ impl NewArgs {
             user: self.user.clone(),
             hostname: self.hostname.clone(),
             network,
+            dns: Dns {
+                servers: self.dns.clone(),
+                search: self.dns_search.clone(),
+                options: self.dns_option.clone(),
+            },
+            hosts,
             volumes,
             tmpfs,
             terminal: self.tty,
             open_stdin: self.interactive,
             read_only: self.read_only,
         })
+    }
+}
+
+impl NewArgs {
+    /// `--network` and what belongs to it.
+    fn network(&self, environment: &Environment) -> Result<ContainerNetwork, Failure> {
+        let default = || environment.get("RBUILD_NETWORK").filter(|name| !name.is_empty());
+        let mut names = self.network.clone();
+        if names.is_empty() {
+            names.push(default().unwrap_or(DEFAULT_NETWORK).to_owned());
+        }
+        let alone = match names.as_slice() {
+            [name] if name == "host" => Some(ContainerNetwork::Host),
+            [name] if name == "none" => Some(ContainerNetwork::None),
+            _ => None,
+        };
+        if let Some(network) = alone {
+            let given =
+                [("--network-alias", !self.network_alias.is_empty()), ("--ip", self.ip.is_some())];
+            if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+                return Err(Failure::usage_hint(
+                    format!("{flag} needs a network of the container's own"),
+                    format!("leave it out, or --network {}", names.concat()),
+                ));
+            }
+            if !self.publish.is_empty() || self.publish_all {
+                // As Docker does.
+                output::note(&format!(
+                    "published ports are discarded with --network {}",
+                    names.concat()
+                ));
+            }
+            return Ok(network);
+        }
+        if let Some(name) = names.iter().find(|name| ["host", "none"].contains(&name.as_str())) {
+            return Err(Failure::usage_hint(
+                format!("--network {name} excludes other networks"),
+                "give one of them alone",
+            ));
+        }
+        let ports = self.publish.iter().cloned();
+        let exposed = self.expose.iter().filter(|_| self.publish_all).cloned();
+        let memberships = names.into_iter().enumerate().map(|(at, network)| Membership {
+            network,
+            aliases: self.network_alias.clone(),
+            address: self.ip.filter(|_| at == 0),
+        });
+        Ok(ContainerNetwork::Connected(Connection {
+            networks: memberships.collect(),
+            ports: ports.chain(exposed).collect(),
+            publish_all: self.publish_all,
+        }))
     }
 }
 

@@ -11,7 +11,7 @@ pub fn run(args: &AttachArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let mut container = context.engine()?.container(&args.container)?;
     let record = container.record();
     let input = record.open_stdin && !args.no_stdin;
-    let how = Attending { tty: record.spec.terminal, input };
+    let how = Attending { tty: record.spec.terminal, input, owner: false };
     how.check()?;
     let cancel = interrupt::cancel_on_interrupt()?;
     let signals = how.signals()?;

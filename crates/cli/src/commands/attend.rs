@@ -23,6 +23,9 @@ pub struct Attending {
     pub tty: bool,
     /// Whether standard input is passed on.
     pub input: bool,
+    /// Whether the container is stopped when nobody is left to listen or to interrupt it: it was
+    /// made by this command. Else the command ends alone.
+    pub owner: bool,
 }
 
 impl Attending {
@@ -35,6 +38,16 @@ impl Attending {
             )),
             false => Ok(()),
         }
+    }
+
+    /// Ends the command because of a signal, or of an end that a signal stands for.
+    fn give_up(self, signal: i32, cancel: &CancelToken) {
+        if !self.owner {
+            terminal::restore();
+            std::process::exit(exit_code::SIGNAL_BASE + signal);
+        }
+        interrupt::interrupted_by(signal);
+        cancel.cancel();
     }
 
     /// Collects the signals that the container is to get. Before it is started, so that none is
@@ -90,7 +103,7 @@ fn stay(
             terminal::tell_size(&line);
         }
         let give_up = cancel.clone();
-        std::thread::spawn(move || pass_signals(&line, signals, how.tty, &give_up));
+        std::thread::spawn(move || pass_signals(&line, signals, how, &give_up));
     }
     if let Some((input, keys)) = input {
         std::thread::spawn(move || terminal::pass_input(input, keys));
@@ -102,8 +115,7 @@ fn stay(
         };
         if written.is_err() {
             // Nobody reads any more.
-            interrupt::interrupted_by(libc::SIGPIPE);
-            cancel.cancel();
+            how.give_up(libc::SIGPIPE, cancel);
         }
     };
     let waited = wait(&mut output);
@@ -121,22 +133,21 @@ fn whole(mut to: impl std::io::Write, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// Passes signals on and tells the terminal's size when that changes.
-fn pass_signals(line: &Line, signals: OwnedFd, tty: bool, give_up: &CancelToken) {
+fn pass_signals(line: &Line, signals: OwnedFd, how: Attending, cancel: &CancelToken) {
     let mut interrupts = 0;
     let (mut signals, mut byte) = (std::fs::File::from(signals), [0]);
     // The end that is written to is never closed, so this ends with the command.
     while signals.read_exact(&mut byte).is_ok() {
         let signal = i32::from(byte[0]);
         match signal {
-            libc::SIGWINCH if tty => terminal::tell_size(line),
+            libc::SIGWINCH if how.tty => terminal::tell_size(line),
             _ => line.send(signal),
         }
         interrupts += usize::from([libc::SIGINT, libc::SIGTERM].contains(&signal));
         // Whose terminal is gone can neither be seen nor be ended by anyone.
-        let alone = signal == libc::SIGHUP && tty;
+        let alone = signal == libc::SIGHUP && how.tty;
         if alone || interrupts >= PATIENCE {
-            interrupt::interrupted_by(signal);
-            give_up.cancel();
+            how.give_up(signal, cancel);
         }
     }
 }

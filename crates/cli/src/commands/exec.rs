@@ -16,7 +16,7 @@ pub fn run(args: &ExecArgs, context: &Context<'_>) -> Result<i32, Failure> {
 
 fn run_inner(args: &ExecArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let options = args.options(context.environment)?;
-    let how = Attending { tty: args.tty, input: args.interactive };
+    let how = Attending { tty: args.tty, input: args.interactive, owner: true };
     how.check()?;
     let container = context.engine()?.container(&args.container)?;
     if args.detach {

@@ -38,14 +38,14 @@ pub fn run(args: &LogsArgs, context: &Context<'_>) -> Result<i32, Failure> {
     }
     let directory = container.directory();
     let mut print = |entry: Entry| print(&entry, args.timestamps);
-    let position = match read(directory, options, &mut print) {
+    let newest = match read(directory, options, &mut print) {
         Err(error) if is_closed(&error) => return Ok(exit_code::SUCCESS),
         read => read?,
     };
     if !args.follow {
         return Ok(exit_code::SUCCESS);
     }
-    let mut follow = Follow::new(directory, options, position)?;
+    let mut follow = Follow::new(directory, options, newest);
     loop {
         // In this order: what it wrote before it ended is there once it is known to have ended.
         let runs = match container.state() {

@@ -24,7 +24,9 @@ mod login;
 mod logout;
 mod logs;
 mod manifest;
+mod network;
 mod outline;
+mod port;
 mod prune;
 mod ps;
 mod pull;
@@ -113,6 +115,8 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Kill(args) => kill::run(&args, &context),
         Command::Exec(args) => exec::run(&args, &context),
         Command::Attach(args) => attach::run(&args, &context),
+        Command::Port(args) => port::run(&args, &context),
+        Command::Network(args) => network::run(&args, &context),
         Command::Wait(args) => wait::run(&args, &context),
         Command::Rename(args) => rename::run(&args, &context),
         Command::Rm(args) => rm::run(&args, &context),

@@ -1,6 +1,9 @@
 //! `rbuild ps`.
 
-use rbuild::{ContainerRecord, Engine, State, Status};
+use std::collections::BTreeMap;
+
+use rbuild::{ContainerRecord, Engine, SandboxNetwork, State, Status};
+use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::args::container::PsArgs;
@@ -12,7 +15,7 @@ use crate::table::Table;
 use crate::{exit_code, human, output};
 
 /// Titles of the fields that a row has.
-const TITLES: [(&str, &str); 11] = [
+const TITLES: [(&str, &str); 13] = [
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
     ("Command", "COMMAND"),
@@ -20,6 +23,8 @@ const TITLES: [(&str, &str); 11] = [
     ("RunningFor", "CREATED"),
     ("State", "STATE"),
     ("Status", "STATUS"),
+    ("Ports", "PORTS"),
+    ("Networks", "NETWORKS"),
     ("Names", "NAMES"),
     ("Labels", "LABELS"),
     ("Mounts", "MOUNTS"),
@@ -41,8 +46,8 @@ pub fn run(args: &PsArgs, context: &Context<'_>) -> Result<i32, Failure> {
     if !args.all && last.is_none() && !asks_status {
         containers.retain(|(_, state)| is_up(state));
     }
-    for text in &args.filter {
-        keep(&mut containers, text, &engine)?;
+    for (key, values) in by_key(&args.filter)? {
+        keep(&mut containers, key, &values, &engine)?;
     }
     containers.truncate(last.unwrap_or(usize::MAX));
     let rows: Vec<Value> =
@@ -57,7 +62,7 @@ pub fn run(args: &PsArgs, context: &Context<'_>) -> Result<i32, Failure> {
             output::line(&text(row, "ID"))?;
         }
     } else {
-        let shown = ["ID", "Image", "Command", "RunningFor", "Status", "Names"];
+        let shown = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
         let title = |field: &str| TITLES.iter().find(|(name, _)| *name == field).map(|(_, it)| *it);
         let titles: Vec<&str> = shown.iter().filter_map(|field| title(field)).collect();
         let mut table = Table::new(&titles);
@@ -70,60 +75,86 @@ pub fn run(args: &PsArgs, context: &Context<'_>) -> Result<i32, Failure> {
     Ok(exit_code::SUCCESS)
 }
 
-fn is_up(state: &State) -> bool {
+/// Whether it runs, or is about to again.
+pub fn is_up(state: &State) -> bool {
     matches!(state.status, Status::Running | Status::Restarting)
 }
 
-/// Keeps what one filter takes.
+/// The values of each key, in the order of the keys.
+fn by_key(texts: &[String]) -> Result<BTreeMap<&str, Vec<&str>>, Failure> {
+    let mut values: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for text in texts {
+        let (key, value) = filter::pair(text)?;
+        values.entry(key).or_default().push(value);
+    }
+    Ok(values)
+}
+
+/// Keeps what the filters of one key take: any of them, but for labels, which all have to be there.
 fn keep(
     containers: &mut Vec<(ContainerRecord, State)>,
-    text: &str,
+    key: &str,
+    values: &[&str],
     engine: &Engine,
 ) -> Result<(), Failure> {
-    let (key, value) = filter::pair(text)?;
+    let wrong = |value: &str, why: &str| Failure::usage(format!("--filter {key}={value}: {why}"));
     match key {
-        "id" => containers.retain(|(record, _)| record.id.starts_with(value)),
-        "name" => containers.retain(|(record, _)| record.name.contains(value)),
+        "id" => {
+            containers.retain(|(record, _)| values.iter().any(|value| record.id.starts_with(value)))
+        }
+        "name" => {
+            let patterns = values
+                .iter()
+                .map(|value| Regex::new(value).map_err(|_| wrong(value, "no regular expression")))
+                .collect::<Result<Vec<_>, _>>()?;
+            containers.retain(|(record, _)| {
+                let slashed = format!("/{}", record.name);
+                patterns.iter().any(|it| it.is_match(&record.name) || it.is_match(&slashed))
+            });
+        }
         "status" => {
             let known = ["created", "running", "restarting", "exited"];
-            if !known.contains(&value) {
+            if let Some(value) = values.iter().find(|value| !known.contains(value)) {
                 return Err(Failure::usage_hint(
-                    format!("--filter {text}: there is no such status"),
+                    format!("--filter status={value}: there is no such status"),
                     format!("there are {}", known.join(", ")),
                 ));
             }
-            containers.retain(|(_, state)| status(state) == value);
+            containers.retain(|(_, state)| values.contains(&status(state)));
         }
         "exited" => {
-            let code: i32 = value.parse().map_err(|_| {
-                Failure::usage(format!("--filter {text}: an exit code is a number"))
-            })?;
+            let codes = values
+                .iter()
+                .map(|value| value.parse::<i32>().map_err(|_| wrong(value, "not a number")))
+                .collect::<Result<Vec<_>, _>>()?;
             containers.retain(|(_, state)| {
                 let ended = state.ended.filter(|_| state.status == Status::Exited);
-                ended.is_some_and(|ended| ended.exit.code() == code)
+                ended.is_some_and(|ended| codes.contains(&ended.exit.code()))
             });
         }
-        "label" => {
-            let (name, wanted) = match value.split_once('=') {
-                Some((name, wanted)) => (name, Some(wanted)),
-                None => (value, None),
-            };
-            containers.retain(|(record, _)| match (record.labels.get(name), wanted) {
-                (found, None) => found.is_some(),
-                (found, wanted) => found.map(String::as_str) == wanted,
-            });
-        }
+        "label" => containers.retain(|(record, _)| {
+            values.iter().all(|value| match value.split_once('=') {
+                Some((name, wanted)) => record.labels.get(name).is_some_and(|it| it == wanted),
+                None => record.labels.contains_key(*value),
+            })
+        }),
         "ancestor" => {
-            let id = engine.find_image(value).map(|image| image.image_id).ok();
-            containers.retain(|(record, _)| record.image == value || Some(record.image_id) == id);
+            let ids: Vec<_> = values
+                .iter()
+                .filter_map(|value| engine.find_image(value).map(|image| image.image_id).ok())
+                .collect();
+            containers.retain(|(record, _)| {
+                values.contains(&record.image.as_str()) || ids.contains(&record.image_id)
+            });
         }
-        "before" => {
-            let created = engine.container(value)?.record().created;
-            containers.retain(|(record, _)| record.created < created);
-        }
-        "since" => {
-            let created = engine.container(value)?.record().created;
-            containers.retain(|(record, _)| record.created > created);
+        "before" | "since" => {
+            for value in values {
+                let created = engine.container(value)?.record().created;
+                containers.retain(|(record, _)| match key {
+                    "before" => record.created < created,
+                    _ => record.created > created,
+                });
+            }
         }
         key => {
             let known = "id, name, status, exited, label, ancestor, before and since";
@@ -161,6 +192,8 @@ fn row(record: &ContainerRecord, state: &State, now: i64, whole: bool) -> Value 
         "RunningFor": human::ago(milliseconds(record.created), now),
         "State": status(state),
         "Status": sentence(state, now),
+        "Ports": ports(state),
+        "Networks": networks(record),
         "Names": record.name,
         "Labels": labels.join(","),
         "Mounts": mounts.join(","),
@@ -181,6 +214,24 @@ fn sentence(state: &State, now: i64) -> String {
         }
         Status::Restarting => format!("Restarting ({code}) {ended}"),
         Status::Exited => format!("Exited ({code}) {ended}"),
+    }
+}
+
+/// `0.0.0.0:80->80/tcp, [::]:80->80/tcp`.
+fn ports(state: &State) -> String {
+    let ports = state.connected.ports.iter();
+    let ports = ports.map(|it| format!("{}->{}/{}", it.host, it.container_port, it.protocol));
+    ports.collect::<Vec<_>>().join(", ")
+}
+
+fn networks(record: &ContainerRecord) -> String {
+    match (&record.connection, record.spec.network) {
+        (Some(connection), _) => {
+            let names = connection.networks.iter().map(|it| it.network.as_str());
+            names.collect::<Vec<_>>().join(",")
+        }
+        (None, SandboxNetwork::None) => "none".to_owned(),
+        (None, _) => "host".to_owned(),
     }
 }
 

@@ -38,20 +38,30 @@ pub fn with_code(failure: Failure) -> Failure {
 }
 
 fn run_inner(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
-    let how = Attending { tty: args.new.tty, input: args.new.interactive };
+    let how = Attending { tty: args.new.tty, input: args.new.interactive, owner: true };
     if !args.detach {
         how.check()?;
     }
     let cancel = interrupt::cancel_on_interrupt()?;
     let mut container = new(&args.new, context, &cancel)?;
     if args.detach {
-        container.start(Attach::No)?;
+        start(&mut container, Attach::No)?;
         output::line(container.id())?;
         return Ok(exit_code::SUCCESS);
     }
     let signals = how.signals()?;
-    container.start(Attach::Yes)?;
+    start(&mut container, Attach::Yes)?;
     attend(&mut container, how, signals, &cancel)
+}
+
+/// One that goes when it ends goes too when it cannot begin.
+fn start(container: &mut Container, attach: Attach) -> Result<(), Failure> {
+    let started = container.start(attach);
+    if started.is_err() && container.record().auto_remove {
+        // The error of the start is the one to tell.
+        let _ = container.remove(false);
+    }
+    Ok(started?)
 }
 
 fn new(args: &NewArgs, context: &Context<'_>, cancel: &CancelToken) -> Result<Container, Failure> {

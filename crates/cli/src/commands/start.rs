@@ -4,6 +4,7 @@ use rbuild::Attach;
 
 use crate::args::container::StartArgs;
 use crate::commands::attend::{Attending, attend, start_failure};
+use crate::commands::ps::is_up;
 use crate::commands::{Context, each};
 use crate::failure::Failure;
 use crate::{interrupt, output};
@@ -13,7 +14,11 @@ pub fn run(args: &StartArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let engine = context.engine()?;
     if !args.attach && !args.interactive {
         return each(&args.containers, |name| {
-            engine.container(name)?.start(Attach::No).map_err(start_failure)?;
+            let mut container = engine.container(name)?;
+            // As in Docker, that it runs already is fine.
+            if !is_up(&container.state()?) {
+                container.start(Attach::No).map_err(start_failure)?;
+            }
             output::line(name)
         });
     }
@@ -26,10 +31,13 @@ pub fn run(args: &StartArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let mut container = engine.container(name)?;
     let record = container.record();
     let input = args.interactive && record.open_stdin;
-    let how = Attending { tty: record.spec.terminal, input };
+    let how = Attending { tty: record.spec.terminal, input, owner: false };
     how.check()?;
     let cancel = interrupt::cancel_on_interrupt()?;
     let signals = how.signals()?;
-    container.start(Attach::Yes).map_err(start_failure)?;
+    match is_up(&container.state()?) {
+        true => container.attach()?,
+        false => container.start(Attach::Yes).map_err(start_failure)?,
+    }
     attend(&mut container, how, signals, &cancel)
 }

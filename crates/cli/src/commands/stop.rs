@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rbuild::{Attach, Container, Stop, signal_number};
+use rbuild::{Container, Stop, signal_number};
 
 use crate::args::container::StopArgs;
 use crate::commands::attend::start_failure;
@@ -25,8 +25,8 @@ pub fn restart(args: &StopArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let engine = context.engine()?;
     each(&args.containers, |name| {
         let mut container = engine.container(name)?;
-        container.stop(Some(stop(args, &container)?))?;
-        container.start(Attach::No).map_err(start_failure)?;
+        let stop = stop(args, &container)?;
+        container.restart(Some(stop)).map_err(start_failure)?;
         output::line(name)
     })
 }

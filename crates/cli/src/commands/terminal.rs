@@ -43,7 +43,8 @@ impl Drop for Raw {
     }
 }
 
-fn restore() {
+/// Puts the terminal back as it was.
+pub fn restore() {
     let before = BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     if let Some(before) = before {
         // What is typed ahead stays for the shell.

@@ -54,9 +54,7 @@ fn mistakes_of_run_have_dockers_code() {
     let program = Program::new();
     program.run("run").refused(125, "<IMAGE>");
     program.run("run --restart often app").refused(125, "no such policy");
-    program.run("run -p 80:80 app").refused(125, "--publish is not supported yet");
     program.run("run -v a:b app").refused(125, "absolute path");
-    program.run("run --network bridge app").refused(125, "--network bridge");
     program.run("run --init app").refused(125, "--init is not supported yet");
     program.run("run --rm=maybe app").refused(125, "invalid value 'maybe' for '--rm");
     program.run("run -w rel app").refused(125, "not an absolute path");

@@ -85,6 +85,8 @@ impl Program {
             .env_clear()
             .env("RBUILD_ROOT", self.store())
             .env("HOME", self.folder.path())
+            // The host's devices and rules are left alone.
+            .env("RBUILD_NETWORK", "host")
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

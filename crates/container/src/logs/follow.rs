@@ -1,11 +1,12 @@
 //! `logs -f`: what comes after what was read.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::read::MAX_FILES;
 use super::{Entry, ReadOptions, file};
 use crate::ContainerError;
 
@@ -24,29 +25,10 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// Goes on after `position` bytes of the newest file, as [`super::read`] answered them.
-    ///
-    /// # Errors
-    ///
-    /// [`ContainerError::File`].
-    pub fn new(
-        directory: &Path,
-        options: ReadOptions,
-        position: u64,
-    ) -> Result<Self, ContainerError> {
+    /// Goes on in the file that [`super::read`] answered, where that ended.
+    pub fn new(directory: &Path, options: ReadOptions, file: Option<File>) -> Self {
         let options = ReadOptions { tail: None, ..options };
-        let begun = Vec::new();
-        let mut follow = Self { directory: directory.to_owned(), options, file: None, begun };
-        follow.reopen();
-        if let Some(file) = &mut follow.file {
-            file.seek(SeekFrom::Start(position))?;
-        }
-        Ok(follow)
-    }
-
-    fn reopen(&mut self) {
-        let opened = fs_err::File::open(file(&self.directory, 0)).ok();
-        self.file = opened.map(fs_err::File::into_file);
+        Self { directory: directory.to_owned(), options, file, begun: Vec::new() }
     }
 
     /// The next entries. Empty when there is nothing new, after a short wait; so the caller can
@@ -58,32 +40,46 @@ impl Follow {
     /// [`ContainerError::Io`].
     pub fn more(&mut self) -> Result<Vec<Entry>, ContainerError> {
         let mut entries = Vec::new();
+        // In this order: nothing is written to a file once there is a newer one.
+        let next = self.next_file();
         if !self.read(&mut entries)? {
-            match self.was_rotated() {
-                // What was written between the last look and the rotation comes first.
-                true => {
-                    self.read(&mut entries)?;
-                    self.reopen();
+            match next {
+                Some(next) => {
+                    self.file = Some(next);
                     self.begun.clear();
                 }
-                false if self.file.is_none() => {
-                    self.reopen();
-                    std::thread::sleep(PERIOD);
-                }
-                false => std::thread::sleep(PERIOD),
+                None => std::thread::sleep(PERIOD),
             }
         }
         Ok(entries)
     }
 
-    /// Whether the name now stands for another file.
-    fn was_rotated(&self) -> bool {
-        let open = self.file.as_ref().and_then(|file| file.metadata().ok());
-        let named = fs_err::metadata(file(&self.directory, 0)).ok();
-        match (open, named) {
-            (Some(open), Some(named)) => (open.dev(), open.ino()) != (named.dev(), named.ino()),
-            _ => false,
-        }
+    /// The file after the one that is read, if there is one. Where that was removed already, it is
+    /// the oldest that is left.
+    fn next_file(&self) -> Option<File> {
+        let open = |age| fs_err::File::open(file(&self.directory, age)).ok();
+        let same = |age: u32| {
+            let open = self.file.as_ref().and_then(|file| file.metadata().ok())?;
+            let named = fs_err::metadata(file(&self.directory, age)).ok()?;
+            Some((open.dev(), open.ino()) == (named.dev(), named.ino()))
+        };
+        let next = match self.file {
+            None => open(0),
+            Some(_) if same(0) == Some(true) => None,
+            Some(_) => {
+                let ages = (1..MAX_FILES).take_while(|age| file(&self.directory, *age).exists());
+                let mut oldest = 0;
+                let mut own = None;
+                for age in ages {
+                    oldest = age;
+                    if same(age) == Some(true) {
+                        own = Some(age);
+                    }
+                }
+                open(own.map_or(oldest, |own| own - 1))
+            }
+        };
+        next.map(fs_err::File::into_file)
     }
 
     /// Whether there was anything to read.
@@ -157,12 +153,12 @@ mod tests {
             Ok(())
         };
         let at = read(directory.path(), ReadOptions::default(), &mut each).unwrap();
-        let mut follow = Follow::new(directory.path(), ReadOptions::default(), at).unwrap();
+        let mut follow = Follow::new(directory.path(), ReadOptions::default(), at);
         for number in 0..100 {
             writer.write(Stream::Stdout, format!("{number}\n").as_bytes()).unwrap();
             entries.extend(follow.more().unwrap().into_iter().map(|entry| entry.text));
         }
-        for _ in 0..3 {
+        for _ in 0..9 {
             entries.extend(follow.more().unwrap().into_iter().map(|entry| entry.text));
         }
         let expected: String = (0..100).map(|number| format!("{number}\n")).collect();

@@ -1,7 +1,8 @@
 //! The reading side: files from the oldest to the newest.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead as _, BufReader};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::Path;
 
 use rbuild_types::Stream;
@@ -12,7 +13,7 @@ use crate::{ContainerError, instant};
 /// Longest document that is read; ours have no more than six bytes for each of 16 Ki.
 const LONGEST: u64 = 1 << 20;
 /// As many files are looked for.
-const MAX_FILES: u32 = 1000;
+pub(super) const MAX_FILES: u32 = 1000;
 
 /// Which entries are wanted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,8 +62,8 @@ impl ReadOptions {
     }
 }
 
-/// Gives what the container in `directory` wrote to `each`, and answers how many bytes of the
-/// newest file that took. Memory is bounded by `tail` entries, if there is one.
+/// Gives what the container in `directory` wrote to `each`, and answers the newest file, from which
+/// [`super::Follow`] goes on. Memory is bounded by `tail` entries, if there is one.
 ///
 /// # Errors
 ///
@@ -71,9 +72,9 @@ pub fn read(
     directory: &Path,
     options: ReadOptions,
     each: &mut dyn FnMut(Entry) -> io::Result<()>,
-) -> Result<u64, ContainerError> {
+) -> Result<Option<File>, ContainerError> {
     let mut last = VecDeque::new();
-    let mut newest = 0;
+    let mut newest = None;
     let mut ages: Vec<u32> =
         (1..MAX_FILES).take_while(|age| file(directory, *age).exists()).collect();
     ages.reverse();
@@ -112,7 +113,9 @@ pub fn read(
                 }
             }
         }
-        newest = position;
+        let mut file = reader.into_inner().into_file();
+        file.seek(SeekFrom::Start(position)).map_err(failed)?;
+        newest = Some(file);
     }
     last.into_iter().try_for_each(each)?;
     Ok(newest)

@@ -22,10 +22,10 @@ pub(super) struct Client {
 }
 
 impl Client {
-    fn new(stream: &UnixStream) -> io::Result<Self> {
+    fn new(stream: &UnixStream, attached: bool) -> io::Result<Self> {
         let stream = stream.try_clone()?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream: Mutex::new(stream), attached: AtomicBool::new(false) })
+        Ok(Self { stream: Mutex::new(stream), attached: AtomicBool::new(attached) })
     }
 
     pub(super) fn is_attached(&self) -> bool {
@@ -33,7 +33,7 @@ impl Client {
     }
 
     /// Tells something short.
-    pub(super) fn tell(&self, kind: Kind, content: &[u8]) {
+    fn tell(&self, kind: Kind, content: &[u8]) {
         self.tell_patiently(kind, content, || true);
     }
 
@@ -68,7 +68,7 @@ pub(super) fn accept(hub: &Arc<Hub>, listener: UnixListener) -> io::Result<()> {
         for stream in listener.incoming() {
             match stream {
                 // Who cannot be served is hung up on.
-                Ok(stream) => drop(serve(&hub, stream, false)),
+                Ok(stream) => drop(serve(&hub, stream, Role::Guest)),
                 Err(_) => std::thread::sleep(PATIENCE),
             }
         }
@@ -76,31 +76,49 @@ pub(super) fn accept(hub: &Arc<Hub>, listener: UnixListener) -> io::Result<()> {
     Ok(())
 }
 
-/// Serves one. The container ends with one to whom it is `tied`.
-pub(super) fn serve(hub: &Arc<Hub>, stream: UnixStream, tied: bool) -> io::Result<()> {
-    let client = Arc::new(Client::new(&stream)?);
+/// What hangs on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Nothing.
+    Guest,
+    /// It started the container.
+    Starter {
+        /// Whether it gets all that the container writes, and gives all that it reads.
+        attached: bool,
+        /// Whether the container ends with it.
+        tied: bool,
+    },
+}
+
+/// Serves one.
+pub(super) fn serve(hub: &Arc<Hub>, stream: UnixStream, role: Role) -> io::Result<()> {
+    let attached = matches!(role, Role::Starter { attached: true, .. });
+    let client = Arc::new(Client::new(&stream, attached)?);
     hub.add(client.clone());
     let hub = hub.clone();
     thread("client", move || {
         // Who sends what cannot be understood is hung up on.
         while let Ok(Some((kind, content))) = frame::read(&stream) {
-            obey(&hub, &client, kind, &content);
+            obey(&hub, &client, &stream, kind, &content);
         }
         hub.remove(&client);
-        if tied {
+        if attached {
+            hub.close_input();
+        }
+        if matches!(role, Role::Starter { tied: true, .. }) {
             hub.kill();
         }
     })?;
     Ok(())
 }
 
-fn obey(hub: &Hub, client: &Client, kind: Kind, content: &[u8]) {
+fn obey(hub: &Hub, client: &Client, stream: &UnixStream, kind: Kind, content: &[u8]) {
     let answer = match (kind, content) {
         (Kind::Attach, _) => {
             client.attached.store(true, Ordering::SeqCst);
             return;
         }
-        (Kind::Input, bytes) => return hub.input(bytes),
+        (Kind::Input, bytes) => return hub.input(bytes, stream),
         (Kind::EndOfInput, _) => return hub.end_input(),
         (Kind::Stop, stop) => match serde_json::from_slice(stop) {
             Ok(stop) => return hub.stop(stop),

@@ -3,18 +3,24 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rbuild_sandbox::Signaller;
 use rbuild_types::Stream;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::clients::Client;
+use crate::Orders;
 use crate::frame::Kind;
 use crate::logs::LogWriter;
-use crate::{Orders, Stop};
+use crate::orders::StopOrder;
+
+/// What a pipe that is ready for writing takes at once (pipe(7)).
+const PIPE_BUF: usize = 4096;
 
 /// What all threads know of the container.
 pub(super) struct Hub {
@@ -24,6 +30,8 @@ pub(super) struct Hub {
     life: Mutex<Life>,
     changed: Condvar,
     signal_of_stop: i32,
+    /// Whether the input ends when somebody says so.
+    input_ends: bool,
 }
 
 /// The ways to the process that runs now.
@@ -38,6 +46,8 @@ struct Process {
 struct Life {
     /// Somebody wants it to end.
     stopping: bool,
+    /// It is about to be started again by somebody.
+    keep: bool,
     /// It has ended for good.
     over: bool,
 }
@@ -55,6 +65,7 @@ impl Hub {
             life: Mutex::default(),
             changed: Condvar::new(),
             signal_of_stop: orders.stop.signal,
+            input_ends: orders.attach,
         })
     }
 
@@ -99,9 +110,23 @@ impl Hub {
             lock(&self.life).over = true;
             self.changed.notify_all();
         }
-        for client in self.clients() {
-            client.tell(kind, content);
-        }
+        let over = self.is_over();
+        // One who does not listen keeps nobody else from learning it.
+        std::thread::scope(|scope| {
+            for client in self.clients() {
+                let hurry = move || !over && self.is_stopping();
+                scope.spawn(move || client.tell_patiently(kind, content, hurry));
+            }
+        });
+    }
+
+    fn is_over(&self) -> bool {
+        lock(&self.life).over
+    }
+
+    /// Whether it is about to be started again by somebody.
+    pub(super) fn is_kept(&self) -> bool {
+        lock(&self.life).keep
     }
 
     fn clients(&self) -> Vec<Arc<Client>> {
@@ -149,7 +174,8 @@ impl Hub {
     }
 
     /// Stops the process, by force if it takes too long.
-    pub(super) fn stop(&self, stop: Stop) {
+    pub(super) fn stop(&self, StopOrder { stop, keep }: StopOrder) {
+        lock(&self.life).keep |= keep;
         self.want_end();
         match Signal::from_named_raw(stop.signal) {
             Some(signal) => self.send(signal),
@@ -169,17 +195,37 @@ impl Hub {
         self.signal(Signal::KILL);
     }
 
-    /// Passes input on, as fast as the process reads.
-    pub(super) fn input(&self, bytes: &[u8]) {
+    /// Passes input on, as fast as the process reads and as long as the giver is there.
+    pub(super) fn input(&self, bytes: &[u8], giver: &UnixStream) {
         let input = lock(&self.process).input.clone();
-        if let Some(input) = input {
+        let Some(input) = input else { return };
+        // A pipe that is ready takes as much at once.
+        for piece in bytes.chunks(PIPE_BUF) {
+            let mut fds =
+                [PollFd::new(&*input, PollFlags::OUT), PollFd::new(giver, PollFlags::RDHUP)];
+            while let Err(rustix::io::Errno::INTR) = poll(&mut fds, None) {}
+            let ready = fds[0].revents().contains(PollFlags::OUT);
             // Whoever does not read does without.
-            let _ = (&*input).write_all(bytes);
+            if !ready || (&*input).write_all(piece).is_err() {
+                return;
+            }
         }
     }
 
-    /// Ends the input: a pipe is closed, a terminal is told what Ctrl-D tells it.
+    /// Who gave the input is gone: a pipe is closed.
+    pub(super) fn close_input(&self) {
+        let mut process = lock(&self.process);
+        if process.terminal.is_none() {
+            process.input = None;
+        }
+    }
+
+    /// Ends the input: a pipe is closed, a terminal is told what Ctrl-D tells it. One that does not
+    /// end with anybody's stays open, as in Docker.
     pub(super) fn end_input(&self) {
+        if !self.input_ends {
+            return;
+        }
         let mut process = lock(&self.process);
         match process.terminal.clone() {
             Some(terminal) => {

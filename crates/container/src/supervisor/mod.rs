@@ -17,12 +17,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rbuild_rooted::Root;
 use rbuild_sandbox::{Exit, handover};
 
+use self::clients::Role;
 use self::hub::Hub;
 use crate::client::SOCKET;
 use crate::frame::Kind;
+use crate::network::{Connected, Live};
 use crate::state::{State, Status};
 use crate::{ContainerError, Orders, SUPERVISOR_NAME, instant};
 
@@ -48,6 +49,8 @@ pub fn supervisor_main() {
 }
 
 fn supervise() -> io::Result<()> {
+    // What whoever started it had open would stay open as long as the container runs.
+    rbuild_sandbox::close_from(3)?;
     // The socket arrives as standard input.
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     rustix::stdio::dup2_stdin(fs_err::File::open("/dev/null")?.file())?;
@@ -56,19 +59,42 @@ fn supervise() -> io::Result<()> {
     let (orders, held) = handover::receive::<Orders>(control.as_fd())?;
     let hub = Arc::new(Hub::new(&orders)?);
     let listener = listen(&orders.directory)?;
-    clients::serve(&hub, UnixStream::from(control), orders.tied)?;
+    let starter = Role::Starter { attached: orders.attach, tied: orders.tied };
+    clients::serve(&hub, UnixStream::from(control), starter)?;
     clients::accept(&hub, listener)?;
-    let told = live(&orders, &hub);
+    let (told, clean) = connect_and_live(&orders, &hub);
     // In this order: whoever learns of the end may remove the container or start it again.
     let _ = fs_err::remove_file(orders.directory.join(SOCKET));
-    if orders.auto_remove {
+    if orders.auto_remove && !hub.is_kept() {
         // What cannot be removed now is swept by the next container.
-        let _ = remove(&orders.directory);
+        let _ = crate::remove(&orders.directory);
     }
     drop(held);
     let (kind, content) = told?;
-    hub.tell(kind, &content);
+    std::thread::scope(|scope| {
+        // Who does not listen does not keep the host's devices.
+        scope.spawn(clean);
+        hub.tell(kind, &content);
+    });
     Ok(())
+}
+
+/// What is left to do when everybody may know that the container ended.
+type Cleaning = Box<dyn FnOnce() + Send>;
+
+/// The container's life, with its networks around it; what everybody is told at its end, and what is
+/// to be cleaned up after that.
+fn connect_and_live(orders: &Orders, hub: &Arc<Hub>) -> (io::Result<(Kind, Vec<u8>)>, Cleaning) {
+    let id = orders.directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let connect = |connect| Live::connect(id, orders.directory.clone(), connect);
+    match orders.connect.as_ref().map(connect).transpose() {
+        Err(error) => (not_started(orders, State::default(), error), Box::new(|| {})),
+        Ok(None) => (live(orders, hub, None), Box::new(|| {})),
+        Ok(Some(network)) => {
+            let told = live(orders, hub, Some(&network));
+            (told, Box::new(network.leave()))
+        }
+    }
 }
 
 /// A path of a socket may have 107 bytes, so its name is bound from its directory.
@@ -83,41 +109,30 @@ fn listen(directory: &Path) -> io::Result<UnixListener> {
     listener
 }
 
-fn remove(directory: &Path) -> Result<(), ContainerError> {
-    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
-        return Ok(());
-    };
-    Ok(Root::open(parent)?.remove_all(name)?)
-}
-
 /// The container's life; what everybody is told at its end.
-fn live(orders: &Orders, hub: &Arc<Hub>) -> io::Result<(Kind, Vec<u8>)> {
-    let mut state = State::default();
+fn live(orders: &Orders, hub: &Arc<Hub>, network: Option<&Live>) -> io::Result<(Kind, Vec<u8>)> {
+    let connected = network.map(|network| network.connected().clone()).unwrap_or_default();
+    let mut state = State { connected, ..State::default() };
     let mut backoff = BACKOFF;
     loop {
         let begun = Instant::now();
-        let exit = match once(orders, hub, &mut state) {
+        let exit = match once(orders, hub, &mut state, network) {
             Ok(exit) => exit,
-            Err(error) => {
-                let failure = error.failure();
-                let first = state.restarts == 0;
-                state.end(Exit::Code(failure.code));
-                state.status = if first { Status::Created } else { Status::Exited };
-                state.error = Some(format!("cannot {}: {}", failure.action, failure.reason));
-                let _ = state.write(&orders.directory);
-                return Ok((Kind::Failed, serde_json::to_vec(&failure)?));
-            }
+            Err(error) => return not_started(orders, state, error),
         };
         state.end(exit);
         if begun.elapsed() >= STEADY {
-            (backoff, state.restarts) = (BACKOFF, 0);
+            backoff = BACKOFF;
         }
         let again = orders.restart.wants(exit.code(), state.restarts) && !hub.is_stopping();
         state.status = if again { Status::Restarting } else { Status::Exited };
         // A disk that is full must not keep the container from ending.
         let _ = state.write(&orders.directory);
         if !again || hub.stopped_within(backoff) {
-            state.status = Status::Exited;
+            // What is kept for the next start waits as if it had never been started.
+            let waits = orders.auto_remove && hub.is_kept();
+            state.status = if waits { Status::Created } else { Status::Exited };
+            state.connected = Connected::default();
             let _ = state.write(&orders.directory);
             return Ok((Kind::Ended, serde_json::to_vec(&exit)?));
         }
@@ -126,9 +141,29 @@ fn live(orders: &Orders, hub: &Arc<Hub>) -> io::Result<(Kind, Vec<u8>)> {
     }
 }
 
+/// Notes that it could not be started, and what everybody is told of that.
+fn not_started(
+    orders: &Orders,
+    mut state: State,
+    error: ContainerError,
+) -> io::Result<(Kind, Vec<u8>)> {
+    let failure = error.failure();
+    state.end(Exit::Code(failure.code));
+    state.status = if state.started.is_none() { Status::Created } else { Status::Exited };
+    state.error = Some(format!("cannot {}: {}", failure.action, failure.reason));
+    state.connected = Connected::default();
+    let _ = state.write(&orders.directory);
+    Ok((Kind::Failed, serde_json::to_vec(&failure)?))
+}
+
 /// One run of the process.
-fn once(orders: &Orders, hub: &Arc<Hub>, state: &mut State) -> Result<Exit, ContainerError> {
-    let (running, pid, pump) = run::start(orders, hub)?;
+fn once(
+    orders: &Orders,
+    hub: &Arc<Hub>,
+    state: &mut State,
+    network: Option<&Live>,
+) -> Result<Exit, ContainerError> {
+    let (running, pid, pump) = run::start(orders, hub, network)?;
     state.status = Status::Running;
     state.pid = Some(pid);
     state.started = Some(instant::now());
@@ -142,7 +177,8 @@ fn once(orders: &Orders, hub: &Arc<Hub>, state: &mut State) -> Result<Exit, Cont
         let _ = pump.join();
     }
     hub.process_ended();
-    Ok(exit?)
+    // Once it ran, that its helper was killed is an end like others.
+    Ok(exit.unwrap_or(Exit::Signal(9)))
 }
 
 /// Starts a thread with a small stack.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
-use rbuild_sandbox::{Launch, Mount, MountSource, Running, Stdio};
+use rbuild_sandbox::{Launch, Mount, MountSource, Running, Spec, Stdio};
 use rbuild_snapshot::Active;
 use rbuild_types::Stream;
 
 use super::hub::Hub;
 use super::{pipe, thread};
+use crate::network::{Live, Place};
 use crate::{ContainerError, Orders};
 
 /// Directories that are made for what is mounted.
@@ -24,6 +25,7 @@ const BLOCK: usize = 32 << 10;
 pub(super) fn start(
     orders: &Orders,
     hub: &Arc<Hub>,
+    network: Option<&Live>,
 ) -> Result<(Running, u32, Option<JoinHandle<()>>), ContainerError> {
     let active = Active::new(&orders.directory, orders.lowers.clone())?;
     let root = match orders.lasting {
@@ -65,8 +67,12 @@ pub(super) fn start(
         (false, false) => (Stdio::Capture { stdin: None }, None),
     };
     let has_terminal = spec.terminal;
+    for place in network.iter().flat_map(|network| &network.connected().networks) {
+        add_host(&mut spec, place);
+    }
+    let network = network.map(|network| network.netns().try_clone_to_owned()).transpose()?;
     let helper = orders.helper.clone();
-    let launch = Launch { helper, spec, root: root.into(), mounts, stdio };
+    let launch = Launch { helper, spec, root: root.into(), mounts, stdio, network };
     let mut running = launch.start()?;
     let terminal = has_terminal.then(|| running.terminal()).transpose()?;
     let pid = running.executed()?;
@@ -79,6 +85,14 @@ pub(super) fn start(
     };
     hub.process_started(running.signaller()?, input, terminal);
     Ok((running, pid, pump))
+}
+
+/// Lets the container find itself: the address of its host name.
+fn add_host(spec: &mut Spec, place: &Place) {
+    let line = format!("{}\t{}\n", place.address, spec.hostname);
+    if let Some(hosts) = spec.files.iter_mut().find(|file| file.path == "/etc/hosts") {
+        hosts.content.extend_from_slice(line.as_bytes());
+    }
 }
 
 /// Passes on what the process writes until the last one that has the terminal open is gone, which

@@ -6,23 +6,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rbuild_cache::SnapshotId;
+use rbuild_cache::{SnapshotId, Store};
 use rbuild_container::logs::LogOptions;
 use rbuild_container::{Restart, Stop};
 use rbuild_image::ImageError;
 use rbuild_image::index::is_for;
+use rbuild_network::publish::PortBinding;
 use rbuild_rooted::Root;
 use rbuild_types::{
     CancelToken, Ctx, Event, ImageConfig, Platform, Reference, Silent, signal_number,
 };
 
-use super::directory::{Locked, NAME, PASSING, remove, sweep};
+use super::directory::{Locked, NAME, PASSING, sweep};
 use super::process::spec;
-use super::{Container, ContainerRecord, Process};
+use super::{Connection, Container, ContainerNetwork, ContainerRecord, Process};
 use crate::engine::random_id;
 use crate::images::nameless;
 use crate::sources::image::{ImageSource, Resolved};
-use crate::{BuildError, Engine, Pull, volume};
+use crate::{BuildError, Engine, Pull, networks, volume};
 
 /// A container that is to be made.
 #[derive(Debug, Clone)]
@@ -109,7 +110,7 @@ impl Engine {
         ctx: Ctx<'_>,
     ) -> Result<Container, BuildError> {
         if let Some(name) = &options.name {
-            check_name(name)?;
+            check_name("container", name)?;
         }
         let _lease = self.store.lease()?;
         let (resolved, chain) = self.image_of(&options, ctx)?;
@@ -117,6 +118,12 @@ impl Engine {
         let id = random_id()?;
         let spec = spec(&id, config, &options.process)?;
         let stop = stop(&options, config)?;
+        let connection = match &options.process.network {
+            ContainerNetwork::Connected(connection) => {
+                Some(checked(connection, config, &self.store)?)
+            }
+            ContainerNetwork::Host | ContainerNetwork::None => None,
+        };
         // From here on an error removes what was made.
         let reserved = self.reserve(&id, &options)?;
         let directory = &reserved.directory;
@@ -141,6 +148,9 @@ impl Engine {
             image_id: resolved.manifest.config.digest,
             spec,
             mounts,
+            connection,
+            dns: options.process.dns,
+            hosts: options.process.hosts,
             layers: chain,
             open_stdin: options.process.open_stdin,
             auto_remove: options.auto_remove || options.tied,
@@ -220,7 +230,7 @@ impl Engine {
     /// [`BuildError::NoSuchContainer`]; [`BuildError::Conflict`] when another has the name.
     pub fn rename_container(&self, container: &str, name: &str) -> Result<(), BuildError> {
         let name = name.strip_prefix('/').unwrap_or(name);
-        check_name(name)?;
+        check_name("container", name)?;
         let all = Locked::wait(self.store.root())?;
         let container = self.container(container)?;
         check_free(name, &all.names()?)?;
@@ -277,7 +287,7 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         if self.lock.is_some() {
             // What cannot be removed now is swept by the next container.
-            let _ = remove(&self.directory);
+            let _ = rbuild_container::remove(&self.directory);
         }
     }
 }
@@ -294,14 +304,14 @@ fn check_free(name: &str, taken: &[(String, String)]) -> Result<(), BuildError> 
 }
 
 /// Refuses what is no name, in Docker's words.
-fn check_name(name: &str) -> Result<(), BuildError> {
+pub(crate) fn check_name(kind: &str, name: &str) -> Result<(), BuildError> {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     match first && name.len() > 1 && name.bytes().all(letter) {
         true => Ok(()),
         false => Err(BuildError::Request {
             message: format!(
-                "invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two \
+                "invalid {kind} name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two \
                  at least"
             ),
         }),
@@ -321,8 +331,43 @@ fn stop(options: &ContainerOptions, config: &ImageConfig) -> Result<Stop, BuildE
     Ok(Stop { signal: number, patience })
 }
 
+/// The connection with the image's ports, if it wants them. What cannot be is told now, and not at
+/// the start.
+fn checked(
+    connection: &Connection,
+    config: &ImageConfig,
+    store: &Store,
+) -> Result<Connection, BuildError> {
+    let refused =
+        |error: &dyn std::fmt::Display| BuildError::Request { message: error.to_string() };
+    for membership in &connection.networks {
+        networks::find(store, &membership.network)?;
+    }
+    let mut connection = connection.clone();
+    let mut published = Vec::new();
+    for port in &connection.ports {
+        published.extend(PortBinding::parse(port).map_err(|error| refused(&error))?);
+    }
+    if connection.publish_all {
+        for port in config.config.exposed_ports.keys() {
+            for exposed in PortBinding::exposed(port).map_err(|error| refused(&error))? {
+                let same = |other: &&PortBinding| {
+                    (other.container_port, other.protocol)
+                        == (exposed.container_port, exposed.protocol)
+                };
+                if !published.iter().any(|other| same(&other)) {
+                    connection
+                        .ports
+                        .push(format!("{}/{}", exposed.container_port, exposed.protocol));
+                }
+            }
+        }
+    }
+    Ok(connection)
+}
+
 /// Now, in nanoseconds since 1970.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX)
 }
 

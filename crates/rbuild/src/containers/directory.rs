@@ -10,7 +10,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rbuild_container::{State, Status};
-use rbuild_rooted::Root;
 
 use super::record;
 use crate::BuildError;
@@ -86,35 +85,34 @@ pub(crate) fn sweep_unless_busy(store: &Path) {
 pub(super) fn sweep(all: &Locked) {
     for id in ids(&all.path).unwrap_or_default() {
         let directory = all.path.join(id);
-        let unfinished = !directory.join(record::FILE).exists();
+        // An empty one is what a crash of the machine leaves.
+        let unfinished = fs_err::metadata(directory.join(record::FILE))
+            .is_ok_and(|it| it.len() == 0)
+            || !directory.join(record::FILE).exists();
         if !unfinished && !directory.join(PASSING).exists() {
             continue;
         }
-        let dead = match fs_err::File::open(directory.join("lock")) {
-            Ok(lock) => {
-                // One that is kept until it was started may wait for that, unless it is tied.
-                let waits = || {
-                    let record = record::ContainerRecord::read(&directory).ok().flatten();
-                    record.is_some_and(|record| !record.tied)
-                        && State::now(&directory)
-                            .is_ok_and(|(state, _)| state.status == Status::Created)
-                };
-                lock.file().try_lock().is_ok() && (unfinished || !waits())
-            }
-            // It died before it had one, or is being removed by its owner.
-            Err(error) => error.kind() == ErrorKind::NotFound,
+        // Held until it is gone.
+        let Ok(lock) = fs_err::OpenOptions::new()
+            .create(unfinished)
+            .read(true)
+            .write(true)
+            .open(directory.join("lock"))
+        else {
+            continue;
         };
-        if dead {
+        if lock.file().try_lock().is_err() {
+            continue;
+        }
+        // One that goes when it ends may wait to be started, unless it is tied.
+        let waits = || {
+            let record = record::ContainerRecord::read(&directory).ok().flatten();
+            record.is_some_and(|record| !record.tied)
+                && State::last(&directory).is_ok_and(|state| state.status == Status::Created)
+        };
+        if unfinished || !waits() {
             // What cannot be removed now, the next one tries again.
-            let _ = remove(&directory);
+            let _ = rbuild_container::remove(&directory);
         }
     }
-}
-
-/// Removes a container's directory; nothing is mounted in it.
-pub(super) fn remove(directory: &Path) -> Result<(), BuildError> {
-    let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) else {
-        return Ok(());
-    };
-    Ok(Root::open(parent)?.remove_all(name)?)
 }

@@ -4,6 +4,7 @@
 //! which is what a program wants that runs something on the way; all others stay, running or not,
 //! until somebody removes them, and [`Engine::container`] finds them again.
 
+mod connect;
 mod create;
 pub(crate) mod directory;
 mod exec;
@@ -19,15 +20,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rbuild_cache::{SnapshotId, Store};
-use rbuild_container::{Attach, Connection, ContainerError, Orders, State, Stop};
+use rbuild_container::{Connection as Wire, ContainerError, Orders, State, Stop};
 use rbuild_sandbox::Exit;
 use rbuild_types::{CancelToken, Cancelled, Stream};
 use rustix::event::{PollFd, PollFlags, poll};
 
 pub use create::ContainerOptions;
+pub(crate) use create::{check_name, now};
 pub use exec::{Exec, ExecOptions, ExecStreams};
 pub use line::{Input, Line};
-pub use process::{ContainerNetwork, Process};
+pub use process::{Connection, ContainerNetwork, Dns, Membership, Process};
 pub use record::ContainerRecord;
 pub use volumes::{MountRecord, MountedFrom};
 
@@ -37,6 +39,16 @@ use crate::{BuildError, Engine};
 const GRACE: Duration = Duration::from_millis(500);
 /// How long the lock of a container is tried for: others who only look hold it for moments.
 const MOMENT: Duration = Duration::from_millis(500);
+
+/// Whether whoever starts a container stays with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attach {
+    /// [`Container::wait`] brings all that it writes, from the first byte on, and its input ends
+    /// with [`Container::input`].
+    Yes,
+    /// It is on its own.
+    No,
+}
 
 /// A container.
 #[derive(Debug)]
@@ -50,7 +62,7 @@ pub struct Container {
     /// Held while it is made, and until it is started if it is tied.
     lock: Option<File>,
     /// To its supervisor, once it was started here.
-    connection: Option<Connection>,
+    connection: Option<Wire>,
     /// Whether it goes with this handle.
     goes: bool,
 }
@@ -119,7 +131,8 @@ impl Container {
         let (binds, held) =
             volumes::binds(&self.record.mounts, &self.directory, &self.store, &cancel)?;
         let mut spec = self.record.spec.clone();
-        spec.files = process::files(&spec.hostname, &self.resolv_conf);
+        let (connect, resolv_conf, hosts) = connect::settle(self)?;
+        spec.files = process::files(&spec.hostname, spec.network, &hosts, &resolv_conf);
         let orders = Orders {
             directory: self.directory.clone(),
             helper: self.program.clone(),
@@ -129,12 +142,14 @@ impl Container {
             lasting: !self.record.auto_remove,
             open_stdin: self.record.open_stdin,
             auto_remove: self.record.auto_remove,
+            attach: attach == Attach::Yes,
             tied: self.record.tied,
+            connect,
             restart: self.record.restart,
             stop: self.record.stop,
             log: self.record.log,
         };
-        let connection = rbuild_container::start(&self.program, &orders, attach, lock, &held)?;
+        let connection = rbuild_container::start(&self.program, &orders, lock, &held)?;
         drop(held);
         connection.started()?;
         self.connection = Some(connection);
@@ -161,7 +176,7 @@ impl Container {
     ///
     /// [`BuildError::Conflict`] when it does not run.
     pub fn attach(&mut self) -> Result<(), BuildError> {
-        let connection = Connection::open(&self.directory)?;
+        let connection = Wire::open(&self.directory)?;
         connection.attach()?;
         self.connection = Some(connection);
         Ok(())
@@ -173,7 +188,7 @@ impl Container {
     ///
     /// [`BuildError::Conflict`] when it does not run.
     pub fn line(&self) -> Result<Line, BuildError> {
-        Ok(Line::to_supervisor(Connection::open(&self.directory)?))
+        Ok(Line::to_supervisor(Wire::open(&self.directory)?))
     }
 
     /// Sends a signal, by number, to the process.
@@ -185,7 +200,7 @@ impl Container {
     pub fn signal(&self, signal: i32) -> Result<(), BuildError> {
         let none = || BuildError::Request { message: format!("there is no signal {signal}") };
         let number = u8::try_from(signal).map_err(|_| none())?;
-        match Connection::open(&self.directory)?.signal(number) {
+        match Wire::open(&self.directory)?.signal(number) {
             Err(ContainerError::Refused(message)) => Err(BuildError::Request { message }),
             sent => Ok(sent?),
         }
@@ -205,7 +220,7 @@ impl Container {
     ) -> Result<Exit, BuildError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => match Connection::open(&self.directory) {
+            None => match Wire::open(&self.directory) {
                 Ok(connection) => connection,
                 Err(ContainerError::NotRunning) => return self.last_exit(),
                 Err(error) => return Err(error.into()),
@@ -242,7 +257,14 @@ impl Container {
         let deadline = Instant::now() + MOMENT;
         while Instant::now() < deadline {
             match State::now(&self.directory) {
-                Ok((_, true)) => std::thread::sleep(Duration::from_millis(2)),
+                // It hung up because nobody read, and lives.
+                Ok((_, true)) => match Wire::open(&self.directory) {
+                    Ok(again) => match again.ended(&mut |_, _| {}) {
+                        Err(ContainerError::NoAnswer) => {}
+                        ended => return Ok(ended?),
+                    },
+                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                },
                 Ok((State { ended: Some(ended), .. }, false)) => return Ok(ended.exit),
                 Ok(_) | Err(_) => break,
             }
@@ -260,7 +282,7 @@ impl Container {
         }
     }
 
-    fn attached(&self) -> Result<&Connection, BuildError> {
+    fn attached(&self) -> Result<&Wire, BuildError> {
         self.connection.as_ref().ok_or_else(not_running)
     }
 
@@ -270,8 +292,22 @@ impl Container {
     ///
     /// When the supervisor cannot be reached.
     pub fn stop(&self, stop: Option<Stop>) -> Result<(), BuildError> {
-        match Connection::open(&self.directory) {
-            Ok(connection) => match connection.stop(stop.unwrap_or(self.record.stop)) {
+        self.stop_and(stop, false)
+    }
+
+    /// Stops the process if it runs, and starts it again. One that goes when it ends stays.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Container::stop`] and [`Container::start`].
+    pub fn restart(&mut self, stop: Option<Stop>) -> Result<(), BuildError> {
+        self.stop_and(stop, true)?;
+        self.start(Attach::No)
+    }
+
+    fn stop_and(&self, stop: Option<Stop>, keep: bool) -> Result<(), BuildError> {
+        match Wire::open(&self.directory) {
+            Ok(connection) => match connection.stop(stop.unwrap_or(self.record.stop), keep) {
                 // It was killed, and the container with it.
                 Ok(_) | Err(ContainerError::NoAnswer) => Ok(()),
                 Err(error) => Err(error.into()),
@@ -311,7 +347,7 @@ impl Container {
                 Err(error) => return Err(error),
             },
         };
-        directory::remove(&self.directory)?;
+        rbuild_container::remove(&self.directory)?;
         drop(lock);
         Ok(())
     }

@@ -1,10 +1,13 @@
 //! What runs in a container, as the caller wants it, and as the sandbox is told.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use rbuild_plan::ExtraHost;
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{InjectedFile, Mount, MountSource, Network, Resources, Spec};
 use rbuild_types::ImageConfig;
+use serde::{Deserialize, Serialize};
 
 use crate::BuildError;
 use crate::volume::Volume;
@@ -32,6 +35,10 @@ pub struct Process {
     pub hostname: Option<String>,
     /// The network.
     pub network: ContainerNetwork,
+    /// Name servers, domains and options instead of the host's (`--dns` and relatives).
+    pub dns: Dns,
+    /// Names with addresses, or with `host-gateway`, the host's address on the network.
+    pub hosts: Vec<ExtraHost>,
     /// What is mounted, besides the volumes that the image declares.
     pub volumes: Vec<Volume>,
     /// Paths where memory is mounted.
@@ -45,13 +52,57 @@ pub struct Process {
 }
 
 /// The network of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ContainerNetwork {
-    /// The host's: the default until containers have bridges.
+    /// The host's.
     #[default]
     Host,
     /// Loopback only.
     None,
+    /// One of its own that is connected to networks.
+    Connected(Connection),
+}
+
+/// How a container is connected to networks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Connection {
+    /// The networks, of which the first leads everywhere.
+    pub networks: Vec<Membership>,
+    /// Published ports, in the words of `docker run -p`.
+    pub ports: Vec<String>,
+    /// Whether all ports that the image exposes are published too, each at a free port.
+    pub publish_all: bool,
+}
+
+/// A container's membership of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The network's name, or the beginning of its id.
+    pub network: String,
+    /// By which names others find the container there, besides its own.
+    pub aliases: Vec<String>,
+    /// The address that it is to have; any when not given.
+    pub address: Option<IpAddr>,
+}
+
+impl Connection {
+    /// To one network, with nothing published.
+    pub fn to(network: impl Into<String>) -> Self {
+        let network = network.into();
+        let networks = vec![Membership { network, aliases: Vec::new(), address: None }];
+        Self { networks, ..Self::default() }
+    }
+}
+
+/// What takes the place of what the host's `resolv.conf` says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Dns {
+    /// Addresses of name servers.
+    pub servers: Vec<String>,
+    /// Domains in which short names are looked for.
+    pub search: Vec<String>,
+    /// Options of the resolver library.
+    pub options: Vec<String>,
 }
 
 /// What the sandbox runs, but for files and mounts, which are made for each start.
@@ -95,9 +146,10 @@ pub(super) fn spec(id: &str, config: &ImageConfig, process: &Process) -> Result<
         user: process.user.clone().unwrap_or_else(|| image.user.clone()),
         files: Vec::new(),
         hostname,
-        network: match process.network {
+        network: match &process.network {
             ContainerNetwork::Host => Network::Host,
             ContainerNetwork::None => Network::None,
+            ContainerNetwork::Connected(_) => Network::Given,
         },
         terminal: process.terminal,
         capabilities: CapabilitySet::docker_default(),
@@ -130,11 +182,20 @@ pub(super) fn merged(variables: impl Iterator<Item = String>) -> Vec<String> {
     env
 }
 
-/// The files that a container has and no image.
-pub(super) fn files(hostname: &str, resolv_conf: &str) -> Vec<InjectedFile> {
-    let hosts = format!(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n"
-    );
+/// The files that a container has and no image. Who has an address finds it in `hosts` once it has it.
+pub(super) fn files(
+    hostname: &str,
+    network: Network,
+    extra: &[ExtraHost],
+    resolv_conf: &str,
+) -> Vec<InjectedFile> {
+    let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    if network != Network::Given {
+        hosts.push_str(&format!("127.0.1.1\t{hostname}\n"));
+    }
+    for ExtraHost { name, address } in extra {
+        hosts.push_str(&format!("{address}\t{name}\n"));
+    }
     vec![
         InjectedFile::new("/etc/hosts", hosts, 0o644),
         InjectedFile::new("/etc/hostname", format!("{hostname}\n"), 0o644),

@@ -7,12 +7,13 @@ use std::path::Path;
 use rbuild_cache::SnapshotId;
 use rbuild_container::logs::LogOptions;
 use rbuild_container::{Restart, Stop};
+use rbuild_plan::ExtraHost;
 use rbuild_sandbox::Spec;
 use rbuild_types::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::MountRecord;
 use super::directory::NAME;
+use super::{Connection, Dns, MountRecord};
 use crate::BuildError;
 
 /// The file's name.
@@ -38,6 +39,12 @@ pub struct ContainerRecord {
     pub spec: Spec,
     /// What is mounted, besides memory.
     pub mounts: Vec<MountRecord>,
+    /// How it is connected to networks, if it is.
+    pub connection: Option<Connection>,
+    /// Name servers and relatives instead of the host's.
+    pub dns: Dns,
+    /// Names with addresses, or `host-gateway`.
+    pub hosts: Vec<ExtraHost>,
     /// The image's layers, the bottom first.
     pub(crate) layers: Vec<SnapshotId>,
     /// Whether standard input stays open for those who attach.

@@ -9,7 +9,8 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use crate::handover;
 use crate::launch::HELPER_NAME;
 use crate::linux::cgroup::{Entrances, Group};
-use crate::linux::{child, join};
+use crate::linux::child::{self, During as _};
+use crate::linux::join;
 use crate::spec::{Order, Place, Report};
 use crate::sys::{self, Side};
 use crate::{Exit, Network, Spec, StartFailure};
@@ -37,11 +38,19 @@ pub(crate) enum Surroundings {
 }
 
 fn helper() -> io::Result<()> {
+    // What the engine's host had open is not for as long as the process runs.
+    sys::close_from(3)?;
     // The socket arrives as standard input. It moves up, so that 0 to 2 are free for the child.
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     // Ctrl-C at the engine's terminal is the engine's business.
     let _ = rustix::process::setsid();
-    let (Order { spec, place }, descriptors) = handover::receive(control.as_fd())?;
+    let (Order { spec, place }, mut descriptors) = handover::receive(control.as_fd())?;
+    if place == Place::Own
+        && spec.network == Network::Given
+        && let Err(failure) = enter_network(descriptors.pop())
+    {
+        return send(control.as_fd(), &Report::Failed(failure));
+    }
     let surroundings = match place {
         Place::Own => Group::create(&spec.resources).map(Surroundings::Own),
         Place::Joined => join::enter(&descriptors).map(Surroundings::Joined),
@@ -88,13 +97,22 @@ fn helper() -> io::Result<()> {
     send(control.as_fd(), &Report::Exited(exit))
 }
 
+/// Moves into a network namespace, in which the child then begins.
+fn enter_network(namespace: Option<OwnedFd>) -> Result<(), StartFailure> {
+    let namespace = namespace.ok_or("no descriptor").during("receive the network namespace")?;
+    let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+    rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)
+        .during("enter the network namespace")
+}
+
 fn namespaces(spec: &Spec, place: Place) -> libc::c_int {
     if place == Place::Joined {
         return 0;
     }
     let always = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     match spec.network {
-        Network::Host => always,
+        // The helper is in the one that was given.
+        Network::Host | Network::Given => always,
         Network::None => always | libc::CLONE_NEWNET,
     }
 }

@@ -54,6 +54,16 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Closes every descriptor from `first` on: what the caller of this program had open and did not mean
+/// to hand over. For the beginning of `main`, before anything of this program is open there.
+pub fn close_from(first: RawFd) -> io::Result<()> {
+    let first = first as libc::c_uint;
+    // SAFETY: the caller vouches that no descriptor from `first` on belongs to anything in this
+    // program; closing one that is not open is no error.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The kernel's `struct mount_attr`.
 #[repr(C)]
 struct MountAttr {

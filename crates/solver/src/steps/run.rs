@@ -94,6 +94,7 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
         root: root.as_fd().try_clone_to_owned().map_err(StepError::from)?,
         mounts: mounts.detached().map_err(StepError::from)?,
         stdio: Stdio::Capture { stdin: None },
+        network: None,
     };
     let mut log = Log::new(job);
     let ended = launch.start().and_then(|running| {

@@ -1,6 +1,6 @@
 //! A container as Docker's `container inspect` shows it.
 
-use rbuild::{BuildError, Container, Exit, MountedFrom, Restart, Status};
+use rbuild::{BuildError, Container, Exit, MountedFrom, Restart, State, Status};
 use serde_json::{Value, json};
 
 use crate::commands::ps;
@@ -59,7 +59,7 @@ pub fn document(container: &Container) -> Result<Value, BuildError> {
             "Dead": false,
             "Pid": state.pid.unwrap_or(0),
             "ExitCode": exit.map_or(0, Exit::code),
-            "Error": state.error.unwrap_or_default(),
+            "Error": state.error.clone().unwrap_or_default(),
             "StartedAt": time(state.started),
             "FinishedAt": time(state.ended.map(|ended| ended.at)),
         },
@@ -72,6 +72,7 @@ pub fn document(container: &Container) -> Result<Value, BuildError> {
             "ReadonlyRootfs": spec.read_only,
             "Privileged": spec.privileged,
         },
+        "NetworkSettings": network_settings(&state),
         "Mounts": mounts,
         "Config": {
             "Hostname": spec.hostname,
@@ -86,4 +87,33 @@ pub fn document(container: &Container) -> Result<Value, BuildError> {
             "StopSignal": record.stop.signal.to_string(),
         },
     }))
+}
+
+fn network_settings(state: &State) -> Value {
+    let mut ports = serde_json::Map::new();
+    for port in &state.connected.ports {
+        let name = format!("{}/{}", port.container_port, port.protocol);
+        let binding = json!({ "HostIp": port.host.ip().to_string(), "HostPort": port.host.port().to_string() });
+        let bindings = ports.entry(name).or_insert_with(|| json!([]));
+        bindings.as_array_mut().into_iter().for_each(|bindings| bindings.push(binding.clone()));
+    }
+    let mut networks = serde_json::Map::new();
+    for place in &state.connected.networks {
+        let settings = json!({
+            "IPAddress": place.address,
+            "IPPrefixLen": place.prefix,
+            "Gateway": place.gateway,
+            "MacAddress": place.hardware_address,
+            "DNSNames": place.names,
+        });
+        networks.insert(place.network.clone(), settings);
+    }
+    let first = state.connected.networks.first();
+    json!({
+        "IPAddress": first.map_or(String::new(), |place| place.address.to_string()),
+        "Gateway": first.map_or(String::new(), |place| place.gateway.to_string()),
+        "MacAddress": first.map_or("", |place| place.hardware_address.as_str()),
+        "Ports": ports,
+        "Networks": networks,
+    })
 }

@@ -1,0 +1,31 @@
+//! Removes a container's directory.
+
+use std::path::Path;
+
+use rbuild_rooted::Root;
+
+use crate::ContainerError;
+
+/// Removes the directory of a container, in which nothing is mounted. The caller holds its lock.
+///
+/// It goes in one step, by a rename into `tmp/` of the store, so that nobody sees half a container;
+/// there the lock on the directory says that somebody is at it.
+///
+/// # Errors
+///
+/// [`ContainerError::File`] when it cannot be moved. What cannot be removed there, the next who opens
+/// the store removes.
+pub fn remove(directory: &Path) -> Result<(), ContainerError> {
+    let (Some(containers), Some(name)) = (directory.parent(), directory.file_name()) else {
+        return Ok(());
+    };
+    let failed =
+        |source| ContainerError::File { action: "remove", path: directory.to_owned(), source };
+    let tmp = containers.with_file_name("tmp");
+    fs_err::create_dir_all(&tmp).map_err(failed)?;
+    let held = fs_err::File::open(directory).map_err(failed)?;
+    held.file().lock().map_err(failed)?;
+    fs_err::rename(directory, tmp.join(name)).map_err(failed)?;
+    let _ = Root::open(&tmp).and_then(|tmp| tmp.remove_all(name));
+    Ok(())
+}

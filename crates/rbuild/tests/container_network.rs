@@ -1,0 +1,280 @@
+//! Containers on networks. Everything happens in a network namespace that the test made, so the
+//! host's devices and rules are left alone.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use rbuild::{
+    Attach, BuildError, CancelToken, Connection, Container, ContainerNetwork, ContainerOptions,
+    Ctx, Dns, Engine, ExtraHost, NetworkOptions, Process, Silent, State, Stop,
+};
+use rbuild_network::link::Links;
+use rbuild_network::netns;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::container_lasting::{supervisor, until};
+use crate::support::{Place, build, finish, shell};
+use crate::tests;
+
+tests![
+    a_published_port_is_answered,
+    a_port_that_is_taken_is_named,
+    containers_find_each_other_by_name,
+    what_a_container_is_told_of_names,
+    networks_are_made_and_removed,
+    a_killed_supervisor_leaves_its_address_free,
+    a_container_is_connected_again_when_it_is_started_again,
+];
+
+/// Runs a test in a namespace that stands for the host.
+fn on_a_host(test: impl FnOnce(&Place, &Engine) + Send) {
+    let host = netns::create().unwrap();
+    netns::within(host.as_fd(), || {
+        let place = Place::new();
+        let engine = place.engine();
+        build(
+            &engine,
+            &place.request("FROM base\nRUN mkdir /www; echo hello > /www/index.html\n").tag("app"),
+        );
+        test(&place, &engine);
+        // The kernel clears the namespaces of containers away when it finds the time.
+        until("the end of the bridges", || bridges().is_empty());
+        assert_eq!(place.leftovers(), Vec::<String>::new());
+    })
+    .unwrap();
+}
+
+fn bridges() -> Vec<String> {
+    let devices = fs_err::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let names = devices.lines().filter_map(|line| line.split(':').next());
+    let ours = |name: &&str| name.starts_with("rbuild") || name.starts_with("veth");
+    names.map(str::trim).filter(ours).map(str::to_owned).collect()
+}
+
+fn options(name: &str, script: &str, connection: Connection) -> ContainerOptions {
+    let network = ContainerNetwork::Connected(connection);
+    let process = Process { network, ..shell(script) };
+    ContainerOptions { name: Some(name.to_owned()), process, ..ContainerOptions::new("app") }
+}
+
+fn make(engine: &Engine, options: ContainerOptions) -> Container {
+    let never = CancelToken::default();
+    engine.create_container(options, Ctx::new(&Silent, &never)).unwrap()
+}
+
+fn started(engine: &Engine, options: ContainerOptions) -> Container {
+    let mut container = make(engine, options);
+    container.start(Attach::No).unwrap();
+    container
+}
+
+/// What a script prints in a container of the network.
+fn said(engine: &Engine, network: &str, script: &str) -> String {
+    let options = options("asker", script, Connection::to(network));
+    let mut container = make(engine, ContainerOptions { tied: true, ..options });
+    let (exit, output) = finish(&mut container).unwrap();
+    assert_eq!(exit.code(), 0, "{script}: {output}");
+    container.delete().unwrap();
+    output
+}
+
+fn serving(ports: &[&str]) -> Connection {
+    let ports = ports.iter().map(|&port| port.to_owned()).collect();
+    Connection { ports, ..Connection::to("bridge") }
+}
+
+const SERVE: &str = "exec httpd -f -p 80 -h /www";
+
+/// Gets the page; the server may just be about to listen.
+fn page(address: SocketAddr) -> String {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let mut text = String::new();
+        let got = TcpStream::connect(address).and_then(|mut stream| {
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+            stream.read_to_string(&mut text)
+        });
+        if got.is_ok() && text.ends_with("hello\n") {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "{address}: {got:?} {text}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The host's port of the container's port 80.
+fn port(state: &State) -> u16 {
+    let open = state.connected.ports.iter().find(|port| port.container_port == 80).unwrap();
+    open.host.port()
+}
+
+fn a_published_port_is_answered() {
+    on_a_host(|_, engine| {
+        let container = started(engine, options("web", SERVE, serving(&["0:80", "127.0.0.1::80"])));
+        let state = container.state().unwrap();
+        for open in &state.connected.ports {
+            let local =
+                if open.host.is_ipv4() { [127, 0, 0, 1].into() } else { "::1".parse().unwrap() };
+            page(SocketAddr::new(local, open.host.port()));
+        }
+        let place = &state.connected.networks[0];
+        assert_eq!((place.network.as_str(), place.names[0].as_str()), ("bridge", "web"));
+        page(SocketAddr::new(place.address, 80));
+        // By the host's address on the network, from a container.
+        let line = format!("wget -qO- http://{}:{}/", place.gateway, port(&state));
+        assert_eq!(said(engine, "bridge", &line), "hello\n");
+        container.delete().unwrap();
+        TcpStream::connect(("127.0.0.1", port(&state))).unwrap_err();
+    });
+}
+
+fn a_port_that_is_taken_is_named() {
+    on_a_host(|_, engine| {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = taken.local_addr().unwrap().port();
+        let spec = format!("127.0.0.1:{number}:80");
+        let mut container = make(engine, options("web", SERVE, serving(&[&spec])));
+        let error = container.start(Attach::No).unwrap_err().to_string();
+        assert!(
+            error.contains(&number.to_string()) && error.contains("already allocated"),
+            "{error}"
+        );
+        drop(taken);
+        container.start(Attach::No).unwrap();
+        container.delete().unwrap();
+        for bad in ["x:80", "80:99999", "80/sctp", ""] {
+            let never = CancelToken::default();
+            let options = options("bad", SERVE, serving(&[bad]));
+            let error = engine.create_container(options, Ctx::new(&Silent, &never)).unwrap_err();
+            assert!(matches!(error, BuildError::Request { .. }), "{bad}: {error}");
+        }
+    });
+}
+
+fn containers_find_each_other_by_name() {
+    on_a_host(|_, engine| {
+        engine
+            .create_network(NetworkOptions { name: "mine".to_owned(), ..Default::default() })
+            .unwrap();
+        let mut connection = Connection::to("mine");
+        connection.networks[0].aliases.push("Store".to_owned());
+        let container = started(engine, options("db", SERVE, connection));
+        let id = container.id()[..12].to_owned();
+        for name in ["db", "DB", "store", "db.mine", &id] {
+            let script = format!(
+                "for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://{name}/ && exit; sleep 0.1; done"
+            );
+            assert_eq!(said(engine, "mine", &script), "hello\n", "{name}");
+        }
+        // Another network does not know it, and does not reach it.
+        let address = container.state().unwrap().connected.networks[0].address;
+        let script = format!(
+            "nslookup db > /dev/null 2>&1 && echo known; wget -T 1 -qO- http://{address}/ 2> /dev/null; true"
+        );
+        assert_eq!(said(engine, "bridge", &script), "");
+        let error = engine.remove_network("mine").unwrap_err();
+        assert!(error.to_string().contains("db"), "{error}");
+        container.delete().unwrap();
+        engine.remove_network("mine").unwrap();
+    });
+}
+
+fn what_a_container_is_told_of_names() {
+    on_a_host(|_, engine| {
+        let network = ContainerNetwork::Connected(Connection::to("bridge"));
+        let host = |text: &str| text.parse::<ExtraHost>().unwrap();
+        let process = Process {
+            network,
+            hostname: Some("me".to_owned()),
+            hosts: vec![host("up:host-gateway"), host("far:192.0.2.7")],
+            dns: Dns { search: vec!["example.org".to_owned()], ..Dns::default() },
+            ..shell("cat /etc/hosts /etc/resolv.conf; ip route")
+        };
+        let options = ContainerOptions { process, tied: true, ..ContainerOptions::new("app") };
+        let mut container = make(engine, options);
+        let (_, text) = finish(&mut container).unwrap();
+        container.delete().unwrap();
+        let gateway = engine.network("bridge").unwrap().gateway;
+        for line in [
+            format!("{gateway}\tup"),
+            "192.0.2.7\tfar".to_owned(),
+            "nameserver 127.0.0.11".to_owned(),
+            "search example.org".to_owned(),
+            format!("default via {gateway} dev eth0 "),
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line:?} in {text}");
+        }
+        let own = text.lines().find(|line| line.ends_with("\tme")).unwrap();
+        assert!(!own.starts_with("127."), "{own}");
+    });
+}
+
+fn networks_are_made_and_removed() {
+    on_a_host(|_, engine| {
+        assert_eq!(engine.networks().unwrap(), []);
+        let named = |name: &str| NetworkOptions { name: name.to_owned(), ..Default::default() };
+        let subnet = |name: &str, subnet: &str| NetworkOptions {
+            subnet: Some(subnet.to_owned()),
+            ..named(name)
+        };
+        let one = engine.create_network(subnet("one", "10.9.0.0/24")).unwrap();
+        assert_eq!(one.gateway.to_string(), "10.9.0.1");
+        let two = engine.create_network(named("two")).unwrap();
+        assert_ne!((&one.bridge, &one.subnet), (&two.bridge, &two.subnet));
+        assert_eq!(engine.network(&two.id[..7]).unwrap(), two);
+        assert!(matches!(engine.create_network(named("one")), Err(BuildError::Conflict { .. })));
+        for bad in [
+            named("host"),
+            named("none"),
+            named("a/b"),
+            subnet("three", "10.9.0.128/25"),
+            subnet("three", "nonsense"),
+        ] {
+            let error = engine.create_network(bad.clone()).unwrap_err();
+            assert!(matches!(error, BuildError::Request { .. }), "{bad:?}: {error}");
+        }
+        for always in ["bridge", "host", "none"] {
+            assert!(engine.remove_network(always).is_err());
+        }
+        let names = |engine: &Engine| {
+            let records = engine.networks().unwrap();
+            records.into_iter().map(|record| record.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(engine), ["one", "two"]);
+        engine.remove_network("one").unwrap();
+        engine.remove_network(&two.id).unwrap();
+        assert_eq!(names(engine), [""; 0]);
+        let error = engine.remove_network("one").unwrap_err();
+        assert!(matches!(error, BuildError::NoSuchNetwork { .. }), "{error}");
+    });
+}
+
+fn a_killed_supervisor_leaves_its_address_free() {
+    on_a_host(|_, engine| {
+        let mut container = started(engine, options("web", SERVE, serving(&["0:80"])));
+        let first = container.state().unwrap().connected;
+        kill_process(Pid::from_raw(supervisor(&container)).unwrap(), Signal::KILL).unwrap();
+        until("the end", || container.state().unwrap().connected.networks.is_empty());
+        container.start(Attach::No).unwrap();
+        let second = container.state().unwrap().connected;
+        assert_eq!(second.networks[0].address, first.networks[0].address);
+        page(SocketAddr::new(second.networks[0].address, 80));
+        container.delete().unwrap();
+    });
+}
+
+fn a_container_is_connected_again_when_it_is_started_again() {
+    on_a_host(|_, engine| {
+        let mut container = started(engine, options("web", SERVE, serving(&["0:80"])));
+        for _ in 0..3 {
+            container.restart(Some(Stop { signal: 9, patience: None })).unwrap();
+            let state = container.state().unwrap();
+            page(SocketAddr::from(([127, 0, 0, 1], port(&state))));
+        }
+        let links = Links::open().unwrap().networks().unwrap();
+        assert!(links.iter().any(|subnet| subnet.to_string().starts_with("172.17.")), "{links:?}");
+        container.delete().unwrap();
+    });
+}

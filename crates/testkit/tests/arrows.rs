@@ -32,6 +32,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
             "cache",
             "snapshot",
             "sandbox",
+            "network",
             "container",
             "image",
             "registry",

@@ -1,5 +1,7 @@
 //! `--filter KEY=VALUE` of `images`, `du` and `prune`.
 
+use std::collections::BTreeMap;
+
 use rbuild::{ImageRecord, Reference};
 
 use crate::failure::Failure;
@@ -18,6 +20,14 @@ pub fn unknown(key: &str, known: &str) -> Failure {
         format!("--filter {key}=… is not supported yet"),
         format!("there are {known}"),
     )
+}
+
+/// Whether a label is there that `NAME` or `NAME=VALUE` stands for.
+pub fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
+    match wanted.split_once('=') {
+        Some((name, value)) => labels.get(name).is_some_and(|it| it == value),
+        None => labels.contains_key(wanted),
+    }
 }
 
 /// Milliseconds since 1970 of a date, a time by RFC 3339, seconds since 1970, or how long ago it

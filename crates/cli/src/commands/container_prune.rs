@@ -37,22 +37,15 @@ type Take = Box<dyn Fn(&ContainerRecord) -> bool>;
 
 /// Whether a filter takes a container.
 fn takes(text: &str) -> Result<Take, Failure> {
-    let has = |label: &str| -> Take {
-        let (name, wanted) = match label.split_once('=') {
-            Some((name, wanted)) => (name.to_owned(), Some(wanted.to_owned())),
-            None => (label.to_owned(), None),
-        };
-        Box::new(move |record| match (record.labels.get(&name), &wanted) {
-            (found, None) => found.is_some(),
-            (found, wanted) => found == wanted.as_ref(),
-        })
-    };
     if let Some(label) = text.strip_prefix("label!=") {
-        let has = has(label);
-        return Ok(Box::new(move |record| !has(record)));
+        let label = label.to_owned();
+        return Ok(Box::new(move |record| !filter::has_label(&record.labels, &label)));
     }
     match filter::pair(text)? {
-        ("label", label) => Ok(has(label)),
+        ("label", label) => {
+            let label = label.to_owned();
+            Ok(Box::new(move |record| filter::has_label(&record.labels, &label)))
+        }
         ("until", time) => {
             let until = filter::time(time, human::now())?;
             Ok(Box::new(move |record| milliseconds(record.created) < until))

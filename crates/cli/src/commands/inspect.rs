@@ -49,15 +49,18 @@ pub fn run(args: &InspectArgs, context: &Context<'_>) -> Result<i32, Failure> {
             Err(error) => code = report::failure(&error.into()),
         }
     }
+    print_documents(template, documents)?;
+    Ok(code)
+}
+
+/// Prints documents: one array, or a line for each by a template.
+pub fn print_documents(template: Option<Template>, documents: Vec<Value>) -> Result<(), Failure> {
     match template {
-        None => output::json(&Value::from(documents))?,
+        None => output::json(&Value::from(documents)),
         Some(template) => {
-            for document in &documents {
-                output::line(&template.render(document)?)?;
-            }
+            documents.iter().try_for_each(|document| output::line(&template.render(document)?))
         }
     }
-    Ok(code)
 }
 
 fn is_none(error: &BuildError) -> bool {

@@ -9,6 +9,7 @@ use crate::args::network::{
     CreateArgs, InspectArgs, LsArgs, NetworkArgs, NetworkCommand, PruneArgs, RmArgs,
 };
 use crate::args::volume;
+use crate::commands::inspect::print_documents;
 use crate::commands::ps::milliseconds;
 use crate::commands::{Context, each, prune};
 use crate::failure::Failure;
@@ -102,14 +103,7 @@ fn inspect(args: &InspectArgs, context: &Context<'_>) -> Result<i32, Failure> {
             Err(error) => code = report::failure(&error.into()),
         }
     }
-    match template {
-        None => output::json(&Value::from(documents))?,
-        Some(template) => {
-            for document in &documents {
-                output::line(&template.render(document)?)?;
-            }
-        }
-    }
+    print_documents(template, documents)?;
     Ok(code)
 }
 

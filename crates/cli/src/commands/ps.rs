@@ -133,10 +133,7 @@ fn keep(
             });
         }
         "label" => containers.retain(|(record, _)| {
-            values.iter().all(|value| match value.split_once('=') {
-                Some((name, wanted)) => record.labels.get(name).is_some_and(|it| it == wanted),
-                None => record.labels.contains_key(*value),
-            })
+            values.iter().all(|value| filter::has_label(&record.labels, value))
         }),
         "ancestor" => {
             let ids: Vec<_> = values

@@ -1,6 +1,6 @@
 //! A container's connection while its supervisor lives.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rbuild_network::link::{Bridge, Endpoint as Devices, Links};
 use rbuild_network::nat::{Nat, NatError, Rules};
 use rbuild_network::publish::{PortBinding, Published, Serving, Target};
+use rbuild_network::resolv_conf::RESOLVER;
 use rbuild_network::resolver::{Options, Resolver};
 use rbuild_network::subnet::{InterfaceAddress, Pool, Subnet};
 use rbuild_network::{forwarding, netns};
@@ -18,8 +19,7 @@ use super::{Connect, Connected, Joining, OpenPort, Place};
 use crate::ContainerError;
 
 /// Where the resolver listens, as in Docker.
-const RESOLVER: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
+const LISTENS: SocketAddr = SocketAddr::new(IpAddr::V4(RESOLVER), 53);
 /// How long a bridge without containers is waited for: the kernel clears a namespace away when it
 /// finds the time.
 const CLEARING: Duration = Duration::from_secs(2);
@@ -217,7 +217,7 @@ fn translate(id: &str, rules: &Rules) -> Result<Nat, ContainerError> {
 
 /// Starts the container's resolver, at sockets of its namespace.
 fn resolve(netns: BorrowedFd<'_>, connect: &Connect) -> Result<Resolver, ContainerError> {
-    let sockets = || Ok((UdpSocket::bind(RESOLVER)?, TcpListener::bind(RESOLVER)?));
+    let sockets = || Ok((UdpSocket::bind(LISTENS)?, TcpListener::bind(LISTENS)?));
     let sockets: std::io::Result<_> = netns::within(netns, sockets).map_err(refused)?;
     let (udp, tcp) = sockets?;
     let mut options = Options::new(connect.servers.clone());

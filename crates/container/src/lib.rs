@@ -38,10 +38,12 @@
 mod client;
 mod error;
 mod frame;
+mod health;
 mod instant;
 pub mod logs;
 pub mod network;
 mod orders;
+mod parent;
 mod remove;
 mod start;
 mod state;
@@ -49,7 +51,9 @@ mod supervisor;
 
 pub use client::{Connection, Input, Message};
 pub use error::ContainerError;
+pub use health::{Health, HealthCheck, HealthChecks, HealthStatus};
 pub use orders::{Bind, Orders, Restart, Stop};
+pub use parent::parent;
 pub use remove::remove;
 pub use start::{SUPERVISOR_NAME, start};
 pub use state::{Ended, State, Status, is_held};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rbuild_sandbox::Spec;
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthChecks;
 use crate::logs::LogOptions;
 use crate::network::Connect;
 
@@ -43,6 +44,8 @@ pub struct Orders {
     pub stop: Stop,
     /// How its output is kept.
     pub log: LogOptions,
+    /// How its health is checked.
+    pub health: Option<HealthChecks>,
 }
 
 /// A path of the host that shows inside.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rbuild_sandbox::Exit;
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
 use crate::network::Connected;
 use crate::{ContainerError, instant};
 
@@ -53,6 +54,9 @@ pub struct State {
     /// How it is connected, while its supervisor lives.
     #[serde(default)]
     pub connected: Connected,
+    /// How its process did in the checks of its health, if there are any.
+    #[serde(default)]
+    pub health: Option<Health>,
 }
 
 /// The end of a process.

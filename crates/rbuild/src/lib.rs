@@ -114,7 +114,10 @@ pub use rbuild_cache::{
     Row, RowFilter, Space, SpaceLimits, Usage,
 };
 pub use rbuild_container::network::{Connected, OpenPort, Place};
-pub use rbuild_container::{ContainerError, Ended, Restart, State, Status, Stop, logs};
+pub use rbuild_container::{
+    ContainerError, Ended, Health, HealthCheck, HealthChecks, HealthStatus, Restart, State, Status,
+    Stop, logs,
+};
 pub use rbuild_image::compress::Encoding;
 pub use rbuild_image::media_type::Family;
 pub use rbuild_plan::op::Network;
@@ -132,8 +135,8 @@ pub use rbuild_solver::{
 };
 pub use rbuild_types::{
     CacheTraffic, CancelToken, Cancelled, ContainerConfig, Ctx, Diagnostic, Digest, Event,
-    FileChange, History, ImageConfig, Label, LineIndex, Platform, Progress, Reason, Reference,
-    ReferenceError, Severity, Silent, Span, StepId, Stream, signal_number,
+    FileChange, HealthConfig, History, ImageConfig, Label, LineIndex, Platform, Progress, Reason,
+    Reference, ReferenceError, Severity, Silent, Span, StepId, Stream, signal_number,
 };
 
 /// Becomes what the program was started as, when the engine started it: the helper that runs a

@@ -80,8 +80,9 @@ pub struct PsArgs {
     /// One JSON array
     #[arg(long, conflicts_with = "quiet")]
     pub json: bool,
-    /// Show only containers with name=TEXT, id=TEXT, status=STATUS, label=NAME[=VALUE],
-    /// ancestor=IMAGE, exited=CODE, before=CONTAINER or since=CONTAINER; may be repeated
+    /// Show only containers with name=TEXT, id=TEXT, status=STATUS, health=HEALTH,
+    /// label=NAME[=VALUE], ancestor=IMAGE, exited=CODE, before=CONTAINER or since=CONTAINER; may be
+    /// repeated
     #[arg(short, long, value_name = "FILTER")]
     pub filter: Vec<String>,
 }

@@ -65,12 +65,6 @@ impl Table for OfRun {
         flag("env-host", Switch, NotYet),
         flag("gpus", Value, NotYet),
         flag("group-add", Value, NotYet),
-        flag("health-cmd", Value, NotYet),
-        flag("health-interval", Value, NotYet),
-        flag("health-retries", Value, NotYet),
-        flag("health-start-interval", Value, NotYet),
-        flag("health-start-period", Value, NotYet),
-        flag("health-timeout", Value, NotYet),
         // The program is the first of its processes, so what it does with orphans matters.
         flag("init", Switch, NotYet),
         flag("io-maxbandwidth", Value, NotYet),
@@ -86,8 +80,6 @@ impl Table for OfRun {
         flag("memory-reservation", Value, NotYet),
         flag("memory-swap", Value, NotYet),
         flag("memory-swappiness", Value, NotYet),
-        // No health is checked.
-        flag("no-healthcheck", Switch, NoMeaning),
         flag("oom-kill-disable", Switch, NotYet),
         flag("oom-score-adj", Value, NotYet),
         flag("pid", Value, NotYet),
@@ -207,7 +199,6 @@ mod tests {
             ("run -c 512 x", "cpu-shares"),
             ("run --memory-swap -1 x", "memory-swap"),
             ("run --oom-kill-disable x", "oom-kill-disable"),
-            ("run --health-start-period 1s x", "health-start-period"),
             ("run --device-read-bps a:1 x", "device-read-bps"),
             ("run --init x", "init"),
             ("run --sig-proxy=false x", "sig-proxy=false"),
@@ -225,7 +216,7 @@ mod tests {
     fn what_changes_nothing_is_accepted() {
         for line in [
             "run --init=false --restart=no --sig-proxy=1 --ipc private --userns host x",
-            "run --privileged=false -d=false -P=false --no-healthcheck x",
+            "run --privileged=false -d=false -P=false x",
             "build --push=false --rm=false --force-rm=true --load=true .",
             "rmi --no-prune x",
             "inspect -s x",

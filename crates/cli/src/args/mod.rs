@@ -14,6 +14,7 @@ pub mod first_word;
 pub mod flag_tables;
 pub mod fsck;
 pub mod global;
+pub mod health;
 pub mod images;
 pub mod layers;
 pub mod limits;

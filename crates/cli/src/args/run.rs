@@ -11,6 +11,7 @@ use rbuild::{
 
 use crate::args::build::PullPolicy;
 use crate::args::flag_tables::OfRun;
+use crate::args::health::HealthArgs;
 use crate::args::mount::{self, Mounted};
 use crate::args::other_flags::OtherFlags;
 use crate::args::{transfer, volume};
@@ -72,6 +73,9 @@ pub struct NewArgs {
     /// max-size=BYTES or max-file=COUNT; may be repeated
     #[arg(long, value_name = "OPTION")]
     pub log_opt: Vec<String>,
+    /// How its health is checked.
+    #[command(flatten)]
+    pub health: HealthArgs,
     /// Pass standard input on
     #[arg(short, long)]
     pub interactive: bool,
@@ -191,6 +195,7 @@ impl NewArgs {
             stop_signal: self.stop_signal.clone(),
             stop_timeout: self.stop_timeout,
             log: log_options(&self.log_driver, &self.log_opt)?,
+            health: self.health.config()?,
             labels: volume::labels(&self.label_file, &self.label)?,
             ..ContainerOptions::new(&self.image)
         })

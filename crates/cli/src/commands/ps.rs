@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rbuild::{ContainerRecord, Engine, SandboxNetwork, State, Status};
+use rbuild::{ContainerRecord, Engine, HealthStatus, SandboxNetwork, State, Status};
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -132,6 +132,19 @@ fn keep(
                 ended.is_some_and(|ended| codes.contains(&ended.exit.code()))
             });
         }
+        "health" => {
+            let known = ["starting", "healthy", "unhealthy", "none"];
+            if let Some(value) = values.iter().find(|value| !known.contains(value)) {
+                return Err(Failure::usage_hint(
+                    format!("--filter health={value}: there is no such health"),
+                    format!("there are {}", known.join(", ")),
+                ));
+            }
+            containers.retain(|(_, state)| {
+                let health = state.health.as_ref().map_or("none", |health| health.status.name());
+                values.contains(&health)
+            });
+        }
         "label" => containers.retain(|(record, _)| {
             values.iter().all(|value| filter::has_label(&record.labels, value))
         }),
@@ -154,7 +167,7 @@ fn keep(
             }
         }
         key => {
-            let known = "id, name, status, exited, label, ancestor, before and since";
+            let known = "id, name, status, exited, health, label, ancestor, before and since";
             return Err(filter::unknown(key, known));
         }
     }
@@ -207,7 +220,13 @@ fn sentence(state: &State, now: i64) -> String {
         Status::Created => "Created".to_owned(),
         Status::Running => {
             let since = state.started.map_or(String::new(), ago);
-            format!("Up {}", since.trim_end_matches(" ago"))
+            let health = match state.health.as_ref().map(|health| health.status) {
+                None => "",
+                Some(HealthStatus::Starting) => " (health: starting)",
+                Some(HealthStatus::Healthy) => " (healthy)",
+                Some(HealthStatus::Unhealthy) => " (unhealthy)",
+            };
+            format!("Up {}{health}", since.trim_end_matches(" ago"))
         }
         Status::Restarting => format!("Restarting ({code}) {ended}"),
         Status::Exited => format!("Exited ({code}) {ended}"),

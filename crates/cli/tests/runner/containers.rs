@@ -248,3 +248,31 @@ fn an_interrupted_build_cleans_up_and_says_so() {
         assert!(said.last().unwrap().starts_with("interrupted: "), "{said:?}");
     }
 }
+
+#[test]
+fn health_shows_in_lists_and_documents() {
+    let Some(program) = program() else { return };
+    let up = "run -d --name app --health-interval=20ms --health-start-period=1m";
+    program
+        .run_words(
+            &[up.split(' ').collect(), vec!["--health-cmd", "exit 0", "box", "sleep", "60"]]
+                .concat(),
+        )
+        .good();
+    let shown = "{{.State.Health.Status}} {{.Config.Healthcheck.Interval}}";
+    let mut health = String::new();
+    for _ in 0..1000 {
+        health = program.run_words(&["inspect", "--format", shown, "app"]).good().stdout;
+        if health.starts_with("healthy") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(health, "healthy 20000000\n");
+    let listed = program.run_words(&["ps", "--format", "{{.Status}}"]).good().stdout;
+    assert!(listed.ends_with(" (healthy)\n"), "{listed}");
+    assert_eq!(program.run("ps -q --filter health=unhealthy").good().stdout, "");
+    assert_ne!(program.run("ps -q --filter health=healthy").good().stdout, "");
+    program.run("ps --filter health=fine").refused(1, "there is no such health");
+    program.run("rm -f app").good();
+}

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,10 +15,11 @@ use rustix::process::Signal;
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::clients::Client;
-use crate::Orders;
 use crate::frame::Kind;
 use crate::logs::LogWriter;
 use crate::orders::StopOrder;
+use crate::state::State;
+use crate::{ContainerError, Orders};
 
 /// What a pipe that is ready for writing takes at once (pipe(7)).
 const PIPE_BUF: usize = 4096;
@@ -26,6 +28,8 @@ const PIPE_BUF: usize = 4096;
 pub(super) struct Hub {
     clients: Mutex<Vec<Arc<Client>>>,
     log: Mutex<LogWriter>,
+    directory: PathBuf,
+    state: Mutex<State>,
     process: Mutex<Process>,
     life: Mutex<Life>,
     changed: Condvar,
@@ -61,12 +65,28 @@ impl Hub {
         Ok(Self {
             clients: Mutex::default(),
             log: Mutex::new(LogWriter::open(&orders.directory, orders.log)?),
+            directory: orders.directory.clone(),
+            state: Mutex::default(),
             process: Mutex::default(),
             life: Mutex::default(),
             changed: Condvar::new(),
             signal_of_stop: orders.stop.signal,
             input_ends: orders.attach,
         })
+    }
+
+    /// Changes what is known of the container, and writes it down. What changes nothing is not
+    /// written: whoever comes too late must not write over what a later supervisor wrote.
+    pub(super) fn note(&self, change: impl FnOnce(&mut State)) -> Result<(), ContainerError> {
+        let mut state = lock(&self.state);
+        let before = state.clone();
+        change(&mut state);
+        if *state == before { Ok(()) } else { state.write(&self.directory) }
+    }
+
+    /// What is known of the container.
+    pub(super) fn state(&self) -> State {
+        lock(&self.state).clone()
     }
 
     /// The process was started. If somebody wanted it to end just before, it does.

@@ -2,11 +2,12 @@
 //!
 //! The main thread starts the process, keeps what it writes, and waits for its end, again and
 //! again where the restart policy says so. One thread accepts connections, one more serves each of
-//! them, and one reads the terminal if there is one. They meet in the [`Hub`], whose locks are held
+//! them, one reads the terminal if there is one, and one checks the health if that is wanted. They meet in the [`Hub`], whose locks are held
 //! for moments; only writing to whoever is attached may take longer, and then the process waits as
 //! it would for a pipe that is full.
 
 mod clients;
+mod health;
 mod hub;
 mod run;
 
@@ -23,8 +24,9 @@ use self::clients::Role;
 use self::hub::Hub;
 use crate::client::SOCKET;
 use crate::frame::Kind;
+use crate::health::Health;
 use crate::network::{Connected, Live};
-use crate::state::{State, Status};
+use crate::state::Status;
 use crate::{ContainerError, Orders, SUPERVISOR_NAME, instant};
 
 /// Stacks of the supervisor's threads: there may be many supervisors.
@@ -88,7 +90,7 @@ fn connect_and_live(orders: &Orders, hub: &Arc<Hub>) -> (io::Result<(Kind, Vec<u
     let id = orders.directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let connect = |connect| Live::connect(id, orders.directory.clone(), connect);
     match orders.connect.as_ref().map(connect).transpose() {
-        Err(error) => (not_started(orders, State::default(), error), Box::new(|| {})),
+        Err(error) => (not_started(hub, error), Box::new(|| {})),
         Ok(None) => (live(orders, hub, None), Box::new(|| {})),
         Ok(Some(network)) => {
             let told = live(orders, hub, Some(&network));
@@ -111,64 +113,62 @@ fn listen(directory: &Path) -> io::Result<UnixListener> {
 
 /// The container's life; what everybody is told at its end.
 fn live(orders: &Orders, hub: &Arc<Hub>, network: Option<&Live>) -> io::Result<(Kind, Vec<u8>)> {
-    let connected = network.map(|network| network.connected().clone()).unwrap_or_default();
-    let mut state = State { connected, ..State::default() };
     let mut backoff = BACKOFF;
     loop {
         let begun = Instant::now();
-        let exit = match once(orders, hub, &mut state, network) {
+        let exit = match once(orders, hub, network) {
             Ok(exit) => exit,
-            Err(error) => return not_started(orders, state, error),
+            Err(error) => return not_started(hub, error),
         };
-        state.end(exit);
         if begun.elapsed() >= STEADY {
             backoff = BACKOFF;
         }
-        let again = orders.restart.wants(exit.code(), state.restarts) && !hub.is_stopping();
-        state.status = if again { Status::Restarting } else { Status::Exited };
+        let again = orders.restart.wants(exit.code(), hub.state().restarts) && !hub.is_stopping();
         // A disk that is full must not keep the container from ending.
-        let _ = state.write(&orders.directory);
+        let _ = hub.note(|state| {
+            state.end(exit);
+            state.status = if again { Status::Restarting } else { Status::Exited };
+        });
         if !again || hub.stopped_within(backoff) {
             // What is kept for the next start waits as if it had never been started.
             let waits = orders.auto_remove && hub.is_kept();
-            state.status = if waits { Status::Created } else { Status::Exited };
-            state.connected = Connected::default();
-            let _ = state.write(&orders.directory);
+            let _ = hub.note(|state| {
+                state.status = if waits { Status::Created } else { Status::Exited };
+                state.connected = Connected::default();
+            });
             return Ok((Kind::Ended, serde_json::to_vec(&exit)?));
         }
         backoff = (2 * backoff).min(BACKOFF_MAX);
-        state.restarts += 1;
+        let _ = hub.note(|state| state.restarts += 1);
     }
 }
 
 /// Notes that it could not be started, and what everybody is told of that.
-fn not_started(
-    orders: &Orders,
-    mut state: State,
-    error: ContainerError,
-) -> io::Result<(Kind, Vec<u8>)> {
+fn not_started(hub: &Hub, error: ContainerError) -> io::Result<(Kind, Vec<u8>)> {
     let failure = error.failure();
-    state.end(Exit::Code(failure.code));
-    state.status = if state.started.is_none() { Status::Created } else { Status::Exited };
-    state.error = Some(format!("cannot {}: {}", failure.action, failure.reason));
-    state.connected = Connected::default();
-    let _ = state.write(&orders.directory);
+    let _ = hub.note(|state| {
+        state.end(Exit::Code(failure.code));
+        state.status = if state.started.is_none() { Status::Created } else { Status::Exited };
+        state.error = Some(format!("cannot {}: {}", failure.action, failure.reason));
+        state.connected = Connected::default();
+    });
     Ok((Kind::Failed, serde_json::to_vec(&failure)?))
 }
 
 /// One run of the process.
-fn once(
-    orders: &Orders,
-    hub: &Arc<Hub>,
-    state: &mut State,
-    network: Option<&Live>,
-) -> Result<Exit, ContainerError> {
+fn once(orders: &Orders, hub: &Arc<Hub>, network: Option<&Live>) -> Result<Exit, ContainerError> {
     let (running, pid, pump) = run::start(orders, hub, network)?;
-    state.status = Status::Running;
-    state.pid = Some(pid);
-    state.started = Some(instant::now());
-    state.error = None;
-    state.write(&orders.directory)?;
+    hub.note(|state| {
+        state.status = Status::Running;
+        state.pid = Some(pid);
+        state.started = Some(instant::now());
+        state.error = None;
+        state.health = orders.health.as_ref().map(|_| Health::default());
+        state.connected = network.map(|it| it.connected().clone()).unwrap_or_default();
+    })?;
+    if let Some(checks) = &orders.health {
+        health::watch(hub, orders, checks, pid)?;
+    }
     let pid = serde_json::to_vec(&pid).map_err(io::Error::from)?;
     hub.tell(Kind::Started, &pid);
     let exit = running.wait(&Default::default(), &mut |stream, bytes| hub.wrote(stream, bytes));

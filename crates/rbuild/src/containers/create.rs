@@ -14,10 +14,11 @@ use rbuild_image::index::is_for;
 use rbuild_network::publish::PortBinding;
 use rbuild_rooted::Root;
 use rbuild_types::{
-    CancelToken, Ctx, Event, ImageConfig, Platform, Reference, Silent, signal_number,
+    CancelToken, Ctx, Event, HealthConfig, ImageConfig, Platform, Reference, Silent, signal_number,
 };
 
 use super::directory::{Locked, NAME, PASSING, sweep};
+use super::health;
 use super::process::spec;
 use super::{Connection, Container, ContainerNetwork, ContainerRecord, Process};
 use crate::engine::random_id;
@@ -51,6 +52,9 @@ pub struct ContainerOptions {
     pub stop_timeout: i64,
     /// How its output is kept.
     pub log: LogOptions,
+    /// How its health is checked, over what the image says: what is empty or 0 here is the
+    /// image's, and `["NONE"]` is no test.
+    pub health: HealthConfig,
     /// Besides the image's.
     pub labels: BTreeMap<String, String>,
 }
@@ -70,6 +74,7 @@ impl ContainerOptions {
             stop_signal: None,
             stop_timeout: 10,
             log: LogOptions::default(),
+            health: HealthConfig::default(),
             labels: BTreeMap::new(),
         }
     }
@@ -118,6 +123,7 @@ impl Engine {
         let id = random_id()?;
         let spec = spec(&id, config, &options.process)?;
         let stop = stop(&options, config)?;
+        let health = health::checks(&options.health, config)?;
         let connection = match &options.process.network {
             ContainerNetwork::Connected(connection) => {
                 Some(checked(connection, config, &self.store)?)
@@ -158,6 +164,7 @@ impl Engine {
             restart: options.restart,
             stop,
             log: options.log,
+            health,
             labels,
             id,
         };

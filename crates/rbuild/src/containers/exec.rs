@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 
-use rbuild_container::{State, Status};
+use rbuild_container::{State, Status, parent};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{Exit, Join, Running, SandboxError, Spec, Stdio};
 use rbuild_types::{CancelToken, Stream};
@@ -159,12 +159,6 @@ impl Container {
     fn not_running(&self, how: &str) -> BuildError {
         BuildError::Conflict { message: format!("container {} {how}", self.record.name) }
     }
-}
-
-/// The number of a process' parent.
-fn parent(process: u32) -> Option<u32> {
-    let status = fs_err::read_to_string(format!("/proc/{process}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 impl Exec {

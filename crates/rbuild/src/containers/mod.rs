@@ -8,6 +8,7 @@ mod connect;
 mod create;
 pub(crate) mod directory;
 mod exec;
+mod health;
 mod line;
 mod list;
 mod process;
@@ -148,6 +149,7 @@ impl Container {
             restart: self.record.restart,
             stop: self.record.stop,
             log: self.record.log,
+            health: self.record.health.clone(),
         };
         let connection = rbuild_container::start(&self.program, &orders, lock, &held)?;
         drop(held);

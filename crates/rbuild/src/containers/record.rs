@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rbuild_cache::SnapshotId;
 use rbuild_container::logs::LogOptions;
-use rbuild_container::{Restart, Stop};
+use rbuild_container::{HealthChecks, Restart, Stop};
 use rbuild_plan::ExtraHost;
 use rbuild_sandbox::Spec;
 use rbuild_types::Digest;
@@ -59,6 +59,9 @@ pub struct ContainerRecord {
     pub stop: Stop,
     /// How its output is kept.
     pub log: LogOptions,
+    /// How its health is checked, if it is.
+    #[serde(default)]
+    pub health: Option<HealthChecks>,
     /// Those of the image, and those given to it.
     pub labels: BTreeMap<String, String>,
 }

@@ -1,6 +1,8 @@
 //! A container as Docker's `container inspect` shows it.
 
-use rbuild::{BuildError, Container, Exit, MountedFrom, Restart, State, Status};
+use std::time::Duration;
+
+use rbuild::{BuildError, Container, Exit, Health, MountedFrom, Restart, State, Status};
 use serde_json::{Value, json};
 
 use crate::commands::ps;
@@ -44,7 +46,7 @@ pub fn document(container: &Container) -> Result<Value, BuildError> {
     };
     let exit = state.ended.map(|ended| ended.exit);
     let (program, arguments) = spec.argv.split_first().map_or(("", &[][..]), |(a, b)| (a, b));
-    Ok(json!({
+    let mut document = json!({
         "Id": record.id,
         "Name": format!("/{}", record.name),
         "Created": time(Some(record.created)),
@@ -86,7 +88,39 @@ pub fn document(container: &Container) -> Result<Value, BuildError> {
             "Labels": record.labels,
             "StopSignal": record.stop.signal.to_string(),
         },
-    }))
+    });
+    if let Some(health) = &state.health {
+        document["State"]["Health"] = health_of(health);
+    }
+    if let Some(checks) = &record.health {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let test = std::iter::once("CMD").chain(checks.argv.iter().map(String::as_str));
+        document["Config"]["Healthcheck"] = json!({
+            "Test": test.collect::<Vec<_>>(),
+            "Interval": nanoseconds(checks.interval),
+            "Timeout": nanoseconds(checks.timeout),
+            "StartPeriod": nanoseconds(checks.start_period),
+            "StartInterval": nanoseconds(checks.start_interval),
+            "Retries": checks.retries,
+        });
+    }
+    Ok(document)
+}
+
+fn health_of(health: &Health) -> Value {
+    let log: Vec<Value> = health
+        .log
+        .iter()
+        .map(|check| {
+            json!({
+                "Start": human::rfc3339(ps::milliseconds(check.start)),
+                "End": human::rfc3339(ps::milliseconds(check.end)),
+                "ExitCode": check.exit_code,
+                "Output": check.output,
+            })
+        })
+        .collect();
+    json!({ "Status": health.status.name(), "FailingStreak": health.failing_streak, "Log": log })
 }
 
 fn network_settings(state: &State) -> Value {

@@ -89,4 +89,4 @@ pub use snapshots::{NewSnapshot, Snapshot, SnapshotId, SnapshotIdError, Snapshot
 pub use stat_cache::{FileStamp, StatCache};
 pub use store::Store;
 pub use usage::Usage;
-pub use volumes::{HeldVolume, Hold, Volume, VolumeInfo, Volumes};
+pub use volumes::{HeldVolume, Hold, NamedInfo, Volume, VolumeInfo, Volumes};

@@ -3,11 +3,12 @@
 //! one cache from another: an id is a stranger's text and never becomes a path.
 //!
 //! Beside each lies `volumes/.<name>`, a small file that no container sees. It says what the volume
-//! is ([`VolumeInfo`]; nothing for a named volume), its time of change is the last use, and whoever
+//! is ([`VolumeInfo`], or [`NamedInfo`]), its time of change is the last use, and whoever
 //! uses the volume holds a kernel lock on it: [`Hold::Shared`] beside others, [`Hold::Alone`]
 //! without. So a volume is removed under the lock for one alone, and never under anybody's feet.
 //! The directory itself is not locked, because a program inside could do that too.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use rbuild_types::{CancelToken, Digest, Hasher};
 use rustix::fs::{Timespec, Timestamps};
 use rustix::io::Errno;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{At as _, CacheError};
@@ -83,6 +85,22 @@ impl VolumeInfo {
     }
 }
 
+/// What a named volume is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedInfo {
+    /// Milliseconds since 1970.
+    pub created: i64,
+    /// Given to it when it was made.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl NamedInfo {
+    /// One that is made now.
+    pub fn new(labels: BTreeMap<String, String>) -> Self {
+        Self { created: file::now_ms(), labels }
+    }
+}
+
 /// A volume that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
@@ -90,6 +108,8 @@ pub struct Volume {
     pub name: String,
     /// What it is, for a cache mount.
     pub info: Option<VolumeInfo>,
+    /// What it is, for a named one; earlier versions noted nothing.
+    pub named: Option<NamedInfo>,
     /// Milliseconds since 1970.
     pub last_used: i64,
     /// Whether a step or a container of any process uses it.
@@ -103,9 +123,13 @@ impl Volume {
     }
 }
 
-/// Whether a volume of this name, or what describes it, is that of a cache mount.
+/// Whether a volume of this name, or what describes it, is that of a cache mount: people may name
+/// theirs `cache-anything` too.
 pub(crate) fn is_cache(name: &str) -> bool {
-    name.trim_start_matches('.').starts_with(CACHE)
+    let digits = name.trim_start_matches('.').strip_prefix(CACHE);
+    digits.is_some_and(|digits| {
+        digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 /// The volumes of a store.
@@ -250,17 +274,30 @@ impl<'a> Volumes<'a> {
         Measure::default().add([self.path(name)])
     }
 
+    /// The volume of this name, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn find(&self, name: &str) -> Result<Option<Volume>, CacheError> {
+        match file::exists(&self.path(name)) {
+            true => self.look(name.to_owned()).map(Some),
+            false => Ok(None),
+        }
+    }
+
     fn look(&self, name: String) -> Result<Volume, CacheError> {
         let path = self.sidecar(&name);
         let changed =
             |path: &Path| rustix::fs::lstat(path).map_or(0, |stat| file::changed_ms(&stat));
         let Some(file) = file::open_if_there(&path)? else {
             let last_used = changed(&self.path(&name));
-            return Ok(Volume { name, info: None, last_used, in_use: false });
+            return Ok(Volume { name, info: None, named: None, last_used, in_use: false });
         };
         let info = read_info(&file);
+        let named = (!is_cache(&name)).then(|| read_info(&file)).flatten();
         let in_use = !lock::try_lock(&file, &path)?;
-        Ok(Volume { name, info, last_used: changed(&path), in_use })
+        Ok(Volume { name, info, named, last_used: changed(&path), in_use })
     }
 
     /// Removes the volume with all that is in it; says whether it was there.
@@ -275,9 +312,7 @@ impl<'a> Volumes<'a> {
         let Some(held) = self.try_take(name, Hold::Alone)? else {
             return Err(CacheError::VolumeInUse { name: name.to_owned() });
         };
-        if let Some(path) = held.discard()? {
-            remove_tree(&path, None)?;
-        }
+        held.remove()?;
         Ok(true)
     }
 
@@ -347,19 +382,34 @@ impl HeldVolume {
     /// When it cannot be written.
     pub fn note(&self, info: Option<&VolumeInfo>) -> Result<(), CacheError> {
         if let Some(info) = info
-            && read_info(&self.file).is_none()
+            && read_info::<VolumeInfo>(&self.file).is_none()
         {
             // In one piece, and the same text by everybody who shares it.
-            let json = serde_json::to_vec(info)
-                .map_err(|error| CacheError::io("encode", &self.sidecar, error.into()))?;
-            (&self.file).rewind().at("write", &self.sidecar)?;
-            (&self.file).write_all(&json).at("write", &self.sidecar)?;
+            self.describe(info)?;
         }
         // The kernel's own idea of now is some milliseconds old.
         let now = file::now_ms();
         let now = Timespec { tv_sec: now / 1000, tv_nsec: now % 1000 * 1_000_000 };
         let now = Timestamps { last_access: now, last_modification: now };
         rustix::fs::futimens(self.file.as_fd(), &now).at("touch", &self.sidecar)
+    }
+
+    /// Notes what a named volume is, for whoever has just made its directory, or holds it alone and
+    /// is about to.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn note_named(&self, info: &NamedInfo) -> Result<(), CacheError> {
+        self.file.set_len(0).at("write", &self.sidecar)?;
+        self.describe(info)
+    }
+
+    fn describe(&self, info: &impl Serialize) -> Result<(), CacheError> {
+        let json = serde_json::to_vec(info)
+            .map_err(|error| CacheError::io("encode", &self.sidecar, error.into()))?;
+        (&self.file).rewind().at("write", &self.sidecar)?;
+        (&self.file).write_all(&json).at("write", &self.sidecar)
     }
 
     /// Puts the directory `new`, which lies on the store's file system, in the place of the volume's
@@ -375,6 +425,18 @@ impl HeldVolume {
             Ok(()) => remove_tree(new, None).map(drop),
             Err(Errno::NOENT) => file::rename(new, &self.path),
             Err(error) => Err(error).at("rename", new),
+        }
+    }
+
+    /// Removes the volume with all that is in it. The lock is one for this holder alone.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be removed.
+    pub fn remove(self) -> Result<(), CacheError> {
+        match self.discard()? {
+            Some(path) => remove_tree(&path, None).map(drop),
+            None => Ok(()),
         }
     }
 
@@ -401,7 +463,7 @@ impl Drop for HeldVolume {
     }
 }
 
-fn read_info(file: &File) -> Option<VolumeInfo> {
+fn read_info<T: DeserializeOwned>(file: &File) -> Option<T> {
     let mut file = file;
     file.rewind().ok()?;
     let mut bytes = Vec::new();

@@ -71,6 +71,12 @@ pub enum BuildError {
         /// The name or id as given.
         name: String,
     },
+    /// No volume has that name.
+    #[error("no such volume: {name}: `rbuild volume ls` lists them")]
+    NoSuchVolume {
+        /// The name as given.
+        name: String,
+    },
     /// No cache mount has this id.
     #[error("no cache mount has the id {id:?}: `rbuild cache ls` lists them")]
     NoSuchCache {

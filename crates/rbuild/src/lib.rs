@@ -69,6 +69,7 @@ mod request;
 mod sources;
 mod unused;
 mod volume;
+mod volumes;
 
 pub use annotation::{Annotation, AnnotationPlace};
 pub use attest::manifest::AttestationForm;
@@ -76,8 +77,9 @@ pub use attest::{Attestations, Provenance, ProvenanceMode, SlsaVersion, ToldProv
 pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, CopyPlace, OpenCache, ReadCacheFile};
 pub use check::{Checked, Finding, Lines, check};
 pub use containers::{
-    Attach, Connection, Container, ContainerNetwork, ContainerOptions, ContainerRecord, Dns, Exec,
-    ExecOptions, ExecStreams, Input, Line, Membership, MountRecord, MountedFrom, Process,
+    Attach, Connection, Container, ContainerList, ContainerNetwork, ContainerOptions,
+    ContainerRecord, Dns, Exec, ExecOptions, ExecStreams, Input, Line, Membership, MountRecord,
+    MountedFrom, Process, UnreadableContainer,
 };
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use engine::{Engine, EngineOptions};
@@ -108,6 +110,7 @@ pub use request::{
     ExportedImage, LayerForm, Output, Pull, StepSummary,
 };
 pub use volume::{Volume, VolumeSource};
+pub use volumes::{ANONYMOUS_VOLUME, VolumeRecord};
 
 pub use rbuild_cache::{
     BuildRecord, BuiltStep, Class, Damage, Hold, ImageRecord, Loss, Outcome, PruneOptions, Pruned,

@@ -3,20 +3,23 @@
 //! Named volumes are directories below `volumes/` of the store that outlive the containers, and so
 //! are cache mounts of builds, which containers may use too;
 //! anonymous ones lie beside their container's layer and go with it. Both start with what the
-//! image has at their place. A named volume is made in a temporary directory and renamed into place, so it is never seen half
-//! filled, and of several users who make one at the same time all get the first one's.
+//! image has at their place, also a named one that was made empty. A named volume is made in a
+//! temporary directory and renamed into place, so it is never seen half filled, and of several
+//! users who make one at the same time all get the first one's.
 
+use std::collections::BTreeMap;
 use std::io::Seek as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rbuild_cache::{HeldVolume, Hold};
+use rbuild_cache::{HeldVolume, Hold, NamedInfo};
 use rbuild_image::layer::{PackOptions, TreeForm, pack};
 use rbuild_rooted::{FileKind, Follow, Root};
 use rbuild_types::{CancelToken, ImageConfig};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use crate::containers::{MountRecord, MountedFrom, Process};
+use crate::containers::{MOMENT, MountRecord, MountedFrom, Process};
 use crate::{BuildError, Engine};
 
 /// Something mounted in a container.
@@ -65,22 +68,23 @@ pub(crate) fn all(process: &Process, image: &ImageConfig) -> Vec<Volume> {
 
 impl Engine {
     /// Makes the volumes of a container in `directory` that are not there yet: they start with what
-    /// the image, whose files are in `root`, has at their place.
+    /// the image, whose files are in `root`, has at their place. Until the container is written down
+    /// they are kept by being held.
     pub(crate) fn make_volumes(
         &self,
         volumes: &[Volume],
         root: &Root,
         directory: &Path,
         cancel: &CancelToken,
-    ) -> Result<Vec<MountRecord>, BuildError> {
-        let mut records = Vec::new();
+    ) -> Result<(Vec<MountRecord>, Vec<HeldVolume>), BuildError> {
+        let (mut records, mut all_held) = (Vec::new(), Vec::new());
         for (number, volume) in volumes.iter().enumerate() {
             let source = match &volume.source {
                 VolumeSource::Path(path) => MountedFrom::Path(path.clone()),
                 VolumeSource::Named(name) => {
                     let from = place_of(root, &volume.target)?;
-                    let held = self.named_volume(name, from.as_ref(), cancel)?;
-                    MountedFrom::Volume { name: held.name().to_owned(), alone: false }
+                    all_held.push(self.named_volume(name, from.as_ref(), cancel)?);
+                    MountedFrom::Volume { name: name.clone(), alone: false }
                 }
                 VolumeSource::Cache { id, hold } => {
                     // Alone means without oneself too.
@@ -95,8 +99,9 @@ impl Engine {
                         return Err(BuildError::Request { message });
                     }
                     let held = self.cache_or_new(id, Hold::Shared, cancel)?;
-                    let alone = *hold == Hold::Alone;
-                    MountedFrom::Volume { name: held.name().to_owned(), alone }
+                    let (name, alone) = (held.name().to_owned(), *hold == Hold::Alone);
+                    all_held.push(held);
+                    MountedFrom::Volume { name, alone }
                 }
                 VolumeSource::Anonymous => {
                     let name = PathBuf::from(format!("volume-{number}"));
@@ -109,38 +114,66 @@ impl Engine {
             let (target, read_only) = (volume.target.clone(), volume.read_only);
             records.push(MountRecord { source, target, read_only });
         }
-        Ok(records)
+        Ok((records, all_held))
     }
 
-    /// A volume, held beside others. A new one starts with what the image has at its place, `from`.
+    /// A volume, held beside others. A new one, and one that is empty and that nobody uses, starts
+    /// with what the image has at its place, `from`.
     fn named_volume(
         &self,
         name: &str,
         from: Option<&Root>,
         cancel: &CancelToken,
     ) -> Result<HeldVolume, BuildError> {
-        let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-        if !first || !name.bytes().all(letter) {
-            return Err(BuildError::Request {
-                message: format!(
-                    "{name:?} is no volume name: use letters, digits, `_`, `.` and `-`, or a path \
-                     with a slash"
-                ),
-            });
+        check_name(name)?;
+        if let Some(from) = from
+            && is_empty(&self.store.volumes().path(name))
+            && let Some(held) = self.alone(name)?
+            && is_empty(held.path())
+        {
+            let scratch = self.store.scratch("volume")?;
+            let made = scratch.path().join("fs");
+            self.fill(&made, Some(from), &scratch.path().join("tar"))?;
+            held.replace(&made)?;
         }
         let volume = self.store.volumes().take(name, Hold::Shared, cancel)?;
         volume.note(None)?;
-        if volume.path().exists() {
-            return Ok(volume);
+        if self.put_in_place(&volume, from)? {
+            volume.note_named(&NamedInfo::new(BTreeMap::new()))?;
         }
-        let io = |source| BuildError::Io { what: format!("make volume {name}"), source };
+        Ok(volume)
+    }
+
+    /// Makes the directory of a volume that is not there, with what is in `from`; whether it did.
+    pub(crate) fn put_in_place(
+        &self,
+        volume: &HeldVolume,
+        from: Option<&Root>,
+    ) -> Result<bool, BuildError> {
+        if volume.path().exists() {
+            return Ok(false);
+        }
         let scratch = self.store.scratch("volume")?;
         let made = scratch.path().join("fs");
         self.fill(&made, from, &scratch.path().join("tar"))?;
         match renameat_with(CWD, &made, CWD, volume.path(), RenameFlags::NOREPLACE) {
-            Ok(()) | Err(Errno::EXIST) => Ok(volume),
-            Err(errno) => Err(io(errno.into())),
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(errno) => Err(BuildError::Io {
+                what: format!("make volume {}", volume.name()),
+                source: errno.into(),
+            }),
+        }
+    }
+
+    /// A volume that nobody else uses: who only looks at it does so for a moment.
+    pub(crate) fn alone(&self, name: &str) -> Result<Option<HeldVolume>, BuildError> {
+        let deadline = Instant::now() + MOMENT;
+        loop {
+            match self.store.volumes().try_take(name, Hold::Alone)? {
+                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
+                taken => return Ok(taken),
+            }
         }
     }
 
@@ -172,6 +205,26 @@ impl Engine {
         into.set_mode("", metadata.mode)?;
         fs_err::remove_file(by_way_of).map_err(io)
     }
+}
+
+/// Refuses what is no name of a volume.
+pub(crate) fn check_name(name: &str) -> Result<(), BuildError> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    match first && name.bytes().all(letter) {
+        true => Ok(()),
+        false => Err(BuildError::Request {
+            message: format!(
+                "{name:?} is no volume name: use letters, digits, `_`, `.` and `-`, or a path \
+                 with a slash"
+            ),
+        }),
+    }
+}
+
+/// Whether a directory is there with nothing in it.
+fn is_empty(path: &Path) -> bool {
+    fs_err::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// The directory that the image has at `path`, if it has one.

@@ -64,6 +64,7 @@ mod inspect_diff;
 mod inspect_layers;
 mod ssh_server;
 mod support;
+mod volumes;
 mod web;
 
 use std::collections::BTreeSet;
@@ -142,6 +143,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("image_transfer", image_transfer::TESTS),
     ("inspect_diff", inspect_diff::TESTS),
     ("inspect_layers", inspect_layers::TESTS),
+    ("volumes", volumes::TESTS),
 ];
 
 fn main() {

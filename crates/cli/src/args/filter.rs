@@ -30,6 +30,24 @@ pub fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
     }
 }
 
+/// Whether labels are taken by `label=NAME[=VALUE]` or `label!=NAME[=VALUE]`.
+pub type TakesLabels = Box<dyn Fn(&BTreeMap<String, String>) -> bool>;
+
+/// Reads a filter by labels, the only ones there are where this is asked.
+pub fn label(text: &str) -> Result<TakesLabels, Failure> {
+    if let Some(label) = text.strip_prefix("label!=") {
+        let label = label.to_owned();
+        return Ok(Box::new(move |labels| !has_label(labels, &label)));
+    }
+    match pair(text)? {
+        ("label", label) => {
+            let label = label.to_owned();
+            Ok(Box::new(move |labels| has_label(labels, &label)))
+        }
+        (key, _) => Err(unknown(key, "label and label!")),
+    }
+}
+
 /// Milliseconds since 1970 of a date, a time by RFC 3339, seconds since 1970, or how long ago it
 /// was: `24h`, `1h30m`, `7d`.
 pub fn time(text: &str, now: i64) -> Result<i64, Failure> {

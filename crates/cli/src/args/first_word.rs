@@ -26,6 +26,7 @@ const COMMANDS: &[&str] = &[
     "rename",
     "port",
     "network",
+    "volume",
     "images",
     "rmi",
     "tag",
@@ -132,7 +133,7 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
 
 /// Words of Docker that need a second one. A directory of that name can still be built as
 /// `./image`.
-const GROUPS: &[&str] = &["builder", "buildx", "container", "image", "system", "trust", "volume"];
+const GROUPS: &[&str] = &["builder", "buildx", "container", "image", "system", "trust"];
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./cp`.
@@ -291,7 +292,7 @@ mod tests {
             "image frobnicate",
             "builder rm",
             "system events",
-            "volume ls",
+            "trust ls",
             "container top",
         ] {
             let expected = format!("`rbuild {line}` is not supported yet");
@@ -299,7 +300,7 @@ mod tests {
         }
         assert_eq!(settled("rbuild image --help"), "`rbuild image` needs a command");
         assert_eq!(settled("rbuild buildx"), "`rbuild buildx` needs a command");
-        assert_eq!(settled("rbuild volume"), "`rbuild volume` is not supported yet");
+        assert_eq!(settled("rbuild trust"), "`rbuild trust` is not supported yet");
         assert_eq!(settled("rbuild ./image"), "rbuild build ./image");
         let hint = |group, next| match not_in_group(group, Some(next)) {
             Failure::Usage { hints, .. } => hints.join(" "),
@@ -307,7 +308,7 @@ mod tests {
         };
         assert_eq!(hint("image", "sl"), "did you mean `rbuild image ls`?");
         assert_eq!(hint("buildx", "ls"), "of buildx there are build, du, prune");
-        assert_eq!(hint("volume", "ls"), "");
+        assert_eq!(hint("trust", "ls"), "");
     }
 
     #[test]

@@ -284,3 +284,14 @@ pub struct OfLoad;
 impl Table for OfLoad {
     const FLAGS: &'static [Flag] = &[flag("signature-policy", Value, NotYet)];
 }
+
+/// `volume create`.
+#[derive(Debug, Clone, Default)]
+pub struct OfVolumeCreate;
+
+impl Table for OfVolumeCreate {
+    const FLAGS: &'static [Flag] = &[
+        // Options of the driver, such as what it mounts from elsewhere: `run -v` does.
+        short('o', "opt", Value, NotYet),
+    ];
+}

@@ -37,6 +37,7 @@ pub mod ssh;
 pub mod switch;
 pub mod transfer;
 pub mod volume;
+pub mod volumes;
 pub mod why;
 
 use std::ffi::OsString;
@@ -109,6 +110,8 @@ pub enum Command {
     Port(network::PortArgs),
     /// Make, list and remove networks of containers
     Network(network::NetworkArgs),
+    /// Make, list and remove volumes
+    Volume(volumes::VolumeArgs),
     /// Wait until containers have ended
     Wait(container::WaitArgs),
     /// Give a container another name

@@ -37,15 +37,11 @@ type Take = Box<dyn Fn(&ContainerRecord) -> bool>;
 
 /// Whether a filter takes a container.
 fn takes(text: &str) -> Result<Take, Failure> {
-    if let Some(label) = text.strip_prefix("label!=") {
-        let label = label.to_owned();
-        return Ok(Box::new(move |record| !filter::has_label(&record.labels, &label)));
+    if text.starts_with("label!=") || text.starts_with("label=") {
+        let takes = filter::label(text)?;
+        return Ok(Box::new(move |record| takes(&record.labels)));
     }
     match filter::pair(text)? {
-        ("label", label) => {
-            let label = label.to_owned();
-            Ok(Box::new(move |record| filter::has_label(&record.labels, &label)))
-        }
         ("until", time) => {
             let until = filter::time(time, human::now())?;
             Ok(Box::new(move |record| milliseconds(record.created) < until))

@@ -43,6 +43,7 @@ mod stop;
 mod tag;
 mod terminal;
 mod version;
+mod volume;
 mod wait;
 mod why;
 
@@ -117,6 +118,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Attach(args) => attach::run(&args, &context),
         Command::Port(args) => port::run(&args, &context),
         Command::Network(args) => network::run(&args, &context),
+        Command::Volume(args) => volume::run(&args, &context),
         Command::Wait(args) => wait::run(&args, &context),
         Command::Rename(args) => rename::run(&args, &context),
         Command::Rm(args) => rm::run(&args, &context),

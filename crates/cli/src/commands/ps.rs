@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rbuild::{ContainerRecord, Engine, HealthStatus, SandboxNetwork, State, Status};
+use rbuild::{ContainerList, ContainerRecord, Engine, HealthStatus, SandboxNetwork, State, Status};
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -38,7 +38,14 @@ pub fn run(args: &PsArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let listing = Listing::parse(args.format.as_deref())?;
     let now = human::now();
     let engine = context.engine()?;
-    let mut containers = engine.containers()?;
+    let ContainerList { mut containers, unreadable } = engine.list_containers()?;
+    for one in unreadable {
+        output::note(&format!(
+            "container {} is not shown: {}; `rbuild rm -f` removes it",
+            output::visible(&one.name),
+            one.problem
+        ));
+    }
     let asks_status = args.filter.iter().any(|text| {
         ["status=", "exited="].iter().any(|prefix| text.trim_start().starts_with(prefix))
     });

@@ -10,12 +10,9 @@ use crate::output;
 /// Removes containers.
 pub fn run(args: &RmArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let engine = context.engine()?;
-    each(&args.containers, |name| {
-        match engine.container(name) {
-            Ok(mut container) => container.remove(args.force)?,
-            Err(BuildError::NoSuchContainer { .. }) if args.force => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-        output::line(name)
+    each(&args.containers, |name| match engine.remove_container(name, args.force) {
+        Ok(()) => output::line(name),
+        Err(BuildError::NoSuchContainer { .. }) if args.force => Ok(()),
+        Err(error) => Err(error.into()),
     })
 }

@@ -11,7 +11,7 @@ use crate::program::{Outcome, Program, can_build};
 const BUSYBOX: &str = "/bin/busybox";
 
 /// A store with the image `box`; `None`, and a word, where that cannot be had.
-fn program() -> Option<Program> {
+pub fn program() -> Option<Program> {
     if !can_build() {
         return None;
     }

@@ -16,3 +16,4 @@ mod program;
 mod pulls;
 mod registries;
 mod repro;
+mod volumes;

@@ -137,8 +137,9 @@ impl Engine {
         let pins: String = chain.iter().map(|snapshot| format!("{snapshot}\n")).collect();
         fs_err::write(directory.join("pins"), pins).map_err(io)?;
         let volumes = volume::all(&options.process, config);
-        let mounts = match volumes.is_empty() {
-            true => Vec::new(),
+        // Held until the container, which keeps its volumes, is written down.
+        let (mounts, _held) = match volumes.is_empty() {
+            true => (Vec::new(), Vec::new()),
             false => {
                 let root =
                     Root::from_fd(rbuild_snapshot::view(&super::lowers(&self.store, &chain)?)?);

@@ -30,6 +30,7 @@ pub use create::ContainerOptions;
 pub(crate) use create::{check_name, now};
 pub use exec::{Exec, ExecOptions, ExecStreams};
 pub use line::{Input, Line};
+pub use list::{ContainerList, UnreadableContainer};
 pub use process::{Connection, ContainerNetwork, Dns, Membership, Process};
 pub use record::ContainerRecord;
 pub use volumes::{MountRecord, MountedFrom};
@@ -38,8 +39,8 @@ use crate::{BuildError, Engine};
 
 /// How long a cancelled container may take to end after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long the lock of a container is tried for: others who only look hold it for moments.
-const MOMENT: Duration = Duration::from_millis(500);
+/// How long the lock of a container or volume is tried for: others who only look hold it for moments.
+pub(crate) const MOMENT: Duration = Duration::from_millis(500);
 
 /// Whether whoever starts a container stays with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -308,15 +309,7 @@ impl Container {
     }
 
     fn stop_and(&self, stop: Option<Stop>, keep: bool) -> Result<(), BuildError> {
-        match Wire::open(&self.directory) {
-            Ok(connection) => match connection.stop(stop.unwrap_or(self.record.stop), keep) {
-                // It was killed, and the container with it.
-                Ok(_) | Err(ContainerError::NoAnswer) => Ok(()),
-                Err(error) => Err(error.into()),
-            },
-            Err(ContainerError::NotRunning) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        stop_at(&self.directory, stop.unwrap_or(self.record.stop), keep)
     }
 
     /// Stops the process if it runs, and removes everything that the container wrote.
@@ -337,7 +330,7 @@ impl Container {
         self.goes = false;
         self.connection = None;
         if force {
-            self.stop(Some(Stop { signal: 9, patience: None }))?;
+            kill(&self.directory)?;
         }
         let running = "it is running: stop it first, or remove it by force (rm -f)";
         let lock = match self.lock.take() {
@@ -356,25 +349,59 @@ impl Container {
 
     /// Its lock; `busy` says why not.
     fn take_lock(&self, busy: &str) -> Result<File, BuildError> {
-        let refused = |why: &str| BuildError::Conflict {
-            message: format!("container {}: {why}", self.record.name),
-        };
-        let path = self.directory.join("lock");
-        let lock = match fs_err::File::open(&path) {
-            Ok(lock) => lock.into_file(),
-            Err(_) => return Err(refused("it is gone")),
-        };
-        let deadline = Instant::now() + MOMENT;
-        while lock.try_lock().is_err() {
-            if Instant::now() >= deadline {
-                return Err(refused(busy));
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        take_lock(&self.directory, &self.record.name, busy)
+    }
+}
+
+/// Removes a container of which nothing is known but where it is, whatever it does.
+fn remove_at(directory: &Path, name: &str) -> Result<(), BuildError> {
+    kill(directory)?;
+    let lock = match take_lock(directory, name, "it is being made or removed") {
+        Ok(lock) => lock,
+        Err(_) if !directory.exists() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    rbuild_container::remove(directory)?;
+    drop(lock);
+    Ok(())
+}
+
+/// Kills a container if it runs.
+fn kill(directory: &Path) -> Result<(), BuildError> {
+    stop_at(directory, Stop { signal: 9, patience: None }, false)
+}
+
+/// Stops a container if it runs.
+fn stop_at(directory: &Path, stop: Stop, keep: bool) -> Result<(), BuildError> {
+    match Wire::open(directory) {
+        Ok(connection) => match connection.stop(stop, keep) {
+            // It was killed, and the container with it.
+            Ok(_) | Err(ContainerError::NoAnswer) => Ok(()),
+            Err(error) => Err(error.into()),
+        },
+        Err(ContainerError::NotRunning) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The lock of the container in `directory`; `busy` says why not.
+fn take_lock(directory: &Path, name: &str, busy: &str) -> Result<File, BuildError> {
+    let refused = |why: &str| BuildError::Conflict { message: format!("container {name}: {why}") };
+    let path = directory.join("lock");
+    let lock = match fs_err::File::open(&path) {
+        Ok(lock) => lock.into_file(),
+        Err(_) => return Err(refused("it is gone")),
+    };
+    let deadline = Instant::now() + MOMENT;
+    while lock.try_lock().is_err() {
+        if Instant::now() >= deadline {
+            return Err(refused(busy));
         }
-        match path.exists() {
-            true => Ok(lock),
-            false => Err(refused("it is gone")),
-        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    match path.exists() {
+        true => Ok(lock),
+        false => Err(refused("it is gone")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The tools that are compared, each as the commands that do the same thing.
 
-use std::path::Path;
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
 
 use crate::bases;
 use crate::command::Cmd;
@@ -38,12 +39,8 @@ pub(crate) trait Contestant {
     fn forget_exports(&self) {}
     /// Pulls an image of a registry that speaks plain HTTP, and unpacks it.
     fn pull(&self, reference: &str) -> Cmd;
-    /// Runs `true` in a new container on the host's network.
-    fn container(&self) -> Option<Cmd>;
-    /// Runs `true` in a new container on the default network.
-    fn bridged_container(&self) -> Option<Cmd> {
-        None
-    }
+    /// Runs `true` in a new container on this network: `host`, `none` or `bridge`.
+    fn container(&self, network: &str) -> Outcome<Option<Cmd>>;
     /// Removes what the last build of this tag made, so that disks do not fill up.
     fn remove(&self, _tag: &str) {}
     /// Removes what all builds made, and keeps the base image.
@@ -60,15 +57,15 @@ pub(crate) fn open(name: &str, dir: &Path) -> Outcome<Box<dyn Contestant>> {
             Box::new(rbuild)
         }
         "docker" => {
-            let docker = Docker::start(dir)?;
             let archive = dir.join("busybox.tar");
             Cmd::new("skopeo")
                 .words("copy --quiet --insecure-policy")
                 .arg(&base)
                 .arg(format!("docker-archive:{}:busybox:latest", archive.display()))
                 .output()?;
-            docker.cmd().arg("load").arg("-i").arg(archive).output()?;
-            Box::new(docker)
+            let docker = Docker::start(dir)?;
+            docker.cmd().arg("load").arg("-i").arg(&archive).output()?;
+            Box::new(Dockers { docker, bridged: OnceCell::new(), dir: dir.to_owned(), archive })
         }
         "buildah" => {
             let buildah = Buildah::open(dir)?;
@@ -122,12 +119,8 @@ impl Contestant for Rbuild {
         self.cmd("run").words("--rm --network host").arg(reference).arg("true")
     }
 
-    fn container(&self) -> Option<Cmd> {
-        Some(self.cmd("run").words("--rm --network host busybox true"))
-    }
-
-    fn bridged_container(&self) -> Option<Cmd> {
-        Some(self.cmd("run").words("--rm --network bridge busybox true"))
+    fn container(&self, network: &str) -> Outcome<Option<Cmd>> {
+        Ok(Some(self.cmd("run").args(["--rm", "--network", network, "busybox", "true"])))
     }
 
     fn forget_exports(&self) {
@@ -143,7 +136,30 @@ impl Contestant for Rbuild {
     }
 }
 
-impl Contestant for Docker {
+/// Docker, and a second daemon for containers on a bridge once there are any.
+struct Dockers {
+    docker: Docker,
+    bridged: OnceCell<Docker>,
+    dir: PathBuf,
+    archive: PathBuf,
+}
+
+impl Dockers {
+    fn cmd(&self) -> Cmd {
+        self.docker.cmd()
+    }
+
+    fn bridged(&self) -> Outcome<&Docker> {
+        if let Some(docker) = self.bridged.get() {
+            return Ok(docker);
+        }
+        let docker = Docker::start_bridged(&self.dir.join("bridged"))?;
+        docker.cmd().arg("load").arg("-i").arg(&self.archive).output()?;
+        Ok(self.bridged.get_or_init(|| docker))
+    }
+}
+
+impl Contestant for Dockers {
     fn name(&self) -> &'static str {
         "docker"
     }
@@ -166,8 +182,9 @@ impl Contestant for Docker {
         self.cmd().words("pull -q").arg(reference)
     }
 
-    fn container(&self) -> Option<Cmd> {
-        Some(self.cmd().words("run --rm --network host busybox true"))
+    fn container(&self, network: &str) -> Outcome<Option<Cmd>> {
+        let docker = if network == "bridge" { self.bridged()? } else { &self.docker };
+        Ok(Some(docker.cmd().args(["run", "--rm", "--network", network, "busybox", "true"])))
     }
 
     fn remove(&self, tag: &str) {
@@ -206,8 +223,10 @@ impl Contestant for Buildah {
         self.cmd().words("pull -q --tls-verify=false").arg(reference)
     }
 
-    fn container(&self) -> Option<Cmd> {
-        Some(self.cmd().words("run --network host bench true"))
+    /// It is set up without a bridge.
+    fn container(&self, network: &str) -> Outcome<Option<Cmd>> {
+        let run = self.cmd().args(["run", "--network", network, "bench", "true"]);
+        Ok(Some(run).filter(|_| network != "bridge"))
     }
 
     fn remove(&self, tag: &str) {
@@ -241,8 +260,10 @@ impl Contestant for Podman {
         self.cmd().words("pull -q --tls-verify=false").arg(reference)
     }
 
-    fn container(&self) -> Option<Cmd> {
-        Some(self.cmd().words("run --rm --network host busybox true"))
+    /// It is set up without a bridge.
+    fn container(&self, network: &str) -> Outcome<Option<Cmd>> {
+        let run = self.cmd().args(["run", "--rm", "--network", network, "busybox", "true"]);
+        Ok(Some(run).filter(|_| network != "bridge"))
     }
 
     fn remove(&self, tag: &str) {

@@ -143,8 +143,7 @@ fn prepare(
     let Some(context) = context else {
         return Ok(match bench.work {
             Work::Version => Some(contestant.version()),
-            Work::Container => contestant.container(),
-            Work::BridgedContainer => contestant.bridged_container(),
+            Work::Container(network) => contestant.container(network)?,
             _ => None,
         });
     };

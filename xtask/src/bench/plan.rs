@@ -34,10 +34,8 @@ pub(crate) enum Work {
     Export(&'static str),
     /// Taking a built image from a registry into a store without it, unpacked.
     Pull,
-    /// A container that does nothing, on the host's network.
-    Container,
-    /// The same on the default network.
-    BridgedContainer,
+    /// A container that does nothing, on this network: `host`, `none` or `bridge`.
+    Container(&'static str),
     /// The program's start.
     Version,
 }
@@ -184,7 +182,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     Bench {
         name: "b8",
         what: "`run --rm busybox true` on the host's network",
-        work: Work::Container,
+        work: Work::Container("host"),
         context: None,
         target: 15.0,
         memory: SMALL,
@@ -192,8 +190,17 @@ pub(crate) const BENCHES: &[Bench] = &[
     },
     Bench {
         name: "b8n",
-        what: "the same on the default network",
-        work: Work::BridgedContainer,
+        what: "the same on no network",
+        work: Work::Container("none"),
+        context: None,
+        target: 15.0,
+        memory: SMALL,
+        quick: true,
+    },
+    Bench {
+        name: "b8b",
+        what: "the same on a bridge, the default network",
+        work: Work::Container("bridge"),
         context: None,
         target: 30.0,
         memory: SMALL,

@@ -1,5 +1,6 @@
-//! Debian's dockerd with a store, a socket and limits of its own. It makes no bridge and no
-//! firewall rule, so only the host's network is to be used with it.
+//! Debian's dockerd with a store, a socket and limits of its own. On the host's network it makes no
+//! bridge and no firewall rule, so its containers are on that too, or on none; in a network namespace
+//! of its own it does as it always does.
 
 use std::path::{Path, PathBuf};
 
@@ -28,9 +29,25 @@ impl Drop for State {
     }
 }
 
+/// Where a daemon and its containers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Host,
+    Namespace,
+}
+
 impl Docker {
     /// Starts it with its images below `dir`.
     pub(crate) fn start(dir: &Path) -> Outcome<Self> {
+        Self::start_in(Place::Host, dir)
+    }
+
+    /// Starts it in a network namespace of its own, where its containers get a bridge.
+    pub(crate) fn start_bridged(dir: &Path) -> Outcome<Self> {
+        Self::start_in(Place::Namespace, dir)
+    }
+
+    fn start_in(place: Place, dir: &Path) -> Outcome<Self> {
         let Some(daemon) = find("dockerd") else { return fail("dockerd is not installed") };
         // Debian's own client: a newer one elsewhere in PATH needs plugins to build.
         let packaged = Some(PathBuf::from("/usr/bin/docker")).filter(|p| p.is_file());
@@ -39,10 +56,14 @@ impl Docker {
         };
         fs_err::create_dir_all(dir)?;
         let state =
-            State(std::env::temp_dir().join(format!("xtask-docker-{}", std::process::id())));
+            State(std::env::temp_dir().join(format!("xtask-{place:?}-{}", std::process::id())));
         fs_err::create_dir_all(state.0.join("config"))?;
         let command = Cmd::new(daemon)
-            .words("--iptables=false --ip6tables=false --bridge=none --log-level=warn")
+            .words("--log-level=warn")
+            .words(match place {
+                Place::Host => "--iptables=false --ip6tables=false --bridge=none",
+                Place::Namespace => "",
+            })
             .arg("--data-root")
             .arg(dir.join("docker"))
             .arg("--exec-root")
@@ -53,6 +74,10 @@ impl Docker {
             .arg(format!("unix://{}", state.0.join("sock").display()))
             .env("GOMAXPROCS", "2");
         let command = Limits::SERVER.apply(command);
+        let command = match place {
+            Place::Host => command,
+            Place::Namespace => command.behind(&Cmd::new("unshare").arg("--net")),
+        };
         let ask = client_cmd(&client, &state.0).arg("version");
         let ready = || ask.capture().is_ok_and(|o| o.status.success());
         let service = Service::start("dockerd", command, &dir.join("dockerd.log"), ready)?;

@@ -35,8 +35,8 @@ pub fn start(
         |source| ContainerError::Supervisor { program: program.display().to_string(), source };
     let mut supervisor = Command::new(program)
         .arg0(SUPERVISOR_NAME)
+        // No directory, so that std can use vfork semantics: the supervisor changes its own.
         .env_clear()
-        .current_dir("/")
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -131,12 +131,15 @@ impl Hub {
             self.changed.notify_all();
         }
         let over = self.is_over();
+        let hurry = || !over && self.is_stopping();
+        let clients = self.clients();
+        let Some((first, others)) = clients.split_first() else { return };
         // One who does not listen keeps nobody else from learning it.
         std::thread::scope(|scope| {
-            for client in self.clients() {
-                let hurry = move || !over && self.is_stopping();
+            for client in others {
                 scope.spawn(move || client.tell_patiently(kind, content, hurry));
             }
+            first.tell_patiently(kind, content, hurry);
         });
     }
 

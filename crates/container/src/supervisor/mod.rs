@@ -58,6 +58,7 @@ fn supervise() -> io::Result<()> {
     rustix::stdio::dup2_stdin(fs_err::File::open("/dev/null")?.file())?;
     // Ctrl-C at the terminal of whoever started it is not meant for it.
     let _ = rustix::process::setsid();
+    rustix::process::chdir("/")?;
     let (orders, held) = handover::receive::<Orders>(control.as_fd())?;
     let hub = Arc::new(Hub::new(&orders)?);
     let listener = listen(&orders.directory)?;

@@ -326,7 +326,8 @@ fn peer_made_images(dir: &Path, registry: &Registry) -> Outcome<Images> {
     Ok(Images { oci, docker: tar, answer: "Hello from Flask".into() })
 }
 
-fn copy_example(context: &Path) -> Outcome {
+/// The web application of the examples, to be built and edited.
+pub(crate) fn copy_example(context: &Path) -> Outcome {
     fs_err::create_dir_all(context)?;
     for entry in fs_err::read_dir(paths::workspace().join("examples/flask"))? {
         let entry = entry?;

@@ -53,6 +53,48 @@ pub(crate) fn processes(dir: &Path, marker: &str) -> Vec<String> {
     found
 }
 
+/// The environments of all processes, as the kernel has them.
+pub(crate) fn environments() -> Vec<String> {
+    let text = |pid| fs_err::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    pids().into_iter().map(|pid| String::from_utf8_lossy(&text(pid)).into_owned()).collect()
+}
+
+/// What a process has in memory, in bytes.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// The first of its arguments.
+    pub(crate) name: String,
+    /// All that it has in memory.
+    pub(crate) resident: u64,
+    /// The same, where what several have counts once for all of them together.
+    pub(crate) proportional: u64,
+}
+
+/// The memory of all processes whose program lies below `dir`.
+pub(crate) fn memory(dir: &Path) -> Vec<Memory> {
+    let mut found = Vec::new();
+    for pid in pids() {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        if !fs_err::read_link(proc.join("exe")).is_ok_and(|program| program.starts_with(dir)) {
+            continue;
+        }
+        let arguments = fs_err::read(proc.join("cmdline")).unwrap_or_default();
+        let name = arguments.split(|byte| *byte == 0).next().unwrap_or_default();
+        let table = fs_err::read_to_string(proc.join("smaps_rollup")).unwrap_or_default();
+        let kibibytes = |key: &str| {
+            let line = table.lines().find_map(|line| line.strip_prefix(key));
+            let number = line.and_then(|line| line.split_whitespace().next());
+            number.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
+        };
+        found.push(Memory {
+            name: String::from_utf8_lossy(name).into_owned(),
+            resident: kibibytes("Rss:") << 10,
+            proportional: kibibytes("Pss:") << 10,
+        });
+    }
+    found
+}
+
 /// Control groups whose name mentions the engine.
 pub(crate) fn cgroups() -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();

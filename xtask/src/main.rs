@@ -11,6 +11,7 @@ mod failure;
 mod acceptance;
 mod bench;
 mod cases;
+mod containers;
 mod demo;
 mod fuzz;
 mod repro;
@@ -24,6 +25,7 @@ mod command;
 mod http;
 mod layout;
 mod leftovers;
+mod neighbour;
 mod packages;
 mod paths;
 mod peers;
@@ -50,6 +52,8 @@ usage: cargo xtask COMMAND
         [--runs N] [--peers rbuild,docker,buildah,podman] [--json FILE]
   cases [own|public|all] [CASE…]
                               the shared Dockerfile cases, where they are at hand
+  containers [PART…] [--cycles N] [--kills N] [--crowd N] [--seed N]
+                              a web application, a database, starts and stops, kills, a crowd
   fuzz [--seconds N] [--seed N]
                               tries what reads text of strangers on as many inputs as fit
   space [--builds N] [--mib N] [--seed N]
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
 fn dispatch(args: &mut Args) -> Outcome {
     match args.positional().as_deref() {
         Some("test") => test::run(args),
+        Some("containers") => containers::run(args),
         Some("demo") => demo::run(args),
         Some("acceptance") => acceptance::run(args),
         Some("bench") => bench::run(args),

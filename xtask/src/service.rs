@@ -85,6 +85,11 @@ impl Service {
         failure.during(format!("{} said\n{}\n", self.name, self.log_tail()))
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to end and waits; whether it ended when asked.
     pub(crate) fn stop(&mut self) -> Outcome<bool> {
         terminate(&mut self.child, Signal::TERM, PATIENCE)

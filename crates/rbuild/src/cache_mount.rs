@@ -5,7 +5,6 @@
 //! reads or replaces all of one holds it alone, so no step writes meanwhile; a file-level walk is
 //! in `files.rs`.
 
-mod copy;
 mod files;
 
 use std::io::Read;
@@ -20,7 +19,6 @@ use rbuild_types::CancelToken;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-pub use self::copy::CopyPlace;
 pub use self::files::{CacheFile, CacheFileKind, ReadCacheFile};
 pub(crate) use self::files::{restore_files, walk};
 use crate::{BuildError, Destination, Engine, export};
@@ -56,6 +54,13 @@ pub struct CacheMount {
 pub struct OpenCache {
     held: HeldVolume,
     root: Root,
+}
+
+impl OpenCache {
+    /// Its directory.
+    pub(crate) fn root(&self) -> Result<Root, BuildError> {
+        Ok(self.root.try_clone()?)
+    }
 }
 
 impl Engine {

@@ -46,6 +46,7 @@ mod cache_store;
 mod check;
 mod containers;
 mod context_input;
+mod copy;
 mod devices;
 mod engine;
 mod error;
@@ -74,7 +75,7 @@ mod volumes;
 pub use annotation::{Annotation, AnnotationPlace};
 pub use attest::manifest::AttestationForm;
 pub use attest::{Attestations, Provenance, ProvenanceMode, SlsaVersion, ToldProvenance};
-pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, CopyPlace, OpenCache, ReadCacheFile};
+pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, OpenCache, ReadCacheFile};
 pub use check::{Checked, Finding, Lines, check};
 pub use containers::{
     Attach, Connection, Container, ContainerList, ContainerNetwork, ContainerOptions,
@@ -82,6 +83,7 @@ pub use containers::{
     MountedFrom, Process, UnreadableContainer,
 };
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
+pub use copy::{CopyOptions, CopyPlace};
 pub use engine::{Engine, EngineOptions};
 pub use error::BuildError;
 pub use export::stored::ImageForm;

@@ -113,7 +113,7 @@ fn write(place: &Place, engine: &Engine, id: &str, files: &[(String, Vec<u8>)]) 
     }
     let from = CopyPlace::Local(directory.path().join("."));
     let to = CopyPlace::Cache { id: id.to_owned(), path: "/".to_owned() };
-    engine.copy_cache(&from, &to, false, &cancel()).unwrap();
+    engine.copy_files(&from, &to, crate::cache_mounts::options(false), &cancel()).unwrap();
 }
 
 /// Bytes that nothing compresses, always the same ones.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 
 use rbuild::{
-    BuildError, CacheFileKind, CancelToken, CopyPlace, Destination, Engine, Hold, Process, Volume,
-    VolumeSource,
+    BuildError, CacheFileKind, CancelToken, CopyOptions, CopyPlace, Destination, Engine, Hold,
+    Process, Volume, VolumeSource,
 };
 
 use crate::support::{Place, shell};
@@ -24,6 +24,11 @@ crate::tests![
     a_strangers_list_stays_inside,
     one_in_use_is_not_removed,
 ];
+
+/// Those of `rbuild cache cp`.
+pub fn options(archive: bool) -> CopyOptions {
+    CopyOptions { archive, follow: true }
+}
 
 fn cancel() -> CancelToken {
     CancelToken::default()
@@ -121,7 +126,8 @@ fn files_are_copied_as_docker_cp_does() {
     );
     let cache = |path: &str| CopyPlace::Cache { id: "go".to_owned(), path: path.to_owned() };
     let local = |name: &str| CopyPlace::Local(place.path().join(name));
-    let copy = |from: &CopyPlace, to: &CopyPlace| engine.copy_cache(from, to, false, &cancel());
+    let copy =
+        |from: &CopyPlace, to: &CopyPlace| engine.copy_files(from, to, options(false), &cancel());
     let at = |name: &str| place.path().join(name);
     // Out: a directory becomes the new name, or goes into one that is there.
     copy(&cache("/dir"), &local("new")).unwrap();
@@ -133,7 +139,7 @@ fn files_are_copied_as_docker_cp_does() {
     assert_eq!(fs_err::read_link(at("new/l")).unwrap(), PathBuf::from("f"));
     assert_eq!(fs_err::metadata(at("new")).unwrap().permissions().mode() & 0o7777, 0o750);
     assert_eq!(fs_err::metadata(at("new/f")).unwrap().uid(), 0);
-    engine.copy_cache(&cache("/dir/f"), &local("kept"), true, &cancel()).unwrap();
+    engine.copy_files(&cache("/dir/f"), &local("kept"), options(true), &cancel()).unwrap();
     let kept = fs_err::metadata(at("kept")).unwrap();
     assert_eq!((kept.uid(), kept.gid()), (7, 8));
     // In: files by name, into directories, onto files.
@@ -174,7 +180,7 @@ fn a_copy_follows_no_link_that_lies_in_its_way() {
     let cache = |path: &str| CopyPlace::Cache { id: "go".to_owned(), path: path.to_owned() };
     let copy = |from: &str| {
         let to = CopyPlace::Local(at("out"));
-        engine.copy_cache(&cache(from), &to, false, &cancel())
+        engine.copy_files(&cache(from), &to, options(false), &cancel())
     };
     // The first copy brings links, what is copied later has their names.
     let private = at("private").display().to_string();
@@ -193,7 +199,7 @@ fn a_copy_follows_no_link_that_lies_in_its_way() {
     assert_eq!(mode(), before);
     // A link that is named is meant.
     let to = CopyPlace::Local(at("out/d"));
-    engine.copy_cache(&cache("/f"), &to, false, &cancel()).unwrap();
+    engine.copy_files(&cache("/f"), &to, options(false), &cancel()).unwrap();
     assert_eq!(fs_err::read_to_string(at("private/f")).unwrap(), "new\n");
 }
 
@@ -206,7 +212,9 @@ fn what_is_copied_runs_as_nobody_else() {
     let modes = |to: &str, archive: bool| {
         let from = CopyPlace::Cache { id: "go".to_owned(), path: "/d".to_owned() };
         let path = place.path().join(to);
-        engine.copy_cache(&from, &CopyPlace::Local(path.clone()), archive, &cancel()).unwrap();
+        engine
+            .copy_files(&from, &CopyPlace::Local(path.clone()), options(archive), &cancel())
+            .unwrap();
         let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode() & 0o7777;
         (mode(&path), mode(&path.join("f")))
     };

@@ -51,6 +51,7 @@ mod cache_mounts;
 mod check;
 mod child;
 mod container_exec;
+mod container_files;
 mod container_health;
 mod container_lasting;
 mod container_network;
@@ -135,6 +136,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("check", check::TESTS),
     ("container_exec", container_exec::TESTS),
     ("container_health", container_health::TESTS),
+    ("container_files", container_files::TESTS),
     ("container_lasting", container_lasting::TESTS),
     ("container_network", container_network::TESTS),
     ("container_run", container_run::TESTS),

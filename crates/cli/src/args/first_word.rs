@@ -24,6 +24,7 @@ const COMMANDS: &[&str] = &[
     "attach",
     "wait",
     "rename",
+    "cp",
     "port",
     "network",
     "volume",
@@ -96,6 +97,7 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
     ("builder", "build", "build"),
     ("builder", "prune", "prune"),
     ("container", "attach", "attach"),
+    ("container", "cp", "cp"),
     ("container", "create", "create"),
     ("container", "exec", "exec"),
     ("container", "inspect", "inspect"),
@@ -136,10 +138,9 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
 const GROUPS: &[&str] = &["builder", "buildx", "container", "image", "system", "trust"];
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
-/// `./cp`.
+/// `./compose`.
 const NOT_YET: &[&str] = &[
-    "bake", "commit", "compose", "cp", "events", "export", "import", "pause", "stats", "top",
-    "unpause",
+    "bake", "commit", "compose", "events", "export", "import", "pause", "stats", "top", "unpause",
 ];
 
 /// The line with its command named.

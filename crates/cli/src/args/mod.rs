@@ -7,6 +7,7 @@ pub mod cache;
 pub mod call;
 pub mod container;
 pub mod context;
+pub mod cp;
 pub mod diff;
 pub mod exec;
 pub mod filter;
@@ -110,6 +111,8 @@ pub enum Command {
     Port(network::PortArgs),
     /// Make, list and remove networks of containers
     Network(network::NetworkArgs),
+    /// Copy files between a container and the host
+    Cp(cp::CpArgs),
     /// Make, list and remove volumes
     Volume(volumes::VolumeArgs),
     /// Wait until containers have ended

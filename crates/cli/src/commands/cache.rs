@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rbuild::{BuildError, CacheMount, Destination, Engine};
+use rbuild::{BuildError, CacheMount, CopyOptions, Destination, Engine};
 use serde_json::{Value, json};
 
 use crate::args::cache::{
@@ -108,8 +108,10 @@ fn inspect(args: &InspectArgs, engine: &Engine) -> Result<(), Failure> {
 
 fn copy(args: &CpArgs, engine: &Engine) -> Result<(), Failure> {
     let (from, to) = args.places()?;
+    // Unlike `docker cp`: what is kept there is what it leads to.
+    let options = CopyOptions { archive: args.archive, follow: true };
     let cancel = interrupt::cancel_on_interrupt()?;
-    Ok(engine.copy_cache(&from, &to, args.archive, &cancel)?)
+    Ok(engine.copy_files(&from, &to, options, &cancel)?)
 }
 
 fn export(args: &ExportArgs, engine: &Engine) -> Result<(), Failure> {

@@ -7,6 +7,7 @@ mod cache;
 mod check;
 mod container_prune;
 mod context;
+mod cp;
 mod diff;
 mod du;
 mod exec;
@@ -118,6 +119,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Attach(args) => attach::run(&args, &context),
         Command::Port(args) => port::run(&args, &context),
         Command::Network(args) => network::run(&args, &context),
+        Command::Cp(args) => cp::run(&args, &context),
         Command::Volume(args) => volume::run(&args, &context),
         Command::Wait(args) => wait::run(&args, &context),
         Command::Rename(args) => rename::run(&args, &context),

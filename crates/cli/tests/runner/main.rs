@@ -9,6 +9,7 @@ mod builds;
 mod checks;
 mod containers;
 mod contexts;
+mod copies;
 mod dockerfiles;
 mod layers;
 mod logins;

@@ -15,7 +15,7 @@
 //! (`peek.rs`), and one map entry per file that has several names, until all of them were met.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -57,6 +57,8 @@ pub struct PackOptions {
     pub times: FileTimes,
     /// Lets large files go to the disk meanwhile, for a caller who will sync the tree.
     pub write_back: bool,
+    /// Of the tree's root only what has this name.
+    pub only: Option<OsString>,
 }
 
 /// Modification times of what is written somewhere.
@@ -133,6 +135,7 @@ pub fn pack_parts(
             peekers: Peekers::new(scope),
             links: HashMap::new(),
             path: Vec::new(),
+            only: None,
             entries: 0,
         };
         packer.parts(parts)?;
@@ -150,6 +153,8 @@ struct Packer<'a, 'scope, 'env> {
     links: HashMap<(u64, u64), (Vec<u8>, u64)>,
     /// Path of the current entry, without a slash in front or behind.
     path: Vec<u8>,
+    /// The only name that counts in the next directory, which is the root.
+    only: Option<OsString>,
     entries: u64,
 }
 
@@ -172,6 +177,7 @@ impl Packer<'_, '_, '_> {
     fn parts(&mut self, parts: &[Part<'_>]) -> Result<(), ImageError> {
         for part in parts {
             self.options = part.options.clone();
+            self.only = part.options.only.clone();
             self.path = part.directory.as_bytes().to_vec();
             // Nothing is shared between trees, whatever numbers their files have.
             self.links.clear();
@@ -227,7 +233,10 @@ impl Packer<'_, '_, '_> {
             TreeForm::Overlay => whiteout::opacity(&dir).map_err(|error| self.named(error))?,
             TreeForm::Plain => Opacity::Merged,
         };
-        let names = dir.read_dir("").map_err(|error| self.named(error))?;
+        let mut names = dir.read_dir("").map_err(|error| self.named(error))?;
+        if let Some(only) = self.only.take() {
+            names.retain(|entry| entry.name == only);
+        }
         let path_length = self.path.len();
         if opacity == Opacity::Opaque {
             self.write_marker(whiteout::OPAQUE)?;

@@ -8,9 +8,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 
 use rbuild_container::{State, Status, parent};
+use rbuild_rooted::Root;
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{Exit, Join, Running, SandboxError, Spec, Stdio};
 use rbuild_types::{CancelToken, Stream};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -130,6 +132,23 @@ impl Container {
         match process {
             Some(process) if self.number()? == number && self.supervises(number) => Ok(process),
             _ => Err(self.not_running("is not running")),
+        }
+    }
+
+    /// The root filesystem as its process 1 sees it, with all that is mounted there; `None` when it
+    /// does not run.
+    pub(super) fn live_root(&self) -> Result<Option<Root>, BuildError> {
+        if !matches!(State::now(&self.directory)?, (State { status: Status::Running, .. }, true)) {
+            return Ok(None);
+        }
+        let process = self.first_process()?;
+        let root = Root::open(format!("/proc/{}/root", self.number()?));
+        // Whose root it is, is certain if that one still lives.
+        let mut fds = [PollFd::new(&process, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut fds, Some(&now)) {
+            Ok(0) => Ok(Some(root?)),
+            _ => Err(self.not_running("is not running any more")),
         }
     }
 

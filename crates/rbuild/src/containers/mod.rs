@@ -8,6 +8,7 @@ mod connect;
 mod create;
 pub(crate) mod directory;
 mod exec;
+mod files;
 mod health;
 mod line;
 mod list;
@@ -29,6 +30,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 pub use create::ContainerOptions;
 pub(crate) use create::{check_name, now};
 pub use exec::{Exec, ExecOptions, ExecStreams};
+pub(crate) use files::{Access, ContainerFiles};
 pub use line::{Input, Line};
 pub use list::{ContainerList, UnreadableContainer};
 pub use process::{Connection, ContainerNetwork, Dns, Membership, Process};
@@ -415,11 +417,11 @@ impl Drop for Container {
 }
 
 fn lowers(store: &Store, layers: &[SnapshotId]) -> Result<Vec<PathBuf>, BuildError> {
-    let nothing = rbuild_solver::nothing(store)
+    let stubs = rbuild_solver::stubs(store)
         .map_err(|source| BuildError::Io { what: "prepare the store".to_owned(), source })?;
     let snapshots = store.snapshots();
     let layers = layers.iter().map(|snapshot| snapshots.path(snapshot).join("fs"));
-    Ok(std::iter::once(nothing).chain(layers).collect())
+    Ok(std::iter::once(stubs).chain(layers).collect())
 }
 
 fn not_running() -> BuildError {

@@ -105,7 +105,7 @@ fn clamp(tree: &Root, latest: i64) -> Result<(), StepError> {
 
 /// A tree with an empty file for each name that a sandbox lays a file of its own over. Lying
 /// under all layers it shows where the image has none, and never enters a layer.
-pub(crate) fn stubs(store: &Store) -> std::io::Result<PathBuf> {
+pub fn stubs(store: &Store) -> std::io::Result<PathBuf> {
     base_directory(store, "stubs", |path| {
         let etc = path.join("etc");
         fs_err::create_dir(&etc)?;

@@ -10,7 +10,7 @@ pub(crate) mod mounts;
 pub(crate) mod run;
 
 pub(crate) use active::Published;
-pub use active::nothing;
+pub use active::{nothing, stubs};
 
 use std::io::Write as _;
 

@@ -1,0 +1,345 @@
+//! Files of containers: copied in and out.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+
+use rbuild::{
+    Attach, BuildError, CancelToken, Container, ContainerOptions, CopyOptions, CopyPlace, Engine,
+    Process, Volume, VolumeSource,
+};
+
+use crate::container_lasting::{FOR_EVER, make, place, scripted, started, until};
+use crate::support::{explain, shell};
+use crate::tests;
+
+tests![
+    files_are_copied_out_of_and_into_containers,
+    links_are_copied_or_followed_as_docker_does,
+    links_of_a_container_lead_nowhere_outside,
+    mounts_are_seen_at_their_places,
+    what_is_read_only_is_not_written,
+    owners_and_special_modes_are_kept_if_wanted,
+    tars_come_out_and_go_in,
+    a_container_that_is_copied_into_starts_with_it,
+    large_files_with_holes_are_copied,
+];
+
+fn cancel() -> CancelToken {
+    CancelToken::default()
+}
+
+fn inside(container: &Container, path: &str) -> CopyPlace {
+    CopyPlace::Container { container: container.id().to_owned(), path: path.to_owned() }
+}
+
+fn local(path: impl AsRef<Path>) -> CopyPlace {
+    CopyPlace::Local(path.as_ref().to_owned())
+}
+
+fn copy(engine: &Engine, from: &CopyPlace, to: &CopyPlace) -> Result<(), BuildError> {
+    engine.copy_files(from, to, CopyOptions::default(), &cancel())
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    fs_err::read_to_string(path.as_ref()).unwrap()
+}
+
+/// One that runs and one that has ended, both with files in `/f`.
+fn two(engine: &Engine, files: &str) -> [Container; 2] {
+    let runs = started(engine, scripted(&format!("{files}; touch /ready; {FOR_EVER}")));
+    let mut over = started(engine, scripted(files));
+    over.wait(&cancel(), &mut |_, _| {}).unwrap();
+    until("its files", || {
+        let out = tempfile::tempdir().unwrap();
+        copy(engine, &inside(&runs, "/ready"), &local(out.path())).is_ok()
+    });
+    [runs, over]
+}
+
+fn files_are_copied_out_of_and_into_containers() {
+    let (place, engine) = place();
+    for container in two(&engine, "mkdir -p /f/sub; echo one > /f/one; echo two > /f/sub/two") {
+        let out = tempfile::tempdir_in(place.path()).unwrap();
+        let at = |name: &str| out.path().join(name);
+        let get = |from: &str, to: &str| copy(&engine, &inside(&container, from), &local(at(to)));
+        // A directory becomes the name, or goes into it when it is there.
+        get("/f", "new").unwrap();
+        get("f", "new").unwrap();
+        get("/f/.", "").unwrap();
+        get("/f/one", "file").unwrap();
+        get("/f/../f/one", "new/").unwrap();
+        for name in ["new/one", "new/f/one", "one", "file"] {
+            assert_eq!(text(at(name)), "one\n", "{name}");
+        }
+        assert_eq!(text(at("new/f/sub/two")), "two\n");
+        for (from, to) in [("/f", "file"), ("/f/one", "no/file"), ("/f/one", "no/"), ("/no", "x")] {
+            get(from, to).unwrap_err();
+        }
+        get("/f/one/", "x").unwrap_err();
+        get("/f/one/.", "x").unwrap_err();
+        // The other way.
+        fs_err::write(at("in"), "in").unwrap();
+        let put = |from: &str, to: &str| copy(&engine, &local(at(from)), &inside(&container, to));
+        put("in", "/f/one").unwrap();
+        put("in", "f/").unwrap();
+        put("new", "/f/tree").unwrap();
+        put("new/.", "/f").unwrap();
+        put("in", "/none/x").unwrap_err();
+        put("in", "/none/").unwrap_err();
+        put("new", "/f/in").unwrap_err();
+        get("/f/in", "back").unwrap();
+        get("/f/tree", "tree").unwrap();
+        get("/f/one", "one").unwrap();
+        assert_eq!((text(at("back")), text(at("tree/f/one"))), ("in".into(), "one\n".into()));
+        // `new/.` was laid upon it.
+        assert_eq!(text(at("one")), "one\n");
+        assert!(copy(&engine, &inside(&container, "/f"), &inside(&container, "/g")).is_err());
+        container.delete().unwrap();
+    }
+    assert_eq!(place.leftovers(), Vec::<String>::new());
+}
+
+fn links_are_copied_or_followed_as_docker_does() {
+    let (place, engine) = place();
+    let files = "mkdir -p /f/d; echo x > /f/d/x; ln -s d /f/l; ln -s /f/d/x /f/file";
+    for container in two(&engine, files) {
+        let out = tempfile::tempdir_in(place.path()).unwrap();
+        let at = |name: &str| out.path().join(name);
+        let get = |from: &str, to: &str, follow: bool| {
+            let options = CopyOptions { follow, ..CopyOptions::default() };
+            engine
+                .copy_files(&inside(&container, from), &local(at(to)), options, &cancel())
+                .unwrap();
+        };
+        get("/f/l", "link", false);
+        assert_eq!(fs_err::read_link(at("link")).unwrap(), Path::new("d"));
+        get("/f/l", "dir", true);
+        get("/f/l/", "slash", false);
+        get("/f/l/x", "through", false);
+        get("/f/file", "file", true);
+        for name in ["dir/x", "slash/x", "through", "file"] {
+            assert_eq!(text(at(name)), "x\n", "{name}");
+        }
+        // A link as the destination is followed inside.
+        fs_err::write(at("in"), "in").unwrap();
+        copy(&engine, &local(at("in")), &inside(&container, "/f/l")).unwrap();
+        get("/f/d/in", "back", false);
+        assert_eq!(text(at("back")), "in");
+        // One of the host is copied as a link.
+        symlink("/nowhere", at("dangling")).unwrap();
+        copy(&engine, &local(at("dangling")), &inside(&container, "/f/d/")).unwrap();
+        get("/f/d/dangling", "again", false);
+        assert_eq!(fs_err::read_link(at("again")).unwrap(), Path::new("/nowhere"));
+        container.delete().unwrap();
+    }
+}
+
+fn links_of_a_container_lead_nowhere_outside() {
+    let (place, engine) = place();
+    let secret = place.path().join("secret");
+    fs_err::create_dir(&secret).unwrap();
+    fs_err::write(secret.join("file"), "kept").unwrap();
+    let at = secret.display();
+    let files = format!(
+        "mkdir /f; ln -s {at} /f/dir; ln -s {at}/file /f/file; ln -s ../../../../../..{at} /f/up; \
+         ln -s /proc/1/root{at} /f/proc; ln -s / /f/root"
+    );
+    for container in two(&engine, &files) {
+        let out = tempfile::tempdir_in(place.path()).unwrap();
+        fs_err::write(out.path().join("in"), "new").unwrap();
+        for link in ["dir", "file", "up", "proc"] {
+            let options = CopyOptions { follow: true, ..CopyOptions::default() };
+            let from = inside(&container, &format!("/f/{link}"));
+            engine
+                .copy_files(&from, &local(out.path().join("leak")), options, &cancel())
+                .unwrap_err();
+            let to = inside(&container, &format!("/f/{link}/file"));
+            let _ = copy(&engine, &local(out.path().join("in")), &to);
+        }
+        // Links lie in the way of a tree that is copied in.
+        fs_err::create_dir(out.path().join("tree")).unwrap();
+        fs_err::create_dir(out.path().join("tree/dir")).unwrap();
+        fs_err::write(out.path().join("tree/dir/file"), "new").unwrap();
+        fs_err::write(out.path().join("tree/file"), "new").unwrap();
+        let _ = copy(&engine, &local(out.path().join("tree/.")), &inside(&container, "/f"));
+        let up = "../".repeat(40);
+        for path in [format!("/{up}{at}/file"), format!("/f/root/{up}{at}/file")] {
+            copy(&engine, &inside(&container, &path), &local(out.path().join("leak"))).unwrap_err();
+        }
+        assert_eq!(text(secret.join("file")), "kept");
+        assert_eq!(fs_err::read_dir(&secret).unwrap().count(), 1);
+        assert!(!out.path().join("leak").exists());
+        container.delete().unwrap();
+    }
+}
+
+fn mounting(script: &str, volumes: Vec<Volume>) -> ContainerOptions {
+    let process = Process { volumes, ..shell(script) };
+    ContainerOptions { process, ..ContainerOptions::new("app") }
+}
+
+fn mount(source: VolumeSource, target: &str, read_only: bool) -> Volume {
+    Volume { source, target: target.to_owned(), read_only }
+}
+
+fn mounts_are_seen_at_their_places() {
+    let (place, engine) = place();
+    let host = place.path().join("host");
+    fs_err::create_dir(&host).unwrap();
+    fs_err::write(host.join("file"), "bound").unwrap();
+    let volumes = || {
+        vec![
+            mount(VolumeSource::Named("data".to_owned()), "/data", false),
+            mount(VolumeSource::Path(host.clone()), "/data/host", false),
+            mount(VolumeSource::Anonymous, "/own", false),
+            mount(VolumeSource::Path(host.join("file")), "/etc/bound", false),
+        ]
+    };
+    for script in [FOR_EVER, "true"] {
+        let mut container = make(&engine, mounting(script, volumes()));
+        if script == FOR_EVER {
+            container.start(Attach::No).unwrap();
+        }
+        let out = tempfile::tempdir_in(place.path()).unwrap();
+        let at = |name: &str| out.path().join(name);
+        fs_err::write(at("in"), "in").unwrap();
+        for directory in ["/data", "/data/host", "/own/"] {
+            copy(&engine, &local(at("in")), &inside(&container, directory)).unwrap();
+            let back = inside(&container, &format!("{directory}/in"));
+            copy(&engine, &back, &local(at("back"))).unwrap();
+            assert_eq!(text(at("back")), "in", "{directory}");
+        }
+        assert_eq!(text(place.store().join("volumes/data/in")), "in");
+        assert_eq!(text(host.join("in")), "in");
+        copy(&engine, &inside(&container, "/etc/bound"), &local(at("bound"))).unwrap();
+        assert_eq!(text(at("bound")), "bound");
+        copy(&engine, &inside(&container, "/own"), &local(at("tree"))).unwrap();
+        assert_eq!(text(at("tree/in")), "in");
+        fs_err::remove_file(place.store().join("volumes/data/in")).unwrap();
+        fs_err::remove_file(host.join("in")).unwrap();
+        container.delete().unwrap();
+    }
+}
+
+fn what_is_read_only_is_not_written() {
+    let (place, engine) = place();
+    fs_err::write(place.path().join("in"), "in").unwrap();
+    for runs in [true, false] {
+        let volumes = vec![
+            mount(VolumeSource::Named("ro".to_owned()), "/ro", true),
+            mount(VolumeSource::Named("rw".to_owned()), "/rw", false),
+        ];
+        let process = Process { volumes, read_only: true, ..shell(FOR_EVER) };
+        let mut container =
+            make(&engine, ContainerOptions { process, ..ContainerOptions::new("app") });
+        if runs {
+            container.start(Attach::No).unwrap();
+        }
+        let put =
+            |to: &str| copy(&engine, &local(place.path().join("in")), &inside(&container, to));
+        for to in ["/ro/", "/tmp/", "/x"] {
+            let error = explain(&put(to).unwrap_err());
+            assert!(error.to_lowercase().contains("read-only"), "{runs} {to}: {error}");
+        }
+        put("/rw/").unwrap();
+        container.delete().unwrap();
+    }
+}
+
+fn owners_and_special_modes_are_kept_if_wanted() {
+    let (place, engine) = place();
+    let files = "mkdir /f; echo x > /f/x; chown 7:8 /f/x; chmod 4751 /f/x";
+    for container in two(&engine, files) {
+        let out = tempfile::tempdir_in(place.path()).unwrap();
+        let facts = |archive: bool| {
+            let to = out.path().join(format!("x-{archive}"));
+            let options = CopyOptions { archive, ..CopyOptions::default() };
+            engine
+                .copy_files(&inside(&container, "/f/x"), &local(&to), options, &cancel())
+                .unwrap();
+            let back = inside(&container, &format!("/f/y-{archive}"));
+            engine.copy_files(&local(&to), &back, options, &cancel()).unwrap();
+            let metadata = fs_err::metadata(&to).unwrap();
+            (metadata.uid(), metadata.gid(), metadata.permissions().mode() & 0o7777)
+        };
+        assert_eq!(facts(true), (7, 8, 0o4751));
+        assert_eq!(facts(false), (0, 0, 0o751));
+        container.delete().unwrap();
+    }
+}
+
+fn tars_come_out_and_go_in() {
+    let (place, engine) = place();
+    let files = "mkdir -p /f/d /g; echo x > /f/d/x; ln /f/d/x /f/y; ln -s d /f/l; chown 3:4 /f/y; \
+                 ln -s /etc /g/etc";
+    for container in two(&engine, files) {
+        let tar = |path: &str, follow: bool| {
+            let mut tar = Vec::new();
+            engine.copy_to_tar(container.id(), path, follow, &mut tar, &cancel()).unwrap();
+            tar
+        };
+        let names = |tar: &[u8]| {
+            let file = place.path().join("t.tar");
+            fs_err::write(&file, tar).unwrap();
+            let output = std::process::Command::new("tar").arg("-tf").arg(file).output().unwrap();
+            String::from_utf8(output.stdout)
+                .unwrap()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(names(&tar("/f", false)), "f/ f/d/ f/d/x f/l f/y");
+        assert_eq!(names(&tar("/f/.", false)), "d/ d/x l y");
+        assert_eq!(names(&tar("/f/y", false)), "y");
+        assert_eq!(names(&tar("/f/l", false)), "l");
+        assert_eq!(names(&tar("/f/l", true)), "d/ d/x");
+        let whole = tar("/f", false);
+        let put = |path: &str, tar: &[u8]| {
+            engine.copy_from_tar(container.id(), path, &mut &*tar, &cancel())
+        };
+        put("/g", &whole).unwrap();
+        assert_eq!(tar("/g/f/.", false), tar("/f/.", false));
+        // A link that an archive meets leads nowhere but inside the directory.
+        fs_err::create_dir_all(place.path().join("evil/etc")).unwrap();
+        fs_err::write(place.path().join("evil/etc/passwd"), "evil").unwrap();
+        let file = place.path().join("evil.tar");
+        let mut command = std::process::Command::new("tar");
+        command.arg("-C").arg(place.path().join("evil")).arg("-cf").arg(&file).arg("etc/passwd");
+        assert!(command.status().unwrap().success());
+        let _ = put("/g", &fs_err::read(&file).unwrap());
+        let read =
+            copy(&engine, &inside(&container, "/etc/passwd"), &local(place.path().join("p")));
+        assert!(read.is_err(), "the link was followed");
+        put("/none", &whole).unwrap_err();
+        put("/f/y", &whole).unwrap_err();
+        put("/g", &whole[..1000]).unwrap_err();
+        container.delete().unwrap();
+    }
+}
+
+fn a_container_that_is_copied_into_starts_with_it() {
+    let (place, engine) = place();
+    let mut container = make(&engine, scripted("cat /tmp/in"));
+    fs_err::write(place.path().join("in"), "before").unwrap();
+    copy(&engine, &local(place.path().join("in")), &inside(&container, "/tmp")).unwrap();
+    let mut output = String::new();
+    container.start(Attach::Yes).unwrap();
+    let mut take = |_, bytes: &[u8]| output.push_str(&String::from_utf8_lossy(bytes));
+    container.wait(&cancel(), &mut take).unwrap();
+    assert_eq!(output, "before");
+    container.delete().unwrap();
+    assert_eq!(place.leftovers(), Vec::<String>::new());
+}
+
+fn large_files_with_holes_are_copied() {
+    let (place, engine) = place();
+    let script = "dd if=/dev/zero of=/big bs=1 count=1 seek=200000000 2> /dev/null";
+    for container in two(&engine, script) {
+        let to = place.path().join("big");
+        copy(&engine, &inside(&container, "/big"), &local(&to)).unwrap();
+        let copied = fs_err::metadata(&to).unwrap();
+        assert_eq!(copied.len(), 200_000_001);
+        fs_err::remove_file(&to).unwrap();
+        container.delete().unwrap();
+    }
+}

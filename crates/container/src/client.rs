@@ -10,6 +10,7 @@ use rbuild_types::Stream;
 use serde::de::DeserializeOwned;
 
 use crate::frame::{self, Kind};
+use crate::network::Joining;
 use crate::orders::StopOrder;
 use crate::{ContainerError, Stop};
 
@@ -173,6 +174,24 @@ impl Connection {
     pub fn resize(&self, rows: u16, columns: u16) -> Result<(), ContainerError> {
         let ([a, b], [c, d]) = (rows.to_le_bytes(), columns.to_le_bytes());
         self.order(Kind::Resize, &[a, b, c, d])
+    }
+
+    /// Lets the container join a network.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::Refused`] when it is in that already, or cannot be.
+    pub fn join(&self, joining: &Joining) -> Result<(), ContainerError> {
+        self.order(Kind::Join, &serde_json::to_vec(joining).map_err(io::Error::from)?)
+    }
+
+    /// Lets the container leave the network of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::Refused`] when it is not in that.
+    pub fn leave(&self, network: &str) -> Result<(), ContainerError> {
+        self.order(Kind::Leave, network.as_bytes())
     }
 
     /// Stops the container and waits until it has ended. With `keep` it stays although it goes when

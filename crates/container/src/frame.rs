@@ -23,6 +23,10 @@ pub(crate) enum Kind {
     Resize = b'R',
     /// The container is to stop: a `StopOrder` in JSON.
     Stop = b'K',
+    /// The container is to join a network: a `Joining` in JSON.
+    Join = b'J',
+    /// The container is to leave the network of this name.
+    Leave = b'L',
     // From the supervisor.
     /// The order was carried out.
     Done = b'd',
@@ -44,8 +48,8 @@ impl Kind {
     fn of(byte: u8) -> Option<Self> {
         use Kind::*;
         let all = [
-            Attach, Input, EndOfInput, Signal, Resize, Stop, Done, Refused, Started, Failed,
-            Output, Error, Ended,
+            Attach, Input, EndOfInput, Signal, Resize, Stop, Join, Leave, Done, Refused, Started,
+            Failed, Output, Error, Ended,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }

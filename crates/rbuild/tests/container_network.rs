@@ -26,6 +26,8 @@ tests![
     networks_are_made_and_removed,
     a_killed_supervisor_leaves_its_address_free,
     a_container_is_connected_again_when_it_is_started_again,
+    a_container_joins_and_leaves_networks_while_it_runs,
+    a_killed_supervisor_leaves_nothing_once_its_container_is_removed,
 ];
 
 /// Runs a test in a namespace that stands for the host.
@@ -275,6 +277,69 @@ fn a_container_is_connected_again_when_it_is_started_again() {
         }
         let links = Links::open().unwrap().networks().unwrap();
         assert!(links.iter().any(|subnet| subnet.to_string().starts_with("172.17.")), "{links:?}");
+        container.delete().unwrap();
+    });
+}
+
+fn a_container_joins_and_leaves_networks_while_it_runs() {
+    on_a_host(|_, engine| {
+        for name in ["front", "back"] {
+            engine
+                .create_network(NetworkOptions {
+                    name: name.to_owned(),
+                    ..NetworkOptions::default()
+                })
+                .unwrap();
+        }
+        let connection = Connection { ports: vec!["0:80".to_owned()], ..Connection::to("front") };
+        let mut web = started(engine, options("web", SERVE, connection));
+        let joined = |web: &Container| {
+            let networks = web.state().unwrap().connected.networks;
+            networks.iter().map(|place| place.network.clone()).collect::<Vec<_>>()
+        };
+        let back = rbuild::Membership {
+            network: "back".to_owned(),
+            aliases: vec!["www".to_owned()],
+            address: None,
+        };
+        web.connect(&back).unwrap();
+        assert_eq!(joined(&web), ["front", "back"]);
+        assert_eq!(said(engine, "back", "wget -qO- http://www/"), "hello\n");
+        assert_eq!(said(engine, "front", "wget -qO- http://web/"), "hello\n");
+        let again = web.connect(&back).unwrap_err();
+        assert!(matches!(again, BuildError::Conflict { .. }), "{again}");
+        // The published port leads to the other address now.
+        web.disconnect("front").unwrap();
+        assert_eq!(joined(&web), ["back"]);
+        page(SocketAddr::new([127, 0, 0, 1].into(), port(&web.state().unwrap())));
+        let gone = "nslookup web >/dev/null 2>&1 || echo none";
+        assert_eq!(said(engine, "front", gone), "none\n");
+        // It is what it was when it is started again, and can be changed while it does not run.
+        web.stop(Some(Stop { signal: 9, patience: None })).unwrap();
+        web.connect(&rbuild::Membership { network: "front".to_owned(), ..back }).unwrap();
+        web.start(Attach::No).unwrap();
+        assert_eq!(joined(&web), ["back", "front"]);
+        assert_eq!(said(engine, "front", "wget -qO- http://web/"), "hello\n");
+        web.delete().unwrap();
+        let host = options("host", SERVE, Connection::default());
+        let process = Process { network: ContainerNetwork::Host, ..host.process };
+        let mut host = make(engine, ContainerOptions { process, ..ContainerOptions::new("app") });
+        let refused = host.connect(&rbuild::Membership {
+            network: "back".to_owned(),
+            aliases: vec![],
+            address: None,
+        });
+        assert!(matches!(refused, Err(BuildError::Conflict { .. })), "{refused:?}");
+        host.delete().unwrap();
+    });
+}
+
+fn a_killed_supervisor_leaves_nothing_once_its_container_is_removed() {
+    on_a_host(|_, engine| {
+        let container = started(engine, options("web", SERVE, serving(&["0:80"])));
+        kill_process(Pid::from_raw(supervisor(&container)).unwrap(), Signal::KILL).unwrap();
+        until("its end", || container.state().unwrap().pid.is_none());
+        // The bridge is there until somebody looks.
         container.delete().unwrap();
     });
 }

@@ -25,6 +25,41 @@ pub enum NetworkCommand {
     Rm(RmArgs),
     /// Remove networks that no container uses
     Prune(PruneArgs),
+    /// Connect a container to a network
+    Connect(ConnectArgs),
+    /// Disconnect a container from a network
+    Disconnect(DisconnectArgs),
+}
+
+/// Connect a container to a network.
+#[derive(Debug, Args)]
+pub struct ConnectArgs {
+    /// Name by which others find it there, besides its own; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub alias: Vec<String>,
+    /// Address that it is to have
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<std::net::IpAddr>,
+    /// Name or id
+    #[arg(value_name = "NETWORK")]
+    pub network: String,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+}
+
+/// Disconnect a container from a network.
+#[derive(Debug, Args)]
+pub struct DisconnectArgs {
+    /// That the container or its connection is missing is no error
+    #[arg(short, long)]
+    pub force: bool,
+    /// Name or id
+    #[arg(value_name = "NETWORK")]
+    pub network: String,
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
 }
 
 /// Make a network.

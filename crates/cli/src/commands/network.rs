@@ -2,11 +2,14 @@
 
 use std::io::IsTerminal as _;
 
-use rbuild::{BuildError, DEFAULT_NETWORK, Engine, NetworkOptions, NetworkRecord, Place, State};
+use rbuild::{
+    BuildError, DEFAULT_NETWORK, Engine, Membership, NetworkOptions, NetworkRecord, Place, State,
+};
 use serde_json::{Map, Value, json};
 
 use crate::args::network::{
-    CreateArgs, InspectArgs, LsArgs, NetworkArgs, NetworkCommand, PruneArgs, RmArgs,
+    ConnectArgs, CreateArgs, DisconnectArgs, InspectArgs, LsArgs, NetworkArgs, NetworkCommand,
+    PruneArgs, RmArgs,
 };
 use crate::args::volume;
 use crate::commands::inspect::print_documents;
@@ -36,7 +39,25 @@ pub fn run(args: &NetworkArgs, context: &Context<'_>) -> Result<i32, Failure> {
         NetworkCommand::Inspect(args) => inspect(args, context),
         NetworkCommand::Rm(args) => rm(args, context),
         NetworkCommand::Prune(args) => prune_unused(args, context),
+        NetworkCommand::Connect(args) => connect(args, context),
+        NetworkCommand::Disconnect(args) => disconnect(args, context),
     }
+}
+
+fn connect(args: &ConnectArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    let membership =
+        Membership { network: args.network.clone(), aliases: args.alias.clone(), address: args.ip };
+    context.engine()?.container(&args.container)?.connect(&membership)?;
+    Ok(exit_code::SUCCESS)
+}
+
+fn disconnect(args: &DisconnectArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    let container = context.engine()?.container(&args.container);
+    match container.and_then(|mut container| container.disconnect(&args.network)) {
+        Err(BuildError::NoSuchContainer { .. } | BuildError::Conflict { .. }) if args.force => {}
+        disconnected => disconnected?,
+    }
+    Ok(exit_code::SUCCESS)
 }
 
 fn create(args: &CreateArgs, context: &Context<'_>) -> Result<i32, Failure> {

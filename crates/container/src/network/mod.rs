@@ -11,6 +11,7 @@ mod live;
 
 pub use endpoints::in_use;
 pub(crate) use live::Live;
+pub use live::forget;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -131,6 +131,14 @@ fn obey(hub: &Hub, client: &Client, stream: &UnixStream, kind: Kind, content: &[
             }
             None => Err(format!("there is no signal {number}")),
         },
+        (Kind::Join, joining) => match serde_json::from_slice(joining) {
+            Ok(joining) => hub.change_networks(|live| live.join(&joining)),
+            Err(error) => Err(error.to_string()),
+        },
+        (Kind::Leave, name) => {
+            let name = String::from_utf8_lossy(name);
+            hub.change_networks(|live| live.part(&name))
+        }
         (Kind::Resize, &[a, b, c, d]) => {
             hub.resize(u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]))
         }

@@ -17,6 +17,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::clients::Client;
 use crate::frame::Kind;
 use crate::logs::LogWriter;
+use crate::network::Live;
 use crate::orders::StopOrder;
 use crate::state::State;
 use crate::{ContainerError, Orders};
@@ -30,6 +31,7 @@ pub(super) struct Hub {
     log: Mutex<LogWriter>,
     directory: PathBuf,
     state: Mutex<State>,
+    network: Mutex<Option<Live>>,
     process: Mutex<Process>,
     life: Mutex<Life>,
     changed: Condvar,
@@ -67,6 +69,7 @@ impl Hub {
             log: Mutex::new(LogWriter::open(&orders.directory, orders.log)?),
             directory: orders.directory.clone(),
             state: Mutex::default(),
+            network: Mutex::default(),
             process: Mutex::default(),
             life: Mutex::default(),
             changed: Condvar::new(),
@@ -87,6 +90,25 @@ impl Hub {
     /// What is known of the container.
     pub(super) fn state(&self) -> State {
         lock(&self.state).clone()
+    }
+
+    /// How it is connected to networks, if it is. Locked before the state.
+    pub(super) fn network(&self) -> MutexGuard<'_, Option<Live>> {
+        lock(&self.network)
+    }
+
+    /// Changes to which networks it is connected.
+    pub(super) fn change_networks(
+        &self,
+        change: impl FnOnce(&mut Live) -> Result<(), ContainerError>,
+    ) -> Result<(), String> {
+        let mut network = self.network();
+        let live = network.as_mut().ok_or("it has no network of its own, or is about to end")?;
+        let changed = change(live);
+        let connected = live.connected();
+        self.note(|state| state.connected = connected)
+            .and(changed)
+            .map_err(|error| error.to_string())
     }
 
     /// The process was started. If somebody wanted it to end just before, it does.

@@ -89,14 +89,17 @@ type Cleaning = Box<dyn FnOnce() + Send>;
 /// to be cleaned up after that.
 fn connect_and_live(orders: &Orders, hub: &Arc<Hub>) -> (io::Result<(Kind, Vec<u8>)>, Cleaning) {
     let id = orders.directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let connect = |connect| Live::connect(id, orders.directory.clone(), connect);
-    match orders.connect.as_ref().map(connect).transpose() {
-        Err(error) => (not_started(hub, error), Box::new(|| {})),
-        Ok(None) => (live(orders, hub, None), Box::new(|| {})),
-        Ok(Some(network)) => {
-            let told = live(orders, hub, Some(&network));
-            (told, Box::new(network.leave()))
+    if let Some(connect) = &orders.connect {
+        match Live::connect(id, orders.directory.clone(), connect) {
+            Ok(network) => *hub.network() = Some(network),
+            Err(error) => return (not_started(hub, error), Box::new(|| {})),
         }
+    }
+    let told = live(orders, hub);
+    let network = hub.network().take();
+    match network {
+        Some(network) => (told, Box::new(network.leave())),
+        None => (told, Box::new(|| {})),
     }
 }
 
@@ -113,11 +116,11 @@ fn listen(directory: &Path) -> io::Result<UnixListener> {
 }
 
 /// The container's life; what everybody is told at its end.
-fn live(orders: &Orders, hub: &Arc<Hub>, network: Option<&Live>) -> io::Result<(Kind, Vec<u8>)> {
+fn live(orders: &Orders, hub: &Arc<Hub>) -> io::Result<(Kind, Vec<u8>)> {
     let mut backoff = BACKOFF;
     loop {
         let begun = Instant::now();
-        let exit = match once(orders, hub, network) {
+        let exit = match once(orders, hub) {
             Ok(exit) => exit,
             Err(error) => return not_started(hub, error),
         };
@@ -157,16 +160,19 @@ fn not_started(hub: &Hub, error: ContainerError) -> io::Result<(Kind, Vec<u8>)> 
 }
 
 /// One run of the process.
-fn once(orders: &Orders, hub: &Arc<Hub>, network: Option<&Live>) -> Result<Exit, ContainerError> {
-    let (running, pid, pump) = run::start(orders, hub, network)?;
-    hub.note(|state| {
-        state.status = Status::Running;
-        state.pid = Some(pid);
-        state.started = Some(instant::now());
-        state.error = None;
-        state.health = orders.health.as_ref().map(|_| Health::default());
-        state.connected = network.map(|it| it.connected().clone()).unwrap_or_default();
-    })?;
+fn once(orders: &Orders, hub: &Arc<Hub>) -> Result<Exit, ContainerError> {
+    let (running, pid, pump) = run::start(orders, hub)?;
+    {
+        let network = hub.network();
+        hub.note(|state| {
+            state.status = Status::Running;
+            state.pid = Some(pid);
+            state.started = Some(instant::now());
+            state.error = None;
+            state.health = orders.health.as_ref().map(|_| Health::default());
+            state.connected = network.as_ref().map(Live::connected).unwrap_or_default();
+        })?;
+    }
     if let Some(checks) = &orders.health {
         health::watch(hub, orders, checks, pid)?;
     }

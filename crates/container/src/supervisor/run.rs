@@ -13,7 +13,7 @@ use rbuild_types::Stream;
 
 use super::hub::Hub;
 use super::{pipe, thread};
-use crate::network::{Live, Place};
+use crate::network::Place;
 use crate::{ContainerError, Orders};
 
 /// Directories that are made for what is mounted.
@@ -25,7 +25,6 @@ const BLOCK: usize = 32 << 10;
 pub(super) fn start(
     orders: &Orders,
     hub: &Arc<Hub>,
-    network: Option<&Live>,
 ) -> Result<(Running, u32, Option<JoinHandle<()>>), ContainerError> {
     let active = Active::new(&orders.directory, orders.lowers.clone())?;
     let root = match orders.lasting {
@@ -67,10 +66,13 @@ pub(super) fn start(
         (false, false) => (Stdio::Capture { stdin: None }, None),
     };
     let has_terminal = spec.terminal;
-    for place in network.iter().flat_map(|network| &network.connected().networks) {
-        add_host(&mut spec, place);
-    }
-    let network = network.map(|network| network.netns().try_clone_to_owned()).transpose()?;
+    let network = match &*hub.network() {
+        None => None,
+        Some(live) => {
+            live.connected().networks.iter().for_each(|place| add_host(&mut spec, place));
+            Some(live.netns().try_clone_to_owned()?)
+        }
+    };
     let helper = orders.helper.clone();
     let launch = Launch { helper, spec, root: root.into(), mounts, stdio, network };
     let mut running = launch.start()?;

@@ -6,7 +6,7 @@ use rbuild_container::network::{Connect, Joining};
 use rbuild_network::resolv_conf::{DnsSettings, ResolvConf};
 use rbuild_plan::{ExtraHost, HOST_GATEWAY};
 
-use super::Container;
+use super::{Container, Membership};
 use crate::{BuildError, networks};
 
 /// The supervisor's part, the text of `resolv.conf`, and names with addresses.
@@ -23,23 +23,8 @@ pub(super) fn settle(
         let loopback = IpAddr::from([127, 0, 0, 1]);
         return Ok((None, text, hosts(&record.hosts, loopback)));
     };
-    let mut joining = Vec::new();
-    for membership in &connection.networks {
-        let network = networks::find(&container.store, &membership.network)?;
-        let mut names = vec![record.name.clone()];
-        names.extend(membership.aliases.iter().cloned());
-        names.push(record.spec.hostname.clone());
-        names.dedup();
-        joining.push(Joining {
-            directory: networks::directory(&container.store, &network.name),
-            network: network.name,
-            bridge: network.bridge,
-            subnet: network.subnet,
-            gateway: network.gateway,
-            names,
-            address: membership.address,
-        });
-    }
+    let joining = connection.networks.iter().map(|membership| joining(container, membership));
+    let joining = joining.collect::<Result<Vec<_>, _>>()?;
     let gateway = joining.first().map_or(IpAddr::from([127, 0, 0, 1]), |first| first.gateway);
     let resolver = ResolvConf::parse(&container.resolv_conf).with(&dns).with_resolver();
     let options = resolver.options();
@@ -50,6 +35,28 @@ pub(super) fn settle(
         forwards_single_labels: options.forwards_single_labels,
     };
     Ok((Some(connect), resolver.text, hosts(&record.hosts, gateway)))
+}
+
+/// What the supervisor is told of one network.
+pub(super) fn joining(
+    container: &Container,
+    membership: &Membership,
+) -> Result<Joining, BuildError> {
+    let record = &container.record;
+    let network = networks::find(&container.store, &membership.network)?;
+    let mut names = vec![record.name.clone()];
+    names.extend(membership.aliases.iter().cloned());
+    names.push(record.spec.hostname.clone());
+    names.dedup();
+    Ok(Joining {
+        directory: networks::directory(&container.store, &network.name),
+        network: network.name,
+        bridge: network.bridge,
+        subnet: network.subnet,
+        gateway: network.gateway,
+        names,
+        address: membership.address,
+    })
 }
 
 fn hosts(given: &[ExtraHost], gateway: IpAddr) -> Vec<ExtraHost> {

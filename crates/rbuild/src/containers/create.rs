@@ -348,10 +348,11 @@ fn checked(
 ) -> Result<Connection, BuildError> {
     let refused =
         |error: &dyn std::fmt::Display| BuildError::Request { message: error.to_string() };
-    for membership in &connection.networks {
-        networks::find(store, &membership.network)?;
-    }
     let mut connection = connection.clone();
+    for membership in &mut connection.networks {
+        // By its name, however it was named.
+        membership.network = networks::find(store, &membership.network)?.name;
+    }
     let mut published = Vec::new();
     for port in &connection.ports {
         published.extend(PortBinding::parse(port).map_err(|error| refused(&error))?);

@@ -12,6 +12,7 @@ mod files;
 mod health;
 mod line;
 mod list;
+mod membership;
 mod process;
 mod record;
 mod volumes;
@@ -344,6 +345,7 @@ impl Container {
                 Err(error) => return Err(error),
             },
         };
+        self.forget_networks();
         rbuild_container::remove(&self.directory)?;
         drop(lock);
         Ok(())

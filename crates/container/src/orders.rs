@@ -57,6 +57,10 @@ pub struct Bind {
     pub target: String,
     /// Whether it may not be written.
     pub read_only: bool,
+    /// Whether setuid and setgid programs in it are programs like others.
+    pub no_suid: bool,
+    /// Whether no program in it can be executed.
+    pub no_exec: bool,
 }
 
 /// When a container is started again after it ended by itself (`docker run --restart`).

@@ -79,8 +79,8 @@ pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, OpenCache, ReadCache
 pub use check::{Checked, Finding, Lines, check};
 pub use containers::{
     Attach, Connection, Container, ContainerList, ContainerNetwork, ContainerOptions,
-    ContainerRecord, Dns, Exec, ExecOptions, ExecStreams, Input, Line, Membership, MountRecord,
-    MountedFrom, Process, UnreadableContainer,
+    ContainerRecord, DeviceRequest, Dns, Exec, ExecOptions, ExecStreams, Input, Line, Membership,
+    MountRecord, MountedFrom, Privileges, Process, SystemCalls, Tmpfs, UnreadableContainer,
 };
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use copy::{CopyOptions, CopyPlace};
@@ -133,7 +133,9 @@ pub use rbuild_registry::{
 };
 pub use rbuild_rooted::FileKind;
 pub use rbuild_sandbox::Network as SandboxNetwork;
-pub use rbuild_sandbox::{Exit, Resources, SandboxError, StartFailure};
+pub use rbuild_sandbox::{
+    Exit, MountSource, Resources, SandboxError, SharedNamespaces, StartFailure,
+};
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{
     Cutoff, InvalidSshKey, SecretKey, Secrets, SshAgents, StepError, StepFailure,

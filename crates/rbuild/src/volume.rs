@@ -57,7 +57,7 @@ pub(crate) fn all(process: &Process, image: &ImageConfig) -> Vec<Volume> {
     for target in image.config.volumes.keys() {
         let place = |target: &str| target.trim_end_matches('/').to_owned();
         let is_taken = volumes.iter().any(|volume| place(&volume.target) == place(target))
-            || process.tmpfs.iter().any(|tmpfs| place(tmpfs) == place(target));
+            || process.tmpfs.iter().any(|tmpfs| place(&tmpfs.target) == place(target));
         if target.starts_with('/') && !place(target).is_empty() && !is_taken {
             let (source, target) = (VolumeSource::Anonymous, target.clone());
             volumes.push(Volume { source, target, read_only: false });

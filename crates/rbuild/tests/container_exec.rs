@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use rbuild::{
     Attach, BuildError, CancelToken, Container, ContainerOptions, Exec, ExecOptions, ExecStreams,
-    Exit, Process, SandboxError, Status, Stream,
+    Exit, Process, SandboxError, Status, Stream, Tmpfs,
 };
 
 use crate::container_lasting::{FOR_EVER, make, place, processes, scripted, started, until};
@@ -74,7 +74,7 @@ fn it_shares_the_files() {
     let script = format!(
         "echo mine > /tmp/a; until test -e /tmp/b; do sleep 0.01; done; cat /tmp/b > /tmp/c; {FOR_EVER}"
     );
-    let process = Process { tmpfs: vec!["/tmp".to_owned()], ..shell(&script) };
+    let process = Process { tmpfs: vec![Tmpfs::new("/tmp")], ..shell(&script) };
     let container = started(&engine, ContainerOptions { process, ..ContainerOptions::new("app") });
     until("the file", || run(&container, &options("cat /tmp/a")).1 == "mine\n");
     sh(&container, "echo theirs > /tmp/new; mv /tmp/new /tmp/b");

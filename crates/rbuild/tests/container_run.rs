@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rbuild::{
     Attach, BuildError, CancelToken, ContainerNetwork, Engine, Exit, Process, SandboxError, Stream,
-    Volume, VolumeSource,
+    Tmpfs, Volume, VolumeSource,
 };
 
 use crate::child;
@@ -416,7 +416,7 @@ fn a_tmpfs_is_empty_memory() {
     let script =
         "ls -A /data; echo x > /data/x; stat -c %a /data; grep -c ' /data tmpfs ' /proc/mounts";
     let process =
-        Process { tmpfs: vec!["/data".to_owned()], cwd: Some("/".to_owned()), ..shell(script) };
+        Process { tmpfs: vec![Tmpfs::new("/data")], cwd: Some("/".to_owned()), ..shell(script) };
     assert_eq!(place.run(&engine, "app", process), (0, "1777\n1\n".to_owned()));
     assert_eq!(place.sh(&engine, "app", "ls /data"), "file\nlink\nsub\n");
 }
@@ -425,7 +425,7 @@ fn a_read_only_container_writes_to_its_mounts_alone() {
     let (place, engine) = place();
     let read_only = |script: &str| Process {
         read_only: true,
-        tmpfs: vec!["/tmp".to_owned()],
+        tmpfs: vec![Tmpfs::new("/tmp")],
         volumes: vec![Volume {
             source: VolumeSource::Named("v".to_owned()),
             target: "/vol".to_owned(),

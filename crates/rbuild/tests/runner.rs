@@ -54,7 +54,9 @@ mod container_exec;
 mod container_files;
 mod container_health;
 mod container_lasting;
+mod container_limits;
 mod container_network;
+mod container_privileges;
 mod container_run;
 mod exported;
 mod fsck;
@@ -138,7 +140,9 @@ const MODULES: &[(&str, &[Test])] = &[
     ("container_health", container_health::TESTS),
     ("container_files", container_files::TESTS),
     ("container_lasting", container_lasting::TESTS),
+    ("container_limits", container_limits::TESTS),
     ("container_network", container_network::TESTS),
+    ("container_privileges", container_privileges::TESTS),
     ("container_run", container_run::TESTS),
     ("fsck", fsck::TESTS),
     ("image_list", image_list::TESTS),

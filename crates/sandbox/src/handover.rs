@@ -16,6 +16,9 @@ use serde::de::DeserializeOwned;
 /// Descriptors that one message carries at most (`SCM_MAX_FD` in the kernel).
 pub const MAX_DESCRIPTORS: usize = 253;
 
+/// Numbers of signals, real-time signals too (signal(7)).
+pub const SIGNALS: std::ops::RangeInclusive<u8> = 1..=64;
+
 /// What the engine sends instead of a signal's number to let a process live on without it.
 pub(crate) const LEAVE: u8 = 0;
 

@@ -206,8 +206,11 @@ impl Running {
     /// As for [`Running::executed`].
     pub fn leave(mut self) -> Result<(), SandboxError> {
         self.executed()?;
-        rustix::net::send(&self.control, &[handover::LEAVE], SendFlags::NOSIGNAL)
-            .map_err(io::Error::from)?;
+        match rustix::net::send(&self.control, &[handover::LEAVE], SendFlags::NOSIGNAL) {
+            Err(errno) if !is_hangup(&errno.into()) => return Err(io::Error::from(errno).into()),
+            // Without a listener it has ended already.
+            Ok(_) | Err(_) => {}
+        }
         self.left = true;
         // Where this program lives longer than the helper, that must not stay a zombie.
         if let Some(helper) = Pid::from_raw(self.helper.id().cast_signed()) {
@@ -243,11 +246,13 @@ impl Running {
         self.pid
     }
 
-    /// Sends a signal to the process.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let byte = [signal.as_raw() as u8];
-        rustix::net::send(&self.control, &byte, SendFlags::NOSIGNAL)?;
-        Ok(())
+    /// Sends a signal, by number, to the process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Signaller::send`].
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        send_signal(&self.control, signal)
     }
 
     /// A line to the process that another thread may use while this one waits.
@@ -271,11 +276,11 @@ impl Running {
             let ready = self.poll(cancel, &streams, deadline)?;
             if ready.cancelled && deadline.is_none() {
                 // The process may be gone already; its report is then on the way.
-                let _ = self.signal(Signal::TERM);
+                let _ = self.signal(Signal::TERM.as_raw());
                 deadline = Some(Instant::now() + STOP_GRACE);
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                let _ = self.signal(Signal::KILL);
+                let _ = self.signal(Signal::KILL.as_raw());
                 // A helper that does not listen goes as well, and its child with it.
                 if patience == 0 {
                     let _ = self.helper.kill();
@@ -376,12 +381,23 @@ impl Running {
 pub struct Signaller(OwnedFd);
 
 impl Signaller {
-    /// Sends a signal to the process.
-    pub fn send(&self, signal: Signal) -> io::Result<()> {
-        let byte = [signal.as_raw() as u8];
-        rustix::net::send(&self.0, &byte, SendFlags::NOSIGNAL)?;
-        Ok(())
+    /// Sends a signal, by number, to the process.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` when there is no such signal; others when the process has ended.
+    pub fn send(&self, signal: i32) -> io::Result<()> {
+        send_signal(&self.0, signal)
     }
+}
+
+fn send_signal(control: &OwnedFd, signal: i32) -> io::Result<()> {
+    let byte = match u8::try_from(signal) {
+        Ok(byte) if handover::SIGNALS.contains(&byte) => byte,
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    rustix::net::send(control, &[byte], SendFlags::NOSIGNAL)?;
+    Ok(())
 }
 
 impl Drop for Running {
@@ -391,7 +407,7 @@ impl Drop for Running {
         }
         // Closing the socket is the order to kill; it happens after this body, so kill by hand
         // and leave no zombie.
-        let _ = self.signal(Signal::KILL);
+        let _ = self.signal(Signal::KILL.as_raw());
         let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write);
         let deadline = Instant::now() + 4 * STOP_GRACE;
         while matches!(self.helper.try_wait(), Ok(None)) {

@@ -19,6 +19,7 @@
 //! dropped or killed, the helper kills the child; when the helper dies, the kernel kills the
 //! child (`PR_SET_PDEATHSIG`); when process 1 dies, the kernel kills all of its namespace and the
 //! mounts go with it. A control group, which is made only for limits, is removed by the helper.
+//! Process 1 may be an init of ours instead of the program (`linux/init.rs`).
 //! Nothing is left for anybody to clean up. A process that joined another one dies with the
 //! namespace all the same, and may be let go ([`Running::leave`]), which cuts the life line.
 //!
@@ -44,7 +45,7 @@ pub use launch::{HELPER_NAME, Launch, Running, Signaller, Stdio};
 pub use linux::helper::sandbox_main;
 pub use resources::Resources;
 pub use spec::{
-    DeviceNode, Exit, InjectedFile, Mount, MountSource, Network, NodeKind, Rlimit, Spec,
-    StartFailure,
+    DeviceNode, Exit, InjectedFile, Mount, MountSource, Network, NodeKind, Rlimit,
+    SharedNamespaces, Spec, StartFailure,
 };
 pub use sys::close_from;

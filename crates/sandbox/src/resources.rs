@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// Least memory that a process can be limited to (Docker's number).
 const MIN_MEMORY: u64 = 6 << 20;
+/// Least `nano_cpus`: a quota of 1000 microseconds in Docker's period.
+const MIN_NANO_CPUS: u64 = 10_000_000;
 /// Bounds of the kernel for `cpu_period` and least `cpu_quota`, in microseconds.
 const PERIODS: std::ops::RangeInclusive<u64> = 1_000..=1_000_000;
 
@@ -15,8 +17,12 @@ pub struct Resources {
     pub cgroup_parent: Option<String>,
     /// Bytes of memory.
     pub memory: Option<u64>,
-    /// Bytes of memory and swap together; a negative number is no limit of swap.
+    /// Bytes of memory and swap together; a negative number is no limit of swap. Twice `memory` when
+    /// not given, as far as the kernel limits swap.
     pub memory_swap: Option<i64>,
+    /// Processors, in parts of a thousand million: another way to say `cpu_quota`.
+    #[serde(default)]
+    pub nano_cpus: Option<u64>,
     /// Weight beside other groups; 1024 is that of a group without one.
     pub cpu_shares: Option<u64>,
     /// The period that `cpu_quota` is counted in, in microseconds.
@@ -27,9 +33,18 @@ pub struct Resources {
     pub cpuset_cpus: Option<String>,
     /// Memory nodes, such as `0`.
     pub cpuset_mems: Option<String>,
+    /// Processes and threads.
+    #[serde(default)]
+    pub pids: Option<u64>,
 }
 
 impl Resources {
+    /// Bytes of memory and swap together, where they are limited or said not to be.
+    pub fn memory_and_swap(&self) -> Option<i64> {
+        let twice = |memory: u64| i64::try_from(memory.saturating_mul(2)).unwrap_or(i64::MAX);
+        self.memory_swap.or_else(|| self.memory.map(twice))
+    }
+
     /// What is wrong with them, if anything is that can be seen without a kernel.
     pub fn problem(&self) -> Option<String> {
         if let Some(memory) = self.memory
@@ -54,6 +69,15 @@ impl Resources {
         if self.cpu_quota.is_some_and(|quota| (0..1_000).contains(&quota)) {
             return Some("a quota is 1000 microseconds or more, or -1".to_owned());
         }
+        if self.nano_cpus.is_some_and(|cpus| cpus < MIN_NANO_CPUS) {
+            return Some("a hundredth of a processor is the least".to_owned());
+        }
+        if self.nano_cpus.is_some() && (self.cpu_period.is_some() || self.cpu_quota.is_some()) {
+            return Some(
+                "a number of processors excludes a period and a quota: they say the same"
+                    .to_owned(),
+            );
+        }
         let parent = self.cgroup_parent.as_deref().unwrap_or_default();
         if parent.split('/').any(|name| name == ".." || name == ".") || parent.contains('\0') {
             return Some(format!("{parent:?} is no name of a control group"));
@@ -77,6 +101,7 @@ mod tests {
             memory(Some(1 << 30), Some(-1)),
             memory(None, Some(-1)),
             Resources { cpu_quota: Some(-1), cpu_period: Some(1_000), ..none.clone() },
+            Resources { nano_cpus: Some(1_500_000_000), ..none.clone() },
             Resources { cgroup_parent: Some("/a/b.slice".to_owned()), ..none.clone() },
         ] {
             assert_eq!(good.problem(), None, "{good:?}");
@@ -87,6 +112,8 @@ mod tests {
             memory(Some(2 << 30), Some(1 << 30)),
             Resources { cpu_period: Some(10), ..none.clone() },
             Resources { cpu_quota: Some(10), ..none.clone() },
+            Resources { nano_cpus: Some(9_999_999), ..none.clone() },
+            Resources { nano_cpus: Some(1 << 30), cpu_quota: Some(5_000), ..none.clone() },
             Resources { cgroup_parent: Some("../x".to_owned()), ..none.clone() },
         ] {
             assert!(bad.problem().is_some(), "{bad:?}");

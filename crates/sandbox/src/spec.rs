@@ -2,10 +2,13 @@
 //!
 //! Descriptors travel beside it ([`crate::Launch`]); the data names them by position.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Resources;
 use crate::linux::capabilities::CapabilitySet;
+use crate::linux::seccomp::SockFilter;
 
 /// A process and its surroundings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,10 +30,17 @@ pub struct Spec {
     pub terminal: bool,
     /// Capabilities of the process.
     pub capabilities: CapabilitySet,
-    /// Whether system calls are filtered by Docker's profile.
+    /// Whether system calls are filtered, by Docker's profile unless `filter` says otherwise.
     pub seccomp: bool,
-    /// Supplementary groups besides those of the user.
-    pub groups: Vec<u32>,
+    /// The filter of system calls instead of that of Docker's profile.
+    #[serde(default)]
+    pub filter: Option<Vec<SockFilter>>,
+    /// Whether nothing that the process executes gives it more than it has.
+    #[serde(default)]
+    pub no_new_privileges: bool,
+    /// Supplementary groups besides those of the user: numbers, and names of the root filesystem's
+    /// own group file.
+    pub groups: Vec<String>,
     /// Devices besides those that every process has. Nothing but their permissions restricts what
     /// the process does with them.
     pub devices: Vec<DeviceNode>,
@@ -45,12 +55,52 @@ pub struct Spec {
     /// Whether the process may use the host's devices, write to `/sys`, and see all of `/proc`:
     /// with all capabilities and no filter, nothing keeps it in.
     pub privileged: bool,
+    /// Whether what of `/proc` and `/sys` shows or changes the host is left open.
+    #[serde(default)]
+    pub unmasked: bool,
+    /// Whether process 1 is an init of ours: it passes signals on to the program and waits for
+    /// whoever has lost its parent.
+    #[serde(default)]
+    pub init: bool,
+    /// Which namespaces besides the network's are the host's.
+    #[serde(default)]
+    pub shared: SharedNamespaces,
+    /// Domain name inside; empty is none.
+    #[serde(default)]
+    pub domainname: String,
+    /// Settings of the kernel in the process' own namespaces: `net.core.somaxconn` and a value.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
     /// Bytes of `/dev/shm`; `None` is 64 MiB.
     pub shm_size: Option<u64>,
     /// Limits of the process itself.
     pub rlimits: Vec<Rlimit>,
+    /// From -1000 to 1000: how willingly the kernel kills the process when the host's memory is
+    /// used up.
+    #[serde(default)]
+    pub oom_score_adj: Option<i16>,
     /// Limits of the process and all that it starts.
     pub resources: Resources,
+}
+
+impl Spec {
+    /// How the process is called in `/etc/hosts`.
+    pub fn host_names(&self) -> String {
+        let Self { hostname, domainname, .. } = self;
+        match domainname.as_str() {
+            "" => hostname.clone(),
+            domainname => format!("{hostname}.{domainname} {hostname}"),
+        }
+    }
+}
+
+/// Namespaces of the host that a process is in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedNamespaces {
+    /// That of shared memory, semaphores and queues.
+    pub ipc: bool,
+    /// That of the host's name.
+    pub uts: bool,
 }
 
 /// A limit that setrlimit(2) sets. `None` is unlimited.
@@ -136,6 +186,12 @@ pub enum MountSource {
         size: Option<u64>,
         /// Permissions of its root.
         mode: u32,
+        /// User and group of its root.
+        #[serde(default)]
+        owner: (u32, u32),
+        /// How many files it may hold; the kernel's default follows the memory.
+        #[serde(default)]
+        files: Option<u64>,
     },
 }
 

@@ -12,7 +12,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{
     DeviceNode, Exit, InjectedFile, Join, Launch, Mount, MountSource, Network, NodeKind, Resources,
-    Rlimit, SandboxError, Spec, Stdio,
+    Rlimit, SandboxError, SharedNamespaces, Spec, Stdio,
 };
 use rbuild_snapshot::Active;
 use rbuild_types::{CancelToken, Stream};
@@ -110,14 +110,22 @@ fn spec(argv: &[&str]) -> Spec {
         terminal: false,
         capabilities: CapabilitySet::docker_default(),
         seccomp: true,
+        filter: None,
+        no_new_privileges: false,
         groups: Vec::new(),
         devices: Vec::new(),
         mounts: Vec::new(),
         files: Vec::new(),
         read_only: false,
         privileged: false,
+        unmasked: false,
+        init: false,
+        shared: SharedNamespaces::default(),
+        domainname: String::new(),
+        sysctls: Default::default(),
         shm_size: None,
         rlimits: Vec::new(),
+        oom_score_adj: None,
         resources: Resources::default(),
     }
 }
@@ -432,7 +440,7 @@ fn devices_that_were_asked_for_are_given() -> Result<(), Failed> {
     let (mut spec, mounts) = with_parts(shown.path(), &[("/", "/tmp")], script);
     spec.mounts[0].no_exec = true;
     spec.user = "7:8".to_owned();
-    spec.groups = vec![77];
+    spec.groups = vec!["77".to_owned()];
     spec.devices = vec![
         node("/dev/second", NodeKind::Character, 3, 0o660, None),
         node("/dev/deep/zero", NodeKind::Character, 5, 0o604, Some(9)),

@@ -340,6 +340,7 @@ fn own_rules(setting: Setting) -> Vec<Rule> {
                 }
                 add(None, vec![(argument.into(), "GT", u64::from(*most), 0)]);
             }
+            Verdict::Answer(_) | Verdict::Rules(_) => unreachable!("the profile is Docker's"),
         }
     }
     rules

@@ -16,7 +16,7 @@ use crate::args::flag_tables::OfBuild;
 use crate::args::limits::LimitArgs;
 use crate::args::other_flags::OtherFlags;
 use crate::args::progress::ProgressMode;
-use crate::args::{annotation, attest, output, remote_cache, secret, ssh};
+use crate::args::{annotation, attest, limits, output, remote_cache, secret, ssh};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output::note;
@@ -182,7 +182,11 @@ pub struct BuildArgs {
     /// repeated
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,
-    /// Limits and surroundings of steps.
+    /// Name in /etc/hosts of steps: NAME:ADDRESS, where ADDRESS may be `host-gateway`; may be
+    /// repeated
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub add_host: Vec<String>,
+    /// Limits of steps.
     #[command(flatten)]
     pub limits: LimitArgs,
     /// Steps to run at once [default: twice the processors, four at least]
@@ -296,7 +300,9 @@ impl BuildArgs {
                 entitlement.map_err(|error| Failure::usage(format!("--allow: {error}")))?;
             options.allow.insert(entitlement);
         }
-        self.limits.put_into(options)?;
+        options.extra_hosts = limits::all("--add-host", &self.add_host)?;
+        options.ulimits = self.limits.ulimits()?;
+        options.shm_size = self.limits.shm_size()?;
         for label in &self.label {
             let (name, value) = label.split_once('=').unwrap_or((label, ""));
             options.labels.insert(name.to_owned(), value.to_owned());

@@ -1,65 +1,82 @@
-//! Limits and surroundings of the steps of a build.
+//! Limits of the steps of a build, and of containers.
 
 use std::fmt::Display;
 use std::str::FromStr;
 
 use clap::Args;
-use rbuild::{Options, Resources};
+use rbuild::{Resources, Ulimit};
 
 use crate::failure::Failure;
 
-/// What steps may use and what they find.
+/// What a step, or a container, may use.
 #[derive(Debug, Args)]
 pub struct LimitArgs {
-    /// Name in /etc/hosts of steps: NAME:ADDRESS, where ADDRESS may be `host-gateway`; may be
-    /// repeated
-    #[arg(long, value_name = "NAME:ADDRESS")]
-    pub add_host: Vec<String>,
     /// Limit of processes: nofile=SOFT[:HARD] and others; may be repeated
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<String>,
-    /// Size of /dev/shm in steps [default: 64m]
+    /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "BYTES")]
     pub shm_size: Option<String>,
-    /// Memory that one step may use, such as 512m
+    /// Memory that one may use, such as 512m
     #[arg(short, long, value_name = "BYTES")]
     pub memory: Option<String>,
-    /// Memory and swap together; -1 for any amount of swap
+    /// Memory and swap together; -1 for any amount of swap [default: twice the memory]
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     pub memory_swap: Option<String>,
-    /// Weight of a step beside others; 1024 is that of a group without one
+    /// Weight of one beside others; 1024 is that of a group without one
     #[arg(short, long, value_name = "N")]
     pub cpu_shares: Option<u64>,
     /// Period of --cpu-quota in microseconds
     #[arg(long, value_name = "N")]
     pub cpu_period: Option<u64>,
-    /// Microseconds of processor time that a step has in each period
+    /// Microseconds of processor time that one has in each period
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub cpu_quota: Option<i64>,
-    /// Processors that steps may use, such as 0-2,7
+    /// Processors that may be used, such as 0-2,7
     #[arg(long, value_name = "LIST")]
     pub cpuset_cpus: Option<String>,
-    /// Memory nodes that steps may use, such as 0
+    /// Memory nodes that may be used, such as 0
     #[arg(long, value_name = "LIST")]
     pub cpuset_mems: Option<String>,
-    /// Control group below which those of steps are made [default: /rbuild]
+    /// Control group below which others are made [default: /rbuild]
     #[arg(long, value_name = "NAME")]
     pub cgroup_parent: Option<String>,
 }
 
+/// What a container may use.
+#[derive(Debug, Args)]
+pub struct ContainerLimitArgs {
+    /// What a step may use too.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+    /// Processors that may be used, such as 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<String>,
+    /// Processes and threads that there may be; -1 for any number
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// How willingly the kernel kills it when the host's memory is used up, from -1000 to 1000
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub oom_score_adj: Option<i16>,
+}
+
 impl LimitArgs {
-    /// Those that are a part of each step.
-    pub fn put_into(&self, options: &mut Options) -> Result<(), Failure> {
-        options.extra_hosts = all("--add-host", &self.add_host)?;
-        options.ulimits = all("--ulimit", &self.ulimit)?;
-        let shm_size = given("--shm-size", self.shm_size.as_deref())?;
-        // Docker takes 0 for its default; a tmpfs would take it for no limit.
-        options.shm_size = shm_size.filter(|bytes| *bytes > 0);
-        Ok(())
+    /// `--ulimit`.
+    pub fn ulimits(&self) -> Result<Vec<Ulimit>, Failure> {
+        all("--ulimit", &self.ulimit)
+    }
+
+    /// `--shm-size`. Docker takes 0 for its default; a tmpfs would take it for no limit.
+    pub fn shm_size(&self) -> Result<Option<u64>, Failure> {
+        Ok(given("--shm-size", self.shm_size.as_deref())?.filter(|bytes| *bytes > 0))
     }
 
     /// Those of control groups. For Docker 0 is no limit.
     pub fn resources(&self) -> Result<Resources, Failure> {
+        checked(self.group()?)
+    }
+
+    fn group(&self) -> Result<Resources, Failure> {
         let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let memory_swap = match self.memory_swap.as_deref() {
             Some("-1") => Some(-1),
@@ -67,7 +84,7 @@ impl LimitArgs {
                 .filter(|bytes| *bytes > 0)
                 .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         };
-        let resources = Resources {
+        Ok(Resources {
             cgroup_parent: text(&self.cgroup_parent),
             memory: given("--memory", self.memory.as_deref())?.filter(|bytes| *bytes > 0),
             memory_swap,
@@ -76,22 +93,56 @@ impl LimitArgs {
             cpu_quota: self.cpu_quota.filter(|quota| *quota != 0),
             cpuset_cpus: text(&self.cpuset_cpus),
             cpuset_mems: text(&self.cpuset_mems),
-        };
-        match resources.problem() {
-            Some(problem) => Err(Failure::usage(problem)),
-            None => Ok(resources),
-        }
+            ..Resources::default()
+        })
     }
 }
 
-fn all<T: FromStr<Err: Display>>(flag: &str, texts: &[String]) -> Result<Vec<T>, Failure> {
+impl ContainerLimitArgs {
+    /// Those of control groups.
+    pub fn resources(&self) -> Result<Resources, Failure> {
+        let cpus = self.cpus.as_deref().map(nano_cpus).transpose()?;
+        checked(Resources {
+            nano_cpus: cpus.filter(|cpus| *cpus > 0),
+            pids: self.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|it| *it > 0),
+            ..self.limits.group()?
+        })
+    }
+}
+
+fn checked(resources: Resources) -> Result<Resources, Failure> {
+    match resources.problem() {
+        Some(problem) => Err(Failure::usage(problem)),
+        None => Ok(resources),
+    }
+}
+
+/// `--cpus`, in parts of a thousand million, which is as fine as Docker counts.
+fn nano_cpus(text: &str) -> Result<u64, Failure> {
+    const DIGITS: usize = 9;
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let good = digits(whole) && digits(part) && part.len() <= DIGITS && text.len() > 1
+        || text.len() == 1 && digits(text);
+    let number = good.then(|| format!("{whole}{part:0<DIGITS$}").parse().ok()).flatten();
+    number.ok_or_else(|| {
+        Failure::usage_hint(
+            format!("--cpus {text}: not a number of processors"),
+            "for example 2 or 0.5",
+        )
+    })
+}
+
+/// Reads all values of a flag.
+pub fn all<T: FromStr<Err: Display>>(flag: &str, texts: &[String]) -> Result<Vec<T>, Failure> {
     let one = |text: &String| {
         text.parse().map_err(|error: T::Err| Failure::usage(format!("{flag}: {error}")))
     };
     texts.iter().map(one).collect()
 }
 
-fn given(flag: &str, text: Option<&str>) -> Result<Option<u64>, Failure> {
+/// Reads a number of bytes.
+pub fn given(flag: &str, text: Option<&str>) -> Result<Option<u64>, Failure> {
     let Some(text) = text else { return Ok(None) };
     match rbuild::ram_in_bytes(text) {
         Some(bytes) => Ok(Some(bytes)),
@@ -111,48 +162,71 @@ mod tests {
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
-        limits: LimitArgs,
+        limits: ContainerLimitArgs,
     }
 
-    fn read(line: &str) -> Result<(Options, Resources), String> {
-        let words = std::iter::once("build").chain(line.split_whitespace());
+    /// What the arguments say: what each process may use, and what all may.
+    fn read(line: &str) -> Result<(Vec<Ulimit>, Option<u64>, Resources), String> {
+        let words = std::iter::once("run").chain(line.split_whitespace());
         let limits = Line::try_parse_from(words).map_err(|error| error.to_string())?.limits;
-        let mut options = Options::default();
         let said = |failure| match failure {
             Failure::Usage { message, .. } => message,
             other => panic!("{other:?}"),
         };
-        limits.put_into(&mut options).map_err(said)?;
-        Ok((options, limits.resources().map_err(said)?))
+        let each = limits.limits.ulimits().map_err(said)?;
+        let shm_size = limits.limits.shm_size().map_err(said)?;
+        Ok((each, shm_size, limits.resources().map_err(said)?))
     }
 
     #[test]
     fn limits_arrive() {
-        let line = "--add-host a:1.2.3.4 --add-host b=host-gateway --ulimit nofile=5:6 \
-                    --shm-size 1g -m 1g --memory-swap -1 -c 512 --cpu-period 50000 \
-                    --cpu-quota -1 --cpuset-cpus 0-1 --cpuset-mems 0 --cgroup-parent /x";
-        let (options, resources) = read(line).unwrap();
-        assert_eq!(options.extra_hosts.len(), 2);
-        assert_eq!(options.ulimits, ["nofile=5:6".parse().unwrap()]);
-        assert_eq!(options.shm_size, Some(1 << 30));
+        let line = "--ulimit nofile=5:6 --shm-size 1g -m 1g --memory-swap -1 -c 512 \
+                    --cpu-period 50000 --cpu-quota -1 --cpuset-cpus 0-1 --cpuset-mems 0 \
+                    --cgroup-parent /x --pids-limit 7";
+        let (ulimits, shm_size, resources) = read(line).unwrap();
+        assert_eq!(ulimits, ["nofile=5:6".parse().unwrap()]);
+        assert_eq!(shm_size, Some(1 << 30));
         let expected = Resources {
             cgroup_parent: Some("/x".to_owned()),
             memory: Some(1 << 30),
             memory_swap: Some(-1),
+            nano_cpus: None,
             cpu_shares: Some(512),
             cpu_period: Some(50_000),
             cpu_quota: Some(-1),
             cpuset_cpus: Some("0-1".to_owned()),
             cpuset_mems: Some("0".to_owned()),
+            pids: Some(7),
         };
         assert_eq!(resources, expected);
     }
 
     #[test]
+    fn processors_are_counted_in_parts() {
+        for (text, expected) in [
+            ("1", 1_000_000_000),
+            ("0.5", 500_000_000),
+            (".5", 500_000_000),
+            ("2.", 2_000_000_000),
+            ("1.000000001", 1_000_000_001),
+        ] {
+            assert_eq!(nano_cpus(text).unwrap(), expected, "{text}");
+        }
+        for bad in ["", ".", "-1", "1e3", "1.0000000001", "99999999999999999999", "one", "1.2.3"] {
+            assert!(nano_cpus(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn nothing_and_zero_limit_nothing() {
-        for line in ["", "-m 0 --memory-swap 0 -c 0 --cpu-quota 0 --cpu-period 0 --cpuset-cpus="] {
-            let (options, resources) = read(line).unwrap();
-            assert_eq!((options.shm_size, resources), (None, Resources::default()), "{line}");
+        for line in [
+            "",
+            "-m 0 --memory-swap 0 -c 0 --cpu-quota 0 --cpu-period 0 --cpuset-cpus= --cpus 0",
+            "--pids-limit -1",
+            "--pids-limit 0",
+        ] {
+            let (_, shm_size, resources) = read(line).unwrap();
+            assert_eq!((shm_size, resources), (None, Resources::default()), "{line}");
         }
     }
 
@@ -164,9 +238,10 @@ mod tests {
             ("--memory-swap 1g", "needs one of memory too"),
             ("--shm-size many", "--shm-size many"),
             ("--ulimit files=1", "--ulimit: invalid ulimit \"files=1\""),
-            ("--add-host a", "--add-host: invalid host \"a\""),
             ("--cgroup-parent ../a", "no name of a control group"),
             ("--cpu-quota 5", "a quota is"),
+            ("--cpus 0.001", "a hundredth"),
+            ("--cpus 1 --cpu-quota 5000", "excludes"),
         ] {
             let error = read(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");

@@ -1,8 +1,8 @@
 //! `run --mount type=…,source=…,target=…`.
 
-use rbuild::{Hold, Volume, VolumeSource};
+use rbuild::{Hold, Tmpfs, Volume, VolumeSource};
 
-use crate::args::{switch, volume};
+use crate::args::{switch, tmpfs, volume};
 use crate::failure::Failure;
 
 /// What one `--mount` is.
@@ -10,8 +10,8 @@ use crate::failure::Failure;
 pub enum Mounted {
     /// A path of the host, a volume or a cache mount.
     Volume(Volume),
-    /// Memory at this path.
-    Tmpfs(String),
+    /// Memory.
+    Tmpfs(Tmpfs),
 }
 
 /// Reads one `--mount`.
@@ -25,6 +25,7 @@ pub fn parse(text: &str) -> Result<Mounted, Failure> {
     };
     let (mut kind, mut source, mut target) = ("volume", None, None);
     let (mut read_only, mut hold) = (false, None);
+    let (mut size, mut mode) = (None, None);
     for field in text.split(',') {
         let (key, value) = field.split_once('=').unwrap_or((field, "true"));
         let is = || switch::parse(value).map_err(|why| refuse(&format!("{key}: {why}")));
@@ -33,6 +34,13 @@ pub fn parse(text: &str) -> Result<Mounted, Failure> {
             "source" | "src" => source = Some(value),
             "target" | "destination" | "dst" => target = Some(value),
             "readonly" | "ro" => read_only = is()?,
+            "tmpfs-size" => {
+                size = Some(tmpfs::size(value).ok_or_else(|| refuse("tmpfs-size is no size"))?);
+            }
+            "tmpfs-mode" => {
+                let octal = tmpfs::mode(value);
+                mode = Some(octal.ok_or_else(|| refuse("tmpfs-mode is no octal number"))?);
+            }
             "sharing" => {
                 hold = Some(match value {
                     "shared" => Hold::Shared,
@@ -45,9 +53,16 @@ pub fn parse(text: &str) -> Result<Mounted, Failure> {
     }
     let target = target.filter(|target| target.starts_with('/') && *target != "/");
     let target = target.ok_or_else(|| refuse("target is not an absolute path below /"))?.to_owned();
+    if kind != "tmpfs" && (size.is_some() || mode.is_some()) {
+        return Err(refuse("only a tmpfs has a size and a mode"));
+    }
     let source = match (kind, source) {
-        ("tmpfs", None) if !read_only && hold.is_none() => return Ok(Mounted::Tmpfs(target)),
-        ("tmpfs", _) => return Err(refuse("a tmpfs has a target only")),
+        ("tmpfs", None) if hold.is_none() => {
+            let usual = Tmpfs::new(target);
+            let mode = mode.unwrap_or(usual.mode);
+            return Ok(Mounted::Tmpfs(Tmpfs { size, mode, read_only, ..usual }));
+        }
+        ("tmpfs", _) => return Err(refuse("a tmpfs has no source")),
         ("volume", None) => VolumeSource::Anonymous,
         ("volume", Some(name)) => match name.strip_prefix("cache:") {
             Some(id) if !id.is_empty() => {
@@ -94,7 +109,13 @@ mod tests {
         assert_eq!(shared.source, cache("/root/.cache", Hold::Shared));
         let locked = mounted("source=cache:a:b,target=/x,sharing=locked");
         assert_eq!(locked.source, cache("a:b", Hold::Alone));
-        assert_eq!(parse("type=tmpfs,target=/x").unwrap(), Mounted::Tmpfs("/x".to_owned()));
+        let memory = |text: &str| match parse(text).unwrap() {
+            Mounted::Tmpfs(tmpfs) => tmpfs,
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(memory("type=tmpfs,target=/x"), Tmpfs::new("/x"));
+        let given = Tmpfs { size: Some(1 << 20), mode: 0o700, ..Tmpfs::new("/x") };
+        assert_eq!(memory("type=tmpfs,dst=/x,tmpfs-size=1m,tmpfs-mode=700"), given);
         for bad in [
             "",
             "target=x",
@@ -102,7 +123,9 @@ mod tests {
             "type=bind,target=/x",
             "type=bind,source=/nope/nope,target=/x",
             "type=npipe,target=/x",
-            "type=tmpfs,target=/x,tmpfs-size=1",
+            "type=tmpfs,target=/x,tmpfs-size=x",
+            "type=tmpfs,target=/x,tmpfs-mode=8",
+            "source=a,target=/x,tmpfs-size=1",
             "type=tmpfs,source=a,target=/x",
             "source=a/b,target=/x",
             "source=cache:,target=/x",

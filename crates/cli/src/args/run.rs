@@ -12,9 +12,12 @@ use rbuild::{
 use crate::args::build::PullPolicy;
 use crate::args::flag_tables::OfRun;
 use crate::args::health::HealthArgs;
+use crate::args::limits::ContainerLimitArgs;
 use crate::args::mount::{self, Mounted};
 use crate::args::other_flags::OtherFlags;
-use crate::args::{transfer, volume};
+use crate::args::privileges::PrivilegeArgs;
+use crate::args::surroundings::SurroundingArgs;
+use crate::args::{tmpfs, transfer, volume};
 use crate::environment::Environment;
 use crate::failure::Failure;
 use crate::output;
@@ -93,11 +96,13 @@ pub struct NewArgs {
     #[arg(short, long, value_name = "VOLUME")]
     pub volume: Vec<String>,
     /// What to mount, in more words: type=bind|volume|tmpfs,source=SOURCE,target=TARGET[,readonly],
-    /// where the source of a volume may be cache:ID, with sharing=shared|locked; may be repeated
+    /// where the source of a volume may be cache:ID, with sharing=shared|locked, and a tmpfs may
+    /// have tmpfs-size= and tmpfs-mode=; may be repeated
     #[arg(long, value_name = "MOUNT")]
     pub mount: Vec<String>,
-    /// Directory in memory; may be repeated
-    #[arg(long, value_name = "TARGET")]
+    /// Directory in memory: TARGET[:OPTIONS], where options are size=, mode=, uid=, gid=, nr_inodes=,
+    /// ro, exec and suid; may be repeated
+    #[arg(long, value_name = "TMPFS")]
     pub tmpfs: Vec<String>,
     /// Working directory
     #[arg(short, long, value_name = "DIR")]
@@ -139,9 +144,15 @@ pub struct NewArgs {
     /// Option in resolv.conf; may be repeated
     #[arg(long, alias = "dns-opt", value_name = "OPTION")]
     pub dns_option: Vec<String>,
-    /// Host name in the container
-    #[arg(short = 'h', long, value_name = "NAME")]
-    pub hostname: Option<String>,
+    /// What it finds around it.
+    #[command(flatten)]
+    pub surroundings: SurroundingArgs,
+    /// What it may use.
+    #[command(flatten)]
+    pub limits: ContainerLimitArgs,
+    /// What it may do.
+    #[command(flatten)]
+    pub privileges: PrivilegeArgs,
     /// Mount the root filesystem read-only
     #[arg(long)]
     pub read_only: bool,
@@ -209,11 +220,12 @@ impl NewArgs {
         let hosts = hosts.collect::<Result<Vec<ExtraHost>, Failure>>()?;
         let mut volumes =
             self.volume.iter().map(|text| volume::parse(text)).collect::<Result<Vec<_>, _>>()?;
-        let mut tmpfs = self.tmpfs.iter().map(|text| tmpfs(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut tmpfs =
+            self.tmpfs.iter().map(|text| tmpfs::parse(text)).collect::<Result<Vec<_>, _>>()?;
         for text in &self.mount {
             match mount::parse(text)? {
                 Mounted::Volume(volume) => volumes.push(volume),
-                Mounted::Tmpfs(target) => tmpfs.push(target),
+                Mounted::Tmpfs(mounted) => tmpfs.push(mounted),
             }
         }
         let env = volume::variables(&self.env_file, &self.env, environment)?;
@@ -227,7 +239,7 @@ impl NewArgs {
             env,
             cwd: self.workdir.as_deref().map(workdir).transpose()?.flatten(),
             user: self.user.clone(),
-            hostname: self.hostname.clone(),
+            hostname: self.surroundings.hostname.clone(),
             network,
             dns: Dns {
                 servers: self.dns.clone(),
@@ -240,6 +252,15 @@ impl NewArgs {
             terminal: self.tty,
             open_stdin: self.interactive,
             read_only: self.read_only,
+            resources: self.limits.resources()?,
+            ulimits: self.limits.limits.ulimits()?,
+            shm_size: self.limits.limits.shm_size()?,
+            oom_score_adj: self.limits.oom_score_adj,
+            privileges: self.privileges.privileges()?,
+            init: self.surroundings.init,
+            sysctls: self.surroundings.sysctls()?,
+            domainname: self.surroundings.domainname.clone().unwrap_or_default(),
+            shared: self.surroundings.shared()?,
         })
     }
 }
@@ -364,17 +385,6 @@ pub fn workdir(text: &str) -> Result<Option<String>, Failure> {
     }
 }
 
-fn tmpfs(text: &str) -> Result<String, Failure> {
-    match text.split_once(':') {
-        None if text.starts_with('/') => Ok(text.to_owned()),
-        None => Err(Failure::usage(format!("--tmpfs {text}: not an absolute path"))),
-        Some(_) => Err(Failure::usage_hint(
-            format!("--tmpfs {text}: options are not supported yet"),
-            "give the path alone",
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, FromArgMatches as _, Parser};
@@ -407,7 +417,7 @@ mod tests {
     fn the_last_of_a_flag_counts() {
         let run = run("--rm --tty --tty=false -it=true --rm=false -h a -h b x");
         assert_eq!((run.rm, run.tty, run.interactive), (false, true, true));
-        assert_eq!(run.hostname.as_deref(), Some("b"));
+        assert_eq!(run.surroundings.hostname.as_deref(), Some("b"));
     }
 
     fn refused(line: &str) -> String {

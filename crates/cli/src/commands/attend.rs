@@ -11,7 +11,7 @@ use rbuild::{BuildError, CancelToken, Container, Exec, Exit, Input, Line, Stream
 
 use crate::commands::terminal::{self, DetachKeys};
 use crate::failure::Failure;
-use crate::{exit_code, interrupt};
+use crate::{exit_code, interrupt, output};
 
 /// As many interrupts make the command stop a container that does not listen, as in Docker.
 const PATIENCE: usize = 3;
@@ -121,7 +121,12 @@ fn stay(
     let waited = wait(&mut output);
     drop(raw);
     match waited {
-        Ok(exit) => Ok(exit.code()),
+        Ok(exit) => {
+            if let Exit::OutOfMemory(_) = exit {
+                output::note("the kernel killed a process: the memory of --memory was used up");
+            }
+            Ok(exit.code())
+        }
         Err(error) if exit_code::is_cancelled(&error) => Ok(interrupt::exit_code()),
         Err(error) => Err(error.into()),
     }

@@ -1,6 +1,7 @@
 //! `rbuild inspect`.
 
 mod container;
+mod host_config;
 
 use rbuild::{BuildError, ImageDetails, ImageManifest, Reference};
 use serde_json::{Value, json};

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rbuild::{ContainerList, ContainerRecord, Engine, HealthStatus, SandboxNetwork, State, Status};
+use rbuild::{
+    ContainerList, ContainerRecord, Engine, Exit, HealthStatus, SandboxNetwork, State, Status,
+};
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -236,7 +238,10 @@ fn sentence(state: &State, now: i64) -> String {
             format!("Up {}{health}", since.trim_end_matches(" ago"))
         }
         Status::Restarting => format!("Restarting ({code}) {ended}"),
-        Status::Exited => format!("Exited ({code}) {ended}"),
+        Status::Exited => match state.ended.map(|ended| ended.exit) {
+            Some(Exit::OutOfMemory(_)) => format!("Exited ({code}) {ended} (out of memory)"),
+            _ => format!("Exited ({code}) {ended}"),
+        },
     }
 }
 

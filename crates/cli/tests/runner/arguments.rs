@@ -55,7 +55,7 @@ fn mistakes_of_run_have_dockers_code() {
     program.run("run").refused(125, "<IMAGE>");
     program.run("run --restart often app").refused(125, "no such policy");
     program.run("run -v a:b app").refused(125, "absolute path");
-    program.run("run --init app").refused(125, "--init is not supported yet");
+    program.run("run --link a app").refused(125, "--link is not supported yet");
     program.run("run --rm=maybe app").refused(125, "invalid value 'maybe' for '--rm");
     program.run("run -w rel app").refused(125, "not an absolute path");
     program.run("run -h").refused(125, "--hostname");

@@ -13,6 +13,7 @@ mod copies;
 mod dockerfiles;
 mod layers;
 mod logins;
+mod privileges;
 mod program;
 mod pulls;
 mod registries;

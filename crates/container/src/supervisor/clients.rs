@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rbuild_sandbox::handover::SIGNALS;
 
 use super::hub::Hub;
 use super::thread;
@@ -124,12 +124,12 @@ fn obey(hub: &Hub, client: &Client, stream: &UnixStream, kind: Kind, content: &[
             Ok(stop) => return hub.stop(stop),
             Err(error) => Err(error.to_string()),
         },
-        (Kind::Signal, &[number]) => match Signal::from_named_raw(number.into()) {
-            Some(signal) => {
-                hub.signal(signal);
+        (Kind::Signal, &[number]) => match SIGNALS.contains(&number) {
+            true => {
+                hub.signal(number.into());
                 Ok(())
             }
-            None => Err(format!("there is no signal {number}")),
+            false => Err(format!("there is no signal {number}")),
         },
         (Kind::Join, joining) => match serde_json::from_slice(joining) {
             Ok(joining) => hub.change_networks(|live| live.join(&joining)),

@@ -127,7 +127,7 @@ impl Watch {
             let late = waits.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Timeout);
             if late {
                 // It may have ended just now.
-                let _ = signaller.send(Signal::KILL);
+                let _ = signaller.send(Signal::KILL.as_raw());
             }
             late
         })?;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use rbuild_sandbox::Signaller;
 use rbuild_types::Stream;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::Signal;
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::clients::Client;
@@ -24,6 +23,9 @@ use crate::{ContainerError, Orders};
 
 /// What a pipe that is ready for writing takes at once (pipe(7)).
 const PIPE_BUF: usize = 4096;
+
+/// The signal that cannot be caught.
+const KILL: i32 = rustix::process::Signal::KILL.as_raw();
 
 /// What all threads know of the container.
 pub(super) struct Hub {
@@ -123,7 +125,7 @@ impl Hub {
         let input = input.map(file).or_else(|| terminal.clone());
         *lock(&self.process) = Process { signals: Some(signals), input, terminal };
         if self.is_stopping() {
-            self.send(Signal::KILL);
+            self.send(KILL);
         }
     }
 
@@ -188,14 +190,14 @@ impl Hub {
 
     /// Passes a signal on. Killing it, or the signal that stops it, is an order not to start it
     /// again, as in Docker.
-    pub(super) fn signal(&self, signal: Signal) {
-        if signal == Signal::KILL || signal.as_raw() == self.signal_of_stop {
+    pub(super) fn signal(&self, signal: i32) {
+        if signal == KILL || signal == self.signal_of_stop {
             self.want_end();
         }
         self.send(signal);
     }
 
-    fn send(&self, signal: Signal) {
+    fn send(&self, signal: i32) {
         if let Some(signals) = &lock(&self.process).signals {
             // It may have ended.
             let _ = signals.send(signal);
@@ -222,22 +224,18 @@ impl Hub {
     pub(super) fn stop(&self, StopOrder { stop, keep }: StopOrder) {
         lock(&self.life).keep |= keep;
         self.want_end();
-        match Signal::from_named_raw(stop.signal) {
-            Some(signal) => self.send(signal),
-            // A real-time signal, which nobody can send yet: by force.
-            None => self.send(Signal::KILL),
-        }
+        self.send(stop.signal);
         let Some(patience) = stop.patience else { return };
         let wait = self.changed.wait_timeout_while(lock(&self.life), patience, |life| !life.over);
         let over = wait.unwrap_or_else(PoisonError::into_inner).0.over;
         if !over {
-            self.send(Signal::KILL);
+            self.send(KILL);
         }
     }
 
     /// Ends it at once.
     pub(super) fn kill(&self) {
-        self.signal(Signal::KILL);
+        self.signal(KILL);
     }
 
     /// Passes input on, as fast as the process reads and as long as the giver is there.

@@ -46,8 +46,8 @@ pub(super) fn start(
             target: bind.target.clone(),
             source: MountSource::whole(mounts.len()),
             read_only: bind.read_only,
-            no_suid: false,
-            no_exec: false,
+            no_suid: bind.no_suid,
+            no_exec: bind.no_exec,
         });
         mounts.push(rbuild_snapshot::bind(&bind.path)?);
     }
@@ -56,6 +56,10 @@ pub(super) fn start(
     }
     for file in &spec.files {
         placeholder(&root, &file.path)?;
+    }
+    // `/dev` is not that of the root filesystem.
+    for node in spec.devices.iter().filter(|node| !node.path.starts_with("/dev/")) {
+        placeholder(&root, &node.path)?;
     }
     let (stdio, input) = match (spec.terminal, orders.open_stdin) {
         (true, _) => (Stdio::Terminal, None),
@@ -91,7 +95,7 @@ pub(super) fn start(
 
 /// Lets the container find itself: the address of its host name.
 fn add_host(spec: &mut Spec, place: &Place) {
-    let line = format!("{}\t{}\n", place.address, spec.hostname);
+    let line = format!("{}\t{}\n", place.address, spec.host_names());
     if let Some(hosts) = spec.files.iter_mut().find(|file| file.path == "/etc/hosts") {
         hosts.content.extend_from_slice(line.as_bytes());
     }

@@ -154,6 +154,7 @@ impl Engine {
             image: options.image,
             image_id: resolved.manifest.config.digest,
             spec,
+            privileges: options.process.privileges,
             mounts,
             connection,
             dns: options.process.dns,

@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 
 use rbuild_container::{Connection, ContainerError};
 use rbuild_sandbox::Signaller;
-use rustix::process::Signal;
 use rustix::termios::{Winsize, tcsetwinsize};
 
 /// What a terminal takes as the end of the input: Ctrl-D.
@@ -43,9 +42,7 @@ impl Line {
                 }
             }
             Orders::Process { signals, .. } => {
-                if let Some(signal) = Signal::from_named_raw(signal) {
-                    let _ = signals.send(signal);
-                }
+                let _ = signals.send(signal);
             }
         }
     }

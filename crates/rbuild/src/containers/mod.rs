@@ -6,6 +6,7 @@
 
 mod connect;
 mod create;
+mod devices;
 pub(crate) mod directory;
 mod exec;
 mod files;
@@ -13,8 +14,10 @@ mod health;
 mod line;
 mod list;
 mod membership;
+mod privileges;
 mod process;
 mod record;
+mod tmpfs;
 mod volumes;
 
 use std::fs::File;
@@ -34,8 +37,10 @@ pub use exec::{Exec, ExecOptions, ExecStreams};
 pub(crate) use files::{Access, ContainerFiles};
 pub use line::{Input, Line};
 pub use list::{ContainerList, UnreadableContainer};
+pub use privileges::{DeviceRequest, Privileges, SystemCalls};
 pub use process::{Connection, ContainerNetwork, Dns, Membership, Process};
 pub use record::ContainerRecord;
+pub use tmpfs::Tmpfs;
 pub use volumes::{MountRecord, MountedFrom};
 
 use crate::{BuildError, Engine};
@@ -64,6 +69,8 @@ pub struct Container {
     /// The program that supervises it and starts its process.
     program: PathBuf,
     resolv_conf: String,
+    /// Where devices are described.
+    cdi_directories: Vec<PathBuf>,
     /// Held while it is made, and until it is started if it is tied.
     lock: Option<File>,
     /// To its supervisor, once it was started here.
@@ -85,6 +92,7 @@ impl Container {
             store: engine.store.clone(),
             program: engine.helper(),
             resolv_conf: engine.resolv_conf(),
+            cdi_directories: engine.options.cdi_directories.clone(),
             goes: lock.is_some(),
             lock,
             connection: None,
@@ -133,11 +141,13 @@ impl Container {
             None => self.take_lock("it is running already")?,
         };
         let cancel = CancelToken::default();
-        let (binds, held) =
+        let (mut binds, held) =
             volumes::binds(&self.record.mounts, &self.directory, &self.store, &cancel)?;
         let mut spec = self.record.spec.clone();
         let (connect, resolv_conf, hosts) = connect::settle(self)?;
-        spec.files = process::files(&spec.hostname, spec.network, &hosts, &resolv_conf);
+        spec.files = process::files(&spec, &hosts, &resolv_conf);
+        process::add_sysctls(&mut spec);
+        devices::add(&self.record.privileges, &self.cdi_directories, &mut spec, &mut binds)?;
         let orders = Orders {
             directory: self.directory.clone(),
             helper: self.program.clone(),

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use rbuild_plan::ExtraHost;
-use rbuild_sandbox::linux::capabilities::CapabilitySet;
-use rbuild_sandbox::{InjectedFile, Mount, MountSource, Network, Resources, Spec};
+use rbuild_plan::{ExtraHost, Ulimit};
+use rbuild_sandbox::linux::sysctl;
+use rbuild_sandbox::{InjectedFile, Network, Resources, Rlimit, SharedNamespaces, Spec};
 use rbuild_types::ImageConfig;
 use serde::{Deserialize, Serialize};
 
+use super::{Privileges, Tmpfs};
 use crate::BuildError;
 use crate::volume::Volume;
 
@@ -41,14 +42,32 @@ pub struct Process {
     pub hosts: Vec<ExtraHost>,
     /// What is mounted, besides the volumes that the image declares.
     pub volumes: Vec<Volume>,
-    /// Paths where memory is mounted.
-    pub tmpfs: Vec<String>,
+    /// Memory that is mounted.
+    pub tmpfs: Vec<Tmpfs>,
     /// Whether the process gets a terminal.
     pub terminal: bool,
     /// Whether standard input stays open for those who attach; else it is empty.
     pub open_stdin: bool,
     /// Whether the root filesystem may not be written.
     pub read_only: bool,
+    /// What it and all that it starts may use together.
+    pub resources: Resources,
+    /// Limits of each of its processes.
+    pub ulimits: Vec<Ulimit>,
+    /// Bytes of `/dev/shm`; Docker's 64 MiB when not given.
+    pub shm_size: Option<u64>,
+    /// From -1000 to 1000: how willingly the kernel kills it when the host's memory is used up.
+    pub oom_score_adj: Option<i16>,
+    /// What it may do.
+    pub privileges: Privileges,
+    /// Whether an init is its first process, which passes signals on and waits for orphans.
+    pub init: bool,
+    /// Settings of the kernel, `net.core.somaxconn` and a value, in its own namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// Domain name; empty is none.
+    pub domainname: String,
+    /// Which namespaces besides the network's are the host's.
+    pub shared: SharedNamespaces,
 }
 
 /// The network of a container.
@@ -124,21 +143,32 @@ pub(super) fn spec(id: &str, config: &ImageConfig, process: &Process) -> Result<
         });
     }
     let hostname = match &process.hostname {
+        Some(_) if process.shared.uts => {
+            let message = "a container with the host's name has none of its own";
+            return Err(BuildError::Request { message: message.to_owned() });
+        }
         Some(hostname) => hostname.clone(),
+        None if process.shared.uts => {
+            rustix::system::uname().nodename().to_string_lossy().into_owned()
+        }
         None => id.get(..12).unwrap_or(id).to_owned(),
     };
+    let network = match &process.network {
+        ContainerNetwork::Host => Network::Host,
+        ContainerNetwork::None => Network::None,
+        ContainerNetwork::Connected(_) => Network::Given,
+    };
+    check_limits(process, network)?;
     let defaults = [format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}")];
     let term = process.terminal.then(|| TERM.to_owned());
     let given = image.env.iter().chain(&process.env).cloned();
     let env = merged(defaults.into_iter().chain(term).chain(given));
     let cwd = process.cwd.clone().unwrap_or_else(|| image.working_dir.clone());
-    let tmpfs = |target: &String| Mount {
-        target: target.clone(),
-        source: MountSource::Tmpfs { size: None, mode: 0o1777 },
-        read_only: false,
-        no_suid: false,
-        no_exec: false,
-    };
+    let privileges = &process.privileges;
+    let capabilities = privileges.capabilities()?;
+    let (seccomp, filter) = privileges.filter(capabilities)?;
+    let rlimit =
+        |limit: &Ulimit| Rlimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard };
     Ok(Spec {
         argv,
         env,
@@ -146,23 +176,59 @@ pub(super) fn spec(id: &str, config: &ImageConfig, process: &Process) -> Result<
         user: process.user.clone().unwrap_or_else(|| image.user.clone()),
         files: Vec::new(),
         hostname,
-        network: match &process.network {
-            ContainerNetwork::Host => Network::Host,
-            ContainerNetwork::None => Network::None,
-            ContainerNetwork::Connected(_) => Network::Given,
-        },
+        network,
         terminal: process.terminal,
-        capabilities: CapabilitySet::docker_default(),
-        seccomp: true,
-        groups: Vec::new(),
+        capabilities,
+        seccomp,
+        filter,
+        no_new_privileges: privileges.no_new_privileges,
+        groups: privileges.groups.clone(),
         devices: Vec::new(),
-        mounts: process.tmpfs.iter().map(tmpfs).collect(),
+        mounts: process.tmpfs.iter().map(Tmpfs::mount).collect(),
         read_only: process.read_only,
-        privileged: false,
-        shm_size: None,
-        rlimits: Vec::new(),
-        resources: Resources::default(),
+        privileged: privileges.privileged,
+        unmasked: privileges.unmasked,
+        init: process.init,
+        shared: process.shared,
+        domainname: process.domainname.clone(),
+        sysctls: process.sysctls.clone(),
+        shm_size: process.shm_size,
+        rlimits: process.ulimits.iter().map(rlimit).collect(),
+        oom_score_adj: process.oom_score_adj,
+        resources: process.resources.clone(),
     })
+}
+
+/// Refuses what cannot be before anything is made.
+fn check_limits(process: &Process, network: Network) -> Result<(), BuildError> {
+    let refused = |message: String| Err(BuildError::Request { message });
+    if let Some(problem) = process.resources.problem() {
+        return refused(problem);
+    }
+    if let Some(score) = process.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
+        return refused(format!("a score of {score} for the kernel: it is from -1000 to 1000"));
+    }
+    for name in process.sysctls.keys() {
+        if let Some(problem) = sysctl::problem(name, network, process.shared) {
+            return refused(format!("sysctl {name}: {problem}"));
+        }
+    }
+    Ok(())
+}
+
+/// What Docker sets in the network of a container where nobody says otherwise: any user may listen on
+/// any port, and send echo requests.
+pub(super) fn add_sysctls(spec: &mut Spec) {
+    if spec.network == Network::Host {
+        return;
+    }
+    let defaults = [
+        ("net.ipv4.ip_unprivileged_port_start", "0"),
+        ("net.ipv4.ping_group_range", "0 2147483647"),
+    ];
+    for (name, value) in defaults {
+        spec.sysctls.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    }
 }
 
 /// Variables, each once: a later one takes the place of an earlier one of the same name.
@@ -183,22 +249,17 @@ pub(super) fn merged(variables: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 /// The files that a container has and no image. Who has an address finds it in `hosts` once it has it.
-pub(super) fn files(
-    hostname: &str,
-    network: Network,
-    extra: &[ExtraHost],
-    resolv_conf: &str,
-) -> Vec<InjectedFile> {
+pub(super) fn files(spec: &Spec, extra: &[ExtraHost], resolv_conf: &str) -> Vec<InjectedFile> {
     let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-    if network != Network::Given {
-        hosts.push_str(&format!("127.0.1.1\t{hostname}\n"));
+    if spec.network != Network::Given {
+        hosts.push_str(&format!("127.0.1.1\t{}\n", spec.host_names()));
     }
     for ExtraHost { name, address } in extra {
         hosts.push_str(&format!("{address}\t{name}\n"));
     }
     vec![
         InjectedFile::new("/etc/hosts", hosts, 0o644),
-        InjectedFile::new("/etc/hostname", format!("{hostname}\n"), 0o644),
+        InjectedFile::new("/etc/hostname", format!("{}\n", spec.hostname), 0o644),
         InjectedFile::new("/etc/resolv.conf", resolv_conf, 0o644),
     ]
 }

@@ -13,7 +13,7 @@ use rbuild_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::directory::NAME;
-use super::{Connection, Dns, MountRecord};
+use super::{Connection, Dns, MountRecord, Privileges};
 use crate::BuildError;
 
 /// The file's name.
@@ -37,6 +37,9 @@ pub struct ContainerRecord {
     pub image_id: Digest,
     /// What runs in it.
     pub spec: Spec,
+    /// What it may do, as it was asked for.
+    #[serde(default)]
+    pub privileges: Privileges,
     /// What is mounted, besides memory.
     pub mounts: Vec<MountRecord>,
     /// How it is connected to networks, if it is.

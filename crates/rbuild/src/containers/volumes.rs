@@ -66,7 +66,7 @@ pub(super) fn binds(
             fs_err::create_dir_all(&path).map_err(io(&path))?;
         }
         let (target, read_only) = (mount.target.clone(), mount.read_only);
-        binds.push(Bind { path, target, read_only });
+        binds.push(Bind { path, target, read_only, no_suid: false, no_exec: false });
     }
     Ok((binds, held))
 }

@@ -1,11 +1,12 @@
-//! `RUN --device`: devices of the machine, as files of the Container Device Interface describe them.
+//! `RUN --device` and `run --device`: devices of the machine, as files of the Container Device
+//! Interface describe them.
 //!
 //! Before anything runs, [`CdiDevices::settle`] finds out what each step asks for and whether it
 //! may have it. What a device is in numbers and files is looked up when its step runs
 //! ([`node`]), so a cached step needs no device.
 
 mod document;
-mod node;
+pub(crate) mod node;
 mod registry;
 
 use std::collections::{BTreeMap, BTreeSet};

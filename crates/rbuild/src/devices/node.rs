@@ -1,5 +1,6 @@
 //! What a described device is on this machine, now.
 
+use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt};
 use std::path::Path;
 
@@ -59,22 +60,40 @@ fn made(node: &Node) -> Result<DeviceNode, String> {
     if let Some(kind) = described.filter(|_| whole) {
         return Ok(made(kind, node.major, node.minor));
     }
-    let kind = there.as_ref().and_then(|there| {
-        let kind = there.file_type();
-        let kinds = [
-            (kind.is_char_device(), NodeKind::Character),
-            (kind.is_block_device(), NodeKind::Block),
-            (kind.is_fifo(), NodeKind::Fifo),
-        ];
-        kinds.into_iter().find_map(|(is, kind)| is.then_some(kind))
-    });
-    let (Some(kind), Some(there)) = (kind, there) else {
+    let (Some(kind), Some(there)) = (there.as_ref().and_then(kind_of), there) else {
         return Err(format!("{host} is no device"));
     };
     if described.is_some_and(|described| described != kind) {
         return Err(format!("device {host} is of another type than {:?}", node.kind));
     }
     Ok(made(kind, major(there.rdev()), minor(there.rdev())))
+}
+
+/// A device of the host as it is there.
+pub(crate) fn of_host(path: &Path) -> Result<DeviceNode, String> {
+    let shown = path.display();
+    let there = fs_err::symlink_metadata(path)
+        .map_err(|error| format!("device {shown} cannot be given: {error}"))?;
+    let kind = kind_of(&there).ok_or_else(|| format!("{shown} is no device"))?;
+    Ok(DeviceNode {
+        path: shown.to_string(),
+        kind,
+        major: major(there.rdev()),
+        minor: minor(there.rdev()),
+        mode: there.mode() & 0o777,
+        uid: Some(there.uid()),
+        gid: Some(there.gid()),
+    })
+}
+
+fn kind_of(there: &Metadata) -> Option<NodeKind> {
+    let kind = there.file_type();
+    let kinds = [
+        (kind.is_char_device(), NodeKind::Character),
+        (kind.is_block_device(), NodeKind::Block),
+        (kind.is_fifo(), NodeKind::Fifo),
+    ];
+    kinds.into_iter().find_map(|(is, kind)| is.then_some(kind))
 }
 
 fn shown(mount: &Mount) -> Result<HostMount, String> {

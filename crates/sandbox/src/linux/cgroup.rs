@@ -21,7 +21,7 @@ use rustix::fs::{Mode, OFlags, XattrFlags, getxattr, open, setxattr};
 pub(crate) use self::entrances::Entrances;
 use self::hierarchies::Hierarchies;
 use self::name::Name;
-use self::settings::{Controller, Version, is_wanted, settings};
+use self::settings::{Controller, Setting, Version, is_wanted, settings};
 use crate::linux::child::During as _;
 use crate::{Resources, StartFailure, sys};
 
@@ -92,9 +92,12 @@ impl Group {
             let directory = self
                 .directory(version, root, controller, parent, name)
                 .during(format_args!("make a control group for {what}"))?;
-            for (file, value) in settings(resources, controller, version) {
-                let path = directory.join(file);
-                put(&path, &value).during(format_args!("limit {what} to {value}"))?;
+            for Setting { file, value, required } in settings(resources, controller, version) {
+                let put = match put(&directory.join(file), &value) {
+                    Err(error) if !required && error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    put => put,
+                };
+                put.during(format_args!("limit {what} to {value}"))?;
             }
             if controller == Controller::Memory {
                 let file = match version {

@@ -5,6 +5,7 @@
 //! `no_new_privs`, which would break sudo, only CAP_SYS_ADMIN may load one), the parent-death
 //! signal last, because changing ids clears it.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -17,7 +18,9 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use crate::linux::cgroup::Group;
 use crate::linux::helper::Surroundings;
 use crate::linux::user::{self, Identity};
-use crate::linux::{capabilities, dev, helper, join, mounts, program, rlimit, seccomp};
+use crate::linux::{
+    capabilities, dev, helper, init, join, mounts, program, rlimit, seccomp, sysctl,
+};
 use crate::spec::Report;
 use crate::{Network, Spec, StartFailure, sys};
 
@@ -81,7 +84,8 @@ fn become_program(
     dev::own_null(root.as_fd())?;
     let files = mounts::make_files(root.as_fd(), &spec.files)?;
     // A mount of strangers may lie over /dev or /proc: what is ours is finished before.
-    if !spec.privileged {
+    sysctl::set(root.as_fd(), &spec.sysctls)?;
+    if !spec.privileged && !spec.unmasked {
         mounts::mask(root.as_fd())?;
     }
     let terminal = match spec.terminal {
@@ -95,7 +99,11 @@ fn become_program(
     if spec.read_only {
         mounts::make_read_only(root.as_fd())?;
     }
-    rustix::system::sethostname(spec.hostname.as_bytes()).during("set the host name")?;
+    if !spec.shared.uts {
+        rustix::system::sethostname(spec.hostname.as_bytes()).during("set the host name")?;
+        // Else it would be the host's.
+        rustix::system::setdomainname(spec.domainname.as_bytes()).during("set the domain name")?;
+    }
     if spec.network == Network::None {
         sys::loopback_up().during("bring the loopback device up")?;
     }
@@ -103,13 +111,13 @@ fn become_program(
         send_terminal(control, &master)?;
     }
 
-    let identity = find_identity(root.as_fd(), &spec.user)?;
-    dev::give_away(&spec.devices, &devices, &identity)?;
+    let identity = find_identity(root.as_fd(), spec)?;
+    dev::give_away(spec, &devices, &identity)?;
     drop(devices);
     make_directory(root.as_fd(), &spec.cwd, &identity)?;
     enter_directory(&spec.cwd)?;
     drop(root);
-    execute(spec, &identity)
+    execute(spec, &identity, spec.init)
 }
 
 /// Makes the next three descriptors standard input, output and error.
@@ -125,13 +133,17 @@ pub(crate) fn take_streams(
     rustix::stdio::dup2_stderr(stderr).during("set standard error")
 }
 
-/// Gives up privileges and executes the program.
+/// Gives up privileges and executes the program, below an init or instead of this process.
 pub(crate) fn execute(
     spec: &Spec,
     identity: &Identity,
+    init: bool,
 ) -> Result<std::convert::Infallible, StartFailure> {
     let program = program::Prepared::new(spec, identity)?;
     drop_privileges(spec, identity)?;
+    if init {
+        init::stay_behind(spec.terminal)?;
+    }
     sys::close_on_exec_from(3).during("close descriptors")?;
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -152,12 +164,22 @@ pub(crate) fn send_terminal(control: &OwnedFd, master: &OwnedFd) -> Result<(), S
     Ok(())
 }
 
-/// Who `spec` is in the root filesystem's own files.
-pub(crate) fn find_identity(root: BorrowedFd<'_>, spec: &str) -> Result<Identity, StartFailure> {
+/// Who the process is in the root filesystem's own files.
+pub(crate) fn find_identity(root: BorrowedFd<'_>, spec: &Spec) -> Result<Identity, StartFailure> {
     let read = |path: &str| mounts::read_small(root, path, MAX_ACCOUNTS);
     let passwd = read("etc/passwd").during("read /etc/passwd of the image")?;
     let group = read("etc/group").during("read /etc/group of the image")?;
-    user::resolve(spec, &passwd, &group).during(format_args!("find user {spec:?} in the image"))
+    let user = &spec.user;
+    let mut identity = user::resolve(user, &passwd, &group)
+        .during(format_args!("find user {user:?} in the image"))?;
+    for name in &spec.groups {
+        let gid = user::find_group(name, &group)
+            .during(format_args!("find group {name:?} in the image"))?;
+        if !identity.groups.contains(&gid) {
+            identity.groups.push(gid);
+        }
+    }
+    Ok(identity)
 }
 
 /// Makes the working directory if it is not there, as Docker does.
@@ -195,13 +217,16 @@ fn drop_privileges(spec: &Spec, identity: &Identity) -> Result<(), StartFailure>
             let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(identity.uid)), None);
         }
     }
-    let groups = identity.groups.iter().chain(&spec.groups);
-    let groups: Vec<_> = groups.map(|gid| Gid::from_raw(*gid)).collect();
+    let groups: Vec<_> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_thread_groups(&groups).during("set supplementary groups")?;
     let gid = Gid::from_raw(identity.gid);
     rustix::thread::set_thread_res_gid(gid, gid, gid).during("set the group")?;
+    if spec.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).during("forbid new privileges")?;
+    }
     if spec.seccomp {
-        let filter = seccomp::docker_filter(spec.capabilities);
+        let dockers = || seccomp::docker_filter(spec.capabilities);
+        let filter = spec.filter.as_ref().map_or_else(|| dockers().into(), Cow::from);
         seccomp::install(&filter).during("load the system call filter")?;
     }
     rlimit::set(&spec.rlimits)?;

@@ -12,6 +12,7 @@ use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, makedev, mkdirat, mknodat, openat,
     symlinkat, unlinkat,
 };
+use rustix::io::Errno;
 use rustix::mount::{
     MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
 };
@@ -19,7 +20,7 @@ use rustix::pty::OpenptFlags;
 use rustix::stdio;
 
 use crate::linux::child::During as _;
-use crate::linux::mounts::filesystem;
+use crate::linux::mounts::{self, filesystem};
 use crate::linux::user::Identity;
 use crate::{DeviceNode, NodeKind, Spec, StartFailure};
 
@@ -59,12 +60,29 @@ const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Fills the empty tmpfs at `/dev`. Returns the devices that the spec asks for besides, as detached
-/// mounts: what is mounted over `/dev` comes before them.
+/// The devices of the spec that are mounted. A process without restrictions has a `/dev` that is not
+/// `nodev`, so those in it whose owner is known already are made in their place.
+pub(crate) fn mounted(spec: &Spec) -> impl Iterator<Item = &DeviceNode> {
+    spec.devices.iter().filter(|node| in_place(spec, node).is_none())
+}
+
+/// The name in `/dev` of a device that is made there.
+fn in_place<'a>(spec: &Spec, node: &'a DeviceNode) -> Option<&'a str> {
+    let owned = node.uid.is_some() && node.gid.is_some();
+    node.path.strip_prefix("/dev/").filter(|_| spec.privileged && owned)
+}
+
+/// Fills the empty tmpfs at `/dev`. Returns the devices that are to be mounted besides, detached:
+/// what is mounted over `/dev` comes before them.
 pub(crate) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<Vec<OwnedFd>, StartFailure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dev = openat(root, "dev", flags, Mode::empty()).during("open /dev")?;
-    let asked = devices(&dev, &spec.devices)?;
+    let asked = devices(&dev, mounted(spec))?;
+    for node in &spec.devices {
+        if let Some(name) = in_place(spec, node) {
+            make_in_place(&dev, node, name).during(format_args!("make {}", node.path))?;
+        }
+    }
     if spec.privileged {
         more_devices(&dev)?;
     }
@@ -91,7 +109,10 @@ pub(crate) fn populate(root: BorrowedFd<'_>, spec: &Spec) -> Result<Vec<OwnedFd>
 
 /// Makes the devices where nobody can make others, and mounts each over an empty file; `asked` are
 /// left to be mounted.
-fn devices(dev: &OwnedFd, asked: &[DeviceNode]) -> Result<Vec<OwnedFd>, StartFailure> {
+fn devices<'a>(
+    dev: &OwnedFd,
+    asked: impl Iterator<Item = &'a DeviceNode>,
+) -> Result<Vec<OwnedFd>, StartFailure> {
     let hidden = ".rbuild-devices";
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     mount_in(dev, hidden, filesystem("tmpfs", &[("mode", "700"), ("size", "4k")], attributes)?)?;
@@ -110,16 +131,10 @@ fn devices(dev: &OwnedFd, asked: &[DeviceNode]) -> Result<Vec<OwnedFd>, StartFai
             .during(&action)?;
     }
     let mut ready = Vec::new();
-    for (number, node) in asked.iter().enumerate() {
+    for (number, node) in asked.enumerate() {
         let action = format!("make {}", node.path);
         let name = format!("asked-{number}");
-        let (kind, number) = match node.kind {
-            NodeKind::Character => (FileType::CharacterDevice, makedev(node.major, node.minor)),
-            NodeKind::Block => (FileType::BlockDevice, makedev(node.major, node.minor)),
-            NodeKind::Fifo => (FileType::Fifo, 0),
-        };
-        let mode = Mode::from_raw_mode(node.mode & 0o777);
-        mknodat(&nodes, &name, kind, mode, number).during(&action)?;
+        make(&nodes, &name, node).during(&action)?;
         ready.push(open_tree(&nodes, &name, clone).during(&action)?);
     }
     unmount(format!("/dev/{hidden}"), UnmountFlags::DETACH).during("hide the devices")?;
@@ -127,13 +142,38 @@ fn devices(dev: &OwnedFd, asked: &[DeviceNode]) -> Result<Vec<OwnedFd>, StartFai
     Ok(ready)
 }
 
-/// Gives the devices that were asked for to their owners, or to the process.
+fn make(directory: &OwnedFd, name: &str, node: &DeviceNode) -> Result<(), Errno> {
+    let (kind, number) = match node.kind {
+        NodeKind::Character => (FileType::CharacterDevice, makedev(node.major, node.minor)),
+        NodeKind::Block => (FileType::BlockDevice, makedev(node.major, node.minor)),
+        NodeKind::Fifo => (FileType::Fifo, 0),
+    };
+    mknodat(directory, name, kind, Mode::from_raw_mode(node.mode & 0o777), number)
+}
+
+/// Makes a device in `/dev`, unless there is one of that name.
+fn make_in_place(dev: &OwnedFd, node: &DeviceNode, name: &str) -> Result<(), Errno> {
+    if let Some((parent, _)) = name.rsplit_once('/') {
+        mounts::make_directories(dev.as_fd(), parent, (0, 0))?;
+    }
+    match make(dev, name, node) {
+        Err(Errno::EXIST) => Ok(()),
+        Ok(()) => {
+            let (uid, gid) = (node.uid.unwrap_or(0), node.gid.unwrap_or(0));
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            chownat(dev, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        }
+        made => made,
+    }
+}
+
+/// Gives the devices that were mounted to their owners, or to the process.
 pub(crate) fn give_away(
-    asked: &[DeviceNode],
+    spec: &Spec,
     ready: &[OwnedFd],
     identity: &Identity,
 ) -> Result<(), StartFailure> {
-    for (node, device) in asked.iter().zip(ready) {
+    for (node, device) in mounted(spec).zip(ready) {
         let uid = Uid::from_raw(node.uid.unwrap_or(identity.uid));
         let gid = Gid::from_raw(node.gid.unwrap_or(identity.gid));
         chownat(device, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
@@ -145,19 +185,17 @@ pub(crate) fn give_away(
 /// The devices of a process without restrictions. Its `/dev` is not `nodev`, so they are made in
 /// their place; one whose driver is not there opens nothing.
 fn more_devices(dev: &OwnedFd) -> Result<(), StartFailure> {
-    let mode = Mode::from_raw_mode(0o600);
-    mkdirat(dev, "net", Mode::from_raw_mode(0o755)).during("make /dev/net")?;
+    let node = |name: &str, kind, major, minor| {
+        let path = format!("/dev/{name}");
+        let (uid, gid) = (Some(0), Some(0));
+        let node = DeviceNode { path, kind, major, minor, mode: 0o600, uid, gid };
+        make_in_place(dev, &node, name).during(format_args!("make {}", node.path))
+    };
     for (name, major, minor) in MORE_DEVICES {
-        mknodat(dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
-            .during(format_args!("make /dev/{name}"))?;
+        node(name, NodeKind::Character, major, minor)?;
     }
     let (major, count) = LOOP;
-    for minor in 0..count {
-        let name = format!("loop{minor}");
-        mknodat(dev, &name, FileType::BlockDevice, mode, makedev(major, minor))
-            .during(format_args!("make /dev/{name}"))?;
-    }
-    Ok(())
+    (0..count).try_for_each(|minor| node(&format!("loop{minor}"), NodeKind::Block, major, minor))
 }
 
 fn mount_in(dev: &OwnedFd, name: &str, mount: OwnedFd) -> Result<(), StartFailure> {

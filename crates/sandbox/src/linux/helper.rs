@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use crate::handover;
 use crate::launch::HELPER_NAME;
@@ -48,6 +48,11 @@ fn helper() -> io::Result<()> {
     if place == Place::Own
         && spec.network == Network::Given
         && let Err(failure) = enter_network(descriptors.pop())
+    {
+        return send(control.as_fd(), &Report::Failed(failure));
+    }
+    if let Some(score) = spec.oom_score_adj
+        && let Err(failure) = take_score(score)
     {
         return send(control.as_fd(), &Report::Failed(failure));
     }
@@ -105,15 +110,29 @@ fn enter_network(namespace: Option<OwnedFd>) -> Result<(), StartFailure> {
         .during("enter the network namespace")
 }
 
+/// Sets how willingly the kernel kills the helper, and so the child, which may no longer reach the
+/// host's `/proc` when it could do that itself. In its own control group the kernel kills the child
+/// alone.
+fn take_score(score: i16) -> Result<(), StartFailure> {
+    fs_err::write("/proc/self/oom_score_adj", score.to_string())
+        .during(format_args!("set the score of the process to {score}"))
+}
+
 fn namespaces(spec: &Spec, place: Place) -> libc::c_int {
     if place == Place::Joined {
         return 0;
     }
-    let always = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+    if !spec.shared.ipc {
+        flags |= libc::CLONE_NEWIPC;
+    }
+    if !spec.shared.uts {
+        flags |= libc::CLONE_NEWUTS;
+    }
     match spec.network {
         // The helper is in the one that was given.
-        Network::Host | Network::Given => always,
-        Network::None => always | libc::CLONE_NEWNET,
+        Network::Host | Network::Given => flags,
+        Network::None => flags | libc::CLONE_NEWNET,
     }
 }
 
@@ -159,15 +178,15 @@ fn wait(control: BorrowedFd<'_>, pidfd: &OwnedFd, executed: OwnedFd) -> io::Resu
                     listening = false;
                     None
                 }
-                Ok(1) => Signal::from_named_raw(byte[0].into()),
+                Ok(1) => Some(byte[0].into()),
                 Ok(_) | Err(_) => {
                     listening = false;
-                    Some(Signal::KILL)
+                    Some(libc::SIGKILL)
                 }
             };
             if let Some(signal) = signal {
                 // It may have ended meanwhile.
-                let _ = pidfd_send_signal(pidfd, signal);
+                let _ = sys::send_signal(pidfd.as_fd(), signal);
             }
         }
     }

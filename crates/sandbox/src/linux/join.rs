@@ -94,8 +94,8 @@ pub(crate) fn become_program(
         child::send_terminal(control, &master)?;
     }
     dev::own_null(root.as_fd())?;
-    let identity = child::find_identity(root.as_fd(), &spec.user)?;
+    let identity = child::find_identity(root.as_fd(), spec)?;
     child::enter_directory(&spec.cwd)?;
     drop(root);
-    child::execute(spec, &identity)
+    child::execute(spec, &identity, false)
 }

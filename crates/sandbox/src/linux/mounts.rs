@@ -20,6 +20,7 @@ use rustix::mount::{
 };
 
 use crate::linux::child::During;
+use crate::linux::dev;
 use crate::spec::InjectedFile;
 use crate::{MountSource, Spec, StartFailure, sys};
 
@@ -187,17 +188,22 @@ pub(crate) fn attach_all(
                     subtree(&files.dev, whole, path).during(&action)?
                 }
             }
-            MountSource::Tmpfs { size, mode } => {
-                let mode = format!("{mode:o}");
-                let size = size.map(|size| size.to_string());
-                let mut options = vec![("source", "tmpfs"), ("mode", mode.as_str())];
-                options.extend(size.as_deref().map(|size| ("size", size)));
-                filesystem("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOSUID)?
+            MountSource::Tmpfs { size, mode, owner: (uid, gid), files } => {
+                let given = [
+                    ("mode", Some(format!("{mode:o}"))),
+                    ("uid", Some(uid.to_string())),
+                    ("gid", Some(gid.to_string())),
+                    ("size", size.map(|size| size.to_string())),
+                    ("nr_inodes", files.map(|files| files.to_string())),
+                ];
+                let mut options = vec![("source", "tmpfs")];
+                options.extend(given.iter().filter_map(|(key, it)| Some((*key, it.as_deref()?))));
+                filesystem("tmpfs", &options, MountAttrFlags::empty())?
             }
         };
         ready.push(Ready { target: &mount.target, source, attributes, required: true });
     }
-    for (node, device) in spec.devices.iter().zip(devices) {
+    for (node, device) in dev::mounted(spec).zip(devices) {
         let source = device.try_clone().during(format_args!("mount {}", node.path))?;
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         ready.push(Ready { target: &node.path, source, attributes, required: true });

@@ -140,7 +140,11 @@ fn split(spec: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn find_group(text: &str, group: &[u8]) -> Result<u32, UserError> {
+/// Resolves the name or the number of a group.
+///
+/// # Errors
+/// A name that is not found, or a number that is no id.
+pub fn find_group(text: &str, group: &[u8]) -> Result<u32, UserError> {
     if let Some(gid) = number(text)? {
         return Ok(gid);
     }

@@ -130,6 +130,45 @@ pub(crate) fn exec(program: &CStr, argv: &[&CStr], env: &[&CStr]) -> io::Error {
     io::Error::last_os_error()
 }
 
+/// Sends any signal, also one that has no name, to the process that a pidfd names.
+pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the kernel checks both numbers; without a siginfo it reads no memory.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Holds all signals back, for [`next_signal`]. Process 1 of a namespace loses those that it neither
+/// handles nor holds back.
+pub(crate) fn hold_signals() -> io::Result<()> {
+    // SAFETY: the set is initialised by sigfillset before it is used.
+    let result = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, std::ptr::null_mut())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Waits for one of the signals that are held back.
+pub(crate) fn next_signal() -> io::Result<i32> {
+    // SAFETY: the set is initialised by sigfillset before it is used, and nothing is asked about the
+    // signal but its number.
+    let signal = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        libc::sigwaitinfo(&raw const all, std::ptr::null_mut())
+    };
+    if signal > 0 { Ok(signal) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Gives every signal its default action and empties the mask: what a fresh program expects.
 pub(crate) fn reset_signals() {
     for signal in 1..=libc::SIGRTMAX() {

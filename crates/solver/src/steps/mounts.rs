@@ -65,7 +65,12 @@ impl Mounts {
             match &mount.kind {
                 MountKind::Tmpfs { size } => {
                     let mode = tmpfs_mode(root, target)?;
-                    let source = rbuild_sandbox::MountSource::Tmpfs { size: *size, mode };
+                    let source = rbuild_sandbox::MountSource::Tmpfs {
+                        size: *size,
+                        mode,
+                        owner: (0, 0),
+                        files: None,
+                    };
                     all.add(target, source, mount.read_only, FileKind::Directory);
                 }
                 MountKind::Bind(source) => {
@@ -172,9 +177,9 @@ impl Mounts {
         self.make_room(target);
         self.mounts.push(rbuild_sandbox::Mount {
             target: target.to_owned(),
+            no_suid: matches!(source, rbuild_sandbox::MountSource::Tmpfs { .. }),
             source,
             read_only,
-            no_suid: false,
             no_exec: false,
         });
         self.directories.push(kind == FileKind::Directory);

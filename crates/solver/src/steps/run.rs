@@ -8,7 +8,7 @@ use rbuild_plan::{ExtraHost, HOST_GATEWAY, Ulimit};
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
 use rbuild_sandbox::linux::binfmt::{self, Support};
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
-use rbuild_sandbox::{Exit, InjectedFile, Launch, Rlimit, Spec, Stdio};
+use rbuild_sandbox::{Exit, InjectedFile, Launch, Rlimit, SharedNamespaces, Spec, Stdio};
 
 use crate::copy::Listing;
 use crate::error::StepError;
@@ -83,7 +83,7 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
     let mut spec = spec(job, op);
     spec.env.extend(mounts.env.iter().cloned());
     set_variables(&mut spec.env, devices.env);
-    spec.groups = devices.groups;
+    spec.groups = devices.groups.iter().map(u32::to_string).collect();
     spec.devices = devices.nodes;
     spec.files.extend(mounts.files.iter().cloned());
     spec.mounts = mounts.mounts.clone();
@@ -163,14 +163,22 @@ fn spec(job: &Job<'_>, op: &Run) -> Spec {
             false => CapabilitySet::docker_default(),
         },
         seccomp: !insecure,
+        filter: None,
+        no_new_privileges: false,
         groups: Vec::new(),
         devices: Vec::new(),
         mounts: Vec::new(),
         files,
         read_only: false,
         privileged: insecure,
+        unmasked: false,
+        init: false,
+        shared: SharedNamespaces::default(),
+        domainname: String::new(),
+        sysctls: Default::default(),
         shm_size: op.shm_size,
         rlimits: op.ulimits.iter().map(rlimit).collect(),
+        oom_score_adj: None,
         resources: job.world.resources.clone(),
     }
 }

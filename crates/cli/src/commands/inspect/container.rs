@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use rbuild::{BuildError, Container, Exit, Health, MountedFrom, Restart, State, Status};
+use rbuild::{BuildError, Container, Exit, Health, MountedFrom, State, Status};
 use serde_json::{Value, json};
 
+use super::host_config;
 use crate::commands::ps;
 use crate::human;
 
@@ -38,12 +39,6 @@ pub fn document(container: &Container) -> Result<Value, BuildError> {
             })
         })
         .collect();
-    let (policy, count) = match record.restart {
-        Restart::No => ("no", 0),
-        Restart::OnFailure { limit } => ("on-failure", limit.unwrap_or(0)),
-        Restart::Always => ("always", 0),
-        Restart::UnlessStopped => ("unless-stopped", 0),
-    };
     let exit = state.ended.map(|ended| ended.exit);
     let (program, arguments) = spec.argv.split_first().map_or(("", &[][..]), |(a, b)| (a, b));
     let mut document = json!({
@@ -68,16 +63,12 @@ pub fn document(container: &Container) -> Result<Value, BuildError> {
         "Image": record.image_id,
         "RestartCount": state.restarts,
         "LogPath": container.directory().join("log").display().to_string(),
-        "HostConfig": {
-            "AutoRemove": record.auto_remove,
-            "RestartPolicy": { "Name": policy, "MaximumRetryCount": count },
-            "ReadonlyRootfs": spec.read_only,
-            "Privileged": spec.privileged,
-        },
+        "HostConfig": host_config::document(record),
         "NetworkSettings": network_settings(&state),
         "Mounts": mounts,
         "Config": {
             "Hostname": spec.hostname,
+            "Domainname": spec.domainname,
             "User": spec.user,
             "Tty": spec.terminal,
             "OpenStdin": record.open_stdin,

@@ -15,6 +15,7 @@
 
 use super::super::capabilities::CapabilitySet;
 use super::abi::{ARM_PRIVATE, Abi, Machine, X32_BIT};
+use super::document::{Comparison, Condition, Given, Rule};
 use super::profile::{ArgumentTest, DEFAULT_ERRNO, PROFILE, Verdict, When};
 use super::{KernelVersion, SockFilter};
 
@@ -25,12 +26,45 @@ pub(super) fn compile(
     kernel: KernelVersion,
 ) -> Vec<SockFilter> {
     let verdicts = verdicts(machine, granted, kernel);
-    let mut assembler = Assembler::default();
+    program(Assembler::default(), &machine.abis(), |abi| ranges(abi, &verdicts))
+}
+
+/// The program for a profile that was given.
+///
+/// # Errors
+/// When the kernel would not take it for its length.
+pub(super) fn compile_given(given: &Given) -> Result<Vec<SockFilter>, String> {
+    let default = Verdict::Answer(given.default);
+    // Whoever allows what is not named allows what nobody could name.
+    let newer = match given.default {
+        ALLOW | LOG => default,
+        _ => Verdict::Errno(libc::ENOSYS as u16),
+    };
+    let assembler =
+        Assembler { rules: given.rules.clone(), default: Some(default), ..Assembler::default() };
+    let ranges = |abi| {
+        let verdict = |name: &str| given.named.get(name).map(|rules| Verdict::Rules(*rules));
+        ranges_of(abi, verdict, default, newer)
+    };
+    let program = program(assembler, &given.abis, ranges);
+    match program.len() {
+        ..=MAX_PROGRAM => Ok(program),
+        length => {
+            Err(format!("it makes {length} instructions, and the kernel takes {MAX_PROGRAM}"))
+        }
+    }
+}
+
+/// Decides by the calling convention first. Others than these kill.
+fn program(
+    mut assembler: Assembler,
+    abis: &[Abi],
+    ranges: impl Fn(Abi) -> Vec<Range>,
+) -> Vec<SockFilter> {
     let mut entry = assembler.emit(RETURN, KILL_THREAD);
     // The native convention comes last, hence first in the program, with the shortest jump.
-    for abi in machine.abis().into_iter().rev() {
-        let ranges = ranges(abi, &verdicts);
-        let block = assembler.block(&ranges);
+    for abi in abis.iter().rev() {
+        let block = assembler.block(&ranges(*abi));
         entry = assembler.branch(JUMP_EQUAL, abi.audit_arch(), block, entry);
     }
     assembler.load(ARCH_OFFSET, entry);
@@ -76,20 +110,31 @@ struct Range {
 
 /// Lays the verdicts out over all numbers, beginning with 0.
 fn ranges(abi: Abi, verdicts: &Verdicts) -> Vec<Range> {
-    let named: Vec<(u32, Verdict)> = abi
-        .calls()
-        .into_iter()
-        .filter_map(|(number, name)| {
-            let found = verdicts.binary_search_by_key(&name, |entry| entry.0).ok()?;
-            Some((number, verdicts[found].1))
-        })
-        .collect();
+    let verdict = |name: &str| {
+        let found = verdicts.binary_search_by_key(&name, |entry| entry.0).ok()?;
+        Some(verdicts[found].1)
+    };
+    let newer = Verdict::Errno(libc::ENOSYS as u16);
+    ranges_of(abi, verdict, Verdict::Errno(DEFAULT_ERRNO), newer)
+}
+
+/// The same for any profile: `default` is for calls that it does not name, `newer` for those that
+/// nobody could name when it was written.
+fn ranges_of(
+    abi: Abi,
+    verdict: impl Fn(&str) -> Option<Verdict>,
+    default: Verdict,
+    newer: Verdict,
+) -> Vec<Range> {
+    let calls = abi.calls().into_iter();
+    let named: Vec<(u32, Verdict)> =
+        calls.filter_map(|(number, name)| Some((number, verdict(name)?))).collect();
     // Above this number no call can have been known to the profile's authors.
     let newest = named.iter().map(|call| call.0).filter(|n| *n < ARM_PRIVATE).max().unwrap_or(0);
     let unnamed = |number: u32| match number {
-        _ if number <= newest => Verdict::Errno(DEFAULT_ERRNO),
+        _ if number <= newest => default,
         _ if abi == Abi::X86_64 && number >= X32_BIT => Verdict::Errno(DEFAULT_ERRNO),
-        _ => Verdict::Errno(libc::ENOSYS as u16),
+        _ => newer,
     };
 
     let mut starts = Vec::with_capacity(2 * named.len() + 3);
@@ -127,6 +172,10 @@ const JUMP_EQUAL: u16 = 0x15;
 const JUMP_AT_LEAST: u16 = 0x35;
 /// `BPF_JMP | BPF_JSET | BPF_K`
 const JUMP_ANY_BIT: u16 = 0x45;
+/// `BPF_JMP | BPF_JGT | BPF_K`, unsigned.
+const JUMP_ABOVE: u16 = 0x25;
+/// `BPF_ALU | BPF_AND | BPF_K`
+const AND: u16 = 0x54;
 /// `BPF_RET | BPF_K`
 const RETURN: u16 = 0x06;
 
@@ -134,6 +183,10 @@ const RETURN: u16 = 0x06;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const KILL_THREAD: u32 = libc::SECCOMP_RET_KILL_THREAD;
 const ERRNO: u32 = libc::SECCOMP_RET_ERRNO;
+const LOG: u32 = libc::SECCOMP_RET_LOG;
+
+/// Longest program that the kernel takes (`BPF_MAXINSNS`).
+const MAX_PROGRAM: usize = 4096;
 
 // `struct seccomp_data`: int nr; __u32 arch; __u64 instruction_pointer; __u64 args[6].
 const NUMBER_OFFSET: u32 = 0;
@@ -153,6 +206,10 @@ struct Assembler {
     reversed: Vec<SockFilter>,
     /// Leaves of the present block.
     leaves: Vec<(Verdict, Label)>,
+    /// What [`Verdict::Rules`] stands for.
+    rules: Vec<Vec<Rule>>,
+    /// What holds where none of them does.
+    default: Option<Verdict>,
 }
 
 /// An instruction that was written: its index in the reversed program.
@@ -198,11 +255,16 @@ impl Assembler {
 
     /// Loads a word and goes on at `next`.
     fn load(&mut self, offset: u32, next: Label) -> Label {
+        self.go_on(LOAD, offset, next)
+    }
+
+    /// An instruction after which it goes on at `next`.
+    fn go_on(&mut self, code: u16, k: u32, next: Label) -> Label {
         let distance = self.distance(next);
         if distance > 0 {
             self.emit(JUMP, distance as u32);
         }
-        self.emit(LOAD, offset)
+        self.emit(code, k)
     }
 
     /// The decision over all call numbers of one calling convention.
@@ -234,6 +296,8 @@ impl Assembler {
             Verdict::Allow => self.emit(RETURN, ALLOW),
             Verdict::Errno(errno) => self.emit(RETURN, ERRNO | u32::from(errno)),
             Verdict::Test(test) => self.argument_test(test),
+            Verdict::Answer(answer) => self.emit(RETURN, answer),
+            Verdict::Rules(number) => self.rules(number),
         };
         self.leaves.push((verdict, label));
         label
@@ -260,6 +324,48 @@ impl Assembler {
             ArgumentTest::Clear { argument, mask } => {
                 let test = self.branch(JUMP_ANY_BIT, mask, refuse, allow);
                 self.load(argument_offset(argument), test)
+            }
+        }
+    }
+
+    /// The first of some rules whose conditions all hold decides.
+    fn rules(&mut self, number: usize) -> Label {
+        let rules = self.rules.get(number).cloned().unwrap_or_default();
+        let mut otherwise = self.leaf(self.default.unwrap_or(Verdict::Errno(DEFAULT_ERRNO)));
+        for rule in rules.iter().rev() {
+            let answer = self.leaf(Verdict::Answer(rule.answer));
+            let conditions = rule.conditions.iter().rev();
+            otherwise = conditions
+                .fold(answer, |then, condition| self.condition(condition, then, otherwise));
+        }
+        otherwise
+    }
+
+    /// A comparison of 64 bits, half by half.
+    fn condition(&mut self, condition: &Condition, then: Label, otherwise: Label) -> Label {
+        let Condition { argument, comparison, negated } = *condition;
+        let (then, otherwise) = if negated { (otherwise, then) } else { (then, otherwise) };
+        let lower_half = argument_offset(argument);
+        let upper_half = lower_half + 4;
+        let halves = |value: u64| ((value >> 32) as u32, value as u32);
+        match comparison {
+            Comparison::Masked { mask, value } => {
+                let ((mask_upper, mask_lower), (upper, lower)) = (halves(mask), halves(value));
+                let test = self.branch(JUMP_EQUAL, lower, then, otherwise);
+                let masked = self.go_on(AND, mask_lower, test);
+                let lower = self.load(lower_half, masked);
+                let test = self.branch(JUMP_EQUAL, upper, lower, otherwise);
+                let masked = self.go_on(AND, mask_upper, test);
+                self.load(upper_half, masked)
+            }
+            Comparison::Above { value, or_equal } => {
+                let (upper, lower) = halves(value);
+                let code = if or_equal { JUMP_AT_LEAST } else { JUMP_ABOVE };
+                let test = self.branch(code, lower, then, otherwise);
+                let lower = self.load(lower_half, test);
+                let equal = self.branch(JUMP_EQUAL, upper, lower, otherwise);
+                let above = self.branch(JUMP_ABOVE, upper, then, equal);
+                self.load(upper_half, above)
             }
         }
     }

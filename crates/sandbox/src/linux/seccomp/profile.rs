@@ -40,6 +40,10 @@ pub(crate) enum Verdict {
     Errno(u16),
     /// Depends on an argument.
     Test(ArgumentTest),
+    /// The kernel's number of an answer, of a profile that was given.
+    Answer(u32),
+    /// The rules with this number, of a profile that was given.
+    Rules(usize),
     /// Allowed. The greatest verdict: a call named twice gets the more permissive one.
     Allow,
 }

@@ -78,9 +78,10 @@ pub use attest::{Attestations, Provenance, ProvenanceMode, SlsaVersion, ToldProv
 pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, OpenCache, ReadCacheFile};
 pub use check::{Checked, Finding, Lines, check};
 pub use containers::{
-    Attach, Connection, Container, ContainerList, ContainerNetwork, ContainerOptions,
-    ContainerRecord, DeviceRequest, Dns, Exec, ExecOptions, ExecStreams, Input, Line, Membership,
-    MountRecord, MountedFrom, Privileges, Process, SystemCalls, Tmpfs, UnreadableContainer,
+    Attach, Connection, Container, ContainerChange, ContainerChangeKind, ContainerList,
+    ContainerNetwork, ContainerOptions, ContainerRecord, DeviceRequest, Dns, Exec, ExecOptions,
+    ExecStreams, Input, Line, Membership, MountRecord, MountedFrom, Privileges, Process,
+    SystemCalls, Tmpfs, UnreadableContainer,
 };
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use copy::{CopyOptions, CopyPlace};
@@ -89,9 +90,9 @@ pub use error::BuildError;
 pub use export::stored::ImageForm;
 pub use fsck::Checkup;
 pub use images::{
-    HistoryLine, ImageDetails, ImageDocument, ImageManifest, ImagePrune, ListChange, LoadSource,
-    LoadedImage, Platforms, PullRequest, PulledImage, PushRequest, PushedImage, RemovedImage,
-    SaveRequest,
+    HistoryLine, ImageDetails, ImageDocument, ImageManifest, ImagePrune, ImageWords, ListChange,
+    LoadSource, LoadedImage, Platforms, PullRequest, PulledImage, PushRequest, PushedImage,
+    RemovedImage, SaveRequest,
 };
 pub use inspect::{
     Aspect, ComparedImage, ContentDifference, Fate, FieldDifference, FileDifference, FileFacts,

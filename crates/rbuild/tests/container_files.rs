@@ -1,15 +1,16 @@
-//! Files of containers: copied in and out.
+//! Files of containers: copied in and out, listed, and made into images.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use rbuild::{
-    Attach, BuildError, CancelToken, Container, ContainerOptions, CopyOptions, CopyPlace, Engine,
-    Process, Volume, VolumeSource,
+    Attach, BuildError, CancelToken, Container, ContainerChange, ContainerChangeKind,
+    ContainerOptions, CopyOptions, CopyPlace, Destination, Engine, ImageWords, LoadSource, Output,
+    Process, SaveRequest, Silent, Volume, VolumeSource,
 };
 
 use crate::container_lasting::{FOR_EVER, make, place, scripted, started, until};
-use crate::support::{explain, shell};
+use crate::support::{Place, build, explain, shell};
 use crate::tests;
 
 tests![
@@ -22,6 +23,13 @@ tests![
     tars_come_out_and_go_in,
     a_container_that_is_copied_into_starts_with_it,
     large_files_with_holes_are_copied,
+    what_a_container_changed_is_listed,
+    what_is_mounted_is_no_change,
+    an_export_is_the_root_filesystem,
+    a_commit_is_a_layer_upon_the_image,
+    a_commit_has_what_the_container_was_started_with,
+    a_commit_holds_no_mount_points,
+    an_import_is_an_image_of_one_layer,
 ];
 
 fn cancel() -> CancelToken {
@@ -342,4 +350,217 @@ fn large_files_with_holes_are_copied() {
         fs_err::remove_file(&to).unwrap();
         container.delete().unwrap();
     }
+}
+
+/// What `rbuild diff` shows.
+fn listed(container: &Container) -> String {
+    let changes = container.changes(&cancel()).unwrap();
+    let line = |change: &ContainerChange| {
+        let letter = match change.kind {
+            ContainerChangeKind::Added => 'A',
+            ContainerChangeKind::Changed => 'C',
+            ContainerChangeKind::Deleted => 'D',
+        };
+        format!("{letter} {}", change.path.display())
+    };
+    changes.iter().map(line).collect::<Vec<_>>().join(" ")
+}
+
+fn what_a_container_changed_is_listed() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = "FROM base\nRUN mkdir -p /d/sub /e/x /l && touch /d/f /d/g /e/y && ln -s d /link\n";
+    build(&engine, &place.request(text).tag("app"));
+    let never = make(&engine, scripted("true"));
+    assert_eq!(listed(&never), "");
+    never.delete().unwrap();
+    let script = "echo x >> /d/f; rm /d/g; touch /d/sub/new; rm -r /e; mkdir -p /e/z; rm -r /l; \
+                  echo x > /l; rm /link; mkdir /link; touch /link/f; mkdir -p /new/dir";
+    let expected = "C /d C /d/f D /d/g C /d/sub A /d/sub/new C /e D /e/x D /e/y A /e/z C /l \
+                    C /link A /link/f A /new A /new/dir";
+    for container in two(&engine, script) {
+        assert_eq!(listed(&container).replace(" A /ready", ""), expected);
+        container.delete().unwrap();
+    }
+    let mut nothing = started(&engine, scripted("true"));
+    nothing.wait(&cancel(), &mut |_, _| {}).unwrap();
+    assert_eq!(listed(&nothing), "");
+    nothing.delete().unwrap();
+}
+
+fn with_mounts(place: &Place, script: &str) -> ContainerOptions {
+    let host = place.path().join("host");
+    fs_err::create_dir_all(&host).unwrap();
+    fs_err::write(host.join("file"), "bound").unwrap();
+    let volumes = vec![
+        mount(VolumeSource::Named("data".to_owned()), "/mnt/deep/data", false),
+        mount(VolumeSource::Path(host.join("file")), "/etc/conf/bound", false),
+        mount(VolumeSource::Anonymous, "/beside/own", false),
+    ];
+    let process = Process { volumes, tmpfs: vec![rbuild::Tmpfs::new("/memory")], ..shell(script) };
+    ContainerOptions { process, ..ContainerOptions::new("app") }
+}
+
+const IN_MOUNTS: &str = "touch /mnt/deep/data/f /memory/f /beside/own/f; touch /beside/f";
+
+fn what_is_mounted_is_no_change() {
+    let (place, engine) = place();
+    let mut container = started(&engine, with_mounts(&place, IN_MOUNTS));
+    container.wait(&cancel(), &mut |_, _| {}).unwrap();
+    assert_eq!(listed(&container), "A /beside A /beside/f");
+    container.delete().unwrap();
+}
+
+fn tar_names(tar: &Path) -> Vec<String> {
+    let output = std::process::Command::new("tar").arg("-tf").arg(tar).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn an_export_is_the_root_filesystem() {
+    let (place, engine) = place();
+    let script = format!("{IN_MOUNTS}; echo x > /tmp/new; rm -r /bin/zcat; ");
+    let tar = place.path().join("export.tar");
+    for ends in [FOR_EVER, "true"] {
+        let container = started(&engine, with_mounts(&place, &format!("{script}{ends}")));
+        until("its files", || {
+            engine
+                .export_container(container.id(), &Destination::File(tar.clone()), &cancel())
+                .unwrap();
+            tar_names(&tar).contains(&"tmp/new".to_owned())
+                && !tar_names(&tar).contains(&"bin/zcat".to_owned())
+        });
+        let names = tar_names(&tar);
+        assert!(
+            names.contains(&"bin/busybox".to_owned()) && names.contains(&"beside/f".to_owned())
+        );
+        let in_mounts = ["mnt/deep/data/f", "memory/f", "beside/own/f"];
+        assert!(names.iter().all(|name| !in_mounts.contains(&name.as_str())), "{names:?}");
+        container.delete().unwrap();
+    }
+}
+
+fn words(name: &str, changes: &[&str]) -> ImageWords {
+    ImageWords {
+        name: Some(name.to_owned()),
+        author: "somebody".to_owned(),
+        message: "by hand".to_owned(),
+        changes: changes.iter().map(|change| (*change).to_owned()).collect(),
+    }
+}
+
+fn a_commit_is_a_layer_upon_the_image() {
+    let (place, engine) = place();
+    let base = engine.image_config("app").unwrap();
+    let script = "echo x > /tmp/new; rm /bin/zcat; chmod 4755 /bin/busybox; ln /tmp/new /tmp/other";
+    for container in two(&engine, script) {
+        let changes = ["CMD [\"cat\", \"/tmp/new\"]", "ENV B=\"$PATH\" C=2", "LABEL a=b"];
+        let id = engine.commit(container.name(), &words("made:1", &changes), &cancel()).unwrap();
+        let made = engine.image_config("made:1").unwrap();
+        assert_eq!(made.id, id);
+        let layers = made.config.rootfs.diff_ids.len();
+        assert_eq!(made.config.rootfs.diff_ids[..layers - 1], base.config.rootfs.diff_ids);
+        let last = made.config.history.last().unwrap();
+        assert_eq!((last.comment.as_str(), last.author.as_str()), ("by hand", "somebody"));
+        assert_eq!(made.config.author, "somebody");
+        assert_eq!(made.config.config.labels["a"], "b");
+        container.delete().unwrap();
+        assert_eq!(place.run(&engine, "made:1", Process::default()), (0, "x\n".to_owned()));
+        let shown =
+            place.sh(&engine, "made:1", "ls /bin/zcat 2>&1; stat -c %a /bin/busybox; echo $C");
+        assert!(shown.contains("No such file") && shown.ends_with("4755\n2\n"), "{shown}");
+        // What leaves has the digests that the config names.
+        let archive = place.path().join("made.tar");
+        let request = SaveRequest {
+            images: vec!["made:1".to_owned()],
+            output: Output::OciArchive(archive.clone().into()),
+            platform: None,
+            form: None,
+        };
+        engine.save_images(&request, &Silent, &cancel()).unwrap();
+        let other = Engine::open(place.path().join("other")).unwrap();
+        let loaded =
+            other.load_images(LoadSource::Path(archive), None, &Silent, &cancel()).unwrap();
+        assert_eq!(loaded[0].id, id);
+    }
+    let container = make(&engine, scripted("true"));
+    for change in ["RUN true", "FROM app", "COPY a b", "NOPE", "CMD [\"a\"]\nRUN b"] {
+        let error = engine.commit(container.id(), &words("x", &[change]), &cancel()).unwrap_err();
+        assert!(matches!(error, BuildError::Request { .. }), "{change}: {error}");
+        assert!(error.to_string().contains("--change"), "{change}: {error}");
+    }
+    assert!(engine.commit(container.id(), &words("NOT A NAME", &[]), &cancel()).is_err());
+    let nameless = engine.commit(container.id(), &ImageWords::default(), &cancel()).unwrap();
+    assert_eq!(engine.image_config(&nameless.to_string()).unwrap().names, Vec::<String>::new());
+    container.delete().unwrap();
+    assert_eq!(place.leftovers(), Vec::<String>::new());
+}
+
+fn a_commit_has_what_the_container_was_started_with() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = "FROM base\nENTRYPOINT [\"sh\", \"-c\"]\nCMD [\"echo image\"]\nENV A=1\n";
+    build(&engine, &place.request(text).tag("app"));
+    let committed = |process: Process| {
+        let container = make(&engine, ContainerOptions { process, ..ContainerOptions::new("app") });
+        engine.commit(container.id(), &words("made", &[]), &cancel()).unwrap();
+        container.delete().unwrap();
+        engine.image_config("made").unwrap().config.config
+    };
+    let image = engine.image_config("app").unwrap().config.config;
+    assert_eq!(committed(Process::default()), image);
+    let strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let other = committed(Process {
+        argv: strings(&["echo other"]),
+        env: strings(&["B=2", "A=3"]),
+        cwd: Some("/bin".to_owned()),
+        user: Some("7".to_owned()),
+        ..Process::default()
+    });
+    assert_eq!(other.entrypoint, image.entrypoint);
+    assert_eq!(other.cmd, Some(strings(&["echo other"])));
+    // The path is the image's.
+    assert_eq!(other.env[1..], strings(&["A=3", "B=2"]));
+    assert_eq!(other.env[0], image.env[0]);
+    assert_eq!((other.working_dir.as_str(), other.user.as_str()), ("/bin", "7"));
+    let entrypoint = Some(strings(&["cat"]));
+    let other = committed(Process { entrypoint, argv: strings(&["f"]), ..Process::default() });
+    assert_eq!((other.entrypoint, other.cmd), (Some(strings(&["cat"])), Some(strings(&["f"]))));
+}
+
+fn a_commit_holds_no_mount_points() {
+    let (place, engine) = place();
+    let mut container = started(&engine, with_mounts(&place, IN_MOUNTS));
+    container.wait(&cancel(), &mut |_, _| {}).unwrap();
+    engine.commit(container.id(), &words("made", &[]), &cancel()).unwrap();
+    let shown = place.sh(&engine, "made", "ls / /beside; ls /etc/conf 2>&1 || true");
+    for gone in ["mnt", "memory", "own"] {
+        assert!(!shown.contains(gone), "{shown}");
+    }
+    assert!(shown.contains("f\n") && shown.contains("No such file"), "{shown}");
+    container.delete().unwrap();
+}
+
+fn an_import_is_an_image_of_one_layer() {
+    let (place, engine) = place();
+    let container = make(&engine, scripted("true"));
+    let tar = place.path().join("export.tar");
+    engine.export_container(container.id(), &Destination::File(tar.clone()), &cancel()).unwrap();
+    assert!(std::process::Command::new("gzip").arg("-k").arg(&tar).status().unwrap().success());
+    let mut ids = Vec::new();
+    for name in ["export.tar", "export.tar.gz"] {
+        let mut file = fs_err::File::open(place.path().join(name)).unwrap();
+        let changes = ["ENTRYPOINT [\"/bin/echo\", \"hello\"]"];
+        engine.import_image(&mut file, None, &words("imported", &changes), &cancel()).unwrap();
+        let made = engine.image_config("imported").unwrap();
+        assert_eq!(made.config.history.len(), 1);
+        ids.push(made.config.rootfs.diff_ids.clone());
+        assert_eq!(place.run(&engine, "imported", Process::default()), (0, "hello\n".to_owned()));
+    }
+    assert_eq!(ids[0], ids[1]);
+    let damaged = fs_err::read(&tar).unwrap();
+    let mut damaged = &damaged[..damaged.len() / 2];
+    engine.import_image(&mut damaged, None, &words("damaged", &[]), &cancel()).unwrap_err();
+    assert!(engine.image_config("damaged").is_err());
+    container.delete().unwrap();
+    assert_eq!(place.leftovers(), Vec::<String>::new());
 }

@@ -151,3 +151,59 @@ pub struct ContainerPruneArgs {
     #[arg(long, value_name = "FILTER")]
     pub filter: Vec<String>,
 }
+
+/// Make an image of a container and what it changed.
+#[derive(Debug, Args)]
+pub struct CommitArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+    /// What the image is called
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: Option<String>,
+    /// Who made it
+    #[arg(short, long, value_name = "AUTHOR", default_value = "", hide_default_value = true)]
+    pub author: String,
+    /// What changes for containers of it.
+    #[command(flatten)]
+    pub words: ChangeArgs,
+}
+
+/// What is said of an image that is made by hand.
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    /// Instruction of a Dockerfile for the image's config, such as CMD ["x"]; may be repeated
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub change: Vec<String>,
+    /// What is said of it in the history
+    #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub message: String,
+}
+
+/// Write a container's root filesystem as a tar.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+    /// The file; standard output without it
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<std::path::PathBuf>,
+}
+
+/// Make an image of a root filesystem in a tar.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The tar, compressed or not; `-` is standard input
+    #[arg(value_name = "FILE|-")]
+    pub file: String,
+    /// What the image is called
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: Option<String>,
+    /// What the image is for; this machine's platform when not given
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// What the image's config says.
+    #[command(flatten)]
+    pub words: ChangeArgs,
+}

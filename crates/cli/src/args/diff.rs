@@ -2,10 +2,11 @@
 
 use clap::Args;
 
-/// Compare two images: configs, manifests, layers and files.
+/// Compare two images: configs, manifests, layers and files. Of one container, show what it changed
+/// in its root filesystem: A for what it added, C for what it changed, D for what it removed.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// Name or id, or oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], oci-layout://DIR[:TAG]
+    /// Container; or image: name or id, or oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], oci-layout://DIR[:TAG]
     #[arg(value_name = "A")]
     pub before: String,
     /// The other image

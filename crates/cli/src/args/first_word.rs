@@ -25,6 +25,9 @@ const COMMANDS: &[&str] = &[
     "wait",
     "rename",
     "cp",
+    "commit",
+    "export",
+    "import",
     "port",
     "network",
     "volume",
@@ -97,9 +100,12 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
     ("builder", "build", "build"),
     ("builder", "prune", "prune"),
     ("container", "attach", "attach"),
+    ("container", "commit", "commit"),
     ("container", "cp", "cp"),
     ("container", "create", "create"),
+    ("container", "diff", "diff"),
     ("container", "exec", "exec"),
+    ("container", "export", "export"),
     ("container", "inspect", "inspect"),
     ("container", "kill", "kill"),
     ("container", "list", "ps"),
@@ -118,6 +124,7 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
     ("container", "wait", "wait"),
     ("image", "build", "build"),
     ("image", "history", "history"),
+    ("image", "import", "import"),
     ("image", "inspect", "inspect"),
     ("image", "list", "images"),
     ("image", "load", "load"),
@@ -139,9 +146,7 @@ const GROUPS: &[&str] = &["builder", "buildx", "container", "image", "system", "
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./compose`.
-const NOT_YET: &[&str] = &[
-    "bake", "commit", "compose", "events", "export", "import", "pause", "stats", "top", "unpause",
-];
+const NOT_YET: &[&str] = &["bake", "compose", "events", "pause", "stats", "top", "unpause"];
 
 /// The line with its command named.
 pub fn settle(mut line: Vec<OsString>) -> Result<Vec<OsString>, Failure> {

@@ -116,6 +116,12 @@ pub enum Command {
     Network(network::NetworkArgs),
     /// Copy files between a container and the host
     Cp(cp::CpArgs),
+    /// Make an image of a container and what it changed
+    Commit(container::CommitArgs),
+    /// Write a container's root filesystem as a tar
+    Export(container::ExportArgs),
+    /// Make an image of a root filesystem in a tar
+    Import(container::ImportArgs),
     /// Make, list and remove volumes
     Volume(volumes::VolumeArgs),
     /// Wait until containers have ended
@@ -156,7 +162,7 @@ pub enum Command {
     Login(login::LoginArgs),
     /// Log out from a registry
     Logout(login::LogoutArgs),
-    /// Compare two images
+    /// Compare two images, or show what a container changed
     Diff(diff::DiffArgs),
     /// Build twice under different conditions, and compare
     Repro(Box<repro::ReproArgs>),

@@ -1,8 +1,8 @@
 //! `rbuild diff`.
 
 use rbuild::{
-    Aspect, ContentDifference, FieldDifference, FileDifference, FileFacts, FileKind,
-    ImageDifference, LayerDifference, LayerName, Silent,
+    Aspect, BuildError, ContainerChange, ContainerChangeKind, ContentDifference, FieldDifference,
+    FileDifference, FileFacts, FileKind, ImageDifference, LayerDifference, LayerName, Silent,
 };
 use serde_json::{Value, json};
 
@@ -31,12 +31,7 @@ pub fn run(args: &DiffArgs, context: &Context<'_>) -> Result<i32, Failure> {
 }
 
 fn compare(args: &DiffArgs, context: &Context<'_>) -> Result<i32, Failure> {
-    let Some(after) = &args.after else {
-        return Err(Failure::usage_hint(
-            "`rbuild diff` of one name, what changed in a container, is not supported yet",
-            "two images: `rbuild diff A B`",
-        ));
-    };
+    let Some(after) = &args.after else { return of_container(args, context) };
     let listing = Listing::parse(args.format.as_deref())?;
     let cancel = interrupt::cancel_on_interrupt()?;
     let platform = transfer::platform(args.platform.as_deref())?;
@@ -53,6 +48,45 @@ fn compare(args: &DiffArgs, context: &Context<'_>) -> Result<i32, Failure> {
         true => exit_code::SUCCESS,
         false => exit_code::FAILURE,
     })
+}
+
+/// Docker's `diff`.
+fn of_container(args: &DiffArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    if args.platform.is_some() || args.quiet {
+        return Err(Failure::usage_hint(
+            "--platform and --quiet are for two images",
+            "two images: `rbuild diff A B`; a container: `rbuild diff NAME`",
+        ));
+    }
+    let listing = Listing::parse(args.format.as_deref())?;
+    let cancel = interrupt::cancel_on_interrupt()?;
+    let container = context.engine()?.container(&args.before).map_err(|error| match error {
+        BuildError::NoSuchContainer { .. } => {
+            Failure::usage_hint(error.to_string(), "two images are compared by `rbuild diff A B`")
+        }
+        error => error.into(),
+    })?;
+    let changes = container.changes(&cancel)?;
+    let letter = |kind| match kind {
+        ContainerChangeKind::Added => "A",
+        ContainerChangeKind::Changed => "C",
+        ContainerChangeKind::Deleted => "D",
+    };
+    let path = |change: &ContainerChange| change.path.to_string_lossy().into_owned();
+    let row =
+        |change: &ContainerChange| json!({ "Type": letter(change.kind), "Path": path(change) });
+    let rows: Vec<Value> = changes.iter().map(row).collect();
+    if args.json {
+        output::json(&Value::from(rows))?;
+    } else if let Some(listing) = listing {
+        output::data(listing.render(&[("Type", "CHANGE TYPE"), ("Path", "PATH")], &rows)?)?;
+    } else {
+        let line = |change: &ContainerChange| {
+            format!("{} {}\n", letter(change.kind), visible(&path(change)))
+        };
+        output::data(changes.iter().map(line).collect::<String>())?;
+    }
+    Ok(exit_code::SUCCESS)
 }
 
 fn text(difference: &ImageDifference) -> String {

@@ -5,16 +5,19 @@ mod attend;
 mod build;
 mod cache;
 mod check;
+mod commit;
 mod container_prune;
 mod context;
 mod cp;
 mod diff;
 mod du;
 mod exec;
+mod export;
 mod fsck;
 mod history;
 mod image_prune;
 mod images;
+mod import;
 mod info;
 mod inspect;
 mod kill;
@@ -120,6 +123,9 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Port(args) => port::run(&args, &context),
         Command::Network(args) => network::run(&args, &context),
         Command::Cp(args) => cp::run(&args, &context),
+        Command::Commit(args) => commit::run(&args, &context),
+        Command::Export(args) => export::run(&args, &context),
+        Command::Import(args) => import::run(&args, &context),
         Command::Volume(args) => volume::run(&args, &context),
         Command::Wait(args) => wait::run(&args, &context),
         Command::Rename(args) => rename::run(&args, &context),

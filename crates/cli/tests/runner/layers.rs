@@ -124,6 +124,6 @@ fn diff_says_in_what_images_differ_as_diff_does() {
     program.run("load --platform linux/riscv64 b.tar").refused(1, elsewhere);
     program.run("run --platform linux/riscv64 a true").refused(125, elsewhere);
     program.run("diff a nothing").refused(2, "no such image: nothing");
-    program.run("diff a").refused(2, "what changed in a container, is not supported yet");
+    program.run("diff a").refused(2, "two images are compared by `rbuild diff A B`");
     program.run("diff --nonsense a b").refused(2, "--nonsense");
 }

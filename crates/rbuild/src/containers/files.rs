@@ -75,8 +75,8 @@ impl Container {
         BuildError::Conflict { message: format!("container {}: {why}", self.record.name) }
     }
 
-    /// The root filesystem of a container that does not run, without volumes. The caller holds its
-    /// lock.
+    /// The root filesystem without volumes. To be written only if the container does not run, for who
+    /// holds its lock; what one that runs changes meanwhile may be seen or not.
     pub(super) fn still_root(&self, access: Access) -> Result<Root, BuildError> {
         let mut lowers = self.lowers()?;
         let mount = match access {

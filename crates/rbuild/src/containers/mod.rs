@@ -4,6 +4,8 @@
 //! which is what a program wants that runs something on the way; all others stay, running or not,
 //! until somebody removes them, and [`Engine::container`] finds them again.
 
+mod changes;
+mod commit;
 mod connect;
 mod create;
 mod devices;
@@ -31,6 +33,7 @@ use rbuild_sandbox::Exit;
 use rbuild_types::{CancelToken, Cancelled, Stream};
 use rustix::event::{PollFd, PollFlags, poll};
 
+pub use changes::{ContainerChange, ContainerChangeKind};
 pub use create::ContainerOptions;
 pub(crate) use create::{check_name, now};
 pub use exec::{Exec, ExecOptions, ExecStreams};

@@ -14,7 +14,8 @@ use crate::BuildError;
 use crate::volume::Volume;
 
 /// The search path of a process whose image names none (Docker's default).
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(super) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The kind of terminal that a process is told to have, unless somebody knows better.
 pub(super) const TERM: &str = "TERM=xterm";

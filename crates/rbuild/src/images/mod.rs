@@ -1,6 +1,8 @@
 //! The images in the store: listing, naming, looking into, removing; and in files of their own how
 //! they come and go.
 
+pub(crate) mod grow;
+mod import;
 mod list;
 mod load;
 mod loading;
@@ -9,6 +11,7 @@ mod pull;
 mod push;
 mod save;
 
+pub use grow::ImageWords;
 pub use list::{ImageDocument, ListChange};
 pub use load::{LoadSource, LoadedImage};
 pub use prune::ImagePrune;

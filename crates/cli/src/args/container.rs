@@ -14,6 +14,9 @@ pub struct StartArgs {
     /// Stay, and pass standard input on
     #[arg(short, long)]
     pub interactive: bool,
+    /// Keys that leave the container alone, instead of ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<String>,
 }
 
 /// Stop running containers.
@@ -127,6 +130,9 @@ pub struct AttachArgs {
     /// Pass no standard input on
     #[arg(long)]
     pub no_stdin: bool,
+    /// Keys that leave the container alone, instead of ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<String>,
 }
 
 /// Give a container another name.

@@ -44,7 +44,6 @@ impl Table for OfRun {
         flag("cpu-percent", Value, NotYet),
         flag("cpu-rt-period", Value, NotYet),
         flag("cpu-rt-runtime", Value, NotYet),
-        flag("detach-keys", Value, NotYet),
         flag("device-cgroup-rule", Value, NotYet),
         flag("device-read-bps", Value, NotYet),
         flag("device-read-iops", Value, NotYet),

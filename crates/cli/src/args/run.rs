@@ -32,6 +32,9 @@ pub struct RunArgs {
     /// Run in the background, and print the id
     #[arg(short, long)]
     pub detach: bool,
+    /// Keys that leave the container alone, instead of ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<String>,
     /// What is run, and how.
     #[command(flatten)]
     pub new: NewArgs,

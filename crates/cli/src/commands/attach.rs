@@ -3,6 +3,7 @@
 use crate::args::container::AttachArgs;
 use crate::commands::Context;
 use crate::commands::attend::{Attending, attend};
+use crate::commands::terminal::DetachKeys;
 use crate::failure::Failure;
 use crate::interrupt;
 
@@ -13,8 +14,9 @@ pub fn run(args: &AttachArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let input = record.open_stdin && !args.no_stdin;
     let how = Attending { tty: record.spec.terminal, input, owner: false };
     how.check()?;
+    let keys = DetachKeys::of(args.detach_keys.as_deref())?;
     let cancel = interrupt::cancel_on_interrupt()?;
     let signals = how.signals()?;
     container.attach()?;
-    attend(&mut container, how, signals, &cancel)
+    attend(&mut container, how, keys, signals, &cancel)
 }

@@ -61,13 +61,14 @@ impl Attending {
 pub fn attend(
     container: &mut Container,
     how: Attending,
+    keys: DetachKeys,
     signals: OwnedFd,
     cancel: &CancelToken,
 ) -> Result<i32, Failure> {
     // It may have ended already.
     let line = container.line().ok();
     let input = how.input.then(|| container.input()).transpose()?;
-    let keys = how.tty.then(DetachKeys::default);
+    let keys = Some(keys).filter(|_| how.tty);
     let wait = |output: &mut Output<'_>| container.wait(cancel, output);
     stay(line, input.zip(Some(keys)), how, signals, cancel, wait)
 }

@@ -8,6 +8,7 @@ use rbuild::{Attach, CancelToken, Container, Ctx};
 use crate::args::run::{CreateArgs, NewArgs, RunArgs};
 use crate::commands::Context;
 use crate::commands::attend::{Attending, attend};
+use crate::commands::terminal::DetachKeys;
 use crate::failure::Failure;
 use crate::{exit_code, interrupt, output};
 
@@ -41,7 +42,10 @@ fn run_inner(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let how = Attending { tty: args.new.tty, input: args.new.interactive, owner: true };
     if !args.detach {
         how.check()?;
+    } else if args.detach_keys.is_some() {
+        output::note("--detach-keys has no meaning with -d: give it to attach");
     }
+    let keys = DetachKeys::of(args.detach_keys.as_deref())?;
     let cancel = interrupt::cancel_on_interrupt()?;
     let mut container = new(&args.new, context, &cancel)?;
     if args.detach {
@@ -51,7 +55,7 @@ fn run_inner(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
     }
     let signals = how.signals()?;
     start(&mut container, Attach::Yes)?;
-    attend(&mut container, how, signals, &cancel)
+    attend(&mut container, how, keys, signals, &cancel)
 }
 
 /// One that goes when it ends goes too when it cannot begin.

@@ -5,6 +5,7 @@ use rbuild::Attach;
 use crate::args::container::StartArgs;
 use crate::commands::attend::{Attending, attend, start_failure};
 use crate::commands::ps::is_up;
+use crate::commands::terminal::DetachKeys;
 use crate::commands::{Context, each};
 use crate::failure::Failure;
 use crate::{interrupt, output};
@@ -33,11 +34,12 @@ pub fn run(args: &StartArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let input = args.interactive && record.open_stdin;
     let how = Attending { tty: record.spec.terminal, input, owner: false };
     how.check()?;
+    let keys = DetachKeys::of(args.detach_keys.as_deref())?;
     let cancel = interrupt::cancel_on_interrupt()?;
     let signals = how.signals()?;
     match is_up(&container.state()?) {
         true => container.attach()?,
         false => container.start(Attach::Yes).map_err(start_failure)?,
     }
-    attend(&mut container, how, signals, &cancel)
+    attend(&mut container, how, keys, signals, &cancel)
 }

@@ -60,8 +60,8 @@ pub fn tell_size(line: &Line) {
     }
 }
 
-/// Passes what is typed on until either side ends. With keys to look for, Ctrl-P and Ctrl-Q end the
-/// command and leave the container alone, as in Docker.
+/// Passes what is typed on until either side ends. With keys to look for, those end the command and
+/// leave the container alone, as in Docker.
 pub fn pass_input(mut input: Input, mut keys: Option<DetachKeys>) {
     let mut stdin = std::io::stdin().lock();
     let mut buffer = [0; 4096];
@@ -82,39 +82,63 @@ pub fn pass_input(mut input: Input, mut keys: Option<DetachKeys>) {
 }
 
 /// Looks for the keys that detach.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub struct DetachKeys {
-    /// Whether the first of them was typed last.
-    begun: bool,
+    keys: Vec<u8>,
+    /// How many of them were typed last.
+    typed: usize,
+}
+
+impl Default for DetachKeys {
+    /// Ctrl-P and Ctrl-Q.
+    fn default() -> Self {
+        Self { keys: vec![16, 17], typed: 0 }
+    }
 }
 
 impl DetachKeys {
-    const FIRST: u8 = 16;
-    const SECOND: u8 = 17;
+    /// Those of `--detach-keys`, or the usual ones.
+    pub fn of(given: Option<&str>) -> Result<Self, Failure> {
+        given.map_or_else(|| Ok(Self::default()), Self::parse)
+    }
 
-    /// Takes the keys out of what was typed; whether both were. The first is held back until it is
-    /// known what follows.
+    /// Reads what `--detach-keys` says: keys with commas between them, each a character or `ctrl-`
+    /// and a letter or one of `@[\\]^_`.
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let key = |key: &str| match key.strip_prefix("ctrl-").unwrap_or(key).as_bytes() {
+            [letter @ (b'a'..=b'z')] if key.len() > 1 => Some(letter - b'a' + 1),
+            [sign @ (b'@' | b'['..=b'_')] if key.len() > 1 => Some(sign - b'@'),
+            [byte] if key.len() == 1 && byte.is_ascii() => Some(*byte),
+            _ => None,
+        };
+        match text.split(',').map(key).collect::<Option<Vec<u8>>>() {
+            Some(keys) => Ok(Self { keys, typed: 0 }),
+            None => Err(Failure::usage_hint(
+                format!("--detach-keys {text}: no such keys"),
+                "give keys such as ctrl-p,ctrl-q or ctrl-],x",
+            )),
+        }
+    }
+
+    /// Takes the keys out of what was typed; whether all were. Those that were typed are held back
+    /// until it is known what follows.
     fn take(&mut self, typed: &mut Vec<u8>) -> bool {
-        let mut passed = Vec::with_capacity(typed.len() + 1);
-        let mut found = false;
-        for byte in typed.drain(..) {
-            match (std::mem::take(&mut self.begun), byte) {
-                (true, Self::SECOND) => {
-                    found = true;
-                    break;
-                }
-                (begun, Self::FIRST) => {
-                    passed.extend(begun.then_some(Self::FIRST));
-                    self.begun = true;
-                }
-                (begun, byte) => {
-                    passed.extend(begun.then_some(Self::FIRST));
-                    passed.push(byte);
-                }
+        let mut passed = Vec::with_capacity(typed.len() + self.typed);
+        for byte in std::mem::take(typed) {
+            // The longest beginning of the keys that what was typed ends with.
+            let mut held = self.keys[..self.typed].to_vec();
+            held.push(byte);
+            let fits = |from: &usize| self.keys.starts_with(&held[*from..]);
+            let from = (0..held.len()).find(fits).unwrap_or(held.len());
+            passed.extend_from_slice(&held[..from]);
+            self.typed = held.len() - from;
+            if self.typed == self.keys.len() {
+                *typed = passed;
+                return true;
             }
         }
         *typed = passed;
-        found
+        false
     }
 }
 
@@ -122,23 +146,36 @@ impl DetachKeys {
 mod tests {
     use super::DetachKeys;
 
+    fn take(mut keys: DetachKeys, pieces: &[&[u8]]) -> (Vec<u8>, bool) {
+        let mut passed = Vec::new();
+        for piece in pieces {
+            let mut typed = piece.to_vec();
+            let found = keys.take(&mut typed);
+            passed.extend(typed);
+            if found {
+                return (passed, true);
+            }
+        }
+        (passed, false)
+    }
+
     #[test]
     fn two_keys_detach_and_nothing_else_is_lost() {
-        let take = |pieces: &[&[u8]]| {
-            let mut keys = DetachKeys::default();
-            let mut passed = Vec::new();
-            for piece in pieces {
-                let mut typed = piece.to_vec();
-                let found = keys.take(&mut typed);
-                passed.extend(typed);
-                if found {
-                    return (passed, true);
-                }
-            }
-            (passed, false)
-        };
+        let take = |pieces: &[&[u8]]| take(DetachKeys::default(), pieces);
         assert_eq!(take(&[b"ab\x10\x11c"]), (b"ab".to_vec(), true));
         assert_eq!(take(&[b"a\x10", b"\x11"]), (b"a".to_vec(), true));
         assert_eq!(take(&[b"\x10", b"\x10", b"x\x11"]), (b"\x10\x10x\x11".to_vec(), false));
+        assert_eq!(take(&[b"\x10\x10\x11"]), (b"\x10".to_vec(), true));
+    }
+
+    #[test]
+    fn others_can_be_chosen() {
+        let keys = |text: &str| DetachKeys::parse(text).unwrap();
+        assert_eq!(take(keys("ctrl-],x"), &[b"a\x1dx"]), (b"a".to_vec(), true));
+        assert_eq!(take(keys("a,a,b"), &[b"aaab"]), (b"a".to_vec(), true));
+        assert_eq!(take(keys("ctrl-@"), &[b"\x10\x11\0"]), (b"\x10\x11".to_vec(), true));
+        for wrong in ["", "ctrl-", "ctrl-1", "ab", "a,,b"] {
+            assert!(DetachKeys::parse(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -18,4 +18,5 @@ mod program;
 mod pulls;
 mod registries;
 mod repro;
+mod terminals;
 mod volumes;

@@ -161,7 +161,7 @@ fn not_started(hub: &Hub, error: ContainerError) -> io::Result<(Kind, Vec<u8>)> 
 
 /// One run of the process.
 fn once(orders: &Orders, hub: &Arc<Hub>) -> Result<Exit, ContainerError> {
-    let (running, pid, pump) = run::start(orders, hub)?;
+    let (running, pid, terminal) = run::start(orders, hub)?;
     {
         let network = hub.network();
         hub.note(|state| {
@@ -178,9 +178,10 @@ fn once(orders: &Orders, hub: &Arc<Hub>) -> Result<Exit, ContainerError> {
     }
     let pid = serde_json::to_vec(&pid).map_err(io::Error::from)?;
     hub.tell(Kind::Started, &pid);
+    // Not before: who started it is told that first.
+    let pump = terminal.map(|terminal| run::pump(hub, terminal)).transpose()?;
     let exit = running.wait(&Default::default(), &mut |stream, bytes| hub.wrote(stream, bytes));
     if let Some(pump) = pump {
-        // Ends with the last process that has the terminal open.
         let _ = pump.join();
     }
     hub.process_ended();

@@ -21,11 +21,11 @@ const NEW_DIRECTORIES: NewDirs = NewDirs { mode: 0o755, owner: Some((0, 0)) };
 /// How much of a terminal's output is read at once.
 const BLOCK: usize = 32 << 10;
 
-/// Starts the process; its number on the host, and the thread that reads its terminal.
+/// Starts the process; its number on the host, and its terminal, which is to be read.
 pub(super) fn start(
     orders: &Orders,
-    hub: &Arc<Hub>,
-) -> Result<(Running, u32, Option<JoinHandle<()>>), ContainerError> {
+    hub: &Hub,
+) -> Result<(Running, u32, Option<OwnedFd>), ContainerError> {
     let active = Active::new(&orders.directory, orders.lowers.clone())?;
     let root = match orders.lasting {
         true => active.mount_lasting()?,
@@ -82,15 +82,16 @@ pub(super) fn start(
     let mut running = launch.start()?;
     let terminal = has_terminal.then(|| running.terminal()).transpose()?;
     let pid = running.executed()?;
-    let pump = match &terminal {
-        None => None,
-        Some(terminal) => {
-            let (hub, terminal) = (hub.clone(), terminal.try_clone()?);
-            Some(thread("terminal", move || read_terminal(&hub, terminal))?)
-        }
-    };
+    let output = terminal.as_ref().map(OwnedFd::try_clone).transpose()?;
     hub.process_started(running.signaller()?, input, terminal);
-    Ok((running, pid, pump))
+    Ok((running, pid, output))
+}
+
+/// Starts the thread that reads the process' terminal. It ends with the last process that has it
+/// open.
+pub(super) fn pump(hub: &Arc<Hub>, terminal: OwnedFd) -> std::io::Result<JoinHandle<()>> {
+    let hub = hub.clone();
+    thread("terminal", move || read_terminal(&hub, terminal))
 }
 
 /// Lets the container find itself: the address of its host name.

@@ -7,6 +7,7 @@
 //! parent removes it. To tell it from a group that is in use, its name holds the helper's number,
 //! start, and PID namespace.
 
+mod change;
 mod entrances;
 mod hierarchies;
 mod name;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, XattrFlags, getxattr, open, setxattr};
 
+pub(crate) use self::change::change;
 pub(crate) use self::entrances::Entrances;
 use self::hierarchies::Hierarchies;
 use self::name::Name;
@@ -92,12 +94,9 @@ impl Group {
             let directory = self
                 .directory(version, root, controller, parent, name)
                 .during(format_args!("make a control group for {what}"))?;
-            for Setting { file, value, required } in settings(resources, controller, version) {
-                let put = match put(&directory.join(file), &value) {
-                    Err(error) if !required && error.kind() == io::ErrorKind::NotFound => Ok(()),
-                    put => put,
-                };
-                put.during(format_args!("limit {what} to {value}"))?;
+            for setting in settings(resources, controller, version) {
+                put_setting(&directory, &setting)
+                    .during(format_args!("limit {what} to {}", setting.value))?;
             }
             if controller == Controller::Memory {
                 let file = match version {
@@ -241,6 +240,14 @@ fn put(path: &Path, value: &str) -> io::Result<()> {
     let file = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(&file, value.as_bytes())?;
     Ok(())
+}
+
+/// Limits something as far as the kernel can, or must.
+fn put_setting(directory: &Path, setting: &Setting) -> io::Result<()> {
+    match put(&directory.join(setting.file), &setting.value) {
+        Err(error) if !setting.required && error.kind() == io::ErrorKind::NotFound => Ok(()),
+        put => put,
+    }
 }
 
 fn explain_join(error: io::Error) -> io::Error {

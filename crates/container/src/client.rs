@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::frame::{self, Kind};
 use crate::network::Joining;
 use crate::orders::StopOrder;
-use crate::{ContainerError, Stop};
+use crate::{Allowance, ContainerError, Stop};
 
 /// The name of the socket in a container's directory.
 pub(crate) const SOCKET: &str = "socket";
@@ -192,6 +192,15 @@ impl Connection {
     /// [`ContainerError::Refused`] when it is not in that.
     pub fn leave(&self, network: &str) -> Result<(), ContainerError> {
         self.order(Kind::Leave, network.as_bytes())
+    }
+
+    /// Lets the container use more or less, now and when it is started again by its restart policy.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::Refused`] when that cannot be.
+    pub fn allow(&self, allowance: &Allowance) -> Result<(), ContainerError> {
+        self.order(Kind::Allow, &serde_json::to_vec(allowance).map_err(io::Error::from)?)
     }
 
     /// Stops the container and waits until it has ended. With `keep` it stays although it goes when

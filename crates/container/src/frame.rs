@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     Join = b'J',
     /// The container is to leave the network of this name.
     Leave = b'L',
+    /// The container may use more or less: `Allowance` in JSON.
+    Allow = b'U',
     // From the supervisor.
     /// The order was carried out.
     Done = b'd',
@@ -48,8 +50,8 @@ impl Kind {
     fn of(byte: u8) -> Option<Self> {
         use Kind::*;
         let all = [
-            Attach, Input, EndOfInput, Signal, Resize, Stop, Join, Leave, Done, Refused, Started,
-            Failed, Output, Error, Ended,
+            Attach, Input, EndOfInput, Signal, Resize, Stop, Join, Leave, Allow, Done, Refused,
+            Started, Failed, Output, Error, Ended,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }

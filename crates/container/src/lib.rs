@@ -52,7 +52,7 @@ mod supervisor;
 pub use client::{Connection, Input, Message};
 pub use error::ContainerError;
 pub use health::{Health, HealthCheck, HealthChecks, HealthStatus};
-pub use orders::{Bind, Orders, Restart, Stop};
+pub use orders::{Allowance, Bind, Orders, Restart, Stop};
 pub use parent::parent;
 pub use remove::remove;
 pub use start::{SUPERVISOR_NAME, start};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rbuild_sandbox::Spec;
+use rbuild_sandbox::{Resources, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::health::HealthChecks;
@@ -90,6 +90,15 @@ impl Restart {
             Restart::Always | Restart::UnlessStopped => true,
         }
     }
+}
+
+/// What of a container's orders may change while it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowance {
+    /// What the process and all that it starts may use.
+    pub resources: Resources,
+    /// When it is started again.
+    pub restart: Restart,
 }
 
 /// How a container is stopped: a signal, and SIGKILL if that is not enough.

@@ -79,9 +79,9 @@ pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, OpenCache, ReadCache
 pub use check::{Checked, Finding, Lines, check};
 pub use containers::{
     Attach, Connection, Container, ContainerChange, ContainerChangeKind, ContainerList,
-    ContainerNetwork, ContainerOptions, ContainerRecord, DeviceRequest, Dns, Exec, ExecOptions,
-    ExecStreams, Input, Line, Membership, MountRecord, MountedFrom, Privileges, Process,
-    SystemCalls, Tmpfs, UnreadableContainer,
+    ContainerNetwork, ContainerOptions, ContainerRecord, ContainerUpdate, DeviceRequest, Dns, Exec,
+    ExecOptions, ExecStreams, Input, Line, Membership, MountRecord, MountedFrom, Privileges,
+    Process, SystemCalls, Tmpfs, UnreadableContainer,
 };
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use copy::{CopyOptions, CopyPlace};

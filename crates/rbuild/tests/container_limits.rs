@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use rbuild::{
-    Attach, CancelToken, Container, ContainerOptions, Ctx, Engine, ExecOptions, Exit, Process,
-    Resources, Restart, Silent, Status, Tmpfs,
+    Attach, CancelToken, Container, ContainerOptions, ContainerUpdate, Ctx, Engine, ExecOptions,
+    Exit, Process, Resources, Restart, Silent, Status, Tmpfs,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -22,6 +22,8 @@ tests![
     no_group_outlives_its_container,
     a_group_that_a_killed_helper_left_is_swept_by_the_next,
     limits_that_make_no_sense_are_refused,
+    limits_are_changed_while_it_runs,
+    limits_and_policy_are_changed_for_the_next_start,
     limits_of_each_process_are_set,
     shared_memory_has_its_size,
     memory_is_mounted_as_it_was_asked_for,
@@ -234,6 +236,73 @@ fn limits_that_make_no_sense_are_refused() {
     let told = refused(&engine, Process { oom_score_adj: Some(1001), ..shell("true") });
     assert!(told.contains("-1000 to 1000"), "{told}");
     assert!(engine.containers().unwrap().is_empty());
+}
+
+fn limits_are_changed_while_it_runs() {
+    if !can_limit() {
+        return;
+    }
+    let (_place, engine) = place();
+    let first = Resources { memory: Some(64 << 20), pids: Some(20), ..Resources::default() };
+    let restart = Restart::OnFailure { limit: Some(9) };
+    let script = "trap 'exit 3' USR1; while :; do sleep 0.05; done";
+    let options = ContainerOptions { restart, ..limited(script, first) };
+    let mut container = started(&engine, options);
+    let memory = [("memory", "memory.limit_in_bytes"), ("", "memory.max")];
+    let pids = [("pids", "pids.max"), ("", "pids.max")];
+    let to = |resources| ContainerUpdate { resources, restart: None };
+    // Up, with what is allowed besides, and down.
+    for size in [256 << 20, 32 << 20] {
+        let resources = Resources { memory: Some(size), ..Resources::default() };
+        container.update(&to(resources)).unwrap();
+        assert_eq!(setting(pid(&container), memory), size.to_string());
+        assert_eq!(setting(pid(&container), pids), "20");
+    }
+    let resources = Resources { nano_cpus: Some(500_000_000), ..Resources::default() };
+    let old = PathBuf::from("/sys/fs/cgroup/memory").is_dir();
+    if old {
+        let error = container.update(&to(resources)).unwrap_err().to_string();
+        assert!(error.contains("cpu") && error.contains("without such a limit"), "{error}");
+        assert_eq!(
+            engine.container(container.id()).unwrap().record().spec.resources.nano_cpus,
+            None
+        );
+    }
+    let error = container.update(&to(Resources { memory: Some(1), ..Resources::default() }));
+    assert!(error.unwrap_err().to_string().contains("too small"));
+    // The one that its policy starts has the new ones too.
+    let before = pid(&container);
+    container.signal(10).unwrap();
+    until("another start", || container.state().unwrap().pid.is_some_and(|pid| pid != before));
+    assert_eq!(setting(pid(&container), memory), (32 << 20).to_string());
+    container
+        .update(&ContainerUpdate { restart: Some(Restart::No), ..ContainerUpdate::default() })
+        .unwrap();
+    until("the trap", || container.signal(10).is_err() || container.state().unwrap().pid.is_none());
+    until("the end", || container.state().unwrap().status == Status::Exited);
+    container.delete().unwrap();
+}
+
+fn limits_and_policy_are_changed_for_the_next_start() {
+    if !can_limit() {
+        return;
+    }
+    let (_place, engine) = place();
+    let mut container = make(&engine, scripted(FOR_EVER));
+    let resources = Resources { pids: Some(11), ..Resources::default() };
+    let restart = Some(Restart::Always);
+    container.update(&ContainerUpdate { resources, restart }).unwrap();
+    let mut again = engine.container(container.id()).unwrap();
+    assert_eq!(again.record().restart, Restart::Always);
+    again.start(Attach::No).unwrap();
+    assert_eq!(setting(pid(&again), [("pids", "pids.max"), ("", "pids.max")]), "11");
+    again.delete().unwrap();
+    let passing = ContainerOptions { auto_remove: true, ..scripted("true") };
+    let mut container = make(&engine, passing);
+    let change = ContainerUpdate { restart, ..ContainerUpdate::default() };
+    let error = container.update(&change).unwrap_err().to_string();
+    assert!(error.contains("removed when it ends"), "{error}");
+    container.delete().unwrap();
 }
 
 /// What a script writes in a container of `app`.

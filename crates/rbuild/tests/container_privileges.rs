@@ -20,6 +20,7 @@ tests![
     what_shows_the_host_may_be_left_open,
     user_and_group_add_are_resolved_inside,
     an_init_reaps_and_passes_signals_on,
+    an_init_leaves_the_terminal_to_the_program,
     an_init_stays_out_of_reach,
     process_one_gets_signals_as_in_docker,
     real_time_signals_arrive,
@@ -309,6 +310,24 @@ fn an_init_reaps_and_passes_signals_on() {
     let error = container.start(rbuild::Attach::No).unwrap_err().to_string();
     assert!(error.contains("/none"), "{error}");
     assert_eq!(container.state().unwrap().ended.unwrap().exit, Exit::Code(127));
+    container.delete().unwrap();
+}
+
+/// What is typed as Ctrl-C reaches the program once, and not by way of the init too.
+fn an_init_leaves_the_terminal_to_the_program() {
+    let (_place, engine) = place();
+    let script = "trap 'echo int' INT; echo up; read -r word; echo $word; sleep 0.3; exit 6";
+    let process = Process { init: true, terminal: true, open_stdin: true, ..shell(script) };
+    let mut container = make(&engine, ContainerOptions { process, ..ContainerOptions::new("app") });
+    container.start(rbuild::Attach::Yes).unwrap();
+    let mut input = container.input().unwrap();
+    until("the prompt", || log(&container).contains("up"));
+    input.write(b"typed\n").unwrap();
+    until("the word", || log(&container).matches("typed").count() == 2);
+    input.write(&[3]).unwrap();
+    let exit = container.wait(&Default::default(), &mut |_, _| {}).unwrap();
+    assert_eq!(exit, Exit::Code(6));
+    assert_eq!(log(&container).matches("int").count(), 1, "{}", log(&container));
     container.delete().unwrap();
 }
 

@@ -28,7 +28,7 @@ pub enum SandboxError {
         /// The program.
         helper: String,
     },
-    /// The surroundings could not be set up or the program could not be executed.
+    /// The surroundings could not be set up or changed, or the program could not be executed.
     #[error("cannot {}: {}", .0.action, .0.reason)]
     Start(StartFailure),
     /// The engine's end of the conversation failed.

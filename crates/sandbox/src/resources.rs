@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::SandboxError;
+use crate::linux::cgroup;
+
 /// Least memory that a process can be limited to (Docker's number).
 const MIN_MEMORY: u64 = 6 << 20;
 /// Least `nano_cpus`: a quota of 1000 microseconds in Docker's period.
@@ -43,6 +46,36 @@ impl Resources {
     pub fn memory_and_swap(&self) -> Option<i64> {
         let twice = |memory: u64| i64::try_from(memory.saturating_mul(2)).unwrap_or(i64::MAX);
         self.memory_swap.or_else(|| self.memory.map(twice))
+    }
+
+    /// Changes the limits of a process that runs, and was started with such limits. What is not given
+    /// stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Start`] when the process has no control group of its own for one of them, or
+    /// the kernel refuses.
+    pub fn change(&self, pid: u32) -> Result<(), SandboxError> {
+        cgroup::change(pid, self).map_err(SandboxError::Start)
+    }
+
+    /// These, and the others' where these say nothing. Another way to say the same takes the place of
+    /// the first.
+    pub fn over(self, others: &Self) -> Self {
+        let says_time = self.cpu_period.is_some() || self.cpu_quota.is_some();
+        let others = others.clone();
+        Self {
+            cgroup_parent: self.cgroup_parent.or(others.cgroup_parent),
+            memory: self.memory.or(others.memory),
+            memory_swap: self.memory_swap.or(others.memory_swap),
+            nano_cpus: self.nano_cpus.or(others.nano_cpus.filter(|_| !says_time)),
+            cpu_shares: self.cpu_shares.or(others.cpu_shares),
+            cpu_period: self.cpu_period.or(others.cpu_period.filter(|_| self.nano_cpus.is_none())),
+            cpu_quota: self.cpu_quota.or(others.cpu_quota.filter(|_| self.nano_cpus.is_none())),
+            cpuset_cpus: self.cpuset_cpus.or(others.cpuset_cpus),
+            cpuset_mems: self.cpuset_mems.or(others.cpuset_mems),
+            pids: self.pids.or(others.pids),
+        }
     }
 
     /// What is wrong with them, if anything is that can be seen without a kernel.
@@ -89,6 +122,19 @@ impl Resources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn later_limits_stand_over_earlier_ones() {
+        let none = Resources::default();
+        let first =
+            Resources { memory: Some(1), cpu_quota: Some(5), pids: Some(2), ..none.clone() };
+        let second = Resources { memory: Some(3), nano_cpus: Some(4), ..none.clone() };
+        let both = Resources { memory: Some(3), nano_cpus: Some(4), pids: Some(2), ..none.clone() };
+        assert_eq!(second.clone().over(&first), both);
+        let time = Resources { memory: Some(1), cpu_quota: Some(5), pids: Some(2), ..none.clone() };
+        assert_eq!(first.over(&both), time);
+        assert_eq!(none.over(&second), second);
+    }
 
     #[test]
     fn limits_that_cannot_be_kept_are_refused() {

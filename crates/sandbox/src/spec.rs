@@ -300,3 +300,24 @@ pub struct StartFailure {
     /// (Docker's exit codes).
     pub code: i32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Containers keep theirs on disk.
+    #[test]
+    fn a_spec_from_before_there_were_more_limits_is_read() {
+        let text = r#"{"argv": ["sh"], "env": [], "cwd": "/", "user": "", "hostname": "h",
+            "network": "Host", "terminal": false, "capabilities": 1, "seccomp": true, "groups": [],
+            "devices": [], "files": [], "read_only": false, "privileged": false, "shm_size": null,
+            "mounts": [{"target": "/t", "source": {"Tmpfs": {"size": null, "mode": 1023}},
+                "read_only": false, "no_suid": false, "no_exec": false}],
+            "rlimits": [], "resources": {"cgroup_parent": null, "memory": null,
+                "memory_swap": null, "cpu_shares": null, "cpu_period": null, "cpu_quota": null,
+                "cpuset_cpus": null, "cpuset_mems": null}}"#;
+        let spec: Spec = serde_json::from_str(text).unwrap();
+        assert_eq!(spec.resources, Resources::default());
+        assert!(!spec.init && spec.filter.is_none() && spec.sysctls.is_empty());
+    }
+}

@@ -29,7 +29,7 @@ use std::process::{Command, Stdio};
 use linux::capabilities::{Capability, CapabilitySet};
 use linux::seccomp::abi::{ARM_PRIVATE, Abi, X32_BIT};
 use linux::seccomp::profile::{ArgumentTest, Family, PROFILE, Verdict, When};
-use linux::seccomp::{KernelVersion, Machine, SockFilter, filter_for};
+use linux::seccomp::{KernelVersion, Machine, SockFilter, filter_for, profile_filter_for};
 use serde::{Deserialize, Serialize};
 
 const ALLOW: u32 = 0x7fff_0000;
@@ -134,8 +134,11 @@ fn compare(rules_of: impl Fn(Setting) -> Vec<Rule>) {
     compare_numbers(&reference);
     for (index, setting) in settings.iter().enumerate() {
         let theirs = parse_program(&reference.programs[index]);
-        let ours = filter_for(setting.machine, setting.granted, setting.kernel);
+        let Setting { machine, granted, kernel } = *setting;
+        let ours = filter_for(machine, granted, kernel);
         let rules = &request.jobs[index].rules;
+        let given =
+            profile_filter_for(&document(machine, rules), machine, granted, kernel).unwrap();
         let mut compared = 0usize;
         for abi in setting.machine.abis() {
             let table = NumberTable::new(abi, &reference, rules);
@@ -150,6 +153,12 @@ fn compare(rules_of: impl Fn(Setting) -> Vec<Rule>) {
                         got.value, want.value,
                         "{setting:?} {abi:?} {data:x?}: got {:#x}",
                         got.value
+                    );
+                    let want_given = expected_of_any(abi, data, &theirs, &table).value;
+                    let got_given = run(&given, data).value;
+                    assert_eq!(
+                        got_given, want_given,
+                        "as a document: {setting:?} {abi:?} {data:x?}: got {got_given:#x}"
                     );
                     compared += 1;
                     // Neither program looked at an argument, so no other one changes anything.
@@ -195,15 +204,48 @@ fn settings() -> Vec<Setting> {
     settings
 }
 
+/// The rules as a profile that a user gives.
+fn document(machine: Machine, rules: &[Rule]) -> String {
+    let group = |rule: &Rule| {
+        let args = rule.args.iter().map(|(index, op, value, two)| {
+            serde_json::json!({
+                "index": index, "value": value, "valueTwo": two, "op": format!("SCMP_CMP_{op}"),
+            })
+        });
+        serde_json::json!({
+            "names": rule.names,
+            "action": if rule.errno.is_some() { "SCMP_ACT_ERRNO" } else { "SCMP_ACT_ALLOW" },
+            "errnoRet": rule.errno,
+            "args": args.collect::<Vec<_>>(),
+            "includes": null,
+        })
+    };
+    let document = serde_json::json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "architectures": match machine {
+            Machine::X86_64 => ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+            Machine::Aarch64 => ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+        },
+        "syscalls": rules.iter().map(group).collect::<Vec<_>>(),
+    });
+    document.to_string()
+}
+
 /// What our program has to answer, given libseccomp's.
 fn expected(abi: Abi, mut data: Data, theirs: &[SockFilter], table: &NumberTable) -> Answer {
+    // Promise 2: a socket's family is the `int` that the kernel takes it for.
+    let is_native = abi != Abi::X86_64 || data.number < X32_BIT;
+    if is_native && data.number == socket_number(abi) {
+        data.arguments[0] &= 0xffff_ffff;
+    }
+    expected_of_any(abi, data, theirs, table)
+}
+
+/// The same of any profile, of whose rules nothing is known.
+fn expected_of_any(abi: Abi, data: Data, theirs: &[SockFilter], table: &NumberTable) -> Answer {
     // Promise 1: no x32. libseccomp, too, takes every number from here on for x32.
     if abi == Abi::X86_64 && data.number >= X32_BIT {
         return Answer { value: EPERM, read_argument: false };
-    }
-    // Promise 2: a socket's family is the `int` that the kernel takes it for.
-    if data.number == socket_number(abi) {
-        data.arguments[0] &= 0xffff_ffff;
     }
     // Calls that this libseccomp is too old to know by name.
     if table.unknown_but_allowed.contains(&data.number) {

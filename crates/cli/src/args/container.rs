@@ -1,6 +1,13 @@
 //! Arguments of the commands that act on containers.
 
 use clap::Args;
+use rbuild::ContainerUpdate;
+
+use crate::args::flag_tables::OfUpdate;
+use crate::args::limits::{CountArgs, ResourceArgs};
+use crate::args::other_flags::OtherFlags;
+use crate::args::run;
+use crate::failure::Failure;
 
 /// Start containers that were made, or that have ended.
 #[derive(Debug, Args)]
@@ -144,6 +151,43 @@ pub struct RenameArgs {
     /// The new name
     #[arg(value_name = "NAME")]
     pub name: String,
+}
+
+/// Change what containers may use, now if they run, and when they are started again.
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub containers: Vec<String>,
+    /// What may be used.
+    #[command(flatten)]
+    pub resources: ResourceArgs,
+    /// What else may be used.
+    #[command(flatten)]
+    pub counts: CountArgs,
+    /// When they are started again when they end: no, on-failure[:COUNT], always or unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    pub restart: Option<String>,
+    /// Flags of Docker that are not here.
+    #[command(flatten)]
+    pub other: OtherFlags<OfUpdate>,
+}
+
+impl UpdateArgs {
+    /// The arguments as the engine wants them.
+    pub fn changes(&self) -> Result<ContainerUpdate, Failure> {
+        self.other.settle()?;
+        let resources = self.counts.add_to(self.resources.given()?)?;
+        // What is written for a limit cannot say that there is none.
+        if self.counts.pids_limit.is_some_and(|limit| limit <= 0) {
+            return Err(Failure::usage_hint(
+                "--pids-limit: a limit can be changed, and not be taken away",
+                "give a large one",
+            ));
+        }
+        let restart = self.restart.as_deref().map(run::restart).transpose()?;
+        Ok(ContainerUpdate { resources, restart })
+    }
 }
 
 /// Remove all containers that do not run.

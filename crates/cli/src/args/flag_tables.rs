@@ -73,6 +73,20 @@ impl Table for OfRun {
     ];
 }
 
+/// `update`.
+#[derive(Debug, Clone, Default)]
+pub struct OfUpdate;
+
+impl Table for OfUpdate {
+    const FLAGS: &'static [Flag] = &[
+        flag("blkio-weight", Value, NotYet),
+        flag("cpu-rt-period", Value, NotYet),
+        flag("cpu-rt-runtime", Value, NotYet),
+        flag("kernel-memory", Value, NotYet),
+        flag("memory-reservation", Value, NotYet),
+    ];
+}
+
 /// `images`.
 #[derive(Debug, Clone, Default)]
 pub struct OfImages;

@@ -8,6 +8,32 @@ use rbuild::{Resources, Ulimit};
 
 use crate::failure::Failure;
 
+/// What a step, or a container, and all that it starts may use together.
+#[derive(Debug, Args)]
+pub struct ResourceArgs {
+    /// Memory that may be used, such as 512m
+    #[arg(short, long, value_name = "BYTES")]
+    pub memory: Option<String>,
+    /// Memory and swap together; -1 for any amount of swap [default: twice the memory]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Weight beside others; 1024 is that of a group without one
+    #[arg(short, long, value_name = "N")]
+    pub cpu_shares: Option<u64>,
+    /// Period of --cpu-quota in microseconds
+    #[arg(long, value_name = "N")]
+    pub cpu_period: Option<u64>,
+    /// Microseconds of processor time in each period
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Processors that may be used, such as 0-2,7
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes that may be used, such as 0
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+}
+
 /// What a step, or a container, may use.
 #[derive(Debug, Args)]
 pub struct LimitArgs {
@@ -17,30 +43,23 @@ pub struct LimitArgs {
     /// Size of /dev/shm [default: 64m]
     #[arg(long, value_name = "BYTES")]
     pub shm_size: Option<String>,
-    /// Memory that one may use, such as 512m
-    #[arg(short, long, value_name = "BYTES")]
-    pub memory: Option<String>,
-    /// Memory and swap together; -1 for any amount of swap [default: twice the memory]
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    pub memory_swap: Option<String>,
-    /// Weight of one beside others; 1024 is that of a group without one
-    #[arg(short, long, value_name = "N")]
-    pub cpu_shares: Option<u64>,
-    /// Period of --cpu-quota in microseconds
-    #[arg(long, value_name = "N")]
-    pub cpu_period: Option<u64>,
-    /// Microseconds of processor time that one has in each period
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pub cpu_quota: Option<i64>,
-    /// Processors that may be used, such as 0-2,7
-    #[arg(long, value_name = "LIST")]
-    pub cpuset_cpus: Option<String>,
-    /// Memory nodes that may be used, such as 0
-    #[arg(long, value_name = "LIST")]
-    pub cpuset_mems: Option<String>,
+    /// Limits of all processes together.
+    #[command(flatten)]
+    pub resources: ResourceArgs,
     /// Control group below which others are made [default: /rbuild]
     #[arg(long, value_name = "NAME")]
     pub cgroup_parent: Option<String>,
+}
+
+/// What a container and all that it starts may use together, besides.
+#[derive(Debug, Args)]
+pub struct CountArgs {
+    /// Processors that may be used, such as 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub cpus: Option<String>,
+    /// Processes and threads that there may be; -1 for any number
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
 }
 
 /// What a container may use.
@@ -49,12 +68,9 @@ pub struct ContainerLimitArgs {
     /// What a step may use too.
     #[command(flatten)]
     pub limits: LimitArgs,
-    /// Processors that may be used, such as 1.5
-    #[arg(long, value_name = "NUMBER")]
-    pub cpus: Option<String>,
-    /// Processes and threads that there may be; -1 for any number
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pub pids_limit: Option<i64>,
+    /// What only a container is asked for.
+    #[command(flatten)]
+    pub counts: CountArgs,
     /// How willingly the kernel kills it when the host's memory is used up, from -1000 to 1000
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub oom_score_adj: Option<i16>,
@@ -71,13 +87,19 @@ impl LimitArgs {
         Ok(given("--shm-size", self.shm_size.as_deref())?.filter(|bytes| *bytes > 0))
     }
 
-    /// Those of control groups. For Docker 0 is no limit.
+    /// Those of control groups.
     pub fn resources(&self) -> Result<Resources, Failure> {
         checked(self.group()?)
     }
 
     fn group(&self) -> Result<Resources, Failure> {
-        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        Ok(Resources { cgroup_parent: filled(&self.cgroup_parent), ..self.resources.given()? })
+    }
+}
+
+impl ResourceArgs {
+    /// As they are, each for itself. For Docker 0 is no limit.
+    pub fn given(&self) -> Result<Resources, Failure> {
         let memory_swap = match self.memory_swap.as_deref() {
             Some("-1") => Some(-1),
             text => given("--memory-swap", text)?
@@ -85,28 +107,39 @@ impl LimitArgs {
                 .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         };
         Ok(Resources {
-            cgroup_parent: text(&self.cgroup_parent),
             memory: given("--memory", self.memory.as_deref())?.filter(|bytes| *bytes > 0),
             memory_swap,
             cpu_shares: self.cpu_shares.filter(|shares| *shares > 0),
             cpu_period: self.cpu_period.filter(|period| *period > 0),
             cpu_quota: self.cpu_quota.filter(|quota| *quota != 0),
-            cpuset_cpus: text(&self.cpuset_cpus),
-            cpuset_mems: text(&self.cpuset_mems),
+            cpuset_cpus: filled(&self.cpuset_cpus),
+            cpuset_mems: filled(&self.cpuset_mems),
             ..Resources::default()
         })
     }
 }
 
+impl CountArgs {
+    /// Adds them to others.
+    pub fn add_to(&self, resources: Resources) -> Result<Resources, Failure> {
+        let cpus = self.cpus.as_deref().map(nano_cpus).transpose()?;
+        Ok(Resources {
+            nano_cpus: cpus.filter(|cpus| *cpus > 0),
+            pids: self.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|it| *it > 0),
+            ..resources
+        })
+    }
+}
+
+/// An empty one is none.
+fn filled(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.is_empty())
+}
+
 impl ContainerLimitArgs {
     /// Those of control groups.
     pub fn resources(&self) -> Result<Resources, Failure> {
-        let cpus = self.cpus.as_deref().map(nano_cpus).transpose()?;
-        checked(Resources {
-            nano_cpus: cpus.filter(|cpus| *cpus > 0),
-            pids: self.pids_limit.and_then(|limit| u64::try_from(limit).ok()).filter(|it| *it > 0),
-            ..self.limits.group()?
-        })
+        checked(self.counts.add_to(self.limits.group()?)?)
     }
 }
 

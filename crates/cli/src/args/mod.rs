@@ -128,6 +128,8 @@ pub enum Command {
     Wait(container::WaitArgs),
     /// Give a container another name
     Rename(container::RenameArgs),
+    /// Change what containers may use
+    Update(container::UpdateArgs),
     /// Remove containers
     Rm(container::RmArgs),
     /// Remove all containers that do not run

@@ -321,7 +321,7 @@ impl NewArgs {
 }
 
 /// `--restart`, in Docker's grammar.
-fn restart(text: &str) -> Result<Restart, Failure> {
+pub fn restart(text: &str) -> Result<Restart, Failure> {
     let (policy, count) = match text.split_once(':') {
         Some((policy, count)) => (policy, Some(count)),
         None => (text, None),

@@ -46,6 +46,7 @@ mod start;
 mod stop;
 mod tag;
 mod terminal;
+mod update;
 mod version;
 mod volume;
 mod wait;
@@ -129,6 +130,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Volume(args) => volume::run(&args, &context),
         Command::Wait(args) => wait::run(&args, &context),
         Command::Rename(args) => rename::run(&args, &context),
+        Command::Update(args) => update::run(&args, &context),
         Command::Rm(args) => rm::run(&args, &context),
         Command::ContainerPrune(args) => container_prune::run(&args, &context),
         Command::Images(args) => images::run(&args, &context),

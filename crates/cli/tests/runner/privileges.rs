@@ -72,6 +72,22 @@ fn what_was_asked_for_is_shown() {
 }
 
 #[test]
+fn what_was_asked_for_is_changed() {
+    let Some(program) = program() else { return };
+    program.run("create --name changed -m 64m box echo").good();
+    let line = "update -m 128m --pids-limit 5 --restart on-failure:2 changed";
+    assert_eq!(program.run(line).good().stdout, "changed\n");
+    let format = "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}} \
+                  {{.HostConfig.RestartPolicy.Name}}";
+    let shown = program.run_words(&["inspect", "-f", format, "changed"]).good().stdout;
+    assert_eq!(shown, "134217728 268435456 5 on-failure\n");
+    program.run("update --pids-limit -1 changed").refused(1, "not be taken away");
+    program.run("update --blkio-weight 5 changed").refused(1, "--blkio-weight");
+    program.run("container update -m 1k changed").refused(1, "too small");
+    program.run("update -m 1g none").refused(1, "no such container: none");
+}
+
+#[test]
 fn a_real_time_signal_is_sent_by_its_name() {
     let Some(program) = program() else { return };
     program.file("wait.sh", "trap 'exit 5' 37\necho up\nwhile :; do sleep 0.05; done\n");

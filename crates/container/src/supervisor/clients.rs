@@ -135,6 +135,10 @@ fn obey(hub: &Hub, client: &Client, stream: &UnixStream, kind: Kind, content: &[
             Ok(joining) => hub.change_networks(|live| live.join(&joining)),
             Err(error) => Err(error.to_string()),
         },
+        (Kind::Allow, allowance) => match serde_json::from_slice(allowance) {
+            Ok(allowance) => hub.allow(allowance),
+            Err(error) => Err(error.to_string()),
+        },
         (Kind::Leave, name) => {
             let name = String::from_utf8_lossy(name);
             hub.change_networks(|live| live.part(&name))

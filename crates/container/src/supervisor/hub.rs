@@ -19,7 +19,7 @@ use crate::logs::LogWriter;
 use crate::network::Live;
 use crate::orders::StopOrder;
 use crate::state::State;
-use crate::{ContainerError, Orders};
+use crate::{Allowance, ContainerError, Orders};
 
 /// What a pipe that is ready for writing takes at once (pipe(7)).
 const PIPE_BUF: usize = 4096;
@@ -34,6 +34,7 @@ pub(super) struct Hub {
     directory: PathBuf,
     state: Mutex<State>,
     network: Mutex<Option<Live>>,
+    allowance: Mutex<Allowance>,
     process: Mutex<Process>,
     life: Mutex<Life>,
     changed: Condvar,
@@ -72,6 +73,10 @@ impl Hub {
             directory: orders.directory.clone(),
             state: Mutex::default(),
             network: Mutex::default(),
+            allowance: Mutex::new(Allowance {
+                resources: orders.spec.resources.clone(),
+                restart: orders.restart,
+            }),
             process: Mutex::default(),
             life: Mutex::default(),
             changed: Condvar::new(),
@@ -111,6 +116,24 @@ impl Hub {
         self.note(|state| state.connected = connected)
             .and(changed)
             .map_err(|error| error.to_string())
+    }
+
+    /// What it may use, and when it is started again. Held while the process is started, so that
+    /// what changes meanwhile reaches it.
+    pub(super) fn allowance(&self) -> MutexGuard<'_, Allowance> {
+        lock(&self.allowance)
+    }
+
+    /// Changes that, for the process that runs too.
+    pub(super) fn allow(&self, allowance: Allowance) -> Result<(), String> {
+        let mut current = self.allowance();
+        if current.resources != allowance.resources
+            && let Some(pid) = self.state().pid
+        {
+            allowance.resources.change(pid).map_err(|error| error.to_string())?;
+        }
+        *current = allowance;
+        Ok(())
     }
 
     /// The process was started. If somebody wanted it to end just before, it does.

@@ -127,7 +127,8 @@ fn live(orders: &Orders, hub: &Arc<Hub>) -> io::Result<(Kind, Vec<u8>)> {
         if begun.elapsed() >= STEADY {
             backoff = BACKOFF;
         }
-        let again = orders.restart.wants(exit.code(), hub.state().restarts) && !hub.is_stopping();
+        let restart = hub.allowance().restart;
+        let again = restart.wants(exit.code(), hub.state().restarts) && !hub.is_stopping();
         // A disk that is full must not keep the container from ending.
         let _ = hub.note(|state| {
             state.end(exit);
@@ -161,7 +162,8 @@ fn not_started(hub: &Hub, error: ContainerError) -> io::Result<(Kind, Vec<u8>)> 
 
 /// One run of the process.
 fn once(orders: &Orders, hub: &Arc<Hub>) -> Result<Exit, ContainerError> {
-    let (running, pid, terminal) = run::start(orders, hub)?;
+    let allowance = hub.allowance();
+    let (running, pid, terminal) = run::start(orders, hub, &allowance.resources)?;
     {
         let network = hub.network();
         hub.note(|state| {
@@ -173,6 +175,7 @@ fn once(orders: &Orders, hub: &Arc<Hub>) -> Result<Exit, ContainerError> {
             state.connected = network.as_ref().map(Live::connected).unwrap_or_default();
         })?;
     }
+    drop(allowance);
     if let Some(checks) = &orders.health {
         health::watch(hub, orders, checks, pid)?;
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
-use rbuild_sandbox::{Launch, Mount, MountSource, Running, Spec, Stdio};
+use rbuild_sandbox::{Launch, Mount, MountSource, Resources, Running, Spec, Stdio};
 use rbuild_snapshot::Active;
 use rbuild_types::Stream;
 
@@ -25,6 +25,7 @@ const BLOCK: usize = 32 << 10;
 pub(super) fn start(
     orders: &Orders,
     hub: &Hub,
+    resources: &Resources,
 ) -> Result<(Running, u32, Option<OwnedFd>), ContainerError> {
     let active = Active::new(&orders.directory, orders.lowers.clone())?;
     let root = match orders.lasting {
@@ -32,7 +33,7 @@ pub(super) fn start(
         false => active.mount()?,
     };
     let root = Root::from_fd(root);
-    let mut spec = orders.spec.clone();
+    let mut spec = Spec { resources: resources.clone(), ..orders.spec.clone() };
     for mount in &spec.mounts {
         root.create_dir_all(&mount.target, NEW_DIRECTORIES)?;
     }

@@ -14,6 +14,8 @@ use super::{DeviceRequest, Privileges};
 use crate::BuildError;
 use crate::devices::{CdiDevices, node};
 
+/// Devices that a program of their vendor describes.
+const NVIDIA: &str = "nvidia.com/";
 /// Where the host's devices are.
 const DEV: &str = "/dev";
 /// What of it is no device of the host, but a place that every container has for itself.
@@ -82,7 +84,11 @@ fn edits(devices: Vec<Device>, directories: &[PathBuf]) -> Result<DeviceEdits, B
                 Some(help) => format!("{}: {help}", error.message),
                 None => error.message.clone(),
             });
-            refused(told.collect::<Vec<_>>().join("; "))
+            let mut told = told.collect::<Vec<_>>().join("; ");
+            if told.contains(NVIDIA) {
+                told.push_str(" (`nvidia-ctk cdi generate` describes those of NVIDIA)");
+            }
+            refused(told)
         })?;
     found.edits(&devices).map_err(|error| refused(error.to_string()))
 }

@@ -2,7 +2,6 @@
 
 use rbuild_container::{Connection as Wire, ContainerError, State};
 
-use super::directory::Locked;
 use super::{Connection, Container, ContainerRecord, Membership, connect};
 use crate::{BuildError, networks};
 
@@ -66,36 +65,14 @@ impl Container {
         change: impl FnOnce(&mut Connection) -> Result<(), String>,
         order: impl FnOnce(&Wire) -> Result<(), ContainerError>,
     ) -> Result<(), BuildError> {
-        let refused = |name: &str, why: &str| BuildError::Conflict {
-            message: format!("container {name}: {why}"),
+        let change = |record: &mut ContainerRecord| match &mut record.connection {
+            Some(connection) => change(connection),
+            None => {
+                Err("it shares the host's network, or has none: make it on a network of its own"
+                    .to_owned())
+            }
         };
-        // Nobody else changes it meanwhile.
-        let _all = Locked::wait(self.store.root())?;
-        if let Some(record) = ContainerRecord::read(&self.directory)? {
-            self.record = record;
-        }
-        let name = self.record.name.clone();
-        let Some(connection) = &mut self.record.connection else {
-            let why = "it shares the host's network, or has none: make it on a network of its own";
-            return Err(refused(&name, why));
-        };
-        change(connection).map_err(|why| refused(&name, &why))?;
-        let lock = match Wire::open(&self.directory) {
-            Ok(supervisor) => match order(&supervisor) {
-                Err(ContainerError::Refused(why)) => return Err(refused(&name, &why)),
-                ordered => {
-                    ordered?;
-                    None
-                }
-            },
-            Err(ContainerError::NotRunning) if self.lock.is_some() => None,
-            // Nobody may start it before this is written down.
-            Err(ContainerError::NotRunning) => Some(self.take_lock("it is about to be started")?),
-            Err(error) => return Err(error.into()),
-        };
-        let written = self.record.write(&self.directory);
-        drop(lock);
-        written
+        self.change(change, |supervisor, _| order(supervisor))
     }
 }
 

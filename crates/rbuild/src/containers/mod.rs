@@ -20,6 +20,7 @@ mod privileges;
 mod process;
 mod record;
 mod tmpfs;
+mod update;
 mod volumes;
 
 use std::fs::File;
@@ -44,6 +45,7 @@ pub use privileges::{DeviceRequest, Privileges, SystemCalls};
 pub use process::{Connection, ContainerNetwork, Dns, Membership, Process};
 pub use record::ContainerRecord;
 pub use tmpfs::Tmpfs;
+pub use update::ContainerUpdate;
 pub use volumes::{MountRecord, MountedFrom};
 
 use crate::{BuildError, Engine};

@@ -7,6 +7,7 @@
 //! parent removes it. To tell it from a group that is in use, its name holds the helper's number,
 //! start, and PID namespace.
 
+mod change;
 mod entrances;
 mod hierarchies;
 mod name;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, XattrFlags, getxattr, open, setxattr};
 
+pub(crate) use self::change::change;
 pub(crate) use self::entrances::Entrances;
 use self::hierarchies::Hierarchies;
 use self::name::Name;
@@ -92,12 +94,9 @@ impl Group {
             let directory = self
                 .directory(version, root, controller, parent, name)
                 .during(format_args!("make a control group for {what}"))?;
-            for Setting { file, value, required } in settings(resources, controller, version) {
-                let put = match put(&directory.join(file), &value) {
-                    Err(error) if !required && error.kind() == io::ErrorKind::NotFound => Ok(()),
-                    put => put,
-                };
-                put.during(format_args!("limit {what} to {value}"))?;
+            for setting in settings(resources, controller, version) {
+                put_setting(&directory, &setting)
+                    .during(format_args!("limit {what} to {}", setting.value))?;
             }
             if controller == Controller::Memory {
                 let file = match version {
@@ -243,6 +242,14 @@ fn put(path: &Path, value: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Limits something as far as the kernel can, or must.
+fn put_setting(directory: &Path, setting: &Setting) -> io::Result<()> {
+    match put(&directory.join(setting.file), &setting.value) {
+        Err(error) if !setting.required && error.kind() == io::ErrorKind::NotFound => Ok(()),
+        put => put,
+    }
+}
+
 fn explain_join(error: io::Error) -> io::Error {
     if error.raw_os_error() == Some(libc::EINVAL) {
         let hint = "a process with a real-time priority cannot enter a group of processor limits";
@@ -296,6 +303,53 @@ mod tests {
         let error = put(Path::new("/proc/self/oom_score_adj"), "nonsense").unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
         assert!(explain_join(error).to_string().contains("real-time"));
+    }
+
+    /// A directory with the files of a group in it, as the kernel makes one.
+    fn fake(path: &Path, files: &[&str]) {
+        fs_err::create_dir_all(path).unwrap();
+        files.iter().for_each(|file| fs_err::write(path.join(file), "").unwrap());
+    }
+
+    /// Machines with the unified hierarchy alone are not those that tests run on everywhere.
+    #[test]
+    fn a_group_of_the_unified_hierarchy_gets_its_limits() {
+        let top = tempfile::tempdir().unwrap();
+        let name = Name::of_this_process().unwrap();
+        let directory = top.path().join("a/b").join(name.text());
+        for parent in ["", "a", "a/b"] {
+            fake(&top.path().join(parent), &["cgroup.subtree_control"]);
+        }
+        fs_err::write(top.path().join("cgroup.controllers"), "cpuset cpu memory pids").unwrap();
+        // Swap is not counted here.
+        fake(&directory, &["memory.max", "memory.events", "cpu.max", "pids.max", "cgroup.procs"]);
+        fs_err::write(directory.join("memory.events"), "oom 1\noom_kill 1\n").unwrap();
+        let mounts = format!("1 1 0:1 / {} rw - cgroup2 cgroup2 rw\n", top.path().display());
+        let resources = Resources {
+            cgroup_parent: Some("/a/b".to_owned()),
+            memory: Some(64 << 20),
+            nano_cpus: Some(500_000_000),
+            pids: Some(9),
+            ..Resources::default()
+        };
+        let fill = |resources: &Resources| {
+            let mut group = Group::default();
+            group.fill(resources, &Hierarchies::of(&mounts), &name).map(|()| group)
+        };
+        let group = fill(&resources).unwrap();
+        let read = |file: &str| fs_err::read_to_string(directory.join(file)).unwrap();
+        assert_eq!(read("memory.max"), "67108864");
+        assert_eq!(read("cpu.max"), "50000 100000");
+        assert_eq!(read("pids.max"), "9");
+        for parent in ["", "a", "a/b"] {
+            let file = top.path().join(parent).join("cgroup.subtree_control");
+            // The kernel adds each to what is there; here the last is written over the others.
+            assert!(fs_err::read_to_string(file).unwrap().starts_with("+pids"), "{parent}");
+        }
+        assert!(group.ran_out_of_memory());
+        assert_eq!(group.directories, [directory]);
+        let failure = fill(&Resources { memory_swap: Some(96 << 20), ..resources }).unwrap_err();
+        assert!(failure.action.contains("limit memory to 33554432"), "{failure:?}");
     }
 
     #[test]

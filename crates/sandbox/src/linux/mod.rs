@@ -2,7 +2,7 @@
 
 pub mod binfmt;
 pub mod capabilities;
-mod cgroup;
+pub(crate) mod cgroup;
 mod child;
 mod dev;
 pub(crate) mod helper;

@@ -97,8 +97,20 @@ pub fn filter_for(
 /// # Errors
 /// What is wrong with the document, or what of it cannot be kept.
 pub fn profile_filter(text: &str, granted: CapabilitySet) -> Result<Vec<SockFilter>, String> {
-    let given = document::Given::read(text, Machine::NATIVE, granted, KernelVersion::running())?;
-    compile::compile_given(&given)
+    profile_filter_for(text, Machine::NATIVE, granted, KernelVersion::running())
+}
+
+/// [`profile_filter`] for another machine or kernel.
+///
+/// # Errors
+/// As there.
+pub fn profile_filter_for(
+    text: &str,
+    machine: Machine,
+    granted: CapabilitySet,
+    kernel: KernelVersion,
+) -> Result<Vec<SockFilter>, String> {
+    compile::compile_given(&document::Given::read(text, machine, granted, kernel)?)
 }
 
 /// Loads a filter into the calling thread, which needs `CAP_SYS_ADMIN` or `no_new_privs`.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 /// Front of a group's name.
-const PREFIX: &str = "rbuild-";
+pub(super) const PREFIX: &str = "rbuild-";
 
 /// What a group is called: whose it is.
 pub(super) struct Name {

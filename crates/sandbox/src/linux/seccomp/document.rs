@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::abi::{Abi, Machine};
 use super::{CapabilitySet, KernelVersion};
@@ -65,15 +65,15 @@ pub(super) enum Comparison {
 struct Document {
     default_action: String,
     default_errno_ret: Option<u32>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     architectures: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     arch_map: Vec<ArchMap>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     flags: Vec<String>,
     #[serde(default)]
     listener_path: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     syscalls: Vec<Group>,
 }
 
@@ -81,7 +81,8 @@ struct Document {
 #[serde(rename_all = "camelCase")]
 struct ArchMap {
     architecture: String,
-    sub_architectures: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "or_default")]
+    sub_architectures: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -89,14 +90,15 @@ struct ArchMap {
 struct Group {
     #[serde(default)]
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     names: Vec<String>,
     action: String,
     errno_ret: Option<u32>,
-    args: Option<Vec<Argument>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
+    args: Vec<Argument>,
+    #[serde(default, deserialize_with = "or_default")]
     includes: When,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     excludes: When,
 }
 
@@ -113,11 +115,18 @@ struct Argument {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct When {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     arches: Vec<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     caps: Vec<String>,
     min_kernel: Option<String>,
+}
+
+/// What Go writes for an empty list is `null`.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    from: D,
+) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
 impl Given {
@@ -182,12 +191,11 @@ impl Given {
 impl Group {
     fn rules(&self) -> Result<Vec<Rule>, String> {
         let answer = answer(&self.action, self.errno_ret)?;
-        let arguments = self.args.as_deref().unwrap_or_default();
-        if arguments.len() > MAX_CONDITIONS {
+        if self.args.len() > MAX_CONDITIONS {
             return Err(format!("a rule has more than {MAX_CONDITIONS} conditions"));
         }
         let conditions =
-            arguments.iter().map(Argument::condition).collect::<Result<Vec<_>, String>>()?;
+            self.args.iter().map(Argument::condition).collect::<Result<Vec<_>, String>>()?;
         let distinct: BTreeSet<u8> = conditions.iter().map(|it| it.argument).collect();
         Ok(match distinct.len() == conditions.len() {
             true => vec![Rule { conditions, answer }],
@@ -277,7 +285,7 @@ fn abis(document: &Document, machine: Machine) -> Vec<Abi> {
     };
     let [native, other] = machine.abis();
     let mapped = document.arch_map.iter().filter(|map| map.architecture == name(native));
-    let mapped = mapped.flat_map(|map| map.sub_architectures.iter().flatten());
+    let mapped = mapped.flat_map(|map| &map.sub_architectures);
     let named = document.architectures.iter().chain(mapped).any(|it| it == name(other));
     if named { vec![native, other] } else { vec![native] }
 }

@@ -19,3 +19,4 @@ mod pulls;
 mod registries;
 mod repro;
 mod volumes;
+mod watching;

@@ -203,6 +203,24 @@ impl Connection {
         self.order(Kind::Allow, &serde_json::to_vec(allowance).map_err(io::Error::from)?)
     }
 
+    /// Holds all processes of the container.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::Refused`] when they are held already, or the kernel refuses.
+    pub fn pause(&self) -> Result<(), ContainerError> {
+        self.order(Kind::Pause, &[])
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::Refused`] when they are not held.
+    pub fn unpause(&self) -> Result<(), ContainerError> {
+        self.order(Kind::Unpause, &[])
+    }
+
     /// Stops the container and waits until it has ended. With `keep` it stays although it goes when
     /// it ends, to be started again.
     ///

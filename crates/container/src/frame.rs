@@ -21,6 +21,10 @@ pub(crate) enum Kind {
     Signal = b'S',
     /// The size of the terminal: rows and columns, two bytes each.
     Resize = b'R',
+    /// All processes are to be held.
+    Pause = b'P',
+    /// They are to go on.
+    Unpause = b'U',
     /// The container is to stop: a `StopOrder` in JSON.
     Stop = b'K',
     /// The container is to join a network: a `Joining` in JSON.
@@ -50,8 +54,8 @@ impl Kind {
     fn of(byte: u8) -> Option<Self> {
         use Kind::*;
         let all = [
-            Attach, Input, EndOfInput, Signal, Resize, Stop, Join, Leave, Allow, Done, Refused,
-            Started, Failed, Output, Error, Ended,
+            Attach, Input, EndOfInput, Signal, Resize, Pause, Unpause, Stop, Join, Leave, Allow,
+            Done, Refused, Started, Failed, Output, Error, Ended,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }

@@ -49,6 +49,9 @@ pub struct State {
     pub ended: Option<Ended>,
     /// Why it could not be started.
     pub error: Option<String>,
+    /// Whether its processes are held, while it runs.
+    #[serde(default)]
+    pub paused: bool,
     /// How often it was started again by its restart policy.
     pub restarts: u32,
     /// How it is connected, while its supervisor lives.
@@ -92,6 +95,7 @@ impl State {
             before.ended = Some(ended.unwrap_or(Ended { exit, at }));
             before.status = Status::Exited;
             before.pid = None;
+            before.paused = false;
             before.connected = Connected::default();
             before.error = Some("nobody saw how it ended: its supervisor was killed".to_owned());
         }
@@ -136,6 +140,7 @@ impl State {
     /// Notes the end of the process.
     pub(crate) fn end(&mut self, exit: Exit) {
         self.pid = None;
+        self.paused = false;
         self.ended = Some(Ended { exit, at: instant::now() });
     }
 }

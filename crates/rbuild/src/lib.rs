@@ -78,10 +78,11 @@ pub use attest::{Attestations, Provenance, ProvenanceMode, SlsaVersion, ToldProv
 pub use cache_mount::{CacheFile, CacheFileKind, CacheMount, OpenCache, ReadCacheFile};
 pub use check::{Checked, Finding, Lines, check};
 pub use containers::{
-    Attach, Connection, Container, ContainerChange, ContainerChangeKind, ContainerList,
-    ContainerNetwork, ContainerOptions, ContainerRecord, ContainerUpdate, DeviceRequest, Dns, Exec,
-    ExecOptions, ExecStreams, Input, Line, Membership, MountRecord, MountedFrom, Privileges,
-    Process, SystemCalls, Tmpfs, UnreadableContainer,
+    Attach, CommitRequest, Connection, Container, ContainerChange, ContainerChangeKind,
+    ContainerList, ContainerNetwork, ContainerOptions, ContainerProcess, ContainerRecord,
+    ContainerUpdate, ContainerUsage, DeviceRequest, Dns, Exec, ExecOptions, ExecStreams, Input,
+    Line, Membership, MountRecord, MountedFrom, Privileges, Process, SystemCalls, Tmpfs,
+    UnreadableContainer,
 };
 pub use context_input::{ContextArchive, ContextInput, NamedContextInput, Sniffed};
 pub use copy::{CopyOptions, CopyPlace};
@@ -135,7 +136,7 @@ pub use rbuild_registry::{
 pub use rbuild_rooted::FileKind;
 pub use rbuild_sandbox::Network as SandboxNetwork;
 pub use rbuild_sandbox::{
-    Exit, MountSource, Resources, SandboxError, SharedNamespaces, StartFailure,
+    Exit, MountSource, ProcessStat, Resources, SandboxError, SharedNamespaces, StartFailure,
 };
 pub use rbuild_solver::copy::{Decided, Decisions, IgnoredBy, InputKind};
 pub use rbuild_solver::{

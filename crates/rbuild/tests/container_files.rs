@@ -4,9 +4,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use rbuild::{
-    Attach, BuildError, CancelToken, Container, ContainerChange, ContainerChangeKind,
-    ContainerOptions, CopyOptions, CopyPlace, Destination, Engine, ImageWords, LoadSource, Output,
-    Process, SaveRequest, Silent, Volume, VolumeSource,
+    Attach, BuildError, CancelToken, CommitRequest, Container, ContainerChange,
+    ContainerChangeKind, ContainerOptions, CopyOptions, CopyPlace, Destination, Engine, ImageWords,
+    LoadSource, Output, Process, SaveRequest, Silent, Volume, VolumeSource,
 };
 
 use crate::container_lasting::{FOR_EVER, make, place, scripted, started, until};
@@ -439,6 +439,10 @@ fn an_export_is_the_root_filesystem() {
     }
 }
 
+fn named_by(name: &str, changes: &[&str]) -> CommitRequest {
+    CommitRequest { words: words(name, changes), pause: true }
+}
+
 fn words(name: &str, changes: &[&str]) -> ImageWords {
     ImageWords {
         name: Some(name.to_owned()),
@@ -454,7 +458,7 @@ fn a_commit_is_a_layer_upon_the_image() {
     let script = "echo x > /tmp/new; rm /bin/zcat; chmod 4755 /bin/busybox; ln /tmp/new /tmp/other";
     for container in two(&engine, script) {
         let changes = ["CMD [\"cat\", \"/tmp/new\"]", "ENV B=\"$PATH\" C=2", "LABEL a=b"];
-        let id = engine.commit(container.name(), &words("made:1", &changes), &cancel()).unwrap();
+        let id = engine.commit(container.name(), &named_by("made:1", &changes), &cancel()).unwrap();
         let made = engine.image_config("made:1").unwrap();
         assert_eq!(made.id, id);
         let layers = made.config.rootfs.diff_ids.len();
@@ -484,12 +488,14 @@ fn a_commit_is_a_layer_upon_the_image() {
     }
     let container = make(&engine, scripted("true"));
     for change in ["RUN true", "FROM app", "COPY a b", "NOPE", "CMD [\"a\"]\nRUN b"] {
-        let error = engine.commit(container.id(), &words("x", &[change]), &cancel()).unwrap_err();
+        let error =
+            engine.commit(container.id(), &named_by("x", &[change]), &cancel()).unwrap_err();
         assert!(matches!(error, BuildError::Request { .. }), "{change}: {error}");
         assert!(error.to_string().contains("--change"), "{change}: {error}");
     }
-    assert!(engine.commit(container.id(), &words("NOT A NAME", &[]), &cancel()).is_err());
-    let nameless = engine.commit(container.id(), &ImageWords::default(), &cancel()).unwrap();
+    assert!(engine.commit(container.id(), &named_by("NOT A NAME", &[]), &cancel()).is_err());
+    let nothing = CommitRequest { words: ImageWords::default(), pause: false };
+    let nameless = engine.commit(container.id(), &nothing, &cancel()).unwrap();
     assert_eq!(engine.image_config(&nameless.to_string()).unwrap().names, Vec::<String>::new());
     container.delete().unwrap();
     assert_eq!(place.leftovers(), Vec::<String>::new());
@@ -502,7 +508,7 @@ fn a_commit_has_what_the_container_was_started_with() {
     build(&engine, &place.request(text).tag("app"));
     let committed = |process: Process| {
         let container = make(&engine, ContainerOptions { process, ..ContainerOptions::new("app") });
-        engine.commit(container.id(), &words("made", &[]), &cancel()).unwrap();
+        engine.commit(container.id(), &named_by("made", &[]), &cancel()).unwrap();
         container.delete().unwrap();
         engine.image_config("made").unwrap().config.config
     };
@@ -531,7 +537,7 @@ fn a_commit_holds_no_mount_points() {
     let (place, engine) = place();
     let mut container = started(&engine, with_mounts(&place, IN_MOUNTS));
     container.wait(&cancel(), &mut |_, _| {}).unwrap();
-    engine.commit(container.id(), &words("made", &[]), &cancel()).unwrap();
+    engine.commit(container.id(), &named_by("made", &[]), &cancel()).unwrap();
     let shown = place.sh(&engine, "made", "ls / /beside; ls /etc/conf 2>&1 || true");
     for gone in ["mnt", "memory", "own"] {
         assert!(!shown.contains(gone), "{shown}");

@@ -58,6 +58,7 @@ mod container_limits;
 mod container_network;
 mod container_privileges;
 mod container_run;
+mod container_watch;
 mod exported;
 mod fsck;
 mod git_server;
@@ -144,6 +145,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("container_network", container_network::TESTS),
     ("container_privileges", container_privileges::TESTS),
     ("container_run", container_run::TESTS),
+    ("container_watch", container_watch::TESTS),
     ("fsck", fsck::TESTS),
     ("image_list", image_list::TESTS),
     ("image_transfer", image_transfer::TESTS),

@@ -18,10 +18,11 @@
 //! The engine's end of the socket is the life line. When it closes, because the engine was
 //! dropped or killed, the helper kills the child; when the helper dies, the kernel kills the
 //! child (`PR_SET_PDEATHSIG`); when process 1 dies, the kernel kills all of its namespace and the
-//! mounts go with it. A control group, which is made only for limits, is removed by the helper.
-//! Process 1 may be an init of ours instead of the program (`linux/init.rs`).
-//! Nothing is left for anybody to clean up. A process that joined another one dies with the
-//! namespace all the same, and may be let go ([`Running::leave`]), which cuts the life line.
+//! mounts go with it. A control group, which is made only for limits, is removed by the helper; one
+//! that holds processes still, by whoever made it ([`Freezer`]). Process 1 may be an init of ours
+//! instead of the program (`linux/init.rs`). Nothing is left for anybody to clean up. A process that
+//! joined another one dies with the namespace all the same, and may be let go
+//! ([`Running::leave`]), which cuts the life line.
 //!
 //! # Root filesystem
 //!
@@ -42,7 +43,10 @@ mod sys;
 pub use error::SandboxError;
 pub use join::Join;
 pub use launch::{HELPER_NAME, Launch, Running, Signaller, Stdio};
+pub use linux::cgroup::{Freezer, sweep as sweep_groups};
 pub use linux::helper::sandbox_main;
+pub use linux::processes::{ProcessStat, members};
+pub use linux::usage::{Usage, usage};
 pub use resources::Resources;
 pub use spec::{
     DeviceNode, Exit, InjectedFile, Mount, MountSource, Network, NodeKind, Rlimit,

@@ -202,6 +202,46 @@ pub struct ContainerPruneArgs {
     pub filter: Vec<String>,
 }
 
+/// Show the processes of a running container, with their numbers on the host.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+    /// Options of ps(1), of which there are -ef and -o COLUMN[,…] with columns such as pid, ppid,
+    /// user, pcpu, rss, time, comm and args
+    #[arg(value_name = "PS OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub options: Vec<String>,
+}
+
+/// Show what containers use, again and again.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Names or ids; all that run when not given
+    #[arg(value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+    /// Also those that do not run
+    #[arg(short, long)]
+    pub all: bool,
+    /// Only once
+    #[arg(long)]
+    pub no_stream: bool,
+    /// Whole ids
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// `json`, or text with fields such as {{.Name}} {{.CPUPerc}}
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<String>,
+}
+
+/// Hold all processes of containers, or let them go on.
+#[derive(Debug, Args)]
+pub struct PauseArgs {
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub containers: Vec<String>,
+}
+
 /// Make an image of a container and what it changed.
 #[derive(Debug, Args)]
 pub struct CommitArgs {
@@ -214,6 +254,14 @@ pub struct CommitArgs {
     /// Who made it
     #[arg(short, long, value_name = "AUTHOR", default_value = "", hide_default_value = true)]
     pub author: String,
+    /// Whether it is paused meanwhile
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_value = "true", default_missing_value = "true", hide_default_value = true,
+          action = clap::ArgAction::Set, value_parser = super::switch::parse)]
+    pub pause: bool,
+    /// Do not pause it
+    #[arg(long)]
+    pub no_pause: bool,
     /// What changes for containers of it.
     #[command(flatten)]
     pub words: ChangeArgs,

@@ -22,6 +22,10 @@ const COMMANDS: &[&str] = &[
     "logs",
     "exec",
     "attach",
+    "top",
+    "stats",
+    "pause",
+    "unpause",
     "wait",
     "rename",
     "update",
@@ -112,6 +116,7 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
     ("container", "list", "ps"),
     ("container", "logs", "logs"),
     ("container", "ls", "ps"),
+    ("container", "pause", "pause"),
     ("container", "port", "port"),
     ("container", "prune", super::CONTAINER_PRUNE),
     ("container", "ps", "ps"),
@@ -121,7 +126,10 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
     ("container", "rm", "rm"),
     ("container", "run", "run"),
     ("container", "start", "start"),
+    ("container", "stats", "stats"),
     ("container", "stop", "stop"),
+    ("container", "top", "top"),
+    ("container", "unpause", "unpause"),
     ("container", "update", "update"),
     ("container", "wait", "wait"),
     ("image", "build", "build"),
@@ -148,7 +156,7 @@ const GROUPS: &[&str] = &["builder", "buildx", "container", "image", "system", "
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./compose`.
-const NOT_YET: &[&str] = &["bake", "compose", "events", "pause", "stats", "top", "unpause"];
+const NOT_YET: &[&str] = &["bake", "compose", "events"];
 
 /// The line with its command named.
 pub fn settle(mut line: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
@@ -287,7 +295,7 @@ mod tests {
     fn long_forms_are_short_ones() {
         assert_eq!(settled("rbuild image ls -q"), "rbuild images -q");
         assert_eq!(settled("rbuild buildx build ."), "rbuild build .");
-        assert_eq!(settled("rbuild top -a"), "`rbuild top` is not supported yet");
+        assert_eq!(settled("rbuild bake -a"), "`rbuild bake` is not supported yet");
         assert_eq!(settled("rbuild --context=x ."), "--context is not supported yet");
         assert_eq!(settled("rbuild -H tcp://x images"), "-H is not supported yet");
     }
@@ -301,7 +309,7 @@ mod tests {
             "builder rm",
             "system events",
             "trust ls",
-            "container top",
+            "container checkpoint",
         ] {
             let expected = format!("`rbuild {line}` is not supported yet");
             assert_eq!(settled(&format!("rbuild {line} x")), expected);

@@ -124,6 +124,14 @@ pub enum Command {
     Import(container::ImportArgs),
     /// Make, list and remove volumes
     Volume(volumes::VolumeArgs),
+    /// Show the processes of a container
+    Top(container::TopArgs),
+    /// Show what containers use
+    Stats(container::StatsArgs),
+    /// Hold all processes of running containers
+    Pause(container::PauseArgs),
+    /// Let the processes of paused containers go on
+    Unpause(container::PauseArgs),
     /// Wait until containers have ended
     Wait(container::WaitArgs),
     /// Give a container another name

@@ -1,6 +1,6 @@
 //! `rbuild commit`.
 
-use rbuild::ImageWords;
+use rbuild::{CommitRequest, ImageWords};
 
 use crate::args::container::CommitArgs;
 use crate::commands::Context;
@@ -16,7 +16,8 @@ pub fn run(args: &CommitArgs, context: &Context<'_>) -> Result<i32, Failure> {
         changes: args.words.change.clone(),
     };
     let cancel = interrupt::cancel_on_interrupt()?;
-    let id = context.engine()?.commit(&args.container, &words, &cancel)?;
+    let request = CommitRequest { words, pause: args.pause && !args.no_pause };
+    let id = context.engine()?.commit(&args.container, &request, &cancel)?;
     output::line(&id.to_string())?;
     Ok(exit_code::SUCCESS)
 }

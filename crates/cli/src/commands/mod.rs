@@ -30,6 +30,7 @@ mod logs;
 mod manifest;
 mod network;
 mod outline;
+mod pause;
 mod port;
 mod prune;
 mod ps;
@@ -43,9 +44,11 @@ mod rows;
 mod run;
 mod save;
 mod start;
+mod stats;
 mod stop;
 mod tag;
 mod terminal;
+mod top;
 mod update;
 mod version;
 mod volume;
@@ -128,6 +131,10 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Export(args) => export::run(&args, &context),
         Command::Import(args) => import::run(&args, &context),
         Command::Volume(args) => volume::run(&args, &context),
+        Command::Top(args) => top::run(&args, &context),
+        Command::Stats(args) => stats::run(&args, &context),
+        Command::Pause(args) => pause::pause(&args, &context),
+        Command::Unpause(args) => pause::unpause(&args, &context),
         Command::Wait(args) => wait::run(&args, &context),
         Command::Rename(args) => rename::run(&args, &context),
         Command::Update(args) => update::run(&args, &context),

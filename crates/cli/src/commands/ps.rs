@@ -122,7 +122,7 @@ fn keep(
             });
         }
         "status" => {
-            let known = ["created", "running", "restarting", "exited"];
+            let known = ["created", "running", "paused", "restarting", "exited"];
             if let Some(value) = values.iter().find(|value| !known.contains(value)) {
                 return Err(Failure::usage_hint(
                     format!("--filter status={value}: there is no such status"),
@@ -187,6 +187,7 @@ fn keep(
 pub fn status(state: &State) -> &'static str {
     match state.status {
         Status::Created => "created",
+        Status::Running if state.paused => "paused",
         Status::Running => "running",
         Status::Restarting => "restarting",
         Status::Exited => "exited",
@@ -235,6 +236,7 @@ fn sentence(state: &State, now: i64) -> String {
                 Some(HealthStatus::Healthy) => " (healthy)",
                 Some(HealthStatus::Unhealthy) => " (unhealthy)",
             };
+            let health = if state.paused { " (Paused)" } else { health };
             format!("Up {}{health}", since.trim_end_matches(" ago"))
         }
         Status::Restarting => format!("Restarting ({code}) {ended}"),

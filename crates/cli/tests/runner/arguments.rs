@@ -23,7 +23,7 @@ fn mistakes_are_named() {
     program.run("imagse").refused(1, "did you mean `rbuild images`?");
     program.run("./nope").refused(1, "the context ./nope does not exist");
     program.run("./file").refused(1, "not a directory");
-    program.run("top x").refused(1, "`rbuild top` is not supported yet");
+    program.run("bake x").refused(1, "`rbuild bake` is not supported yet");
     program.run("--ssh default .").refused(1, "SSH_AUTH_SOCK is not set");
     program.run("--add-host a .").refused(1, "--add-host: invalid host \"a\"");
     program.run("--allow all .").refused(1, "--allow: unknown entitlement \"all\"");

@@ -20,3 +20,4 @@ mod registries;
 mod repro;
 mod terminals;
 mod volumes;
+mod watching;

@@ -143,6 +143,8 @@ fn obey(hub: &Hub, client: &Client, stream: &UnixStream, kind: Kind, content: &[
             let name = String::from_utf8_lossy(name);
             hub.change_networks(|live| live.part(&name))
         }
+        (Kind::Pause, _) => hub.pause(),
+        (Kind::Unpause, _) => hub.unpause(),
         (Kind::Resize, &[a, b, c, d]) => {
             hub.resize(u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]))
         }

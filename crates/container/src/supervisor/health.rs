@@ -58,12 +58,16 @@ impl Watch {
             if self.ends_within(self.checks.pause(status, self.started.elapsed())) {
                 return;
             }
+            // Nothing runs in a container that is held.
+            if self.hub.state().paused {
+                continue;
+            }
             let since_start = self.started.elapsed();
             let check = self.check();
             // A full disk costs the result.
             let _ = self.hub.note(|state| {
-                // What was interrupted by the end of the process says nothing.
-                if !self.ends_within(Duration::ZERO) {
+                // What was interrupted by the end of the process, or by a pause, says nothing.
+                if !state.paused && !self.ends_within(Duration::ZERO) {
                     let health = state.health.get_or_insert_default();
                     health.take(check, &self.checks, since_start);
                 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rbuild_sandbox::Signaller;
+use rbuild_sandbox::{Freezer, Signaller};
 use rbuild_types::Stream;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -18,7 +18,7 @@ use crate::frame::Kind;
 use crate::logs::LogWriter;
 use crate::network::Live;
 use crate::orders::StopOrder;
-use crate::state::State;
+use crate::state::{State, Status};
 use crate::{Allowance, ContainerError, Orders};
 
 /// What a pipe that is ready for writing takes at once (pipe(7)).
@@ -36,6 +36,8 @@ pub(super) struct Hub {
     network: Mutex<Option<Live>>,
     allowance: Mutex<Allowance>,
     process: Mutex<Process>,
+    /// While the process is held.
+    freezer: Mutex<Option<Freezer>>,
     life: Mutex<Life>,
     changed: Condvar,
     signal_of_stop: i32,
@@ -78,6 +80,7 @@ impl Hub {
                 restart: orders.restart,
             }),
             process: Mutex::default(),
+            freezer: Mutex::default(),
             life: Mutex::default(),
             changed: Condvar::new(),
             signal_of_stop: orders.stop.signal,
@@ -154,6 +157,9 @@ impl Hub {
 
     pub(super) fn process_ended(&self) {
         *lock(&self.process) = Process::default();
+        if let Some(freezer) = lock(&self.freezer).take() {
+            freezer.forget();
+        }
         // A full disk costs the rest of a line.
         let _ = lock(&self.log).flush();
     }
@@ -218,6 +224,9 @@ impl Hub {
             self.want_end();
         }
         self.send(signal);
+        if self.is_stopping() {
+            let _ = self.unpause();
+        }
     }
 
     fn send(&self, signal: i32) {
@@ -248,12 +257,35 @@ impl Hub {
         lock(&self.life).keep |= keep;
         self.want_end();
         self.send(stop.signal);
+        // One that is held gets the signal when it goes on.
+        let _ = self.unpause();
         let Some(patience) = stop.patience else { return };
         let wait = self.changed.wait_timeout_while(lock(&self.life), patience, |life| !life.over);
         let over = wait.unwrap_or_else(PoisonError::into_inner).0.over;
         if !over {
             self.send(KILL);
         }
+    }
+
+    /// Holds all processes of the container.
+    pub(super) fn pause(&self) -> Result<(), String> {
+        let mut freezer = lock(&self.freezer);
+        if freezer.is_some() {
+            return Err("it is paused already".to_owned());
+        }
+        let State { status: Status::Running, pid: Some(pid), .. } = self.state() else {
+            return Err("it is not running".to_owned());
+        };
+        *freezer = Some(Freezer::freeze(pid).map_err(|error| format!("cannot pause: {error}"))?);
+        self.note(|state| state.paused = state.pid == Some(pid)).map_err(|error| error.to_string())
+    }
+
+    /// Lets them go on.
+    pub(super) fn unpause(&self) -> Result<(), String> {
+        let mut held = lock(&self.freezer);
+        let freezer = held.take().ok_or("it is not paused")?;
+        freezer.thaw().map_err(|error| format!("cannot unpause: {error}"))?;
+        self.note(|state| state.paused = false).map_err(|error| error.to_string())
     }
 
     /// Ends it at once.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rbuild_container::Status;
 use rbuild_image::layer::{PackOptions, UnpackOptions, pack, unpack_layer};
 use rbuild_rooted::{Follow, Root};
 use rbuild_types::{CancelToken, ContainerConfig, Ctx, Digest, Platform, Silent};
@@ -13,9 +14,36 @@ use crate::images::nameless;
 use crate::sources::image::ImageSource;
 use crate::{BuildError, Engine, Pull};
 
+/// How a container is made an image.
+#[derive(Debug, Clone)]
+pub struct CommitRequest {
+    /// Name and words of the image.
+    pub words: ImageWords,
+    /// Whether the container is paused meanwhile.
+    pub pause: bool,
+}
+
+/// Lets a container go on when it is dropped.
+struct Pause<'a>(&'a Container);
+
+impl<'a> Pause<'a> {
+    fn of(container: &'a Container) -> Result<Self, BuildError> {
+        container.pause()?;
+        Ok(Self(container))
+    }
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        // It may have been killed, or somebody was faster.
+        let _ = self.0.unpause();
+    }
+}
+
 impl Engine {
     /// Makes an image of a container: its image, with what it changed as a layer, and what it was
-    /// started with; its id. What is mounted is no part of it.
+    /// started with; its id. What is mounted is no part of it. One that runs is paused meanwhile
+    /// unless the request says no; then a file that gets shorter while it is read is an error.
     ///
     /// # Errors
     ///
@@ -24,7 +52,7 @@ impl Engine {
     pub fn commit(
         &self,
         container: &str,
-        words: &ImageWords,
+        request: &CommitRequest,
         cancel: &CancelToken,
     ) -> Result<Digest, BuildError> {
         let ctx = Ctx::new(&Silent, cancel);
@@ -42,9 +70,14 @@ impl Engine {
         let base = Base { image, layers: record.layers.clone() };
         let created_by = record.spec.argv.join(" ");
         let scratch = self.store.scratch("commit")?;
+        let state = container.state()?;
+        let _pause = match request.pause && state.status == Status::Running && !state.paused {
+            true => Some(Pause::of(&container)?),
+            false => None,
+        };
         let mut fill =
             |root: &Root| container.copy_changes(root, &scratch.path().join("layer.tar"), cancel);
-        self.grow(Some(base), config, words, created_by, &mut fill, ctx)
+        self.grow(Some(base), config, &request.words, created_by, &mut fill, ctx)
     }
 }
 

@@ -81,8 +81,9 @@ pub(crate) fn sweep_unless_busy(store: &Path) {
     }
 }
 
-/// Removes the containers of dead processes.
+/// Removes the containers of dead processes, and what held theirs.
 pub(super) fn sweep(all: &Locked) {
+    rbuild_sandbox::sweep_groups();
     for id in ids(&all.path).unwrap_or_default() {
         let directory = all.path.join(id);
         // An empty one is what a crash of the machine leaves.

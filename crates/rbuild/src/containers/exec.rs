@@ -100,6 +100,9 @@ impl Container {
     }
 
     fn join(&self, options: &ExecOptions, stdio: Stdio) -> Result<Running, BuildError> {
+        if self.state()?.paused {
+            return Err(self.not_running("is paused: `rbuild unpause` lets it go on"));
+        }
         let spec = self.exec_spec(options, matches!(stdio, Stdio::Terminal));
         let process = self.first_process()?;
         Ok(Join { helper: self.program.clone(), spec, process, stdio }.start()?)
@@ -141,13 +144,21 @@ impl Container {
         if !matches!(State::now(&self.directory)?, (State { status: Status::Running, .. }, true)) {
             return Ok(None);
         }
+        self.of_process(|number| Ok(Root::open(format!("/proc/{number}/root"))?)).map(Some)
+    }
+
+    /// What is told of its process 1 by number.
+    pub(super) fn of_process<T>(
+        &self,
+        ask: impl FnOnce(u32) -> Result<T, BuildError>,
+    ) -> Result<T, BuildError> {
         let process = self.first_process()?;
-        let root = Root::open(format!("/proc/{}/root", self.number()?));
-        // Whose root it is, is certain if that one still lives.
+        let answer = ask(self.number()?);
+        // Whose it is, is certain if that one still lives.
         let mut fds = [PollFd::new(&process, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         match poll(&mut fds, Some(&now)) {
-            Ok(0) => Ok(Some(root?)),
+            Ok(0) => answer,
             _ => Err(self.not_running("is not running any more")),
         }
     }

@@ -22,6 +22,7 @@ mod record;
 mod tmpfs;
 mod update;
 mod volumes;
+mod watch;
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -35,6 +36,7 @@ use rbuild_types::{CancelToken, Cancelled, Stream};
 use rustix::event::{PollFd, PollFlags, poll};
 
 pub use changes::{ContainerChange, ContainerChangeKind};
+pub use commit::CommitRequest;
 pub use create::ContainerOptions;
 pub(crate) use create::{check_name, now};
 pub use exec::{Exec, ExecOptions, ExecStreams};
@@ -47,6 +49,7 @@ pub use record::ContainerRecord;
 pub use tmpfs::Tmpfs;
 pub use update::ContainerUpdate;
 pub use volumes::{MountRecord, MountedFrom};
+pub use watch::{ContainerProcess, ContainerUsage};
 
 use crate::{BuildError, Engine};
 
@@ -225,6 +228,33 @@ impl Container {
             Err(ContainerError::Refused(message)) => Err(BuildError::Request { message }),
             sent => Ok(sent?),
         }
+    }
+
+    /// Holds all processes of the container.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Conflict`] when it does not run or is paused.
+    pub fn pause(&self) -> Result<(), BuildError> {
+        self.done(Wire::open(&self.directory).and_then(|wire| wire.pause()))
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Conflict`] when it is not paused.
+    pub fn unpause(&self) -> Result<(), BuildError> {
+        self.done(Wire::open(&self.directory).and_then(|wire| wire.unpause()))
+    }
+
+    fn done(&self, order: Result<(), ContainerError>) -> Result<(), BuildError> {
+        order.map_err(|error| match error {
+            ContainerError::Refused(why) => {
+                BuildError::Conflict { message: format!("container {}: {why}", self.record.name) }
+            }
+            error => error.into(),
+        })
     }
 
     /// Waits for the end of the container, and gives what it writes to `output` if it is attached

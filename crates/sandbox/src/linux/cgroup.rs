@@ -9,6 +9,7 @@
 
 mod change;
 mod entrances;
+mod freezer;
 mod hierarchies;
 mod name;
 mod settings;
@@ -21,6 +22,7 @@ use rustix::fs::{Mode, OFlags, XattrFlags, getxattr, open, setxattr};
 
 pub(crate) use self::change::change;
 pub(crate) use self::entrances::Entrances;
+pub use self::freezer::{Freezer, sweep};
 use self::hierarchies::Hierarchies;
 use self::name::Name;
 use self::settings::{Controller, Setting, Version, is_wanted, settings};
@@ -205,6 +207,31 @@ impl Group {
             let _ = rustix::fs::rmdir(parent);
         }
     }
+}
+
+/// Bytes of memory that the group of a process holds, without files that can be read again, if it has
+/// one of ours for that.
+pub(crate) fn memory_of_own_group(process: u32) -> Option<u64> {
+    let mounts = fs_err::read_to_string("/proc/self/mountinfo").ok()?;
+    let hierarchies = Hierarchies::parse(&mounts);
+    let groups = fs_err::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+    let group = |controllers: &str| {
+        let paths = groups.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        let path =
+            paths.into_iter().find(|(names, _)| names.split(',').any(|it| it == controllers));
+        let (names, path) = path?;
+        let directory = hierarchies.directory(names, path)?;
+        let name = directory.file_name()?.to_str()?;
+        Name::is_any(name).then_some(directory)
+    };
+    let (directory, file, files) = match group("memory") {
+        Some(directory) => (directory, "memory.usage_in_bytes", "total_inactive_file "),
+        None => (group("")?, "memory.current", "inactive_file "),
+    };
+    let held: u64 = fs_err::read_to_string(directory.join(file)).ok()?.trim().parse().ok()?;
+    let stat = fs_err::read_to_string(directory.join("memory.stat")).unwrap_or_default();
+    let files = stat.lines().find_map(|line| line.strip_prefix(files)?.trim().parse().ok());
+    Some(held.saturating_sub(files.unwrap_or(0)))
 }
 
 /// Makes one directory; whether it was not there.

@@ -50,7 +50,7 @@ pub fn document(container: &Container) -> Result<Value, BuildError> {
         "State": {
             "Status": ps::status(&state),
             "Running": state.status == Status::Running,
-            "Paused": false,
+            "Paused": state.paused,
             "Restarting": state.status == Status::Restarting,
             "OOMKilled": matches!(exit, Some(Exit::OutOfMemory(_))),
             "Dead": false,

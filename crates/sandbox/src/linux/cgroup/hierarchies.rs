@@ -23,6 +23,11 @@ struct Mounted {
 }
 
 impl Hierarchies {
+    /// Where the unified one is.
+    pub(super) fn unified(&self) -> Option<&Path> {
+        self.unified.as_ref().map(|mounted| mounted.place.as_path())
+    }
+
     pub(super) fn of(mountinfo: &str) -> Self {
         let mut found = Self::parse(mountinfo);
         if let Some(root) = &found.unified {
@@ -33,8 +38,8 @@ impl Hierarchies {
         found
     }
 
-    /// Reads `/proc/self/mountinfo` (proc(5)).
-    fn parse(mountinfo: &str) -> Self {
+    /// Reads `/proc/self/mountinfo` (proc(5)): where they are, and nothing of what they can limit.
+    pub(super) fn parse(mountinfo: &str) -> Self {
         let mut found = Self::default();
         for line in mountinfo.lines() {
             let Some((front, back)) = line.split_once(" - ") else { continue };

@@ -27,6 +27,11 @@ impl Name {
         format!("{PREFIX}{}-{}-{}", self.namespace, self.pid, self.start)
     }
 
+    /// Whether a group of that name is one of ours.
+    pub(super) fn is_any(name: &str) -> bool {
+        name.starts_with(PREFIX)
+    }
+
     /// Whether a group of that name belongs to a helper that is gone.
     fn is_dead(&self, name: &str) -> bool {
         let Some(rest) = name.strip_prefix(PREFIX) else { return false };

@@ -32,7 +32,7 @@ pub(crate) enum Kind {
     /// The container is to leave the network of this name.
     Leave = b'L',
     /// The container may use more or less: `Allowance` in JSON.
-    Allow = b'U',
+    Allow = b'W',
     // From the supervisor.
     /// The order was carried out.
     Done = b'd',

@@ -9,6 +9,7 @@
 pub mod copy;
 mod device;
 mod elsewhere;
+mod enter;
 mod error;
 mod key;
 mod layer;
@@ -22,6 +23,7 @@ mod world;
 
 pub use device::{DeviceEdits, Devices, HostMount};
 pub use elsewhere::{EarlierStep, Exports, FinishedStep, Imports, RemoteResult};
+pub use enter::{Entered, Entry, Held, Recorded};
 pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
 pub use layer::Layer;
 pub use same::Cutoff;

@@ -108,6 +108,8 @@ pub trait Remotes: Sync {
 pub struct Context {
     /// Its name in messages: `context`, or `context` and the name that it goes by.
     pub name: String,
+    /// Its directory on the host, if it stays there after the build.
+    pub path: Option<PathBuf>,
     /// Its directory, held open.
     pub root: Root,
     /// The rules of its ignore file.

@@ -2,13 +2,14 @@
 
 use clap::Args;
 
-/// Compare two images: configs, manifests, layers and files.
+/// Compare two images: configs, manifests, layers and files; or the files of steps of past builds.
 #[derive(Debug, Args)]
+#[command(after_help = super::step::STEPS)]
 pub struct DiffArgs {
-    /// Name or id, or oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], oci-layout://DIR[:TAG]
+    /// Name or id of an image, a step such as @3, or oci-archive:FILE[:NAME], docker-archive:FILE[:NAME], oci-layout://DIR[:TAG]
     #[arg(value_name = "A")]
     pub before: String,
-    /// The other image
+    /// The other image or step; without one, what the step did
     #[arg(value_name = "B")]
     pub after: Option<String>,
     /// Of indexes, the images for this platform

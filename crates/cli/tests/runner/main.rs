@@ -17,4 +17,5 @@ mod program;
 mod pulls;
 mod registries;
 mod repro;
+mod steps;
 mod volumes;

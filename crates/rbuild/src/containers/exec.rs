@@ -7,10 +7,12 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 
+use rbuild_cache::Lease;
 use rbuild_container::{State, Status, parent};
 use rbuild_rooted::Root;
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{Exit, Join, Running, SandboxError, Spec, Stdio};
+use rbuild_solver::Held;
 use rbuild_types::{CancelToken, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -53,6 +55,24 @@ pub struct Exec {
     running: Running,
     input: Option<Input>,
     terminal: Option<OwnedFd>,
+    /// What must stay until it has ended.
+    _held: Option<(Held, Lease)>,
+}
+
+impl ExecStreams {
+    /// What the sandbox is told, and the process' input where it is a pipe.
+    pub(crate) fn stdio(self) -> Result<(Stdio, Option<Input>), BuildError> {
+        Ok(match self {
+            Self::Terminal => (Stdio::Terminal, None),
+            Self::Pipes { input: false } => (Stdio::Capture { stdin: None }, None),
+            Self::Pipes { input: true } => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| {
+                    BuildError::Io { what: "make a pipe".to_owned(), source: errno.into() }
+                })?;
+                (Stdio::Capture { stdin: Some(read) }, Some(Input::pipe(write)))
+            }
+        })
+    }
 }
 
 impl Container {
@@ -63,25 +83,8 @@ impl Container {
     /// [`BuildError::Conflict`] when the container does not run; [`SandboxError::Start`] when the
     /// program cannot be executed.
     pub fn exec(&self, options: &ExecOptions, streams: ExecStreams) -> Result<Exec, BuildError> {
-        let (stdio, input) = match streams {
-            ExecStreams::Terminal => (Stdio::Terminal, None),
-            ExecStreams::Pipes { input: false } => (Stdio::Capture { stdin: None }, None),
-            ExecStreams::Pipes { input: true } => {
-                let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| {
-                    BuildError::Io { what: "make a pipe".to_owned(), source: errno.into() }
-                })?;
-                (Stdio::Capture { stdin: Some(read) }, Some(Input::pipe(write)))
-            }
-        };
-        let mut running = self.join(options, stdio)?;
-        let (mut terminal, mut input) = (None, input);
-        if streams == ExecStreams::Terminal {
-            let master = running.shared_terminal()?;
-            input = Some(Input::terminal(master.try_clone().map_err(SandboxError::Io)?));
-            terminal = Some(master);
-        }
-        running.executed()?;
-        Ok(Exec { running, input, terminal })
+        let (stdio, input) = streams.stdio()?;
+        Exec::of(self.join(options, stdio)?, streams, input, None)
     }
 
     /// Starts another process in the container that lives on without this program, with no input,
@@ -181,6 +184,23 @@ impl Container {
 }
 
 impl Exec {
+    /// A process that was started, once its program runs.
+    pub(crate) fn of(
+        mut running: Running,
+        streams: ExecStreams,
+        mut input: Option<Input>,
+        held: Option<(Held, Lease)>,
+    ) -> Result<Self, BuildError> {
+        let mut terminal = None;
+        if streams == ExecStreams::Terminal {
+            let master = running.shared_terminal()?;
+            input = Some(Input::terminal(master.try_clone().map_err(SandboxError::Io)?));
+            terminal = Some(master);
+        }
+        running.executed()?;
+        Ok(Self { running, input, terminal, _held: held })
+    }
+
     /// Its standard input; for another thread than the one that waits. `None` when it has none, and
     /// when it was taken before.
     pub fn input(&mut self) -> Option<Input> {

@@ -12,7 +12,7 @@ mod files;
 mod health;
 mod line;
 mod list;
-mod process;
+pub(crate) mod process;
 mod record;
 mod volumes;
 

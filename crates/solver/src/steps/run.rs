@@ -59,35 +59,7 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
         job.cancel,
     )?;
     let root = writing.mount()?;
-    check_interpreter(world, op, &root)?;
-    // These stay in the image when it lacked them, as with every other builder.
-    for directory in ["/proc", "/sys", "/dev"] {
-        if root.stat(directory, Follow::No).map_err(StepError::from)?.is_none() {
-            let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
-            root.create_dir_all(directory, new).map_err(StepError::from)?;
-        }
-    }
-    let devices = world.devices.edits(&op.devices)?;
-    let mounts = Mounts::prepare(job, op, &root, &devices.mounts)?;
-    let mut placeholders = Placeholders::new(&root)?;
-    for path in INJECTED {
-        placeholders.file(path)?;
-    }
-    for (path, is_directory) in mounts.targets() {
-        if is_directory { placeholders.directory(path)? } else { placeholders.file(path)? }
-    }
-    // `/dev` is not that of the root filesystem.
-    for node in devices.nodes.iter().filter(|node| !node.path.starts_with("/dev/")) {
-        placeholders.file(&node.path)?;
-    }
-    let mut spec = spec(job, op);
-    spec.env.extend(mounts.env.iter().cloned());
-    set_variables(&mut spec.env, devices.env);
-    spec.groups = devices.groups;
-    spec.devices = devices.nodes;
-    spec.files.extend(mounts.files.iter().cloned());
-    spec.mounts = mounts.mounts.clone();
-
+    let Prepared { spec, mounts, placeholders } = Prepared::new(job, op, &root)?;
     let launch = Launch {
         helper: world.helper.to_owned(),
         spec,
@@ -110,7 +82,16 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
         Err(error) => Some(error.into()),
     };
     if let Some(source) = failure {
-        return Err(Failed { source: Box::new(source), log_tail: log.into_tail() });
+        let kept = match source {
+            StepError::Cancelled(_) => None,
+            _ => {
+                let cleared = placeholders.remove();
+                drop((mounts, root));
+                // A failure to keep it is not what the caller asks about.
+                cleared.and_then(|()| writing.keep_failed(world, log.path())).ok()
+            }
+        };
+        return Err(Failed { source: Box::new(source), log_tail: log.into_tail(), kept });
     }
     placeholders.remove()?;
     drop(root);
@@ -121,6 +102,49 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
     }
     let log = log.finish()?;
     Ok(Executed { made: writing.publish(job)?, log, changed })
+}
+
+/// What a process needs besides its root filesystem.
+pub(crate) struct Prepared<'a> {
+    pub(crate) spec: Spec,
+    pub(crate) mounts: Mounts,
+    placeholders: Placeholders<'a>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Makes it ready upon `root`.
+    pub(crate) fn new(job: &Job<'_>, op: &Run, root: &'a Root) -> Result<Self, StepError> {
+        let world = &job.world;
+        check_interpreter(world, op, root)?;
+        // These stay in the image when it lacked them, as with every other builder.
+        for directory in ["/proc", "/sys", "/dev"] {
+            if root.stat(directory, Follow::No)?.is_none() {
+                let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
+                root.create_dir_all(directory, new)?;
+            }
+        }
+        let devices = world.devices.edits(&op.devices)?;
+        let mounts = Mounts::prepare(job, op, root, &devices.mounts)?;
+        let mut placeholders = Placeholders::new(root)?;
+        for path in INJECTED {
+            placeholders.file(path)?;
+        }
+        for (path, is_directory) in mounts.targets() {
+            if is_directory { placeholders.directory(path)? } else { placeholders.file(path)? }
+        }
+        // `/dev` is not that of the root filesystem.
+        for node in devices.nodes.iter().filter(|node| !node.path.starts_with("/dev/")) {
+            placeholders.file(&node.path)?;
+        }
+        let mut spec = spec(job, op);
+        spec.env.extend(mounts.env.iter().cloned());
+        set_variables(&mut spec.env, devices.env);
+        spec.groups = devices.groups;
+        spec.devices = devices.nodes;
+        spec.files.extend(mounts.files.iter().cloned());
+        spec.mounts = mounts.mounts.clone();
+        Ok(Self { spec, mounts, placeholders })
+    }
 }
 
 fn spec(job: &Job<'_>, op: &Run) -> Spec {

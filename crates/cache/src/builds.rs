@@ -48,6 +48,9 @@ pub struct BuildRecord {
     /// The directory of its context, where that is one of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<PathBuf>,
+    /// The network of its steps, where it was neither the host's nor none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Milliseconds since 1970 when its first step ran, or it ended; 0 is unknown.
     #[serde(default)]
     pub began: i64,

@@ -69,6 +69,7 @@ mod remote_cache;
 mod repro;
 mod request;
 mod sources;
+mod step_network;
 mod unused;
 mod volume;
 mod volumes;

@@ -4,7 +4,6 @@
 //! process ends. Secrets and agents are given only where the caller brings them; devices are not.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rbuild_cache::{Scratch, SnapshotId, Store};
@@ -20,6 +19,7 @@ use serde_json::Value;
 use crate::device::{DeviceEdits, Devices};
 use crate::error::StepError;
 use crate::key;
+use crate::network::StepNetworks;
 use crate::same::Cutoff;
 use crate::secrets::Secrets;
 use crate::ssh_agent::SshAgents;
@@ -62,7 +62,9 @@ pub struct Entry<'a> {
     pub pool: &'a rayon::ThreadPool,
     /// The program to start as the sandbox helper.
     pub helper: &'a Path,
-    /// What the process sees as `/etc/resolv.conf`.
+    /// The network of steps that do not say which, as in [`World`].
+    pub network: Option<&'a dyn StepNetworks>,
+    /// What the process sees as `/etc/resolv.conf` on the host's network.
     pub resolv_conf: &'a str,
     /// What runs the programs of other processors.
     pub emulators: &'a Emulators,
@@ -114,7 +116,6 @@ impl Entry<'_> {
         mut self,
         terminal: bool,
         stdio: Stdio,
-        network: Option<OwnedFd>,
         cancel: &CancelToken,
     ) -> Result<Entered, StepError> {
         let missing = self.leave_out();
@@ -145,7 +146,7 @@ impl Entry<'_> {
             log_name: String::new(),
             no_cache: false,
         };
-        let Prepared { mut spec, mounts, .. } = Prepared::new(&job, &run, &root)?;
+        let Prepared { mut spec, mounts, network, .. } = Prepared::new(&job, &run, &root)?;
         spec.terminal = terminal;
         let launch = Launch {
             helper: self.helper.to_owned(),
@@ -211,6 +212,7 @@ impl Entry<'_> {
             context: self.context,
             named,
             helper: self.helper,
+            network: self.network,
             resolv_conf: self.resolv_conf,
             secrets: self.secrets,
             ssh: self.ssh,

@@ -76,7 +76,7 @@ fn steps_are_compared() {
     let made = "/dev\n/one\n/proc\n/sys\n";
     assert_eq!(compared(&format!("diff @work:2 --format {names}")), made);
     let text = compared("diff @failed");
-    assert!(text.contains("+ /work/made: file, 5B"), "{text}");
+    assert!(text.contains("+ /work/made: regular file, 5B"), "{text}");
     assert_eq!(compared(&format!("diff box @work:2 --format {names}")), made);
     assert_eq!(program.run("diff -q @failed @failed").code, 0);
     program.run("diff @nope:1 box").refused(2, "no such step");

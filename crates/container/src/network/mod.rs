@@ -10,7 +10,7 @@ mod endpoints;
 mod live;
 
 pub use endpoints::in_use;
-pub(crate) use live::Live;
+pub use live::Live;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

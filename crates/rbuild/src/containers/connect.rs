@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use rbuild_container::network::{Connect, Joining};
+use rbuild_container::network::Connect;
 use rbuild_network::resolv_conf::{DnsSettings, ResolvConf};
 use rbuild_plan::{ExtraHost, HOST_GATEWAY};
 
@@ -30,15 +30,7 @@ pub(super) fn settle(
         names.extend(membership.aliases.iter().cloned());
         names.push(record.spec.hostname.clone());
         names.dedup();
-        joining.push(Joining {
-            directory: networks::directory(&container.store, &network.name),
-            network: network.name,
-            bridge: network.bridge,
-            subnet: network.subnet,
-            gateway: network.gateway,
-            names,
-            address: membership.address,
-        });
+        joining.push(networks::joining(&container.store, network, names, membership.address));
     }
     let gateway = joining.first().map_or(IpAddr::from([127, 0, 0, 1]), |first| first.gateway);
     let resolver = ResolvConf::parse(&container.resolv_conf).with(&dns).with_resolver();

@@ -7,12 +7,10 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 
-use rbuild_cache::Lease;
 use rbuild_container::{State, Status, parent};
 use rbuild_rooted::Root;
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
 use rbuild_sandbox::{Exit, Join, Running, SandboxError, Spec, Stdio};
-use rbuild_solver::Held;
 use rbuild_types::{CancelToken, Stream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -21,6 +19,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::process::{TERM, merged};
 use super::{Container, Input, Line};
 use crate::BuildError;
+use crate::past::HeldByStep;
 
 /// What runs in a container besides its own process.
 #[derive(Debug, Clone, Default)]
@@ -56,7 +55,7 @@ pub struct Exec {
     input: Option<Input>,
     terminal: Option<OwnedFd>,
     /// What must stay until it has ended.
-    _held: Option<(Held, Lease)>,
+    _held: Option<HeldByStep>,
 }
 
 impl ExecStreams {
@@ -189,7 +188,7 @@ impl Exec {
         mut running: Running,
         streams: ExecStreams,
         mut input: Option<Input>,
-        held: Option<(Held, Lease)>,
+        held: Option<HeldByStep>,
     ) -> Result<Self, BuildError> {
         let mut terminal = None;
         if streams == ExecStreams::Terminal {

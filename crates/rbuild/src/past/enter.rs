@@ -1,13 +1,15 @@
 //! Entering a step: another process where the step's own one was.
 
+use rbuild_cache::Lease;
 use rbuild_cache::SnapshotId;
 use rbuild_plan::op::{Network, Run, Security};
-use rbuild_solver::{Entry, Recorded, Secrets, SshAgents, StepError};
+use rbuild_solver::{Entry, Held, Recorded, Secrets, SshAgents, StepError, StepNetworks};
 use rbuild_types::{CancelToken, Ctx, Silent};
 
 use super::PastStep;
 use crate::containers::process::{DEFAULT_PATH, TERM, merged};
 use crate::sources::context;
+use crate::step_network::{Joined, OfBuild};
 use crate::{BuildError, Engine, Exec, ExecStreams};
 
 /// What runs in a step that is entered, and what it is given.
@@ -34,6 +36,14 @@ pub struct EnteredStep {
     pub exec: Exec,
     /// What the step had and the process has not, a sentence each.
     pub missing: Vec<String>,
+}
+
+/// What must stay until the process has ended.
+#[derive(Debug)]
+pub(crate) struct HeldByStep {
+    _files: Held,
+    _joined: Option<Joined>,
+    _lease: Lease,
 }
 
 impl Engine {
@@ -70,12 +80,17 @@ impl Engine {
         let directory = step.build.context.as_ref();
         let ctx = Ctx::new(&Silent, cancel);
         let context = directory.and_then(|directory| context::of_past(directory, ctx).ok());
+        let network = match &step.build.network {
+            Some(name) => Some(OfBuild::find(self, name)?),
+            None => None,
+        };
         let (helper, resolv_conf, emulators) =
             (self.helper(), self.resolv_conf(), self.emulators());
         let entry = Entry {
             store: &self.store,
             pool: self.pool()?,
             helper: &helper,
+            network: network.as_ref().map(|network| network as &dyn StepNetworks),
             resolv_conf: &resolv_conf,
             emulators: &emulators,
             secrets: &options.secrets,
@@ -86,9 +101,11 @@ impl Engine {
             inputs: step.step.inputs.iter().map(|top| self.input(top.as_ref())).collect(),
         };
         let (stdio, input) = streams.stdio()?;
-        let entered = entry.start(terminal, stdio, None, cancel).map_err(of_enter)?;
+        let entered = entry.start(terminal, stdio, cancel).map_err(of_enter)?;
         missing.extend(entered.missing);
-        let exec = Exec::of(entered.running, streams, input, Some((entered.held, lease)))?;
+        let joined = network.and_then(OfBuild::into_joined);
+        let held = HeldByStep { _files: entered.held, _joined: joined, _lease: lease };
+        let exec = Exec::of(entered.running, streams, input, Some(held))?;
         Ok(EnteredStep { exec, missing })
     }
 

@@ -13,6 +13,7 @@ use std::fs::File;
 use rbuild_cache::{BuildRecord, BuiltStep, CacheError, SnapshotId};
 
 pub use self::compare::{Tree, TreeDifference};
+pub(crate) use self::enter::HeldByStep;
 pub use self::enter::{EnterOptions, EnteredStep};
 use self::name::StepName;
 use crate::{BuildError, Engine};

@@ -93,9 +93,9 @@ pub struct BuildArgs {
     /// Platform to build for, such as linux/arm64; several make an index of images
     #[arg(long, value_name = "PLATFORM,…", value_delimiter = ',')]
     pub platform: Vec<String>,
-    /// Network of RUN: `default` is the host's; NAME is one of `rbuild network`, where steps find
-    /// containers by name
-    #[arg(long, alias = "net", value_name = "default|none|host|NAME", default_value = "default")]
+    /// Network of RUN: default (the host's), none, host, or one of `rbuild network`, where steps
+    /// find containers by name
+    #[arg(long, alias = "net", value_name = "NETWORK", default_value = "default")]
     pub network: String,
     /// What to make besides the image in the store: type=oci|docker|tar|local,dest=PATH, or
     /// type=registry; a bare PATH is a directory, `-` a tar on standard output. Layers of images

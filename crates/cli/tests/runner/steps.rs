@@ -83,6 +83,24 @@ fn steps_are_compared() {
 }
 
 #[test]
+fn files_are_copied_out_of_steps() {
+    let Some(program) = program() else { return };
+    let content = |name: &str| fs_err::read_to_string(program.context().join(name)).unwrap();
+    program.run("cp @failed:/work/made half").good();
+    program.run("cp @work:2:/one .").good();
+    assert_eq!((content("half"), content("one")), ("half\n".to_owned(), "one\n".to_owned()));
+    program.run("cp @failed:/work tree").good();
+    assert_eq!(content("tree/made"), "half\n");
+    let steps = program.run("builds -q").good().stdout.lines().next().unwrap().to_owned();
+    let numbers = program.run(&format!("builds -q {steps}")).good().stdout;
+    let last = numbers.lines().last().unwrap();
+    program.run(&format!("cp {last}:/work/made by-number")).good();
+    assert_eq!(content("by-number"), "half\n");
+    program.run("cp @failed:/nope .").refused(1, "@failed:/nope is not there");
+    program.run("cp Dockerfile @failed:/").refused(1, "cannot be changed: `rbuild shell");
+}
+
+#[test]
 fn nothing_is_left_of_a_shell_that_is_killed() {
     let Some(program) = program() else { return };
     let marker = format!("{}.25", 200_000 + std::process::id());

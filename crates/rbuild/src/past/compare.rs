@@ -1,6 +1,6 @@
 //! What a step did: its root filesystem beside another one.
 
-use rbuild_cache::SnapshotId;
+use rbuild_cache::{Lease, SnapshotId};
 use rbuild_rooted::Root;
 use rbuild_types::{CancelToken, Ctx, Platform, Progress};
 
@@ -77,6 +77,12 @@ impl Engine {
                 Ok((name, image.root(self)?))
             }
         }
+    }
+
+    /// The root filesystem after a step, to be read only, with what keeps it from prune.
+    pub(crate) fn step_root(&self, step: &PastStep) -> Result<(Lease, Root), BuildError> {
+        let lease = self.store.lease()?;
+        Ok((lease, self.view(&self.step_layers(step)?)?))
     }
 
     /// A root filesystem, to be read only.

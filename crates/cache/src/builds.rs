@@ -1,7 +1,12 @@
-//! What the last build of each project did: what the next one is explained by.
+//! Past builds: what their steps did, what the next build is explained by, and what can be entered.
 //!
-//! A project is any text that stays the same from build to build; the newest ones are kept. The
-//! inputs of steps are not repeated here: they are in the records of the keys.
+//! A build has an id, which is also its directory of logs. It is written down when its first step
+//! runs, and again when it ends; so of one that was killed there is what it had begun. The newest
+//! builds are kept, and the last one of each project, which is any text that stays the same from
+//! build to build. The inputs of steps are not repeated here: they are in the records of the keys.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
 
 use rbuild_types::{Digest, Reason};
 use rusqlite::{OptionalExtension as _, Row};
@@ -9,18 +14,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::CacheError;
 use crate::index::Durability;
+use crate::lease::Protected;
+use crate::snapshots::SnapshotId;
 use crate::store::Store;
 use crate::{body, file};
 
-/// Projects that are remembered.
+/// Builds that are remembered.
+const MAX_BUILDS: i64 = 100;
+/// Builds that are remembered for being the last ones of their projects.
 const MAX_PROJECTS: i64 = 500;
+
+/// Several builds of a project, where an older store had the last one of each.
+pub(crate) const TABLE: &str = "
+DROP INDEX builds_at;
+ALTER TABLE builds RENAME TO last_builds;
+CREATE TABLE builds(
+  id TEXT PRIMARY KEY, project TEXT NOT NULL, at INTEGER NOT NULL, ended INTEGER NOT NULL,
+  body BLOB NOT NULL);
+INSERT INTO builds SELECT lower(hex(randomblob(8))), project, at, 1, body FROM last_builds;
+DROP TABLE last_builds;
+CREATE INDEX builds_at ON builds(at);
+CREATE INDEX builds_project ON builds(project, at);
+";
 
 /// One build.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
+    /// Its id, and its directory below `logs/`.
+    #[serde(skip)]
+    pub id: String,
     /// What was built, for people: where the Dockerfile is.
     pub title: String,
-    /// Milliseconds since 1970 when it ended.
+    /// The directory of its context, where that is one of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<PathBuf>,
+    /// The network of its steps, where it was neither the host's nor none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Milliseconds since 1970 when its first step ran, or it ended; 0 is unknown.
+    #[serde(default)]
+    pub began: i64,
+    /// Milliseconds since 1970 when it ended; 0 while it runs, and when it was killed.
     pub ended: i64,
     /// Whether it ended well.
     pub succeeded: bool,
@@ -51,6 +85,31 @@ pub struct BuiltStep {
     pub reasons: Vec<Reason>,
     /// How long it ran, in milliseconds.
     pub duration_ms: u64,
+    /// What it made, with all below: the root filesystem after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotId>,
+    /// Its output, below `logs/`: of this build, or of the one that ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    /// Other root filesystems that its mounts show, by the numbers of its inputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Option<SnapshotId>>,
+    /// How it failed; of one that was stopped because another one failed, nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailedStep>,
+}
+
+/// The failure of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedStep {
+    /// Why, in words.
+    pub message: String,
+    /// The exit code of its process.
+    pub code: Option<i32>,
+    /// Its root filesystem as it was then, if that was kept.
+    pub snapshot: Option<SnapshotId>,
+    /// What went into its key, in the caller's structure: no record has it.
+    pub inputs: serde_json::Value,
 }
 
 /// What became of a step.
@@ -86,50 +145,96 @@ impl<'a> Builds<'a> {
     /// When the index cannot be read. A damaged row counts as none.
     pub fn last_of(&self, project: &str) -> Result<Option<BuildRecord>, CacheError> {
         let found = self.store.index().read(|index| {
-            let sql = "SELECT body FROM builds WHERE project = ?1";
+            let sql = "SELECT id, body FROM builds WHERE project = ?1 AND ended
+                       ORDER BY at DESC LIMIT 1";
             index.prepare_cached(sql)?.query_row([project], decode).optional()
         })?;
         Ok(found.flatten())
     }
 
-    /// The last build of all.
+    /// The last build of all that has ended.
     ///
     /// # Errors
     ///
     /// As [`Builds::last_of`].
     pub fn last(&self) -> Result<Option<BuildRecord>, CacheError> {
         let found = self.store.index().read(|index| {
-            let sql = "SELECT body FROM builds ORDER BY at DESC LIMIT 1";
+            let sql = "SELECT id, body FROM builds WHERE ended ORDER BY at DESC LIMIT 1";
             index.prepare_cached(sql)?.query_row([], decode).optional()
         })?;
         Ok(found.flatten())
     }
 
-    /// Remembers a build in the place of the project's last one; its end is now.
+    /// All builds, the newest first, with those that run and those that were killed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builds::last_of`].
+    pub fn list(&self) -> Result<Vec<BuildRecord>, CacheError> {
+        let found: Vec<_> = self.store.index().read(|index| {
+            let sql = "SELECT id, body FROM builds ORDER BY at DESC, rowid DESC";
+            index.prepare_cached(sql)?.query_map([], decode)?.collect()
+        })?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The ids of the builds that run now.
+    ///
+    /// # Errors
+    ///
+    /// When leases cannot be read.
+    pub fn running(&self) -> Result<HashSet<String>, CacheError> {
+        Ok(Protected::read(&self.store.locks())?.logs)
+    }
+
+    /// Writes down a build that has begun to run steps.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be written.
+    pub fn begin(&self, project: &str, build: BuildRecord) -> Result<(), CacheError> {
+        let began = file::now_ms();
+        self.write(project, &BuildRecord { began, ended: 0, ..build }, began)
+    }
+
+    /// Writes down how a build ended, which is now, and forgets builds that are too old.
     ///
     /// # Errors
     ///
     /// When the index cannot be written.
     pub fn put(&self, project: &str, build: BuildRecord) -> Result<(), CacheError> {
-        let build = BuildRecord { ended: file::now_ms(), ..build };
-        let encoded = body::encode(&build)
+        let ended = file::now_ms();
+        let began = if build.began == 0 { ended } else { build.began };
+        self.write(project, &BuildRecord { began, ended, ..build }, ended)
+    }
+
+    fn write(&self, project: &str, build: &BuildRecord, at: i64) -> Result<(), CacheError> {
+        let encoded = body::encode(build)
             .map_err(std::io::Error::from)
             .map_err(|error| CacheError::io("encode", project.as_ref(), error))?;
+        let has_ended = build.ended != 0;
         self.store.index().write(Durability::Lazy, |index| {
-            let sql = "UPDATE builds SET at = ?2, body = ?3 WHERE project = ?1";
-            let row = (project, build.ended, &encoded);
-            if index.prepare_cached(sql)?.execute(row)? > 0 {
+            let sql = "INSERT OR REPLACE INTO builds(id, project, at, ended, body)
+                       VALUES (?1, ?2, ?3, ?4, ?5)";
+            let row = (&build.id, project, at, has_ended, &encoded);
+            index.prepare_cached(sql)?.execute(row)?;
+            if !has_ended {
                 return Ok(());
             }
-            let sql = "INSERT INTO builds(project, at, body) VALUES (?1, ?2, ?3)";
-            index.prepare_cached(sql)?.execute(row)?;
-            let sql = "DELETE FROM builds WHERE project IN
-                       (SELECT project FROM builds ORDER BY at DESC LIMIT -1 OFFSET ?1)";
-            index.prepare_cached(sql)?.execute([MAX_PROJECTS]).map(drop)
+            let sql = "DELETE FROM builds WHERE rowid IN
+                         (SELECT rowid FROM builds ORDER BY at DESC LIMIT -1 OFFSET ?1)
+                       AND (NOT ended OR EXISTS (SELECT 1 FROM builds AS newer
+                         WHERE newer.project = builds.project AND newer.at > builds.at))
+                       OR rowid IN
+                         (SELECT rowid FROM builds ORDER BY at DESC LIMIT -1 OFFSET ?2)";
+            index.prepare_cached(sql)?.execute([MAX_BUILDS, MAX_PROJECTS]).map(drop)
         })
     }
 }
 
+/// Decodes `id, body`; `None` when the body is damaged.
 fn decode(row: &Row<'_>) -> rusqlite::Result<Option<BuildRecord>> {
-    Ok(row.get_ref(0)?.as_blob().ok().and_then(body::decode))
+    let id = row.get(0)?;
+    let build = row.get_ref(1)?.as_blob().ok().and_then(body::decode);
+    Ok(build.map(|build| BuildRecord { id, ..build }))
 }

@@ -28,8 +28,14 @@ use crate::file;
 pub(crate) const FORMAT: i64 = CHANGES.len() as i64;
 
 /// What makes each format of the one before it; the first makes all tables of an empty file.
-const CHANGES: &[&str] =
-    &[SCHEMA, EXPLANATIONS, crate::sizes::TABLE, crate::origins::TABLE, crate::sources::TABLE];
+const CHANGES: &[&str] = &[
+    SCHEMA,
+    EXPLANATIONS,
+    crate::sizes::TABLE,
+    crate::origins::TABLE,
+    crate::sources::TABLE,
+    crate::builds::TABLE,
+];
 
 /// How long a writer waits for another process's transaction. Those take milliseconds; the limit
 /// only ends a wait for a stopped process.

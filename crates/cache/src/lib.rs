@@ -6,7 +6,8 @@
 //! <root>/
 //!   oci-layout index.json    an OCI image layout, so that other tools can read what is tagged
 //!   blobs/sha256/<hex>       immutable bytes, named by their digest
-//!   snapshots/<id>/          immutable trees `fs`, and of some a `listing` of what it was made of;
+//!   snapshots/<id>/          immutable trees `fs`, and of some a `listing` of what it was made of, or
+//!                            the `log` of a failure;
 //!                            <id>.json beside one is its sidecar (see below)
 //!   index.db                 SQLite: records, snapshots, images, tags, stat cache, builds (index.rs)
 //!   volumes/<name>/          volumes and cache mounts; .<name> beside one (volumes.rs)
@@ -73,7 +74,7 @@ mod usage;
 mod volumes;
 
 pub use blobs::{BlobWriter, Blobs};
-pub use builds::{BuildRecord, Builds, BuiltStep, Outcome};
+pub use builds::{BuildRecord, Builds, BuiltStep, FailedStep, Outcome};
 pub use error::CacheError;
 pub use fsck::{Damage, Fsck, Loss};
 pub use images::{ImageRecord, Tags};

@@ -2,7 +2,7 @@
 //!
 //! A record names the log of the step that it came from. What no record names is of a step that
 //! failed, or of one whose record went; it stays as long as the lease of its build, or until the
-//! next prune.
+//! next prune. Beside the files of a failure there is a second link to its log.
 
 use std::collections::HashSet;
 use std::path::PathBuf;

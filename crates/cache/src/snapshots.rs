@@ -163,6 +163,21 @@ impl NewSnapshot {
         &self.path
     }
 
+    /// Takes what it holds for something else than it was to be: another `kind`.
+    pub fn call(&mut self, kind: &str) {
+        kind.clone_into(&mut self.kind);
+    }
+
+    /// Keeps beside the tree what a process wrote, whatever becomes of the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be linked.
+    pub fn keep_log(&self, path: &Path) -> Result<(), CacheError> {
+        let link = self.path.join(LOG);
+        rustix::fs::link(path, &link).at("link", &link)
+    }
+
     /// Keeps beside the tree what it was made of, in the caller's structure: what is too long for
     /// a record, and of no use without the tree.
     ///
@@ -192,6 +207,8 @@ pub struct Snapshots<'a> {
 
 /// The name of a listing in a snapshot's directory.
 const LISTING: &str = "listing";
+/// The name of a log there.
+const LOG: &str = "log";
 
 /// A usable row: durable, or written since the machine started.
 const USABLE: &str = "(synced = 1 OR boot = ?2)";
@@ -368,6 +385,27 @@ impl<'a> Snapshots<'a> {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).at("read", &path)?;
         Ok(body::decode(&bytes))
+    }
+
+    /// Where [`NewSnapshot::keep_log`] kept what a process wrote, or would have.
+    pub fn log(&self, id: &SnapshotId) -> PathBuf {
+        self.path(id).join(LOG)
+    }
+
+    /// Removes all snapshots of this kind that nobody uses, but for the newest.
+    ///
+    /// # Errors
+    ///
+    /// When the index cannot be read, or files cannot be removed.
+    pub fn keep_newest(&self, kind: &str, count: usize) -> Result<(), CacheError> {
+        let all = self.list()?.into_iter().rev().filter(|snapshot| snapshot.kind == kind);
+        for old in all.skip(count) {
+            match self.remove(&old.id) {
+                Err(CacheError::InUse { .. }) => {}
+                removed => removed?,
+            }
+        }
+        Ok(())
     }
 
     /// The newest snapshot of this content, if there is one; a lease of this handle then keeps it.

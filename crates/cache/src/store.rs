@@ -115,7 +115,7 @@ impl Store {
         Records::new(self)
     }
 
-    /// What the last build of each project did.
+    /// Past builds.
     pub fn builds(&self) -> Builds<'_> {
         Builds::new(self)
     }

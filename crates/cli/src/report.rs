@@ -97,6 +97,9 @@ pub fn cache_traffic(traffic: &CacheTraffic) -> String {
     }
 }
 
+/// The command that leads to the last failure.
+pub const ENTER_FAILED: &str = "rbuild shell @failed";
+
 /// A name as people type it.
 pub fn familiar(name: &str) -> String {
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |name| name.familiar())
@@ -169,6 +172,9 @@ fn engine(error: &BuildError) {
         }
         BuildError::Step { name, source_text, failure } => {
             say(&step(name, source_text, failure));
+            if failure.kept.is_some() {
+                hint(&format!("enter it with: {ENTER_FAILED}"));
+            }
         }
         other => self::error(&chain(other)),
     }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rbuild_cache::Store;
 use rbuild_plan::Plan;
-use rbuild_solver::{Exports, FinishedLayers, Policy, Solution, World, solve};
+use rbuild_solver::{Exports, FinishedLayers, Policy, Solution, StepNetworks, World, solve};
 use rbuild_types::{CancelToken, Ctx, Event, Progress, Reference, StepId};
 
 use crate::attest::{Invocation, Made, attest};
@@ -19,6 +19,7 @@ use crate::sources::context::{self, Contexts};
 use crate::sources::dockerfile::Text;
 use crate::sources::image::ImageSource;
 use crate::sources::remote::RemoteSources;
+use crate::step_network::OfBuild;
 use crate::{
     BuildError, BuildRequest, Built, ContextInput, Engine, Export, Output, Packaging, StepSummary,
     assemble, export,
@@ -44,6 +45,7 @@ impl Engine {
         if let Some(message) = request.resources.problem() {
             return Err(BuildError::Request { message });
         }
+        let network = request.network.as_ref().map(|name| OfBuild::find(self, name)).transpose()?;
         let _lease = self.store.lease()?;
         let (front, mut lint) = Front::open(self, request, ctx)?;
         let plan = front.plan(&mut lint, ctx)?;
@@ -60,8 +62,8 @@ impl Engine {
         export::check(request, &plan, ctx)?;
         let ids = &cache_mount_ids(&plan.graph);
         let done = with_caches(self, request, ids, ctx, |caches| {
-            let devices = &devices;
-            let outside = Outside { contexts: &contexts, images, remotes, devices, caches };
+            let (devices, network, contexts) = (&devices, network.as_ref(), &contexts);
+            let outside = Outside { contexts, images, remotes, devices, network, caches };
             let solution = export::ahead(self, request, &tags, ctx, |finished| {
                 self.solve(text, &outside, request, &plan, finished, ctx)
             })?;
@@ -138,7 +140,7 @@ impl Engine {
         finished: Option<&dyn FinishedLayers>,
         ctx: Ctx<'_>,
     ) -> Result<Solution, BuildError> {
-        let Outside { contexts, images, remotes, devices, caches } = *outside;
+        let Outside { contexts, images, remotes, devices, network, caches } = *outside;
         let log_directory = random_id()?[..16].to_owned();
         self.store.keep_logs(&log_directory)?;
         let helper = self.helper();
@@ -154,6 +156,7 @@ impl Engine {
             context: contexts.main.as_ref(),
             named: &contexts.named,
             helper: &helper,
+            network: network.map(|network| network as &dyn StepNetworks),
             resolv_conf: &resolv_conf,
             secrets: &request.secrets,
             ssh: &request.ssh,
@@ -192,6 +195,7 @@ struct Outside<'a> {
     images: &'a ImageSource<'a>,
     remotes: &'a RemoteSources<'a>,
     devices: &'a CdiDevices,
+    network: Option<&'a OfBuild<'a>>,
     caches: Caches<'a>,
 }
 

@@ -1,5 +1,5 @@
-//! `rbuild cp` and `cache cp`: files between the host and a container or cache mount, by the rules of
-//! `docker cp`.
+//! `rbuild cp` and `cache cp`: files between the host and a container or cache mount, and from steps of
+//! past builds, by the rules of `docker cp`.
 //!
 //! What is written, and how links are kept inside, is the business of the copy that `COPY` does.
 //! Links that the two paths lead through are followed inside their own tree, and so is one that is
@@ -9,7 +9,7 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use rbuild_cache::Hold;
+use rbuild_cache::{Hold, Lease};
 use rbuild_image::layer::{PackOptions, TreeForm, UnpackOptions, pack, unpack_archive};
 use rbuild_plan::op::{Copy, CopySource};
 use rbuild_rooted::{Follow, Metadata, Root};
@@ -44,6 +44,13 @@ pub enum CopyPlace {
         /// From its root.
         path: String,
     },
+    /// A path in a step of a past build, to be read only.
+    Step {
+        /// Its name, as for [`Engine::past_step`].
+        step: String,
+        /// From its root.
+        path: String,
+    },
 }
 
 /// How files are copied.
@@ -72,10 +79,12 @@ enum Held {
     Host,
     Cache(#[expect(dead_code, reason = "held")] OpenCache),
     Container(#[expect(dead_code, reason = "held")] ContainerFiles),
+    Step(#[expect(dead_code, reason = "held")] Lease),
 }
 
 impl Engine {
-    /// Copies a file or a directory from a container or cache mount to the host, or the other way. A
+    /// Copies a file or a directory from a container, step or cache mount to the host, or, but for
+    /// steps, the other way. A
     /// directory becomes `to`, or goes into it when it is there; one that ends with `/.` stands for
     /// what is in it.
     ///
@@ -149,22 +158,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes a file or a directory of a container as a tar, under its own name; a directory whose
-    /// path ends with `/.` stands for what is in it.
+    /// Writes a file or a directory as a tar, under its own name; a directory whose path ends with `/.` stands for what is in it.
     ///
     /// # Errors
     ///
     /// When it is not there, or the tar cannot be written.
     pub fn copy_to_tar(
         &self,
-        container: &str,
-        path: &str,
+        from: &CopyPlace,
         follow: bool,
         sink: &mut dyn Write,
         cancel: &CancelToken,
     ) -> Result<(), BuildError> {
-        let place = CopyPlace::Container { container: container.to_owned(), path: path.to_owned() };
-        let from = self.open_end(&place, Access::Read, cancel)?;
+        let from = self.open_end(from, Access::Read, cancel)?;
         let (path, found) = from.source(follow)?;
         let plain = PackOptions { form: TreeForm::Plain, ..PackOptions::default() };
         let (tree, options) = match (path.parent(), path.file_name()) {
@@ -240,6 +246,18 @@ impl Engine {
                 let name = End::name_of(&whole);
                 let root = files.root.try_clone()?;
                 Ok(End { name, ..End::new(root, path, shown, Held::Container(files)) })
+            }
+            CopyPlace::Step { step, path } if access == Access::Read => {
+                let (lease, root) = self.step_root(&self.past_step(step)?)?;
+                let whole = format!("/{}", path.trim_start_matches('/'));
+                Ok(End::new(root, whole, format!("{step}:{path}"), Held::Step(lease)))
+            }
+            CopyPlace::Step { step, .. } => {
+                let message = format!(
+                    "step {step} is what it was and cannot be changed: `rbuild shell {step}` opens a \
+                     copy of it that can"
+                );
+                Err(BuildError::Request { message })
             }
         }
     }

@@ -77,6 +77,14 @@ pub enum BuildError {
         /// The name as given.
         name: String,
     },
+    /// No step of a past build has that name.
+    #[error("no such step: {name}: {hint}")]
+    NoSuchStep {
+        /// The name as given.
+        name: String,
+        /// What there is.
+        hint: String,
+    },
     /// No cache mount has this id.
     #[error("no cache mount has the id {id:?}: `rbuild cache ls` lists them")]
     NoSuchCache {

@@ -61,6 +61,7 @@ mod lock_file;
 mod networks;
 mod outline;
 mod packaging;
+mod past;
 mod preview;
 mod prune;
 mod quiet;
@@ -68,6 +69,7 @@ mod remote_cache;
 mod repro;
 mod request;
 mod sources;
+mod step_network;
 mod unused;
 mod volume;
 mod volumes;
@@ -103,6 +105,9 @@ pub use lock_file::{LockChange, LockError, Locked};
 pub use networks::{DEFAULT_NETWORK, NetworkOptions, NetworkRecord};
 pub use outline::{Outline, Parameter, Target, Targets, outline, targets};
 pub use packaging::Packaging;
+pub use past::{
+    BuildState, EnterOptions, EnteredStep, PastBuild, PastStep, SHORT_BUILD, Tree, TreeDifference,
+};
 pub use preview::{Preview, Taken, TakenFile, preview_contexts};
 pub use remote_cache::{
     CACHE_TIMEOUT, CacheExport, CacheImport, CacheLocation, CacheMode, CacheMounts, GhaLocation,
@@ -117,8 +122,8 @@ pub use volume::{Volume, VolumeSource};
 pub use volumes::{ANONYMOUS_VOLUME, VolumeRecord};
 
 pub use rbuild_cache::{
-    BuildRecord, BuiltStep, Class, Damage, Hold, ImageRecord, Loss, Outcome, PruneOptions, Pruned,
-    Row, RowFilter, Space, SpaceLimits, Usage,
+    BuildRecord, BuiltStep, Class, Damage, FailedStep, Hold, ImageRecord, Loss, Outcome,
+    PruneOptions, Pruned, Row, RowFilter, Space, SpaceLimits, Usage,
 };
 pub use rbuild_container::network::{Connected, OpenPort, Place};
 pub use rbuild_container::{

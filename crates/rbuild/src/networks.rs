@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::Store;
-use rbuild_container::network::in_use;
+use rbuild_container::network::{Joining, in_use};
 use rbuild_network::BRIDGE_PREFIX;
 use rbuild_network::link::Links;
 use rbuild_network::subnet::{Pool, Subnet, choose_default, choose_for_user};
@@ -137,6 +137,24 @@ pub(crate) fn find(store: &Store, name: &str) -> Result<NetworkRecord, BuildErro
     match (by_id.next(), by_id.next()) {
         (Some(record), None) => Ok(record.clone()),
         _ => Err(none()),
+    }
+}
+
+/// How somebody with these names joins a network.
+pub(crate) fn joining(
+    store: &Store,
+    network: NetworkRecord,
+    names: Vec<String>,
+    address: Option<IpAddr>,
+) -> Joining {
+    Joining {
+        directory: directory(store, &network.name),
+        network: network.name,
+        bridge: network.bridge,
+        subnet: network.subnet,
+        gateway: network.gateway,
+        names,
+        address,
     }
 }
 

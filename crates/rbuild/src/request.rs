@@ -36,6 +36,9 @@ pub struct BuildRequest {
     pub dockerfile: DockerfileInput,
     /// Target, build arguments, platform, labels, network, cache.
     pub options: Options,
+    /// The network of containers, by name or id, that steps join which would have the default one;
+    /// in no key, as nothing is that steps find on a network.
+    pub network: Option<String>,
     /// Secrets of `RUN --mount=type=secret`, by id.
     pub secrets: Secrets,
     /// Agents of `RUN --mount=type=ssh`, by id.
@@ -219,6 +222,7 @@ impl BuildRequest {
             context_mode: None,
             dockerfile: DockerfileInput::Default,
             options: Options::default(),
+            network: None,
             secrets: Secrets::default(),
             ssh: SshAgents::default(),
             resources: Resources::default(),

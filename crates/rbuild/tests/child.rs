@@ -15,6 +15,8 @@ const RUN: &str = "RBUILD_TEST_RUN";
 pub const ASK: &str = "RBUILD_TEST_ASK";
 /// Limits the steps of what it builds: bytes of memory, and the parent of their groups.
 const LIMIT: &str = "RBUILD_TEST_LIMIT";
+/// Lets its steps join a network.
+pub const NETWORK: &str = "RBUILD_TEST_NETWORK";
 /// Sets a umask before that, octal.
 const UMASK: &str = "RBUILD_TEST_UMASK";
 
@@ -92,6 +94,7 @@ pub fn main_if_child() {
         request.resources.memory = Some(64 << 20);
         request.resources.cgroup_parent = Some(parent);
     }
+    request.network = std::env::var(NETWORK).ok();
     let built = engine.build(&request, &Silent, &CancelToken::default()).unwrap();
     let status = fs_err::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

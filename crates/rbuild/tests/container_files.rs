@@ -283,7 +283,7 @@ fn tars_come_out_and_go_in() {
     for container in two(&engine, files) {
         let tar = |path: &str, follow: bool| {
             let mut tar = Vec::new();
-            engine.copy_to_tar(container.id(), path, follow, &mut tar, &cancel()).unwrap();
+            engine.copy_to_tar(&inside(&container, path), follow, &mut tar, &cancel()).unwrap();
             tar
         };
         let names = |tar: &[u8]| {

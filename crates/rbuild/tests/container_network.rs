@@ -7,16 +7,17 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use rbuild::{
-    Attach, BuildError, CancelToken, Connection, Container, ContainerNetwork, ContainerOptions,
-    Ctx, Dns, Engine, ExtraHost, NetworkOptions, Process, Silent, State, Stop,
+    Attach, BuildError, BuildRequest, CancelToken, Connection, Container, ContainerNetwork,
+    ContainerOptions, Ctx, Dns, Engine, EnterOptions, ExecStreams, ExtraHost, NetworkOptions,
+    Process, Silent, State, Stop,
 };
 use rbuild_network::link::Links;
 use rbuild_network::netns;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::container_lasting::{supervisor, until};
-use crate::support::{Place, build, finish, shell};
-use crate::tests;
+use crate::support::{Place, build, build_error, finish, shell};
+use crate::{child, tests};
 
 tests![
     a_published_port_is_answered,
@@ -28,6 +29,9 @@ tests![
     a_container_is_connected_again_when_it_is_started_again,
     a_container_joins_and_leaves_networks_while_it_runs,
     a_killed_supervisor_leaves_nothing_once_its_container_is_removed,
+    steps_find_containers_of_their_network,
+    a_step_is_entered_on_its_network,
+    a_killed_build_leaves_its_network_free,
 ];
 
 /// Runs a test in a namespace that stands for the host.
@@ -341,5 +345,114 @@ fn a_killed_supervisor_leaves_nothing_once_its_container_is_removed() {
         until("its end", || container.state().unwrap().pid.is_none());
         // The bridge is there until somebody looks.
         container.delete().unwrap();
+    });
+}
+/// A network with a container `db` on it that answers.
+fn with_a_database(test: impl FnOnce(&Place, &Engine, Container) + Send) {
+    on_a_host(|place, engine| {
+        let named = NetworkOptions { name: "mine".to_owned(), ..Default::default() };
+        engine.create_network(named).unwrap();
+        let container = started(engine, options("db", SERVE, Connection::to("mine")));
+        page(SocketAddr::new(container.state().unwrap().connected.networks[0].address, 80));
+        test(place, engine, container);
+        engine.remove_network("mine").unwrap();
+    });
+}
+
+/// A build whose steps join the network.
+fn on_network(place: &Place, text: &str) -> BuildRequest {
+    let mut request = place.request(text);
+    request.network = Some("mine".to_owned());
+    request.options.extra_hosts.push("up:host-gateway".parse().unwrap());
+    request
+}
+
+/// How many are connected.
+fn endpoints(place: &Place) -> usize {
+    fs_err::read_dir(place.store().join("networks/mine/endpoints")).unwrap().count()
+}
+
+const ASK: &str = "wget -qO- http://db/ > /page && cat /page";
+
+fn steps_find_containers_of_their_network() {
+    with_a_database(|place, engine, container| {
+        let text = format!(
+            "FROM base AS other\nRUN {ASK}; ls /sys/class/net | grep -v '^lo$' > /devices\n\
+             FROM base\nCOPY --from=other /page /devices /\nRUN --network=default {ASK}\n\
+             RUN --network=none ls /sys/class/net > /none\n\
+             RUN --network=host ls /sys/class/net > /host\n\
+             RUN cat /etc/hosts /etc/resolv.conf > /told\n"
+        );
+        let built = build(engine, &on_network(place, &text).tag("asked"));
+        let found = |path: &str| place.sh(engine, "asked", &format!("cat {path}"));
+        assert_eq!(
+            (found("/page"), found("/devices"), found("/none")),
+            ("hello\n".to_owned(), "eth0\n".to_owned(), "lo\n".to_owned())
+        );
+        // The host's bridge.
+        assert!(found("/host").contains("rbuild"), "{}", found("/host"));
+        let gateway = engine.network("mine").unwrap().gateway;
+        let told = found("/told");
+        assert!(told.contains(&format!("{gateway}\tup\n")), "{told}");
+        assert!(told.contains("nameserver 127.0.0.11\n"), "{told}");
+        assert_eq!(endpoints(place), 1);
+        // Which network it was is in no key, and where nothing runs nobody is connected.
+        container.delete().unwrap();
+        let plain = place.request(&text);
+        for mut request in [on_network(place, &text), plain] {
+            request.options.extra_hosts = vec!["up:host-gateway".parse().unwrap()];
+            let again = build(engine, &request);
+            assert_eq!(
+                (again.executed, &again.image.unwrap().id),
+                (0, &built.image.as_ref().unwrap().id)
+            );
+        }
+        let mut request = place.request(&text);
+        request.network = Some("nope".to_owned());
+        let error = build_error(engine, &request);
+        assert!(matches!(error, BuildError::NoSuchNetwork { .. }), "{error}");
+    });
+}
+
+fn a_step_is_entered_on_its_network() {
+    with_a_database(|place, engine, container| {
+        build_error(engine, &on_network(place, &format!("RUN {ASK}; exit 1\n")));
+        assert_eq!(endpoints(place), 1);
+        let step = engine.past_step("@failed").unwrap();
+        let argv = ["sh", "-c", "wget -qO- http://db/"].map(str::to_owned).into();
+        let options = EnterOptions { argv, ..EnterOptions::default() };
+        let (streams, cancel) = (ExecStreams::Pipes { input: false }, CancelToken::default());
+        let entered = engine.enter_step(&step, &options, streams, &cancel).unwrap();
+        assert_eq!(endpoints(place), 2);
+        let mut output = Vec::new();
+        entered.exec.wait(&cancel, &mut |_, bytes| output.extend(bytes)).unwrap();
+        assert_eq!(String::from_utf8(output).unwrap(), "hello\n");
+        assert_eq!(endpoints(place), 1);
+        container.delete().unwrap();
+    });
+}
+
+fn a_killed_build_leaves_its_network_free() {
+    with_a_database(|place, engine, container| {
+        let base = crate::support::BASE;
+        let dockerfile = place.path().join("Dockerfile");
+        fs_err::write(&dockerfile, format!("{base}RUN {ASK}; sleep 600\n")).unwrap();
+        let mut command = child::build(&place.store(), &place.context(), &dockerfile);
+        let mut running = command.env(child::NETWORK, "mine").spawn().unwrap();
+        until("the step", || {
+            engine.past_step("base:3").is_ok_and(|step| {
+                engine.step_log(&step).unwrap().is_some() && endpoints(place) == 2
+            })
+        });
+        running.kill().unwrap();
+        running.wait().unwrap();
+        // The next who joins removes what it left, and the bridge goes with the last.
+        container.delete().unwrap();
+        let error = build_error(engine, &on_network(place, "RUN ip addr show eth0; exit 1\n"));
+        let BuildError::Step { failure, .. } = error else { panic!("{error}") };
+        assert!(String::from_utf8_lossy(&failure.log_tail).contains("inet "));
+        assert_eq!(endpoints(place), 0);
+        // What it left below `tmp/` goes with the next opening.
+        drop(place.engine());
     });
 }

@@ -19,6 +19,7 @@ mod build_concurrent;
 mod build_context;
 mod build_cutoff;
 mod build_devices;
+mod build_enter;
 mod build_estargz;
 mod build_export;
 mod build_failure;
@@ -31,6 +32,7 @@ mod build_http;
 mod build_images;
 mod build_link;
 mod build_lock;
+mod build_logs;
 mod build_mount_cache;
 mod build_mounts;
 mod build_offline;
@@ -107,6 +109,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_context", build_context::TESTS),
     ("build_cutoff", build_cutoff::TESTS),
     ("build_devices", build_devices::TESTS),
+    ("build_enter", build_enter::TESTS),
     ("build_estargz", build_estargz::TESTS),
     ("build_export", build_export::TESTS),
     ("build_failure", build_failure::TESTS),
@@ -119,6 +122,7 @@ const MODULES: &[(&str, &[Test])] = &[
     ("build_images", build_images::TESTS),
     ("build_link", build_link::TESTS),
     ("build_lock", build_lock::TESTS),
+    ("build_logs", build_logs::TESTS),
     ("build_mount_cache", build_mount_cache::TESTS),
     ("build_mounts", build_mounts::TESTS),
     ("build_offline", build_offline::TESTS),

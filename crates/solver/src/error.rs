@@ -1,6 +1,6 @@
 //! What can go wrong while a graph is solved.
 
-use rbuild_cache::CacheError;
+use rbuild_cache::{CacheError, SnapshotId};
 use rbuild_plan::VertexId;
 use rbuild_sandbox::SandboxError;
 use rbuild_snapshot::SnapshotError;
@@ -45,6 +45,8 @@ pub struct StepFailure {
     pub source: StepError,
     /// The end of what it wrote, at most [`LOG_TAIL`] bytes.
     pub log_tail: Vec<u8>,
+    /// Its root filesystem as it was then, where that is kept.
+    pub kept: Option<SnapshotId>,
 }
 
 /// How much of a failed step's output travels with the error; the whole is in the log file.

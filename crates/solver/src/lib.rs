@@ -9,9 +9,11 @@
 pub mod copy;
 mod device;
 mod elsewhere;
+mod enter;
 mod error;
 mod key;
 mod layer;
+mod network;
 mod same;
 mod schedule;
 mod secrets;
@@ -22,8 +24,10 @@ mod world;
 
 pub use device::{DeviceEdits, Devices, HostMount};
 pub use elsewhere::{EarlierStep, Exports, FinishedStep, Imports, RemoteResult};
+pub use enter::{Entered, Entry, Held, Recorded};
 pub use error::{LOG_TAIL, SolveError, StepError, StepFailure};
 pub use layer::Layer;
+pub use network::{StepNetwork, StepNetworks};
 pub use same::Cutoff;
 pub use schedule::{Policy, Solution, Solved, solve, this_program};
 pub use secrets::{SecretKey, Secrets};

@@ -76,7 +76,7 @@ use self::threads::{Message, Outcome};
 use crate::error::{SolveError, StepError, StepFailure};
 use crate::key;
 use crate::layer::{self, Layer};
-use crate::steps::Published;
+use crate::steps::{Failed, Published};
 use crate::world::World;
 
 /// How often the coordinator looks at the caller's cancel token.
@@ -157,6 +157,7 @@ pub fn solve(
             cached: 0,
             executed: 0,
             history: None,
+            began: None,
         };
         coordinator.run(&receiver)
     })
@@ -191,6 +192,8 @@ struct Coordinator<'scope, 'env> {
     executed: usize,
     /// The last build of the same, once something is to be explained.
     history: Option<History>,
+    /// When the first step ran, in milliseconds since 1970.
+    began: Option<i64>,
 }
 
 impl<'env> Coordinator<'_, 'env> {
@@ -363,8 +366,13 @@ impl<'env> Coordinator<'_, 'env> {
             }
             Message::Executed { vertex, result } => {
                 self.running -= 1;
-                let outcome = result
-                    .map_err(|failed| self.failure_of(vertex, *failed.source, failed.log_tail))?;
+                let outcome = match result {
+                    Ok(outcome) => outcome,
+                    Err(Failed { source, log_tail, kept }) => {
+                        self.note_failure(vertex, &source, kept.clone());
+                        return Err(self.failure_with(vertex, *source, log_tail, kept));
+                    }
+                };
                 self.executed(vertex, outcome)?;
                 self.advance_all();
             }
@@ -396,6 +404,7 @@ impl<'env> Coordinator<'_, 'env> {
         if let Some(read) = executed.changed {
             self.read_something_else(id, read)?;
         }
+        self.node_mut(id).log = executed.log.clone();
         let Published { snapshot, same_as } = executed.made;
         self.record(id, snapshot.clone(), same_as, duration, executed.log)?;
         if let Some(key) = same_as {
@@ -424,13 +433,32 @@ impl<'env> Coordinator<'_, 'env> {
     }
 
     fn failure_of(&self, id: VertexId, source: StepError, log_tail: Vec<u8>) -> SolveError {
+        self.failure_with(id, source, log_tail, None)
+    }
+
+    fn failure_with(
+        &self,
+        id: VertexId,
+        source: StepError,
+        log_tail: Vec<u8>,
+        kept: Option<SnapshotId>,
+    ) -> SolveError {
         match source {
             StepError::Cancelled(cancelled) => cancelled.into(),
             source => {
-                self.ctx.report(Event::StepFailed { step: StepId(id.0) });
+                // Of several that fail at once, the first can be entered.
+                let kept = kept.filter(|_| self.node(id).failure.is_some());
+                self.ctx.report(Event::StepFailed { step: StepId(id.0), kept: kept.is_some() });
                 let vertex = self.graph.vertex(id);
                 let (name, span) = (vertex.name.clone(), vertex.span);
-                SolveError::Step(Box::new(StepFailure { vertex: id, name, span, source, log_tail }))
+                SolveError::Step(Box::new(StepFailure {
+                    vertex: id,
+                    name,
+                    span,
+                    source,
+                    log_tail,
+                    kept,
+                }))
             }
         }
     }

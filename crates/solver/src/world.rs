@@ -18,6 +18,7 @@ use crate::device::Devices;
 use crate::elsewhere::{Exports, Imports};
 use crate::error::StepError;
 use crate::layer::Layer;
+use crate::network::StepNetworks;
 use crate::same::Cutoff;
 use crate::secrets::Secrets;
 use crate::ssh_agent::SshAgents;
@@ -45,7 +46,9 @@ pub struct World<'a> {
     pub named: &'a BTreeMap<String, Context>,
     /// The program to start as the sandbox helper.
     pub helper: &'a Path,
-    /// What steps see as `/etc/resolv.conf`.
+    /// The network of steps that do not say which; without one it is the host's.
+    pub network: Option<&'a dyn StepNetworks>,
+    /// What steps see as `/etc/resolv.conf` on the host's network.
     pub resolv_conf: &'a str,
     /// Values of secrets by id.
     pub secrets: &'a Secrets,
@@ -108,6 +111,8 @@ pub trait Remotes: Sync {
 pub struct Context {
     /// Its name in messages: `context`, or `context` and the name that it goes by.
     pub name: String,
+    /// Its directory on the host, if it stays there after the build.
+    pub path: Option<PathBuf>,
     /// Its directory, held open.
     pub root: Root,
     /// The rules of its ignore file.

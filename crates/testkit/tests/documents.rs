@@ -186,7 +186,9 @@ fn shown_commands_and_flags_exist() {
             if !commands.contains(first) && both.is_none_or(|both| !commands.contains(&both)) {
                 wrong.push(format!("{}: `{line}`: no command {first}", path.display()));
             }
-            for word in words.filter_map(|word| word.strip_prefix("--")) {
+            // What follows a lone `--` is another program's.
+            let ours = words.take_while(|word| *word != "--");
+            for word in ours.filter_map(|word| word.strip_prefix("--")) {
                 let name = word.split('=').next().unwrap_or_default();
                 if !flags.contains(name) {
                     wrong.push(format!("{}: `{line}`: no flag --{name}", path.display()));

@@ -78,6 +78,8 @@ pub enum Event {
     StepFailed {
         /// The step.
         step: StepId,
+        /// Whether its root filesystem is kept as it was then.
+        kept: bool,
     },
     /// Bytes moved for one object (a layer, a manifest, an exported archive).
     Transferred {

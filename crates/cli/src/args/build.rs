@@ -93,8 +93,9 @@ pub struct BuildArgs {
     /// Platform to build for, such as linux/arm64; several make an index of images
     #[arg(long, value_name = "PLATFORM,…", value_delimiter = ',')]
     pub platform: Vec<String>,
-    /// Network of RUN: `default` is the host's for now
-    #[arg(long, alias = "net", value_name = "default|none|host", default_value = "default")]
+    /// Network of RUN: default (the host's), none, host, or one of `rbuild network`, where steps
+    /// find containers by name
+    #[arg(long, alias = "net", value_name = "NETWORK", default_value = "default")]
     pub network: String,
     /// What to make besides the image in the store: type=oci|docker|tar|local,dest=PATH, or
     /// type=registry; a bare PATH is a directory, `-` a tar on standard output. Layers of images
@@ -288,7 +289,9 @@ impl BuildArgs {
         let options = &mut request.options;
         options.target.clone_from(&self.target);
         options.platforms = platforms(&self.platform)?;
-        options.network = network(&self.network)?;
+        let (mode, network) = network(&self.network)?;
+        options.network = mode;
+        request.network = network;
         options.no_cache = match (self.no_cache, self.no_cache_filter.is_empty()) {
             (true, _) => NoCache::All,
             (false, true) => NoCache::Off,
@@ -571,15 +574,17 @@ fn platform(text: &str) -> Result<Platform, Failure> {
     text.trim().parse().map_err(|error| Failure::usage(format!("--platform: {error}")))
 }
 
-fn network(text: &str) -> Result<Network, Failure> {
+/// The network of steps that do not say which, and the network of containers that stands for the
+/// default one.
+fn network(text: &str) -> Result<(Network, Option<String>), Failure> {
     match text {
-        "default" | "" => Ok(Network::Default),
-        "none" => Ok(Network::None),
-        "host" => Ok(Network::Host),
-        other => Err(Failure::usage_hint(
-            format!("--network {other}: named networks are not supported yet"),
-            "there are default, none and host",
-        )),
+        "default" | "" => Ok((Network::Default, None)),
+        "none" => Ok((Network::None, None)),
+        "host" => Ok((Network::Host, None)),
+        other if other.starts_with("container:") => {
+            Err(Failure::usage(format!("--network {other} is not supported yet")))
+        }
+        name => Ok((Network::Default, Some(name.to_owned()))),
     }
 }
 
@@ -747,7 +752,10 @@ mod tests {
             other => panic!("{line}: {other:?}"),
         };
         assert_eq!(refused("--stream ."), "--stream is not supported yet".to_owned());
-        assert!(refused("--network mynet .").contains("named networks"));
+        assert!(refused("--network container:a .").contains("not supported yet"));
+        let network = |line: &str| request(line, &[]).unwrap().network;
+        assert_eq!(network("--network mynet ."), Some("mynet".to_owned()));
+        assert_eq!(network("--network host ."), None);
         assert!(refused("-o type=oci -q .").contains("standard output"));
         assert!(request("--provenance=false --sbom=false --load --rm --force-rm .", &[]).is_ok());
     }

@@ -97,11 +97,12 @@ pub struct PsArgs {
     pub filter: Vec<String>,
 }
 
-/// Show what a container wrote.
+/// Show what a container, or a step of a past build, wrote.
 #[derive(Debug, Args)]
+#[command(after_help = super::step::STEPS)]
 pub struct LogsArgs {
-    /// Name or id
-    #[arg(value_name = "CONTAINER")]
+    /// Name or id of a container, or a step of a past build such as @failed
+    #[arg(value_name = "CONTAINER|STEP")]
     pub container: String,
     /// Go on until it ends
     #[arg(short, long)]

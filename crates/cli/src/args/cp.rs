@@ -5,13 +5,14 @@ use rbuild::CopyPlace;
 
 use crate::failure::Failure;
 
-/// Copy files between a container, which need not run, and the host.
+/// Copy files between a container, which need not run, and the host, or from a step of a past build.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "rbuild cp [OPTIONS] CONTAINER:SRC DEST|-\n       \
+    override_usage = "rbuild cp [OPTIONS] CONTAINER:SRC|@STEP:/SRC DEST|-\n       \
                       rbuild cp [OPTIONS] SRC|- CONTAINER:DEST",
     after_help = "A directory becomes DEST, or goes into it when it is there; `SRC/.` is what is in \
-                  it. `-` is a tar on standard input or output."
+                  it. `-` is a tar on standard input or output. `rbuild logs --help` says how \
+                  steps are named."
 )]
 pub struct CpArgs {
     /// Keep owners, and with them setuid and setgid
@@ -23,7 +24,7 @@ pub struct CpArgs {
     /// Say nothing, which happens in any case
     #[arg(short, long)]
     pub quiet: bool,
-    /// A path of the host, CONTAINER:PATH or `-`
+    /// A path of the host, CONTAINER:PATH, @STEP:/PATH or `-`
     #[arg(value_name = "SRC")]
     pub from: String,
     /// The other of them
@@ -49,6 +50,17 @@ pub fn end(text: &str) -> Result<End, Failure> {
         _ if text.is_empty() => Err(Failure::usage("cp: an empty path")),
         _ if text.starts_with('/') => local(),
         None => local(),
+        // The name of a step may have colons in it.
+        Some(_) if text.starts_with('@') => match text.split_once(":/") {
+            Some((step, path)) => {
+                let (step, path) = (step.to_owned(), format!("/{path}"));
+                Ok(End::Place(CopyPlace::Step { step, path }))
+            }
+            None => Err(Failure::usage_hint(
+                format!("cp: {text} names no file of a step"),
+                "the form is @STEP:/PATH, as in @failed:/etc/passwd",
+            )),
+        },
         Some((container, _)) if container.starts_with('.') => local(),
         Some((container, path)) if !container.is_empty() && !path.is_empty() => {
             let (container, path) = (container.to_owned(), path.to_owned());
@@ -76,7 +88,12 @@ mod tests {
             assert_eq!(end(local).unwrap(), End::Place(CopyPlace::Local(local.into())), "{local}");
         }
         assert_eq!(end("-").unwrap(), End::Standard);
-        for bad in ["", ":/a", "web:"] {
+        let step = |step: &str, path: &str| {
+            End::Place(CopyPlace::Step { step: step.into(), path: path.into() })
+        };
+        assert_eq!(end("@failed:/a:b").unwrap(), step("@failed", "/a:b"));
+        assert_eq!(end("@build:3:/").unwrap(), step("@build:3", "/"));
+        for bad in ["", ":/a", "web:", "@failed:a"] {
             assert!(end(bad).is_err(), "{bad}");
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use rbuild::ExecOptions;
+use rbuild::{EnterOptions, ExecOptions};
 
 use crate::args::flag_tables::OfExec;
 use crate::args::other_flags::OtherFlags;
@@ -11,12 +11,13 @@ use crate::args::{run, volume};
 use crate::environment::Environment;
 use crate::failure::Failure;
 
-/// Run a program in a running container.
+/// Run a program in a running container, or in a step of a past build.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "rbuild exec [OPTIONS] CONTAINER COMMAND [ARGUMENT…]",
+    override_usage = "rbuild exec [OPTIONS] CONTAINER|STEP COMMAND [ARGUMENT…]",
     after_help = "Without --detach the program ends with this command. What it started besides \
-                  lives on in the container."
+                  lives on in the container. In a step it is alone, with what `rbuild shell --help` \
+                  says."
 )]
 pub struct ExecArgs {
     /// Leave the program behind in the container; nobody sees what it writes
@@ -46,8 +47,8 @@ pub struct ExecArgs {
     /// Flags of Docker that are not here.
     #[command(flatten)]
     pub other: OtherFlags<OfExec>,
-    /// Name or id
-    #[arg(value_name = "CONTAINER")]
+    /// Name or id of a container, or a step of a past build such as @failed
+    #[arg(value_name = "CONTAINER|STEP")]
     pub container: String,
     /// The program and its arguments
     #[arg(value_name = "COMMAND", required = true)]
@@ -56,6 +57,18 @@ pub struct ExecArgs {
 }
 
 impl ExecArgs {
+    /// The same for a step of a past build.
+    pub fn step_options(&self, environment: &Environment) -> Result<EnterOptions, Failure> {
+        if self.detach || self.privileged {
+            return Err(Failure::usage_hint(
+                "a step can be entered neither with --detach nor with --privileged",
+                "those are for containers that run",
+            ));
+        }
+        let ExecOptions { argv, env, cwd, user, .. } = self.options(environment)?;
+        Ok(EnterOptions { argv, env, cwd, user, ..EnterOptions::default() })
+    }
+
     /// The arguments as the engine wants them. Reads the files of variables.
     pub fn options(&self, environment: &Environment) -> Result<ExecOptions, Failure> {
         self.other.settle()?;

@@ -21,6 +21,8 @@ const COMMANDS: &[&str] = &[
     "ps",
     "logs",
     "exec",
+    "shell",
+    "builds",
     "attach",
     "top",
     "stats",

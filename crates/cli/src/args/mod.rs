@@ -36,6 +36,7 @@ pub mod run;
 pub mod secret;
 pub mod space;
 pub mod ssh;
+pub mod step;
 pub mod surroundings;
 pub mod switch;
 pub mod tmpfs;
@@ -96,7 +97,7 @@ pub enum Command {
     Create(Box<run::CreateArgs>),
     /// List containers
     Ps(container::PsArgs),
-    /// Show what a container wrote
+    /// Show what a container, or a step of a past build, wrote
     Logs(container::LogsArgs),
     /// Start containers
     Start(container::StartArgs),
@@ -106,8 +107,12 @@ pub enum Command {
     Restart(container::StopArgs),
     /// Send a signal to running containers
     Kill(container::KillArgs),
-    /// Run a program in a running container
+    /// Run a program in a running container, or in a step of a past build
     Exec(exec::ExecArgs),
+    /// Open a shell in a step of a past build
+    Shell(step::ShellArgs),
+    /// List past builds, or the steps of one
+    Builds(step::BuildsArgs),
     /// Attach to a running container
     Attach(container::AttachArgs),
     /// Show where a container's ports are to be reached
@@ -172,7 +177,7 @@ pub enum Command {
     Login(login::LoginArgs),
     /// Log out from a registry
     Logout(login::LogoutArgs),
-    /// Compare two images, or show what a container changed
+    /// Compare two images or steps of past builds, or show what a container changed
     Diff(diff::DiffArgs),
     /// Build twice under different conditions, and compare
     Repro(Box<repro::ReproArgs>),
@@ -211,7 +216,7 @@ pub fn parse(line: Vec<OsString>) -> Result<Args, Failure> {
     let line = first_word::settle(line)?;
     let command = first_word::of(&line).and_then(|at| line[at].to_str());
     let code = match command {
-        Some("run" | "create" | "exec") => exit_code::CANNOT_RUN,
+        Some("run" | "create" | "exec" | "shell") => exit_code::CANNOT_RUN,
         Some("diff" | "repro") => exit_code::TROUBLE,
         _ => exit_code::FAILURE,
     };
@@ -272,7 +277,7 @@ mod tests {
                 let (text, code) = refusal(&format!("rbuild {name} --{flag}=maybe{rest}"));
                 assert!(text.contains(&format!("--{flag}")) && text.contains("'maybe'"), "{text}");
                 let expected = match name {
-                    "run" | "create" | "exec" => 125,
+                    "run" | "create" | "exec" | "shell" => 125,
                     "diff" | "repro" => 2,
                     _ => 1,
                 };

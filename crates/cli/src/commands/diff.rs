@@ -1,5 +1,7 @@
 //! `rbuild diff`.
 
+mod steps;
+
 use rbuild::{
     Aspect, BuildError, ContainerChange, ContainerChangeKind, ContentDifference, FieldDifference,
     FileDifference, FileFacts, FileKind, ImageDifference, LayerDifference, LayerName, Silent,
@@ -31,6 +33,9 @@ pub fn run(args: &DiffArgs, context: &Context<'_>) -> Result<i32, Failure> {
 }
 
 fn compare(args: &DiffArgs, context: &Context<'_>) -> Result<i32, Failure> {
+    if let Some(trees) = steps::trees(args, context)? {
+        return steps::compare(args, context, trees);
+    }
     let Some(after) = &args.after else { return of_container(args, context) };
     let listing = Listing::parse(args.format.as_deref())?;
     let cancel = interrupt::cancel_on_interrupt()?;
@@ -113,14 +118,20 @@ fn text(difference: &ImageDifference) -> String {
     for layer in &difference.layers {
         text.push_str(&of_layer(layer));
     }
-    if !difference.files.is_empty() {
+    text.push_str(&of_files(&difference.files, difference.more_files));
+    text
+}
+
+fn of_files(files: &[FileDifference], more: u64) -> String {
+    let mut text = String::new();
+    if !files.is_empty() {
         text.push_str("files\n");
     }
-    for file in &difference.files {
+    for file in files {
         text.push_str(&of_file(file));
     }
-    if difference.more_files > 0 {
-        text.push_str(&format!("  and {} more\n", difference.more_files));
+    if more > 0 {
+        text.push_str(&format!("  and {more} more\n"));
     }
     text
 }
@@ -261,17 +272,18 @@ fn rows(difference: &ImageDifference) -> Vec<Value> {
         let change = change(layer.before.is_some(), layer.after.is_some());
         row("layer", &(layer.index + 1).to_string(), change, [before, after])
     });
-    let files = difference.files.iter().map(|file| {
-        let aspects: Vec<_> = file.aspects.iter().map(|aspect| aspect.name()).collect();
-        let change = match aspects.is_empty() {
-            true => change(file.before.is_some(), file.after.is_some()).to_owned(),
-            false => aspects.join(", "),
-        };
-        let [before, after] =
-            [&file.before, &file.after].map(|facts| json!(facts.as_ref().map(json_facts)));
-        row("file", &format!("/{}", String::from_utf8_lossy(&file.path)), &change, [before, after])
-    });
-    fields.chain(layers).chain(files).collect()
+    fields.chain(layers).chain(difference.files.iter().map(file_row)).collect()
+}
+
+fn file_row(file: &FileDifference) -> Value {
+    let aspects: Vec<_> = file.aspects.iter().map(|aspect| aspect.name()).collect();
+    let change = match aspects.is_empty() {
+        true => change(file.before.is_some(), file.after.is_some()).to_owned(),
+        false => aspects.join(", "),
+    };
+    let [before, after] =
+        [&file.before, &file.after].map(|facts| json!(facts.as_ref().map(json_facts)));
+    row("file", &format!("/{}", String::from_utf8_lossy(&file.path)), &change, [before, after])
 }
 
 fn row(what: &str, name: &str, change: &str, [before, after]: [Value; 2]) -> Value {
@@ -296,11 +308,8 @@ fn json_facts(facts: &FileFacts) -> Value {
     document
 }
 
-fn document(difference: &ImageDifference) -> Value {
-    let image = |image: &rbuild::ComparedImage| json!({ "ID": image.id, "Manifest": image.manifest_digest, "Name": image.name });
-    let mut differences = rows(difference);
-    let first_file = differences.len() - difference.files.len();
-    for (row, file) in differences[first_file..].iter_mut().zip(&difference.files) {
+fn add_contents(rows: &mut [Value], files: &[FileDifference]) {
+    for (row, file) in rows.iter_mut().zip(files) {
         if let Some(content) = &file.content {
             row["Content"] = json!({
                 "Offset": content.offset,
@@ -310,6 +319,13 @@ fn document(difference: &ImageDifference) -> Value {
             });
         }
     }
+}
+
+fn document(difference: &ImageDifference) -> Value {
+    let image = |image: &rbuild::ComparedImage| json!({ "ID": image.id, "Manifest": image.manifest_digest, "Name": image.name });
+    let mut differences = rows(difference);
+    let first_file = differences.len() - difference.files.len();
+    add_contents(&mut differences[first_file..], &difference.files);
     json!({
         "Identical": difference.is_none(),
         "Before": image(&difference.before),

@@ -3,9 +3,10 @@
 use rbuild::ExecStreams;
 
 use crate::args::exec::ExecArgs;
-use crate::commands::Context;
+use crate::args::step::Subject;
 use crate::commands::attend::{Attending, attend_exec};
 use crate::commands::run::with_code;
+use crate::commands::{Context, shell};
 use crate::failure::Failure;
 use crate::{exit_code, interrupt};
 
@@ -18,7 +19,14 @@ fn run_inner(args: &ExecArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let options = args.options(context.environment)?;
     let how = Attending { tty: args.tty, input: args.interactive, owner: true };
     how.check()?;
-    let container = context.engine()?.container(&args.container)?;
+    let engine = context.engine()?;
+    let container = match Subject::find(&engine, &args.container)? {
+        Subject::Container(container) => container,
+        Subject::Step(step) => {
+            let options = args.step_options(context.environment)?;
+            return shell::enter(&engine, &step, &options, how);
+        }
+    };
     if args.detach {
         container.exec_in_background(&options)?;
         return Ok(exit_code::SUCCESS);

@@ -7,11 +7,13 @@ use rbuild::{ContainerError, Status, Stream};
 
 use crate::args::container::LogsArgs;
 use crate::args::filter;
-use crate::commands::Context;
+use crate::args::step::Subject;
+use crate::commands::{Context, step_log};
 use crate::failure::Failure;
 use crate::{exit_code, human};
 
-/// Prints what a container wrote: its output to standard output, its errors to standard error.
+/// Prints what a container wrote, its output to standard output, its errors to standard error; or
+/// what a step of a past build wrote.
 pub fn run(args: &LogsArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let now = human::now();
     let nanoseconds = |text: &Option<String>| match text {
@@ -29,7 +31,11 @@ pub fn run(args: &LogsArgs, context: &Context<'_>) -> Result<i32, Failure> {
     };
     let options =
         ReadOptions { tail, since: nanoseconds(&args.since)?, until: nanoseconds(&args.until)? };
-    let container = context.engine()?.container(&args.container)?;
+    let engine = context.engine()?;
+    let container = match Subject::find(&engine, &args.container)? {
+        Subject::Container(container) => container,
+        Subject::Step(step) => return step_log::print(args, &engine, &step),
+    };
     if !container.record().log.keep {
         return Err(Failure::usage_hint(
             "the output of this container is not kept",

@@ -3,6 +3,7 @@
 mod attach;
 mod attend;
 mod build;
+mod builds;
 mod cache;
 mod check;
 mod commit;
@@ -43,8 +44,10 @@ mod rmi;
 mod rows;
 mod run;
 mod save;
+mod shell;
 mod start;
 mod stats;
+mod step_log;
 mod stop;
 mod tag;
 mod terminal;
@@ -123,6 +126,8 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Restart(args) => stop::restart(&args, &context),
         Command::Kill(args) => kill::run(&args, &context),
         Command::Exec(args) => exec::run(&args, &context),
+        Command::Shell(args) => shell::run(&args, &context),
+        Command::Builds(args) => builds::run(&args, &context),
         Command::Attach(args) => attach::run(&args, &context),
         Command::Port(args) => port::run(&args, &context),
         Command::Network(args) => network::run(&args, &context),

@@ -74,7 +74,7 @@ fn chosen<'a>(
     }
 }
 
-fn outcome(step: &BuiltStep) -> String {
+pub(super) fn outcome(step: &BuiltStep) -> String {
     match step.outcome {
         Outcome::Cached => "cached".to_owned(),
         Outcome::Ran => human::duration(Duration::from_millis(step.duration_ms)),

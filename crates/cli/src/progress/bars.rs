@@ -119,7 +119,7 @@ impl Progress for Bars {
                     self.scroll(&why.to_string());
                 }
             }
-            Event::StepFailed { step } => {
+            Event::StepFailed { step, .. } => {
                 let name = state.name(*step).to_owned();
                 state.clear(*step);
                 let mark = style(format!("{:>MARGIN$}", "failed")).for_stderr().red().bold();

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{Display, lock};
 use crate::human;
+use crate::report::ENTER_FAILED;
 
 /// The form of the documents.
 const VERSION: u32 = 1;
@@ -47,6 +48,9 @@ fn document(event: &Event) -> Option<Value> {
         // Text rather than a list of numbers; what is no UTF-8 is replaced.
         fields.remove("bytes");
         fields.insert("data".to_owned(), String::from_utf8_lossy(bytes).into());
+    }
+    if let Event::StepFailed { kept: true, .. } = event {
+        fields.insert("enter".to_owned(), ENTER_FAILED.into());
     }
     if let Event::StepFinished { duration, .. } = event {
         fields.remove("duration");

@@ -102,7 +102,7 @@ impl<W: Write + Send> Progress for Plain<W> {
                 state.line(running.number, &format!("DONE {}", seconds(*duration)));
                 state.blank();
             }
-            Event::StepFailed { step } => {
+            Event::StepFailed { step, .. } => {
                 let running = state.end(*step);
                 let after = seconds(running.started.elapsed());
                 state.line(running.number, &format!("ERROR after {after}"));
@@ -305,7 +305,7 @@ mod tests {
             output(2, Stream::Stderr, "one\ntwo"),
             output(1, Stream::Stdout, "f\r\n"),
             Event::StepFinished { step: step(1), duration: Duration::from_millis(1250) },
-            Event::StepFailed { step: step(2) },
+            Event::StepFailed { step: step(2), kept: false },
         ]);
         let expected = "\
 #1 [1/3] FROM scratch
@@ -328,7 +328,7 @@ mod tests {
     fn what_steps_write_drives_no_terminal() {
         let events =
             [queued(0, "[1/1] RUN x"), output(0, Stream::Stdout, "a\x1b]0;t\x07\x1b[2J\nb\x1b[1A")];
-        let ended = Event::StepFailed { step: StepId(0) };
+        let ended = Event::StepFailed { step: StepId(0), kept: false };
         let events = [events.as_slice(), &[ended]].concat();
         assert!(!shown_on(true, &events).contains('\x1b'));
         assert!(shown_on(false, &events).contains("a\x1b]0;t\x07\x1b[2J\n"));

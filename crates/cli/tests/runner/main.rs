@@ -18,6 +18,7 @@ mod program;
 mod pulls;
 mod registries;
 mod repro;
+mod steps;
 mod terminals;
 mod volumes;
 mod watching;

@@ -24,8 +24,9 @@ const LISTENS: SocketAddr = SocketAddr::new(IpAddr::V4(RESOLVER), 53);
 /// finds the time.
 const CLEARING: Duration = Duration::from_secs(2);
 
-/// What makes a container reachable. What is in the kernel goes with it, and with the process.
-pub(crate) struct Live {
+/// What makes a container, or the steps of a build, reachable. What is in the kernel goes with it, and
+/// with the process.
+pub struct Live {
     members: Members,
     connect: Connect,
     serving: Option<Serving>,
@@ -40,9 +41,13 @@ fn refused(error: impl std::fmt::Display) -> ContainerError {
 }
 
 impl Live {
-    /// Connects the container `id`, whose directory is given. Ports come first: that one is taken is
-    /// what goes wrong most often.
-    pub(crate) fn connect(
+    /// Connects who is called `id`, whose directory is given, and in it a file `lock` that is held as
+    /// long as it is there. Ports come first: that one is taken is what goes wrong most often.
+    ///
+    /// # Errors
+    ///
+    /// [`ContainerError::Refused`] says what the kernel, or another process, does not allow.
+    pub fn connect(
         id: &str,
         directory: PathBuf,
         connect: &Connect,
@@ -69,7 +74,7 @@ impl Live {
     }
 
     /// The namespace.
-    pub(crate) fn netns(&self) -> BorrowedFd<'_> {
+    pub fn netns(&self) -> BorrowedFd<'_> {
         self.netns.as_fd()
     }
 
@@ -153,7 +158,7 @@ impl Live {
     /// Ends it. Ports are free and networks are left when this returns; what it answers is to be
     /// called when there is time. The kernel takes some for what it removes, and bridges go that
     /// nobody needs any more.
-    pub(crate) fn leave(self) -> impl FnOnce() + Send {
+    pub fn leave(self) -> impl FnOnce() + Send {
         let Self { mut members, serving, published, resolver, nat, netns, connect: _ } = self;
         drop((serving, published));
         let all = std::mem::take(&mut members.all);

@@ -10,8 +10,7 @@ mod endpoints;
 mod live;
 
 pub use endpoints::in_use;
-pub(crate) use live::Live;
-pub use live::forget;
+pub use live::{Live, forget};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -48,15 +48,7 @@ pub(super) fn joining(
     names.extend(membership.aliases.iter().cloned());
     names.push(record.spec.hostname.clone());
     names.dedup();
-    Ok(Joining {
-        directory: networks::directory(&container.store, &network.name),
-        network: network.name,
-        bridge: network.bridge,
-        subnet: network.subnet,
-        gateway: network.gateway,
-        names,
-        address: membership.address,
-    })
+    Ok(networks::joining(&container.store, network, names, membership.address))
 }
 
 fn hosts(given: &[ExtraHost], gateway: IpAddr) -> Vec<ExtraHost> {

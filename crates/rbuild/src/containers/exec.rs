@@ -19,6 +19,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::process::{TERM, merged};
 use super::{Container, Input, Line};
 use crate::BuildError;
+use crate::past::HeldByStep;
 
 /// What runs in a container besides its own process.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +54,24 @@ pub struct Exec {
     running: Running,
     input: Option<Input>,
     terminal: Option<OwnedFd>,
+    /// What must stay until it has ended.
+    _held: Option<HeldByStep>,
+}
+
+impl ExecStreams {
+    /// What the sandbox is told, and the process' input where it is a pipe.
+    pub(crate) fn stdio(self) -> Result<(Stdio, Option<Input>), BuildError> {
+        Ok(match self {
+            Self::Terminal => (Stdio::Terminal, None),
+            Self::Pipes { input: false } => (Stdio::Capture { stdin: None }, None),
+            Self::Pipes { input: true } => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| {
+                    BuildError::Io { what: "make a pipe".to_owned(), source: errno.into() }
+                })?;
+                (Stdio::Capture { stdin: Some(read) }, Some(Input::pipe(write)))
+            }
+        })
+    }
 }
 
 impl Container {
@@ -63,25 +82,8 @@ impl Container {
     /// [`BuildError::Conflict`] when the container does not run; [`SandboxError::Start`] when the
     /// program cannot be executed.
     pub fn exec(&self, options: &ExecOptions, streams: ExecStreams) -> Result<Exec, BuildError> {
-        let (stdio, input) = match streams {
-            ExecStreams::Terminal => (Stdio::Terminal, None),
-            ExecStreams::Pipes { input: false } => (Stdio::Capture { stdin: None }, None),
-            ExecStreams::Pipes { input: true } => {
-                let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| {
-                    BuildError::Io { what: "make a pipe".to_owned(), source: errno.into() }
-                })?;
-                (Stdio::Capture { stdin: Some(read) }, Some(Input::pipe(write)))
-            }
-        };
-        let mut running = self.join(options, stdio)?;
-        let (mut terminal, mut input) = (None, input);
-        if streams == ExecStreams::Terminal {
-            let master = running.shared_terminal()?;
-            input = Some(Input::terminal(master.try_clone().map_err(SandboxError::Io)?));
-            terminal = Some(master);
-        }
-        running.executed()?;
-        Ok(Exec { running, input, terminal })
+        let (stdio, input) = streams.stdio()?;
+        Exec::of(self.join(options, stdio)?, streams, input, None)
     }
 
     /// Starts another process in the container that lives on without this program, with no input,
@@ -192,6 +194,23 @@ impl Container {
 }
 
 impl Exec {
+    /// A process that was started, once its program runs.
+    pub(crate) fn of(
+        mut running: Running,
+        streams: ExecStreams,
+        mut input: Option<Input>,
+        held: Option<HeldByStep>,
+    ) -> Result<Self, BuildError> {
+        let mut terminal = None;
+        if streams == ExecStreams::Terminal {
+            let master = running.shared_terminal()?;
+            input = Some(Input::terminal(master.try_clone().map_err(SandboxError::Io)?));
+            terminal = Some(master);
+        }
+        running.executed()?;
+        Ok(Self { running, input, terminal, _held: held })
+    }
+
     /// Its standard input; for another thread than the one that waits. `None` when it has none, and
     /// when it was taken before.
     pub fn input(&mut self) -> Option<Input> {

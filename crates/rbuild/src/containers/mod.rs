@@ -17,7 +17,7 @@ mod line;
 mod list;
 mod membership;
 mod privileges;
-mod process;
+pub(crate) mod process;
 mod record;
 mod tmpfs;
 mod update;

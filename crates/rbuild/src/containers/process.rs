@@ -14,11 +14,11 @@ use crate::BuildError;
 use crate::volume::Volume;
 
 /// The search path of a process whose image names none (Docker's default).
-pub(super) const DEFAULT_PATH: &str =
+pub(crate) const DEFAULT_PATH: &str =
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The kind of terminal that a process is told to have, unless somebody knows better.
-pub(super) const TERM: &str = "TERM=xterm";
+pub(crate) const TERM: &str = "TERM=xterm";
 
 /// What runs in a container. [`Default`] is what the image says.
 #[derive(Debug, Clone, Default)]
@@ -233,7 +233,7 @@ pub(super) fn add_sysctls(spec: &mut Spec) {
 }
 
 /// Variables, each once: a later one takes the place of an earlier one of the same name.
-pub(super) fn merged(variables: impl Iterator<Item = String>) -> Vec<String> {
+pub(crate) fn merged(variables: impl Iterator<Item = String>) -> Vec<String> {
     let mut env: Vec<String> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     for variable in variables {

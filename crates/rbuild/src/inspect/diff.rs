@@ -1,6 +1,7 @@
 //! In what two images differ: documents, layers, files of the root filesystem.
 
 use rbuild_image::layer::TreeForm;
+use rbuild_rooted::Root;
 use rbuild_types::{CancelToken, Ctx, Digest, Platform, Progress};
 use serde_json::{Value, json};
 
@@ -115,17 +116,27 @@ impl Engine {
         }
         if !difference.layers.is_empty() {
             let (one, other) = (before.root(self)?, after.root(self)?);
-            let (files, more) = (&mut difference.files, &mut difference.more_files);
-            compare(&one, &other, TreeForm::Plain, cancel, &mut |file| {
-                match files.len() < LISTED_FILES {
-                    true => files.push(file),
-                    false => *more += 1,
-                }
-                Ok(())
-            })?;
+            (difference.files, difference.more_files) = files(&one, &other, cancel)?;
         }
         Ok(difference)
     }
+}
+
+/// The files in which two trees differ, and how many more there are.
+pub(crate) fn files(
+    one: &Root,
+    other: &Root,
+    cancel: &CancelToken,
+) -> Result<(Vec<FileDifference>, u64), BuildError> {
+    let (mut files, mut more) = (Vec::new(), 0);
+    compare(one, other, TreeForm::Plain, cancel, &mut |file| {
+        match files.len() < LISTED_FILES {
+            true => files.push(file),
+            false => more += 1,
+        }
+        Ok(())
+    })?;
+    Ok((files, more))
 }
 
 fn compared(Identity { id, name }: Identity, image: &OpenedImage) -> ComparedImage {

@@ -19,5 +19,5 @@ pub use layers::{ImageLayers, InspectedLayer};
 pub use path_history::{Fate, PathVersion};
 
 pub(crate) use compare::compare;
-pub(crate) use diff::{config_differences, layer_name};
+pub(crate) use diff::{config_differences, files as differing_files, layer_name};
 pub(crate) use opened::OpenedImage;

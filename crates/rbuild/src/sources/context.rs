@@ -223,7 +223,9 @@ pub(crate) fn open(
             // Whose they are is in the archive; a checkout is root's.
             _ => OwnerRule::Keep,
         };
-        contexts.main = Some(context("context".to_owned(), root, ignore, owner, stamps));
+        let opened = context("context".to_owned(), root, ignore, owner, stamps);
+        let path = main.path.clone().filter(|_| main.origin == Origin::Directory);
+        contexts.main = Some(Context { path, ..opened });
     }
     for (name, path) in named {
         let root = open_directory(path)?;
@@ -244,7 +246,19 @@ fn context(
     stamps: Option<Arc<RememberedDigests>>,
 ) -> Context {
     let IgnoreFile { name: ignore_file, patterns, .. } = ignore;
-    Context { name, root, ignore: patterns, ignore_file, owner, stamps }
+    Context { name, path: None, root, ignore: patterns, ignore_file, owner, stamps }
+}
+
+/// The directory that was the context of an earlier build, as it is now, with the rules of its own
+/// ignore file.
+pub(crate) fn of_past(path: &Path, ctx: Ctx<'_>) -> Result<Context, BuildError> {
+    let root = open_directory(path)?;
+    let ignore = ignore_file::of_directory(&root, ctx)?;
+    let owner = match context_mode(None, path) {
+        ContextMode::Git => OwnerRule::WorkTree,
+        ContextMode::Plain => OwnerRule::Context,
+    };
+    Ok(context("context".to_owned(), root, ignore, owner, None))
 }
 
 /// What becomes of owners and modes in a directory of the host.

@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 
-use rbuild_cache::{BuildRecord, BuiltStep, Outcome, StepRecord};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rbuild_cache::{BuildRecord, BuiltStep, FailedStep, Outcome, SnapshotId, StepRecord};
 use rbuild_plan::op::{Op, Source};
 use rbuild_plan::{Graph, VertexId, without_passwords};
 use rbuild_types::{Digest, Event, Reason, StepId};
@@ -16,9 +18,10 @@ use super::Coordinator;
 use super::import::Indexes;
 use super::keys::kind;
 use super::node::State;
+use super::threads::log_name;
 use crate::copy::{Listing, Selection};
 use crate::elsewhere::EarlierStep;
-use crate::error::SolveError;
+use crate::error::{SolveError, StepError};
 use crate::why::{self, Step, Surroundings, text_of};
 
 /// What a step made before, and out of which files.
@@ -59,6 +62,10 @@ impl History {
             identity: None,
             reasons: Vec::new(),
             duration_ms: 0,
+            snapshot: None,
+            log: None,
+            inputs: Vec::new(),
+            failure: None,
         };
         let last = BuildRecord { steps: steps.iter().map(built).collect(), ..<_>::default() };
         let elsewhere = steps.into_iter().map(|(_, step)| (step.key, step)).collect();
@@ -303,44 +310,112 @@ impl Coordinator<'_, '_> {
         }
     }
 
+    /// Writes down that steps run now, once: should the build be killed, what they wrote is found.
+    pub(super) fn remember_begin(&mut self) -> Result<(), SolveError> {
+        if self.began.is_some() {
+            return Ok(());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        self.began = i64::try_from(now).ok();
+        let build = self.build(false);
+        Ok(self.world.store.builds().begin(self.world.project, build)?)
+    }
+
     /// Writes down what became of every step, for the next build and for whoever asks.
     pub(super) fn remember(&mut self, succeeded: bool) -> Result<(), SolveError> {
         let is_known = |id: VertexId| self.node(id).state == State::Done;
         if !self.graph.vertices().all(|(id, _)| is_known(id)) {
             self.history()?;
         }
-        let mut steps = Vec::new();
-        for (id, vertex) in self.graph.vertices() {
-            if matches!(vertex.op, Op::Merge) {
-                continue;
-            }
-            let node = self.node(id);
-            let key = self.own_key(id);
-            let done = node.state == State::Done;
-            let known = match done {
-                true => key,
-                false => self.history.as_ref().and_then(|last| last.of(id)?.known),
-            };
-            let outcome = match (done, node.ran) {
-                (true, Some(_)) => Outcome::Ran,
-                (true, None) => Outcome::Cached,
-                (false, _) if node.started.is_some() => Outcome::Failed,
-                (false, _) => Outcome::Skipped,
-            };
-            steps.push(BuiltStep {
-                name: vertex.name.clone(),
-                stage: vertex.stage.clone(),
-                op: kind(&vertex.op).to_owned(),
-                outcome,
-                key,
-                known,
-                identity: self.identity(id),
-                reasons: node.reasons.clone(),
-                duration_ms: node.ran.unwrap_or_default().as_millis() as u64,
-            });
-        }
-        let title = self.world.project.to_owned();
-        let build = BuildRecord { title, succeeded, steps, ..BuildRecord::default() };
+        let build = self.build(succeeded);
         Ok(self.world.store.builds().put(self.world.project, build)?)
+    }
+
+    /// Keeps how the first step to fail did.
+    pub(super) fn note_failure(
+        &mut self,
+        id: VertexId,
+        source: &StepError,
+        kept: Option<SnapshotId>,
+    ) {
+        if self.failed() || matches!(source, StepError::Cancelled(_)) {
+            return;
+        }
+        let code = match source {
+            StepError::Exit { code, .. } | StepError::OutOfMemory { code, .. } => Some(*code),
+            _ => None,
+        };
+        let node = self.node_mut(id);
+        let inputs = node.key.as_ref().map_or(Value::Null, |key| key.inputs.clone());
+        let message = source.to_string();
+        node.failure = Some(FailedStep { message, code, snapshot: kept, inputs });
+    }
+
+    fn build(&self, succeeded: bool) -> BuildRecord {
+        let steps = self.graph.vertices().filter(|(_, vertex)| !matches!(vertex.op, Op::Merge));
+        BuildRecord {
+            id: self.world.log_directory.to_owned(),
+            title: self.world.project.to_owned(),
+            context: self.world.context.and_then(|context| context.path.clone()),
+            network: self.world.network.map(|network| network.name().to_owned()),
+            began: self.began.unwrap_or_default(),
+            ended: 0,
+            succeeded,
+            steps: steps.map(|(id, _)| self.built(id)).collect(),
+        }
+    }
+
+    fn built(&self, id: VertexId) -> BuiltStep {
+        let (vertex, node) = (self.graph.vertex(id), self.node(id));
+        let key = self.own_key(id);
+        let done = node.state == State::Done;
+        let known = match done {
+            true => key,
+            false => self.history.as_ref().and_then(|last| last.of(id)?.known),
+        };
+        let outcome = match (done, node.ran) {
+            (true, Some(_)) => Outcome::Ran,
+            (true, None) => Outcome::Cached,
+            (false, _) if node.started.is_some() => Outcome::Failed,
+            (false, _) => Outcome::Skipped,
+        };
+        let is_run = matches!(vertex.op, Op::Run(_));
+        let log = match done || !is_run {
+            true => node.log.clone(),
+            false => Some(format!("{}/{}", self.world.log_directory, log_name(id))),
+        };
+        let inputs = match is_run && !self.files_of(id).is_empty() {
+            true => self.inputs(id).iter().map(|input| self.top(*input)).collect(),
+            false => Vec::new(),
+        };
+        BuiltStep {
+            name: vertex.name.clone(),
+            stage: vertex.stage.clone(),
+            op: kind(&vertex.op).to_owned(),
+            outcome,
+            key,
+            known,
+            identity: self.identity(id),
+            reasons: node.reasons.clone(),
+            duration_ms: node.ran.unwrap_or_default().as_millis() as u64,
+            snapshot: self.whole(id),
+            log,
+            inputs,
+            failure: node.failure.clone(),
+        }
+    }
+
+    /// The root filesystem after a step: that of a linked copy lies upon what it was laid upon.
+    fn whole(&self, id: VertexId) -> Option<SnapshotId> {
+        let is_linked = matches!(self.op(id), Op::Copy(copy) if copy.link);
+        let users = if is_linked { self.graph.users(id) } else { Vec::new() };
+        let merge = users.into_iter().find(|user| self.layer_of(*user) == Some(id));
+        self.top(merge.unwrap_or(id))
+    }
+
+    /// The uppermost snapshot of a root filesystem, where its files are here.
+    fn top(&self, id: VertexId) -> Option<SnapshotId> {
+        let node = self.node(id);
+        node.snapshot.clone().or_else(|| node.unpacked.as_ref()?.last().cloned())
     }
 }

@@ -211,6 +211,7 @@ impl Coordinator<'_, '_> {
     pub(super) fn hit(&mut self, id: VertexId, record: StepRecord) -> Result<(), SolveError> {
         self.count_cached(id);
         self.warn_of_secrets(id, &record)?;
+        self.node_mut(id).log = record.log;
         if let Some(key) = record.same_as {
             self.take_the_place_of(id, key);
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rbuild_cache::SnapshotId;
+use rbuild_cache::{FailedStep, SnapshotId};
 use rbuild_plan::VertexId;
 use rbuild_plan::mount::{MountKind, MountRoot};
 use rbuild_plan::op::{CopySource, Op};
@@ -70,6 +70,10 @@ pub(super) struct Node {
     pub(super) reasons: Vec<Reason>,
     /// What it is compared with.
     pub(super) earlier: Option<Nearest>,
+    /// Where its output is, below `logs/`.
+    pub(super) log: Option<String>,
+    /// How it failed, if it was the first to do so.
+    pub(super) failure: Option<FailedStep>,
 }
 
 impl Node {
@@ -96,6 +100,8 @@ impl Node {
             ran: None,
             reasons: Vec::new(),
             earlier: None,
+            log: None,
+            failure: None,
         }
     }
 }

@@ -127,6 +127,7 @@ impl<'env> Coordinator<'_, 'env> {
 
     pub(super) fn execute(&mut self, id: VertexId) -> Result<(), SolveError> {
         self.explain(id)?;
+        self.remember_begin()?;
         self.node_mut(id).state = State::Running;
         self.start_clock(id);
         self.running += 1;
@@ -157,7 +158,7 @@ impl<'env> Coordinator<'_, 'env> {
                 let bytes = bytes.to_vec();
                 let _ = sender.send(Message::Output { vertex: id, stream, bytes });
             };
-            let log_name = format!("{:04}.log", id.0);
+            let log_name = log_name(id);
             let output = &output;
             #[rustfmt::skip]
             let job = Job { world, op, inputs, input_keys, selection, shown, place, earlier, cancel, output, log_name, no_cache };
@@ -191,6 +192,11 @@ impl<'env> Coordinator<'_, 'env> {
             Message::Packed { vertex: id, result }
         })
     }
+}
+
+/// Name of the file with a step's output, in the directory of its build.
+pub(super) fn log_name(id: VertexId) -> String {
+    format!("{:04}.log", id.0)
 }
 
 /// Whether what a step made is not all in its layer: a later step may find it in a cache mount.

@@ -16,6 +16,11 @@ use crate::same;
 use crate::steps::Job;
 use crate::world::World;
 
+/// What `du` calls the files of a step that failed.
+const FAILED: &str = "failed";
+/// Failed steps whose files are kept.
+const KEPT_FAILURES: usize = 4;
+
 /// What a step made.
 pub(crate) struct Published {
     pub(crate) snapshot: SnapshotId,
@@ -59,6 +64,25 @@ impl Writing {
     /// Keeps a listing of what the changes were made of.
     pub(crate) fn keep<T: Serialize>(&self, listing: &T) -> Result<(), StepError> {
         Ok(self.new.write_listing(listing)?)
+    }
+
+    /// Keeps the changes of a step that failed, as they are, with what it wrote, in the place of those
+    /// that failed long ago. No record leads to them, so no build uses them. All mounts must be closed.
+    pub(crate) fn keep_failed(
+        self,
+        world: &World<'_>,
+        log: Option<&Path>,
+    ) -> Result<SnapshotId, StepError> {
+        let Self { mut new, active, parent } = self;
+        active.finish()?;
+        if let Some(log) = log {
+            new.keep_log(log)?;
+        }
+        new.call(FAILED);
+        let snapshots = world.store.snapshots();
+        let kept = snapshots.publish(new, SnapshotMeta { parent, ..SnapshotMeta::default() })?;
+        snapshots.keep_newest(FAILED, KEPT_FAILURES)?;
+        Ok(kept)
     }
 
     /// Makes the changes a snapshot, unless an earlier step made the very same. All mounts of it

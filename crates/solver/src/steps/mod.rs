@@ -3,7 +3,7 @@
 //! A step works in a new snapshot on top of its root filesystem's layers and publishes it when
 //! it ends well. Everything here runs on a thread of its own and may wait.
 
-mod active;
+pub(crate) mod active;
 pub(crate) mod copy;
 mod mkdir;
 pub(crate) mod mounts;
@@ -13,6 +13,7 @@ pub(crate) use active::Published;
 pub use active::{nothing, stubs};
 
 use std::io::Write as _;
+use std::path::Path;
 
 use rbuild_cache::SnapshotId;
 use rbuild_plan::op::Op;
@@ -63,11 +64,13 @@ pub(crate) struct Executed {
 pub(crate) struct Failed {
     pub(crate) source: Box<StepError>,
     pub(crate) log_tail: Vec<u8>,
+    /// The root filesystem as it was then, if it was kept.
+    pub(crate) kept: Option<SnapshotId>,
 }
 
 impl From<StepError> for Failed {
     fn from(source: StepError) -> Self {
-        Self { source: Box::new(source), log_tail: Vec::new() }
+        Self { source: Box::new(source), log_tail: Vec::new(), kept: None }
     }
 }
 
@@ -134,6 +137,11 @@ impl<'a> Log<'a> {
                 .file
                 .map(|_| format!("{}/{}", self.job.world.log_directory, self.job.log_name))),
         }
+    }
+
+    /// Where the file is, if something was written.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(fs_err::File::path)
     }
 
     pub(crate) fn into_tail(mut self) -> Vec<u8> {

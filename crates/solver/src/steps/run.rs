@@ -1,6 +1,6 @@
 //! RUN: a process in a sandbox on top of its root filesystem.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use rbuild_cache::SnapshotId;
 use rbuild_plan::op::{Network, Run, Security};
@@ -12,6 +12,7 @@ use rbuild_sandbox::{Exit, InjectedFile, Launch, Rlimit, SharedNamespaces, Spec,
 
 use crate::copy::Listing;
 use crate::error::StepError;
+use crate::network::StepNetwork;
 use crate::steps::active::{Writing, stubs};
 use crate::steps::mounts::Mounts;
 use crate::steps::{Executed, Failed, Job, Log};
@@ -59,42 +60,14 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
         job.cancel,
     )?;
     let root = writing.mount()?;
-    check_interpreter(world, op, &root)?;
-    // These stay in the image when it lacked them, as with every other builder.
-    for directory in ["/proc", "/sys", "/dev"] {
-        if root.stat(directory, Follow::No).map_err(StepError::from)?.is_none() {
-            let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
-            root.create_dir_all(directory, new).map_err(StepError::from)?;
-        }
-    }
-    let devices = world.devices.edits(&op.devices)?;
-    let mounts = Mounts::prepare(job, op, &root, &devices.mounts)?;
-    let mut placeholders = Placeholders::new(&root)?;
-    for path in INJECTED {
-        placeholders.file(path)?;
-    }
-    for (path, is_directory) in mounts.targets() {
-        if is_directory { placeholders.directory(path)? } else { placeholders.file(path)? }
-    }
-    // `/dev` is not that of the root filesystem.
-    for node in devices.nodes.iter().filter(|node| !node.path.starts_with("/dev/")) {
-        placeholders.file(&node.path)?;
-    }
-    let mut spec = spec(job, op);
-    spec.env.extend(mounts.env.iter().cloned());
-    set_variables(&mut spec.env, devices.env);
-    spec.groups = devices.groups.iter().map(u32::to_string).collect();
-    spec.devices = devices.nodes;
-    spec.files.extend(mounts.files.iter().cloned());
-    spec.mounts = mounts.mounts.clone();
-
+    let Prepared { spec, mounts, placeholders, network } = Prepared::new(job, op, &root)?;
     let launch = Launch {
         helper: world.helper.to_owned(),
         spec,
         root: root.as_fd().try_clone_to_owned().map_err(StepError::from)?,
         mounts: mounts.detached().map_err(StepError::from)?,
         stdio: Stdio::Capture { stdin: None },
-        network: None,
+        network,
     };
     let mut log = Log::new(job);
     let ended = launch.start().and_then(|running| {
@@ -110,7 +83,16 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
         Err(error) => Some(error.into()),
     };
     if let Some(source) = failure {
-        return Err(Failed { source: Box::new(source), log_tail: log.into_tail() });
+        let kept = match source {
+            StepError::Cancelled(_) => None,
+            _ => {
+                let cleared = placeholders.remove();
+                drop((mounts, root));
+                // A failure to keep it is not what the caller asks about.
+                cleared.and_then(|()| writing.keep_failed(world, log.path())).ok()
+            }
+        };
+        return Err(Failed { source: Box::new(source), log_tail: log.into_tail(), kept });
     }
     placeholders.remove()?;
     drop(root);
@@ -123,28 +105,79 @@ pub(crate) fn execute(job: &Job<'_>, op: &Run, chain: &[SnapshotId]) -> Result<E
     Ok(Executed { made: writing.publish(job)?, log, changed })
 }
 
-fn spec(job: &Job<'_>, op: &Run) -> Spec {
-    let network = match op.network {
-        // The host's, until a build has a bridge of its own.
-        Network::Default | Network::Host => rbuild_sandbox::Network::Host,
-        Network::None => rbuild_sandbox::Network::None,
+/// What a process needs besides its root filesystem.
+pub(crate) struct Prepared<'a> {
+    pub(crate) spec: Spec,
+    pub(crate) mounts: Mounts,
+    /// Its network namespace, if it is neither its own nor the host's.
+    pub(crate) network: Option<OwnedFd>,
+    placeholders: Placeholders<'a>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Makes it ready upon `root`.
+    pub(crate) fn new(job: &Job<'_>, op: &Run, root: &'a Root) -> Result<Self, StepError> {
+        let world = &job.world;
+        check_interpreter(world, op, root)?;
+        // These stay in the image when it lacked them, as with every other builder.
+        for directory in ["/proc", "/sys", "/dev"] {
+            if root.stat(directory, Follow::No)?.is_none() {
+                let new = NewDirs { mode: 0o755, owner: Some((0, 0)) };
+                root.create_dir_all(directory, new)?;
+            }
+        }
+        let devices = world.devices.edits(&op.devices)?;
+        let mounts = Mounts::prepare(job, op, root, &devices.mounts)?;
+        let mut placeholders = Placeholders::new(root)?;
+        for path in INJECTED {
+            placeholders.file(path)?;
+        }
+        for (path, is_directory) in mounts.targets() {
+            if is_directory { placeholders.directory(path)? } else { placeholders.file(path)? }
+        }
+        // `/dev` is not that of the root filesystem.
+        for node in devices.nodes.iter().filter(|node| !node.path.starts_with("/dev/")) {
+            placeholders.file(&node.path)?;
+        }
+        let network = match (op.network, world.network) {
+            (Network::Default, Some(network)) => Some(network.join()?),
+            _ => None,
+        };
+        let mut spec = spec(job, op, network.as_ref());
+        spec.env.extend(mounts.env.iter().cloned());
+        set_variables(&mut spec.env, devices.env);
+        spec.groups = devices.groups.iter().map(u32::to_string).collect();
+        spec.devices = devices.nodes;
+        spec.files.extend(mounts.files.iter().cloned());
+        spec.mounts = mounts.mounts.clone();
+        let network = network.map(|network| network.namespace);
+        Ok(Self { spec, mounts, network, placeholders })
+    }
+}
+
+fn spec(job: &Job<'_>, op: &Run, joined: Option<&StepNetwork>) -> Spec {
+    let network = match (op.network, joined) {
+        (Network::Default, Some(_)) => rbuild_sandbox::Network::Given,
+        (Network::Default | Network::Host, _) => rbuild_sandbox::Network::Host,
+        (Network::None, _) => rbuild_sandbox::Network::None,
     };
     let hostname = &op.hostname;
     let mut hosts = format!(
         "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback {hostname}\n"
     );
     for ExtraHost { name, address } in &op.extra_hosts {
-        // The network is the host's.
-        let address = if address == HOST_GATEWAY { "127.0.0.1" } else { address };
+        let gateway = joined.map_or("127.0.0.1", |joined| &joined.gateway);
+        let address = if address == HOST_GATEWAY { gateway } else { address };
         hosts.push_str(&format!("{address}\t{name}\n"));
     }
     let insecure = op.security == Security::Insecure;
     let rlimit =
         |limit: &Ulimit| Rlimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard };
+    let resolv_conf = joined.map_or(job.world.resolv_conf, |joined| &joined.resolv_conf);
     let mut files = vec![
         InjectedFile::new("/etc/hosts", hosts, 0o644),
         InjectedFile::new("/etc/hostname", format!("{hostname}\n"), 0o644),
-        InjectedFile::new("/etc/resolv.conf", job.world.resolv_conf, 0o644),
+        InjectedFile::new("/etc/resolv.conf", resolv_conf, 0o644),
     ];
     let script = |script: &rbuild_plan::op::Script| {
         InjectedFile::new(script.path.as_str(), script.content.as_str(), 0o755)

@@ -1,0 +1,50 @@
+//! The part of `rbuild logs` that shows what steps wrote.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use rbuild::{BuildState, Engine, PastStep};
+
+use crate::args::container::LogsArgs;
+use crate::failure::Failure;
+use crate::{exit_code, output};
+
+/// How often a step that runs is looked at for more.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Prints all that a step wrote, both outputs in the order in which it came.
+pub fn print(args: &LogsArgs, engine: &Engine, step: &PastStep) -> Result<i32, Failure> {
+    let chosen = args.tail != "all" || args.since.is_some() || args.until.is_some();
+    if chosen || args.timestamps {
+        return Err(Failure::usage_hint(
+            "the log of a step is shown whole, and its lines have no times",
+            "leave --tail, --since, --until and --timestamps out; there is tail(1)",
+        ));
+    }
+    let mut log = engine.step_log(step)?;
+    loop {
+        // In this order: what it wrote before it ended is there once it is known to have ended.
+        let runs = args.follow
+            && engine
+                .past_build(&step.build.id)
+                .is_ok_and(|build| build.state == BuildState::Running);
+        if log.is_none() {
+            log = engine.step_log(step)?;
+        }
+        if let Some(log) = &mut log {
+            let mut bytes = vec![0; 64 << 10];
+            loop {
+                let count =
+                    log.read(&mut bytes).map_err(Failure::io("read the log of the step"))?;
+                if count == 0 {
+                    break;
+                }
+                output::data(&bytes[..count])?;
+            }
+        }
+        if !runs {
+            return Ok(exit_code::SUCCESS);
+        }
+        std::thread::sleep(LOOK);
+    }
+}

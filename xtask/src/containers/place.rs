@@ -87,6 +87,20 @@ impl Place {
         }
     }
 
+    /// Waits until a container has written this.
+    pub(super) fn logs(&self, name: &str, text: &str) -> Outcome {
+        let until = Instant::now() + SETTLE;
+        loop {
+            let said = self.cmd("logs").arg(name).capture()?;
+            let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+            if said.contains(text) {
+                return Ok(());
+            }
+            ensure(Instant::now() < until, || format!("no {text:?} in `rbuild logs`: {said}"))?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Removes all containers.
     pub(super) fn remove_all(&self) -> Outcome {
         let ids = self.cmd("ps").args(["-a", "-q"]).output()?;

@@ -232,12 +232,13 @@ impl<'a> Builds<'a> {
 
 /// Forgets builds that are too many, or whose records are too large together.
 fn trim(index: &Connection) -> rusqlite::Result<()> {
-    let sql = "WITH listed AS (SELECT rowid AS place,
+    let sql = "WITH listed AS (SELECT rowid AS place, ended,
                  row_number() OVER newest AS number, sum(length(body)) OVER newest AS bytes,
-                 row_number() OVER (PARTITION BY project, ended ORDER BY at DESC, rowid DESC) AS of_project
+                 row_number() OVER (PARTITION BY project, ended ORDER BY at DESC, rowid DESC)
+                   AS of_project
                  FROM builds WINDOW newest AS (ORDER BY at DESC, rowid DESC))
-               DELETE FROM builds WHERE rowid IN (SELECT place FROM listed
-                 WHERE number > ?2 OR (number > ?1 OR bytes > ?3) AND of_project > 1)";
+               DELETE FROM builds WHERE rowid IN (SELECT place FROM listed WHERE number > ?2
+                 OR (number > ?1 OR bytes > ?3) AND (of_project > 1 OR NOT ended))";
     index.prepare_cached(sql)?.execute((MAX_BUILDS, MAX_PROJECTS, MAX_BYTES)).map(drop)
 }
 

@@ -18,7 +18,6 @@ use rbuild_container::network::{Joining, in_use};
 use rbuild_network::BRIDGE_PREFIX;
 use rbuild_network::link::Links;
 use rbuild_network::subnet::{Pool, Subnet, choose_default, choose_for_user};
-use rbuild_rooted::Root;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::random_id;
@@ -260,9 +259,11 @@ impl Engine {
             return Err(BuildError::Conflict { message });
         }
         Links::open().and_then(|mut links| links.remove_bridge(&record.bridge)).map_err(refused)?;
-        if let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) {
-            Root::open(parent)?.remove_all(name)?;
-        }
+        // It goes at once: who leaves the network late finds none, and makes nothing in it.
+        let scratch = self.store.scratch("network")?;
+        fs_err::rename(&directory, scratch.path().join("gone")).map_err(|source| {
+            BuildError::Io { what: format!("remove network {}", record.name), source }
+        })?;
         Ok(record)
     }
 }

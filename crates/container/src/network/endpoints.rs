@@ -30,7 +30,13 @@ pub(super) struct Locked<'a> {
 impl<'a> Locked<'a> {
     pub(super) fn wait(directory: &'a Path) -> Result<Self, ContainerError> {
         let failed = |source| failed("lock the network in", directory, source);
-        fs_err::create_dir_all(directory.join("endpoints")).map_err(failed)?;
+        // Not the network's own directory: one that was removed must not come back.
+        match fs_err::create_dir(directory.join("endpoints")) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
         let lock = fs_err::File::create(directory.join("lock")).map_err(failed)?;
         lock.file().lock().map_err(failed)?;
         Ok(Self { directory, _lock: lock })

@@ -281,8 +281,13 @@ fn leave(id: &str, joined: &[Joining]) {
 fn remove_bridge(joining: &Joining) {
     let deadline = Instant::now() + CLEARING;
     while Instant::now() < deadline {
-        let Ok(network) = Locked::wait(&joining.directory) else { return };
-        if !network.used().is_empty() {
+        let network = Locked::wait(&joining.directory);
+        let needed = match &network {
+            Ok(network) => !network.used().is_empty(),
+            // Nobody joins a network that was removed.
+            Err(_) => joining.directory.exists(),
+        };
+        if needed {
             return;
         }
         // What cannot be removed is removed by the next who leaves.

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::Store;
-use rbuild_container::network::{Joining, in_use};
+use rbuild_container::network::{Joining, forget_dead, has_dead, in_use};
 use rbuild_network::BRIDGE_PREFIX;
 use rbuild_network::link::Links;
 use rbuild_network::subnet::{Pool, Subnet, choose_default, choose_for_user};
@@ -154,6 +154,17 @@ pub(crate) fn joining(
         gateway: network.gateway,
         names,
         address,
+    }
+}
+
+/// Removes what supervisors and builds that were killed have left in networks.
+pub(crate) fn sweep(store: &Store) {
+    for entry in fs_err::read_dir(all(store)).into_iter().flatten().flatten() {
+        if has_dead(&entry.path())
+            && let Ok(Some(record)) = read(&entry.path())
+        {
+            forget_dead(&joining(store, record, Vec::new(), None));
+        }
     }
 }
 

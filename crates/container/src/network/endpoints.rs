@@ -88,6 +88,12 @@ fn read(network: &Path) -> Vec<(PathBuf, Endpoint)> {
     entries.filter_map(|entry| endpoint(entry.path())).collect()
 }
 
+/// Whether somebody who was connected to the network in `directory` was killed.
+pub fn has_dead(directory: &Path) -> bool {
+    let is_dead = |endpoint: &Endpoint| !is_held(&endpoint.directory).is_ok_and(|held| held);
+    read(directory).iter().any(|(_, endpoint)| is_dead(endpoint))
+}
+
 /// The name of a running container that is connected to the network in `directory`, if there is one.
 ///
 /// # Errors

@@ -268,6 +268,11 @@ pub fn forget(id: &str, joining: &Joining) {
     remove_bridge(joining);
 }
 
+/// Removes what all who were killed have left in a network.
+pub fn forget_dead(joining: &Joining) {
+    remove_bridge(joining);
+}
+
 fn leave(id: &str, joined: &[Joining]) {
     for joining in joined {
         if let Ok(network) = Locked::wait(&joining.directory) {

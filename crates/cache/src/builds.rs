@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use rbuild_types::{Digest, Reason};
-use rusqlite::{OptionalExtension as _, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 use serde::{Deserialize, Serialize};
 
 use crate::error::CacheError;
@@ -21,6 +21,10 @@ use crate::{body, file};
 
 /// Builds that are remembered.
 const MAX_BUILDS: i64 = 100;
+/// Bytes of their records together.
+const MAX_BYTES: i64 = 16 << 20;
+/// Builds after which those that are too old are looked for.
+const TRIM_EVERY: i64 = 8;
 /// Builds that are remembered for being the last ones of their projects.
 const MAX_PROJECTS: i64 = 500;
 
@@ -218,18 +222,24 @@ impl<'a> Builds<'a> {
                        VALUES (?1, ?2, ?3, ?4, ?5)";
             let row = (&build.id, project, at, has_ended, &encoded);
             index.prepare_cached(sql)?.execute(row)?;
-            if !has_ended {
-                return Ok(());
+            match index.last_insert_rowid() % TRIM_EVERY {
+                0 => trim(index),
+                _ => Ok(()),
             }
-            let sql = "DELETE FROM builds WHERE rowid IN
-                         (SELECT rowid FROM builds ORDER BY at DESC LIMIT -1 OFFSET ?1)
-                       AND (NOT ended OR EXISTS (SELECT 1 FROM builds AS newer
-                         WHERE newer.project = builds.project AND newer.at > builds.at))
-                       OR rowid IN
-                         (SELECT rowid FROM builds ORDER BY at DESC LIMIT -1 OFFSET ?2)";
-            index.prepare_cached(sql)?.execute([MAX_BUILDS, MAX_PROJECTS]).map(drop)
         })
     }
+}
+
+/// Forgets builds that are too many, or whose records are too large together.
+fn trim(index: &Connection) -> rusqlite::Result<()> {
+    let sql = "WITH listed AS (SELECT rowid AS place, ended,
+                 row_number() OVER newest AS number, sum(length(body)) OVER newest AS bytes,
+                 row_number() OVER (PARTITION BY project, ended ORDER BY at DESC, rowid DESC)
+                   AS of_project
+                 FROM builds WINDOW newest AS (ORDER BY at DESC, rowid DESC))
+               DELETE FROM builds WHERE rowid IN (SELECT place FROM listed WHERE number > ?2
+                 OR (number > ?1 OR bytes > ?3) AND (of_project > 1 OR NOT ended))";
+    index.prepare_cached(sql)?.execute((MAX_BUILDS, MAX_PROJECTS, MAX_BYTES)).map(drop)
 }
 
 /// Decodes `id, body`; `None` when the body is damaged.
@@ -237,4 +247,48 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<Option<BuildRecord>> {
     let id = row.get(0)?;
     let build = row.get_ref(1)?.as_blob().ok().and_then(body::decode);
     Ok(build.map(|build| BuildRecord { id, ..build }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(id: usize, project: &str) -> BuildRecord {
+        BuildRecord { id: format!("{id:08x}"), title: project.to_owned(), ..<_>::default() }
+    }
+
+    #[test]
+    fn the_newest_builds_stay_and_the_last_of_each_project() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let builds = store.builds();
+        builds.put("old", build(1, "old")).unwrap();
+        builds.begin("often", build(2, "often")).unwrap();
+        for id in 3..300 {
+            builds.begin("often", build(id, "often")).unwrap();
+            builds.put("often", build(id, "often")).unwrap();
+        }
+        let kept = builds.list().unwrap();
+        let most = (MAX_BUILDS + TRIM_EVERY) as usize;
+        assert!((MAX_BUILDS as usize..=most + 1).contains(&kept.len()), "{}", kept.len());
+        assert_eq!(kept[0].id, format!("{:08x}", 299));
+        assert_eq!(kept.last().unwrap().title, "old");
+        assert!(kept.iter().all(|build| build.ended != 0));
+        assert_eq!(builds.last_of("old").unwrap().unwrap().id, "00000001");
+    }
+
+    #[test]
+    fn one_that_has_not_ended_is_listed_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let builds = store.builds();
+        builds.put("p", build(1, "p")).unwrap();
+        builds.begin("p", build(2, "p")).unwrap();
+        assert_eq!(builds.list().unwrap().len(), 2);
+        assert_eq!(builds.last().unwrap().unwrap().id, "00000001");
+        assert_eq!(builds.last_of("p").unwrap().unwrap().id, "00000001");
+        builds.put("p", BuildRecord { succeeded: true, ..build(2, "p") }).unwrap();
+        let last = builds.last_of("p").unwrap().unwrap();
+        assert!(last.succeeded && last.id == "00000002" && builds.list().unwrap().len() == 2);
+    }
 }

@@ -377,13 +377,16 @@ mod tests {
         let path = directory.path().join("index.db");
         let old = Connection::open(&path).unwrap();
         old.execute_batch(CHANGES[0]).unwrap();
-        old.execute_batch("INSERT INTO meta VALUES ('a', 'b'); PRAGMA user_version=1").unwrap();
+        old.execute_batch("INSERT INTO meta VALUES ('a', 'b')").unwrap();
+        old.execute_batch(CHANGES[1]).unwrap();
+        let build = "INSERT INTO builds VALUES ('p', 7, x'00'); PRAGMA user_version=2";
+        old.execute_batch(build).unwrap();
         drop(old);
         let never = |_: &Path, _: &Connection| panic!("it is not empty");
         let index = Index::open(directory.path(), false, never).unwrap();
         let count = "SELECT (SELECT count(*) FROM meta) + (SELECT count(*) FROM builds)";
         let counted = |index: &Connection| index.query_row(count, [], |row| row.get::<_, i64>(0));
-        assert_eq!(index.read(counted).unwrap(), 1);
+        assert_eq!(index.read(counted).unwrap(), 2);
         assert_eq!(index.read(format).unwrap(), FORMAT);
     }
 }

@@ -94,6 +94,7 @@ impl Engine {
         store.limit(options.limits);
         if !store.is_read_only() {
             crate::containers::directory::sweep_unless_busy(store.root());
+            crate::networks::sweep(&store);
         }
         Ok(Self::of(store, options))
     }

@@ -14,11 +14,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::Store;
-use rbuild_container::network::{Joining, in_use};
+use rbuild_container::network::{Joining, forget_dead, has_dead, in_use};
 use rbuild_network::BRIDGE_PREFIX;
 use rbuild_network::link::Links;
 use rbuild_network::subnet::{Pool, Subnet, choose_default, choose_for_user};
-use rbuild_rooted::Root;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::random_id;
@@ -158,6 +157,17 @@ pub(crate) fn joining(
     }
 }
 
+/// Removes what supervisors and builds that were killed have left in networks.
+pub(crate) fn sweep(store: &Store) {
+    for entry in fs_err::read_dir(all(store)).into_iter().flatten().flatten() {
+        if has_dead(&entry.path())
+            && let Ok(Some(record)) = read(&entry.path())
+        {
+            forget_dead(&joining(store, record, Vec::new(), None));
+        }
+    }
+}
+
 /// Makes a network; the caller holds the lock.
 fn make(store: &Store, options: NetworkOptions) -> Result<NetworkRecord, BuildError> {
     let mut taken = Links::open().and_then(|mut links| links.networks()).map_err(refused)?;
@@ -260,9 +270,11 @@ impl Engine {
             return Err(BuildError::Conflict { message });
         }
         Links::open().and_then(|mut links| links.remove_bridge(&record.bridge)).map_err(refused)?;
-        if let (Some(parent), Some(name)) = (directory.parent(), directory.file_name()) {
-            Root::open(parent)?.remove_all(name)?;
-        }
+        // It goes at once: who leaves the network late finds none, and makes nothing in it.
+        let scratch = self.store.scratch("network")?;
+        fs_err::rename(&directory, scratch.path().join("gone")).map_err(|source| {
+            BuildError::Io { what: format!("remove network {}", record.name), source }
+        })?;
         Ok(record)
     }
 }

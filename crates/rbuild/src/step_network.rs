@@ -3,7 +3,7 @@
 //! All steps of a build that have no network of their own share one namespace, connected when the first
 //! of them runs. They find containers of the network by name; nobody reaches them. To others they are
 //! one more endpoint, whose `lock` lies below `tmp/` and is held by this process: when it is killed, the
-//! kernel takes the namespace and the rules, and the next who joins or leaves the network the rest.
+//! kernel takes the namespace and the rules, and the next command the rest.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;

@@ -446,13 +446,14 @@ fn a_killed_build_leaves_its_network_free() {
         });
         running.kill().unwrap();
         running.wait().unwrap();
-        // The next who joins removes what it left, and the bridge goes with the last.
+        // What it left goes with the next opening, and so does the bridge if it was the last.
         container.delete().unwrap();
+        drop(place.engine());
+        assert_eq!(endpoints(place), 0);
+        until("the end of the bridge", || bridges().is_empty());
         let error = build_error(engine, &on_network(place, "RUN ip addr show eth0; exit 1\n"));
         let BuildError::Step { failure, .. } = error else { panic!("{error}") };
         assert!(String::from_utf8_lossy(&failure.log_tail).contains("inet "));
         assert_eq!(endpoints(place), 0);
-        // What it left below `tmp/` goes with the next opening.
-        drop(place.engine());
     });
 }

@@ -43,6 +43,10 @@ pub fn print(args: &LogsArgs, engine: &Engine, step: &PastStep) -> Result<i32, F
             }
         }
         if !runs {
+            // One that ran and wrote nothing has none; of others it is not known.
+            if log.is_none() && step.step.log.is_some() {
+                output::note("nothing is there: it wrote nothing yet, or its log was pruned");
+            }
             return Ok(exit_code::SUCCESS);
         }
         std::thread::sleep(LOOK);

@@ -30,7 +30,13 @@ pub(super) struct Locked<'a> {
 impl<'a> Locked<'a> {
     pub(super) fn wait(directory: &'a Path) -> Result<Self, ContainerError> {
         let failed = |source| failed("lock the network in", directory, source);
-        fs_err::create_dir_all(directory.join("endpoints")).map_err(failed)?;
+        // Not the network's own directory: one that was removed must not come back.
+        match fs_err::create_dir(directory.join("endpoints")) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
+            }
+            _ => {}
+        }
         let lock = fs_err::File::create(directory.join("lock")).map_err(failed)?;
         lock.file().lock().map_err(failed)?;
         Ok(Self { directory, _lock: lock })
@@ -80,6 +86,12 @@ fn read(network: &Path) -> Vec<(PathBuf, Endpoint)> {
         Some((path, serde_json::from_slice(&text).ok()?))
     };
     entries.filter_map(|entry| endpoint(entry.path())).collect()
+}
+
+/// Whether somebody who was connected to the network in `directory` was killed.
+pub fn has_dead(directory: &Path) -> bool {
+    let is_dead = |endpoint: &Endpoint| !is_held(&endpoint.directory).is_ok_and(|held| held);
+    read(directory).iter().any(|(_, endpoint)| is_dead(endpoint))
 }
 
 /// The name of a running container that is connected to the network in `directory`, if there is one.

@@ -268,6 +268,11 @@ pub fn forget(id: &str, joining: &Joining) {
     remove_bridge(joining);
 }
 
+/// Removes what all who were killed have left in a network.
+pub fn forget_dead(joining: &Joining) {
+    remove_bridge(joining);
+}
+
 fn leave(id: &str, joined: &[Joining]) {
     for joining in joined {
         if let Ok(network) = Locked::wait(&joining.directory) {
@@ -281,8 +286,13 @@ fn leave(id: &str, joined: &[Joining]) {
 fn remove_bridge(joining: &Joining) {
     let deadline = Instant::now() + CLEARING;
     while Instant::now() < deadline {
-        let Ok(network) = Locked::wait(&joining.directory) else { return };
-        if !network.used().is_empty() {
+        let network = Locked::wait(&joining.directory);
+        let needed = match &network {
+            Ok(network) => !network.used().is_empty(),
+            // Nobody joins a network that was removed.
+            Err(_) => joining.directory.exists(),
+        };
+        if needed {
             return;
         }
         // What cannot be removed is removed by the next who leaves.

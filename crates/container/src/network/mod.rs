@@ -9,8 +9,8 @@
 mod endpoints;
 mod live;
 
-pub use endpoints::in_use;
-pub use live::{Live, forget};
+pub use endpoints::{has_dead, in_use};
+pub use live::{Live, forget, forget_dead};
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{TITLES, add_contents, file_row, of_files};
 use crate::args::diff::DiffArgs;
-use crate::args::step::is_number;
+use crate::args::step::{Subject, is_number};
 use crate::args::transfer;
 use crate::commands::Context;
 use crate::failure::Failure;
@@ -27,10 +27,10 @@ pub fn trees(args: &DiffArgs, context: &Context<'_>) -> Result<Option<[Tree; 2]>
     };
     Ok(Some(match &args.after {
         Some(after) => [tree(&args.before)?, tree(after)?],
-        None => {
-            let step = engine.past_step(&args.before)?;
-            [Tree::Before(step.clone()), Tree::Step(step)]
-        }
+        None => match Subject::find(&engine, &args.before)? {
+            Subject::Step(step) => [Tree::Before((*step).clone()), Tree::Step(*step)],
+            Subject::Container(_) => return Ok(None),
+        },
     }))
 }
 

@@ -151,8 +151,9 @@ fn a_program_that_joins_is_limited_too() {
     let container = started(&engine, options);
     let argv = ["sleep", &marker].map(str::to_owned).into();
     container.exec_in_background(&ExecOptions { argv, ..ExecOptions::default() }).unwrap();
-    let joined: Vec<i32> = processes(&marker);
-    let [joined] = joined.as_slice() else { panic!("{joined:?}") };
+    // It has no name for a moment while it is executed.
+    until("the program", || processes(&marker).len() == 1);
+    let joined = processes(&marker)[0];
     let joined = joined.cast_unsigned();
     assert_eq!(groups_of(joined), groups_of(pid(&container)));
     for process in [joined, pid(&container)] {

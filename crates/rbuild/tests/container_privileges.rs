@@ -340,7 +340,7 @@ fn an_init_stays_out_of_reach() {
     let marker = format!("{}.125", 500_000 + std::process::id());
     let script = format!("sleep {marker}; exit 1");
     let container = running(&engine, Process { init: true, ..shell(&script) });
-    assert!(!processes(&marker).is_empty());
+    until("the program", || !processes(&marker).is_empty());
     let script = "for file in exe fd/0 fd/3 root mem; do \
                   (: < /proc/1/$file) 2> /dev/null && echo $file; done; echo done";
     assert_eq!(sh(&container, script), "done\n");

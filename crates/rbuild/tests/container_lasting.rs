@@ -180,7 +180,8 @@ fn a_stop_ends_the_restarts() {
     until("the third start", || container.state().unwrap().restarts >= 2);
     container.stop(None).unwrap();
     assert_eq!(container.state().unwrap().status, Status::Exited);
-    assert_eq!(ended(&mut container), Exit::Code(0));
+    // One that was just being started is killed.
+    assert!(matches!(ended(&mut container), Exit::Code(0) | Exit::Signal(9)));
     container.delete().unwrap();
 }
 

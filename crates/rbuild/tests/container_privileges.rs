@@ -2,10 +2,12 @@
 
 use rbuild::{
     Container, ContainerNetwork, ContainerOptions, DeviceRequest, Engine, EngineOptions,
-    ExecOptions, ExecStreams, Exit, Privileges, Process, SharedNamespaces, Stop, SystemCalls,
+    ExecOptions, ExecStreams, Exit, Privileges, Process, SharedNamespaces, Status, Stop,
+    SystemCalls,
 };
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::container_lasting::{FOR_EVER, make, place, scripted, started, until};
+use crate::container_lasting::{FOR_EVER, make, place, processes, scripted, started, until};
 use crate::support::{Place, build, shell};
 use crate::tests;
 
@@ -219,6 +221,7 @@ fn described_devices_are_given() {
     let mut container = engine.create("test", "app", process).unwrap();
     let error = container.start(rbuild::Attach::No).unwrap_err().to_string();
     assert!(error.contains("there is no device nvidia.com/gpu=7"), "{error}");
+    assert!(error.contains("nvidia-ctk cdi generate"), "{error}");
     container.delete().unwrap();
 }
 
@@ -334,7 +337,10 @@ fn an_init_leaves_the_terminal_to_the_program() {
 /// It is a program of the host.
 fn an_init_stays_out_of_reach() {
     let (_place, engine) = place();
-    let container = running(&engine, Process { init: true, ..shell("sleep 1000") });
+    let marker = format!("{}.125", 500_000 + std::process::id());
+    let script = format!("sleep {marker}; exit 1");
+    let container = running(&engine, Process { init: true, ..shell(&script) });
+    until("the program", || !processes(&marker).is_empty());
     let script = "for file in exe fd/0 fd/3 root mem; do \
                   (: < /proc/1/$file) 2> /dev/null && echo $file; done; echo done";
     assert_eq!(sh(&container, script), "done\n");
@@ -342,6 +348,12 @@ fn an_init_stays_out_of_reach() {
     let open = fs_err::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     let open: Vec<_> = open.map(|file| fs_err::read_link(file.path()).unwrap()).collect();
     assert!(open.len() == 1 && open[0].ends_with("anon_inode:[pidfd]"), "{open:?}");
+    // It dies with its helper, and the program with it.
+    let status = fs_err::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let helper = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap();
+    kill_process(Pid::from_raw(helper.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+    until("the end", || container.state().unwrap().status == Status::Exited);
+    until("the end of the program", || processes(&marker).is_empty());
     container.delete().unwrap();
 }
 
@@ -359,12 +371,16 @@ fn process_one_gets_signals_as_in_docker() {
 }
 
 fn real_time_signals_arrive() {
-    let (_place, engine) = place();
+    let (place, engine) = place();
+    // As images with systemd have it.
+    build(&engine, &place.request("FROM base\nSTOPSIGNAL SIGRTMIN+3\n").tag("stops"));
     let script = format!("trap 'echo rt' 40; trap 'exit 5' 37; echo up; {FOR_EVER}");
-    for init in [false, true] {
+    for (init, image, stop_signal) in
+        [(false, "app", Some("SIGRTMIN+3")), (true, "app", Some("37")), (true, "stops", None)]
+    {
         let process = Process { init, ..shell(&script) };
-        let stop_signal = Some("SIGRTMIN+3".to_owned());
-        let options = ContainerOptions { process, stop_signal, ..ContainerOptions::new("app") };
+        let stop_signal = stop_signal.map(str::to_owned);
+        let options = ContainerOptions { process, stop_signal, ..ContainerOptions::new(image) };
         let container = started(&engine, options);
         until("the traps", || log(&container) == "up\n");
         container.signal(40).unwrap();

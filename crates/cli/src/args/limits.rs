@@ -46,7 +46,7 @@ pub struct LimitArgs {
     /// Limits of all processes together.
     #[command(flatten)]
     pub resources: ResourceArgs,
-    /// Control group below which others are made [default: /rbuild]
+    /// Control group below which that of a step, or a container, is made [default: /rbuild]
     #[arg(long, value_name = "NAME")]
     pub cgroup_parent: Option<String>,
 }

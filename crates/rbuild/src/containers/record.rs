@@ -1,4 +1,5 @@
-//! `config.json`: what a container is. Written once, when it is made; a new name replaces it.
+//! `config.json`: what a container is. Written when it is made, and whole again when its networks or
+//! what it may use are changed.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

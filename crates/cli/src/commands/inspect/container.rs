@@ -39,7 +39,9 @@ pub fn document(container: &Container) -> Result<Value, BuildError> {
             })
         })
         .collect();
-    let exit = state.ended.map(|ended| ended.exit);
+    // While it runs, how it ended before says nothing.
+    let ended = state.ended.filter(|_| state.status != Status::Running);
+    let exit = ended.map(|ended| ended.exit);
     let (program, arguments) = spec.argv.split_first().map_or(("", &[][..]), |(a, b)| (a, b));
     let mut document = json!({
         "Id": record.id,

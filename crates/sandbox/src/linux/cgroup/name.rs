@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use super::{MAX_DEPTH, remove_groups};
+
 /// Front of a group's name.
 pub(super) const PREFIX: &str = "rbuild-";
 
@@ -53,7 +55,7 @@ impl Name {
         for entry in entries.flatten() {
             if entry.file_name().to_str().is_some_and(|name| self.is_dead(name)) {
                 // Fails while somebody is still in it; then the next sweep gets it.
-                let _ = rustix::fs::rmdir(entry.path());
+                let _ = remove_groups(&entry.path(), MAX_DEPTH);
             }
         }
     }

@@ -198,7 +198,7 @@ fn no_group_is_left_by_a_killed_supervisor() {
     let state = container.state().unwrap();
     assert!(!state.paused && state.pid.is_none(), "{state:?}");
     let there = || groups().iter().any(|left| left.file_name() == Some(&name));
-    assert!(there(), "nobody could have removed it");
+    // Any engine of the machine removes it.
     until("the sweep", || {
         drop(place.engine());
         !there()

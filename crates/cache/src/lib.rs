@@ -13,6 +13,7 @@
 //!   volumes/<name>/          volumes and cache mounts; .<name> beside one (volumes.rs)
 //!   containers/              owned by another crate; containers/<id>/pins is read by gc
 //!   logs/                    full output of steps
+//!   events, events.1         what happened; the containers' journal
 //!   tmp/<owner>/             work in progress of one process, which holds a lock on the directory
 //!   locks/                   gc.lock, prune.lock, images.lock, lease-<random>, step-<hex>
 //! ```

@@ -5,7 +5,8 @@
 //! There is no daemon. [`start`] starts the program once more under the name [`SUPERVISOR_NAME`],
 //! hands it [`Orders`] over a socket, and that process stays as long as the container runs: it
 //! mounts the root filesystem, starts the process in the sandbox, keeps its output ([`logs`]),
-//! starts it again where the restart policy says so, and writes down how it ended ([`State`]).
+//! starts it again where the restart policy says so, and writes down how it ended ([`State`]) and
+//! what happened ([`events`]).
 //! Whoever wants something of a running container connects to the supervisor's socket
 //! ([`Connection`]); what is over is read from files, with nobody's help.
 //!
@@ -37,6 +38,7 @@
 
 mod client;
 mod error;
+pub mod events;
 mod frame;
 mod health;
 mod instant;

@@ -1,5 +1,6 @@
 //! What a supervisor is told: plain data that crosses from the engine.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,6 +47,9 @@ pub struct Orders {
     pub log: LogOptions,
     /// How its health is checked.
     pub health: Option<HealthChecks>,
+    /// What is said of it in events.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// A path of the host that shows inside.

@@ -5,6 +5,10 @@ use std::path::Path;
 use rbuild_rooted::Root;
 
 use crate::ContainerError;
+use crate::events::Event;
+
+/// The engine's file that says what a container is.
+const CONFIG: &str = "config.json";
 
 /// Removes the directory of a container, in which nothing is mounted. The caller holds its lock.
 ///
@@ -25,7 +29,12 @@ pub fn remove(directory: &Path) -> Result<(), ContainerError> {
     fs_err::create_dir_all(&tmp).map_err(failed)?;
     let held = fs_err::File::open(directory).map_err(failed)?;
     held.file().lock().map_err(failed)?;
+    // One that was never made whole is none.
+    let gone = directory.join(CONFIG).exists().then(|| Event::of_container(directory, "destroy"));
     fs_err::rename(directory, tmp.join(name)).map_err(failed)?;
+    if let Some(gone) = gone {
+        gone.note_beside(directory);
+    }
     let _ = Root::open(&tmp).and_then(|tmp| tmp.remove_all(name));
     Ok(())
 }

@@ -56,6 +56,7 @@ mod fsck;
 mod history;
 mod images;
 mod inspect;
+mod journal;
 mod lint;
 mod lock_file;
 mod networks;
@@ -128,7 +129,7 @@ pub use rbuild_cache::{
 pub use rbuild_container::network::{Connected, OpenPort, Place};
 pub use rbuild_container::{
     ContainerError, Ended, Health, HealthCheck, HealthChecks, HealthStatus, Restart, State, Status,
-    Stop, logs,
+    Stop, events, logs,
 };
 pub use rbuild_image::compress::Encoding;
 pub use rbuild_image::media_type::Family;

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use rbuild_cache::Store;
+use rbuild_container::events::Event;
 use rbuild_container::network::{Joining, forget_dead, has_dead, in_use};
 use rbuild_network::BRIDGE_PREFIX;
 use rbuild_network::link::Links;
@@ -61,6 +62,10 @@ pub struct NetworkOptions {
     pub gateway: Option<IpAddr>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+}
+
+fn event_of(network: &NetworkRecord, action: &str) -> Event {
+    Event::now("network", action, &network.id).with("name", &network.name).with("type", "bridge")
 }
 
 fn refused(error: impl std::fmt::Display) -> BuildError {
@@ -244,7 +249,9 @@ impl Engine {
             let message = format!("there is a network {name} already: choose another name");
             return Err(BuildError::Conflict { message });
         }
-        make(&self.store, options)
+        let made = make(&self.store, options)?;
+        self.happened(event_of(&made, "create"));
+        Ok(made)
     }
 
     /// Removes a network that no running container is connected to.
@@ -275,6 +282,7 @@ impl Engine {
         fs_err::rename(&directory, scratch.path().join("gone")).map_err(|source| {
             BuildError::Io { what: format!("remove network {}", record.name), source }
         })?;
+        self.happened(event_of(&record, "destroy"));
         Ok(record)
     }
 }

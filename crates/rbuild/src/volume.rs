@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rbuild_cache::{HeldVolume, Hold, NamedInfo};
+use rbuild_container::events::Event;
 use rbuild_image::layer::{PackOptions, TreeForm, pack};
 use rbuild_rooted::{FileKind, Follow, Root};
 use rbuild_types::{CancelToken, ImageConfig};
@@ -140,6 +141,7 @@ impl Engine {
         volume.note(None)?;
         if self.put_in_place(&volume, from)? {
             volume.note_named(&NamedInfo::new(BTreeMap::new()))?;
+            self.happened(Event::now("volume", "create", name).with("driver", "local"));
         }
         Ok(volume)
     }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rbuild_cache::{Hold, NamedInfo, Volume, VolumeInfo};
+use rbuild_container::events::Event;
 
 use crate::containers::MountedFrom;
 use crate::engine::random_id;
@@ -98,6 +99,7 @@ impl Engine {
                 // In this order: a volume that is there has its labels.
                 held.note_named(&NamedInfo::new(std::mem::take(&mut labels)))?;
                 self.put_in_place(&held, None)?;
+                self.happened(Event::now("volume", "create", &name).with("driver", "local"));
                 break;
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -120,7 +122,9 @@ impl Engine {
         };
         let held = self.alone(&volume)?.ok_or_else(|| conflict("by a step of a build"))?;
         self.check_unused(name, &volume)?;
-        Ok(held.remove()?)
+        held.remove()?;
+        self.happened(Event::now("volume", "destroy", name).with("driver", "local"));
+        Ok(())
     }
 
     /// Refuses while a container mounts the volume.

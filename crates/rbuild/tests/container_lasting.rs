@@ -177,7 +177,11 @@ fn a_stop_ends_the_restarts() {
     let (_place, engine) = place();
     let restart = Restart::Always;
     let mut container = started(&engine, ContainerOptions { restart, ..scripted("exit 0") });
-    until("the third start", || container.state().unwrap().restarts >= 2);
+    // One that is just being started is killed instead.
+    until("the third end", || {
+        let state = container.state().unwrap();
+        state.restarts >= 2 && state.status == Status::Restarting
+    });
     container.stop(None).unwrap();
     assert_eq!(container.state().unwrap().status, Status::Exited);
     // One that was just being started is killed.

@@ -1,11 +1,12 @@
-//! Containers that are watched and held still: processes, use, pause.
+//! Containers that are watched and held still: processes, use, pause, events.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rbuild::events::Event;
 use rbuild::{
-    Attach, BuildError, CancelToken, CommitRequest, Container, ContainerOptions, ExecOptions,
-    ExecStreams, Exit, ImageWords, Stop,
+    Attach, BuildError, CancelToken, CommitRequest, Container, ContainerOptions, Engine,
+    ExecOptions, ExecStreams, Exit, ImageWords, Stop,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -20,6 +21,8 @@ tests![
     a_paused_container_is_stopped_and_killed,
     a_commit_pauses_and_goes_on,
     no_group_is_left_by_a_killed_supervisor,
+    what_happens_is_written_down,
+    events_come_as_they_happen,
 ];
 
 fn ended(container: &mut Container) -> Exit {
@@ -195,10 +198,101 @@ fn no_group_is_left_by_a_killed_supervisor() {
     let state = container.state().unwrap();
     assert!(!state.paused && state.pid.is_none(), "{state:?}");
     let there = || groups().iter().any(|left| left.file_name() == Some(&name));
-    assert!(there(), "nobody could have removed it");
+    // Any engine of the machine removes it.
     until("the sweep", || {
         drop(place.engine());
         !there()
     });
     container.delete().unwrap();
+}
+
+/// What happened, without ids.
+fn happened(events: &[Event]) -> Vec<String> {
+    let words = |event: &Event| {
+        let said = |name: &str| event.actor.attributes.get(name).cloned().unwrap_or_default();
+        let more = match event.action.as_str() {
+            "die" | "exec_die" => said("exitCode"),
+            "kill" => said("signal"),
+            "rename" => said("oldName"),
+            _ => String::new(),
+        };
+        format!("{} {} {} {more}", event.kind, event.action, said("name")).trim().to_owned()
+    };
+    events.iter().map(words).collect()
+}
+
+fn what_happens_is_written_down() {
+    let (_place, engine) = place();
+    let begun = engine.events().unwrap().0.len();
+    let volume = rbuild::Volume {
+        source: rbuild::VolumeSource::Named("data".to_owned()),
+        target: "/data".to_owned(),
+        read_only: false,
+    };
+    let mut options = ContainerOptions { name: Some("web".to_owned()), ..scripted(FOR_EVER) };
+    options.process.volumes.push(volume);
+    options.labels.insert("a".to_owned(), "b".to_owned());
+    let mut container = started(&engine, options);
+    let joined = ExecOptions { argv: vec!["false".into()], ..ExecOptions::default() };
+    let exec = container.exec(&joined, ExecStreams::Pipes { input: false }).unwrap();
+    exec.wait(&CancelToken::default(), &mut |_, _| {}).unwrap();
+    container.pause().unwrap();
+    container.unpause().unwrap();
+    engine.rename_container("web", "site").unwrap();
+    container.stop(Some(Stop { signal: 9, patience: None })).unwrap();
+    ended(&mut container);
+    container.delete().unwrap();
+    engine.remove_volume("data").unwrap();
+    engine.tag_image("app", "other:1").unwrap();
+    engine.remove_image("other:1", false).unwrap();
+    let (all, _) = engine.events().unwrap();
+    let expected = [
+        "volume create",
+        "container create web",
+        "container start web",
+        "container exec_create: false web",
+        "container exec_start: false web",
+        "container exec_die web 1",
+        "container pause web",
+        "container unpause web",
+        "container rename site web",
+        "container kill site 9",
+        "container die site 137",
+        "container stop site",
+        "container destroy site",
+        "volume destroy",
+        "image tag other:1",
+        "image untag other:1",
+    ];
+    assert_eq!(happened(&all[begun..]), expected);
+    assert!(all.windows(2).all(|pair| pair[0].time <= pair[1].time), "{all:?}");
+    let start = all.iter().find(|event| event.action == "start").unwrap();
+    assert_eq!(
+        (start.actor.attributes["image"].as_str(), start.actor.attributes["a"].as_str()),
+        ("app", "b")
+    );
+}
+
+fn events_come_as_they_happen() {
+    let (place, engine) = place();
+    let (_, mut follow) = engine.events().unwrap();
+    let options =
+        ContainerOptions { name: Some("gone".to_owned()), auto_remove: true, ..scripted("exit 3") };
+    started(&engine, options);
+    let mut seen = Vec::new();
+    until("the end", || {
+        seen.extend(follow.more().unwrap());
+        seen.iter().any(|event| event.action == "destroy")
+    });
+    let expected = [
+        "container create gone",
+        "container start gone",
+        "container die gone 3",
+        "container destroy gone",
+    ];
+    assert_eq!(happened(&seen), expected);
+    // An engine that only looks writes nothing.
+    let before = engine.events().unwrap().0.len();
+    let looking = Engine::read_only(place.options()).unwrap();
+    assert_eq!(looking.events().unwrap().0.len(), before);
 }

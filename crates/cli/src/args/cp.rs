@@ -11,8 +11,9 @@ use crate::failure::Failure;
     override_usage = "rbuild cp [OPTIONS] CONTAINER:SRC|@STEP:/SRC DEST|-\n       \
                       rbuild cp [OPTIONS] SRC|- CONTAINER:DEST",
     after_help = "A directory becomes DEST, or goes into it when it is there; `SRC/.` is what is in \
-                  it. `-` is a tar on standard input or output. `rbuild logs --help` says how \
-                  steps are named."
+                  it. `-` is a tar on standard input or output. Of a container that does not run, a \
+                  directory comes without what is mounted below it: name that itself. `rbuild logs \
+                  --help` says how steps are named."
 )]
 pub struct CpArgs {
     /// Keep owners, and with them setuid and setgid

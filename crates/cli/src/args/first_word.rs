@@ -26,6 +26,7 @@ const COMMANDS: &[&str] = &[
     "attach",
     "top",
     "stats",
+    "events",
     "pause",
     "unpause",
     "wait",
@@ -149,6 +150,7 @@ const LONG_FORMS: &[(&str, &str, &str)] = &[
     ("image", "save", "save"),
     ("image", "tag", "tag"),
     ("system", "df", "du"),
+    ("system", "events", "events"),
     ("system", "info", "info"),
 ];
 
@@ -158,7 +160,7 @@ const GROUPS: &[&str] = &["builder", "buildx", "container", "image", "system", "
 
 /// Commands of Docker that are not here yet. A directory of that name can still be built as
 /// `./compose`.
-const NOT_YET: &[&str] = &["bake", "compose", "events"];
+const NOT_YET: &[&str] = &["bake", "compose"];
 
 /// The line with its command named.
 pub fn settle(mut line: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
@@ -309,7 +311,7 @@ mod tests {
             "image trust",
             "image frobnicate",
             "builder rm",
-            "system events",
+            "system prune",
             "trust ls",
             "container checkpoint",
         ] {

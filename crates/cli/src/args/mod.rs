@@ -9,6 +9,7 @@ pub mod container;
 pub mod context;
 pub mod cp;
 pub mod diff;
+pub mod events;
 pub mod exec;
 pub mod filter;
 pub mod first_word;
@@ -133,6 +134,8 @@ pub enum Command {
     Top(container::TopArgs),
     /// Show what containers use
     Stats(container::StatsArgs),
+    /// Show what happens, as it happens
+    Events(events::EventsArgs),
     /// Hold all processes of running containers
     Pause(container::PauseArgs),
     /// Let the processes of paused containers go on

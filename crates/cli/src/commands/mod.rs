@@ -12,6 +12,7 @@ mod context;
 mod cp;
 mod diff;
 mod du;
+mod events;
 mod exec;
 mod export;
 mod fsck;
@@ -138,6 +139,7 @@ pub fn run(args: Args, environment: &Environment) -> Result<i32, Failure> {
         Command::Volume(args) => volume::run(&args, &context),
         Command::Top(args) => top::run(&args, &context),
         Command::Stats(args) => stats::run(&args, &context),
+        Command::Events(args) => events::run(&args, &context),
         Command::Pause(args) => pause::pause(&args, &context),
         Command::Unpause(args) => pause::unpause(&args, &context),
         Command::Wait(args) => wait::run(&args, &context),

@@ -1,4 +1,8 @@
-//! `top`, `stats`, `pause` and `unpause`.
+//! `top`, `stats`, `pause`, `unpause` and `events`.
+
+use std::io::{BufRead as _, BufReader};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::containers::program;
 
@@ -33,4 +37,43 @@ fn a_container_is_watched_and_held() {
     line("pause web");
     line("rm -f web");
     program.run("stats --no-stream none").refused(1, "no such container: none");
+}
+
+#[test]
+fn events_are_shown_and_chosen() {
+    let Some(program) = program() else { return };
+    let line = |line: &str| program.run(line).good().stdout;
+    let mut following = program.start("events --filter type=container --filter event=die", &[]);
+    line("volume create data");
+    line("run --name web -l a=b box echo x");
+    line("rm web");
+    let words = ["events", "--since", "1h", "--until", "0s", "--format", "{{.Type}} {{.Action}}"];
+    let shown = program.run_words(&words).good().stdout;
+    let expected = [
+        "volume create",
+        "container create",
+        "container start",
+        "container die",
+        "container destroy",
+    ];
+    let shown: Vec<&str> = shown.lines().filter(|line| !line.starts_with("image")).collect();
+    assert_eq!(shown, expected);
+    let shown = line("events --since 1h --until 0s --filter event=die --filter label=a=b");
+    let end = "(a=b, exitCode=0, image=box, name=web)\n";
+    assert!(shown.contains(" container die ") && shown.ends_with(end), "{shown}");
+    let json = line("events --since 1h --until 0s --filter volume=data --format json");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (json["Action"].as_str(), json["Actor"]["ID"].as_str()),
+        (Some("create"), Some("data"))
+    );
+    program.run("events --filter daemon=x").refused(1, "daemon");
+    program.run("events --since yesterday").refused(1, "not a time");
+    // What follows sees it too.
+    let mut first = String::new();
+    let mut output = BufReader::new(following.stdout.take().unwrap());
+    output.read_line(&mut first).unwrap();
+    assert!(first.contains(" container die ") && first.ends_with(end), "{first}");
+    kill_process(Pid::from_child(&following), Signal::TERM).unwrap();
+    following.wait().unwrap();
 }

@@ -1,5 +1,6 @@
 //! Where the supervisor's threads meet.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -14,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::clients::Client;
+use crate::events::{self, Event};
 use crate::frame::Kind;
 use crate::logs::LogWriter;
 use crate::network::Live;
@@ -32,6 +34,8 @@ pub(super) struct Hub {
     clients: Mutex<Vec<Arc<Client>>>,
     log: Mutex<LogWriter>,
     directory: PathBuf,
+    /// What is said of the container in events.
+    attributes: BTreeMap<String, String>,
     state: Mutex<State>,
     network: Mutex<Option<Live>>,
     allowance: Mutex<Allowance>,
@@ -57,6 +61,8 @@ struct Process {
 struct Life {
     /// Somebody wants it to end.
     stopping: bool,
+    /// Somebody ordered it to stop.
+    ordered: bool,
     /// It is about to be started again by somebody.
     keep: bool,
     /// It has ended for good.
@@ -73,6 +79,7 @@ impl Hub {
             clients: Mutex::default(),
             log: Mutex::new(LogWriter::open(&orders.directory, orders.log)?),
             directory: orders.directory.clone(),
+            attributes: orders.attributes.clone(),
             state: Mutex::default(),
             network: Mutex::default(),
             allowance: Mutex::new(Allowance {
@@ -94,7 +101,24 @@ impl Hub {
         let mut state = lock(&self.state);
         let before = state.clone();
         change(&mut state);
-        if *state == before { Ok(()) } else { state.write(&self.directory) }
+        if *state == before {
+            return Ok(());
+        }
+        let written = state.write(&self.directory);
+        for event in events::told(&self.directory, &self.attributes, &before, &state) {
+            event.note_beside(&self.directory);
+        }
+        written
+    }
+
+    /// Writes an event of the container.
+    pub(super) fn happened(&self, action: &str, attribute: Option<(&str, String)>) {
+        let event = Event::of_container(&self.directory, action).or_all(&self.attributes);
+        let event = match attribute {
+            Some((name, value)) => event.with(name, value),
+            None => event,
+        };
+        event.note_beside(&self.directory);
     }
 
     /// What is known of the container.
@@ -200,6 +224,11 @@ impl Hub {
         lock(&self.life).over
     }
 
+    /// Whether somebody ordered it to stop, and did not just send a signal.
+    pub(super) fn is_ordered_to_stop(&self) -> bool {
+        lock(&self.life).ordered
+    }
+
     /// Whether it is about to be started again by somebody.
     pub(super) fn is_kept(&self) -> bool {
         lock(&self.life).keep
@@ -224,6 +253,7 @@ impl Hub {
             self.want_end();
         }
         self.send(signal);
+        self.happened("kill", Some(("signal", signal.to_string())));
         if self.is_stopping() {
             let _ = self.unpause();
         }
@@ -254,9 +284,14 @@ impl Hub {
 
     /// Stops the process, by force if it takes too long.
     pub(super) fn stop(&self, StopOrder { stop, keep }: StopOrder) {
-        lock(&self.life).keep |= keep;
+        {
+            let mut life = lock(&self.life);
+            life.keep |= keep;
+            life.ordered = true;
+        }
         self.want_end();
         self.send(stop.signal);
+        self.happened("kill", Some(("signal", stop.signal.to_string())));
         // One that is held gets the signal when it goes on.
         let _ = self.unpause();
         let Some(patience) = stop.patience else { return };
@@ -264,6 +299,7 @@ impl Hub {
         let over = wait.unwrap_or_else(PoisonError::into_inner).0.over;
         if !over {
             self.send(KILL);
+            self.happened("kill", Some(("signal", KILL.to_string())));
         }
     }
 

@@ -141,6 +141,9 @@ fn live(orders: &Orders, hub: &Arc<Hub>) -> io::Result<(Kind, Vec<u8>)> {
                 state.status = if waits { Status::Created } else { Status::Exited };
                 state.connected = Connected::default();
             });
+            if hub.is_ordered_to_stop() {
+                hub.happened("stop", None);
+            }
             return Ok((Kind::Ended, serde_json::to_vec(&exit)?));
         }
         backoff = (2 * backoff).min(BACKOFF_MAX);

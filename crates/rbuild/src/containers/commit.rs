@@ -77,7 +77,9 @@ impl Engine {
         };
         let mut fill =
             |root: &Root| container.copy_changes(root, &scratch.path().join("layer.tar"), cancel);
-        self.grow(Some(base), config, &request.words, created_by, &mut fill, ctx)
+        let id = self.grow(Some(base), config, &request.words, created_by, &mut fill, ctx)?;
+        container.happened("commit");
+        Ok(id)
     }
 }
 

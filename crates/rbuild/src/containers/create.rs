@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rbuild_cache::{SnapshotId, Store};
+use rbuild_container::events;
 use rbuild_container::logs::LogOptions;
 use rbuild_container::{Restart, Stop};
 use rbuild_image::ImageError;
@@ -174,7 +175,9 @@ impl Engine {
         let (directory, lock) = reserved.keep();
         // One that is not tied stays, whatever becomes of the handle.
         let lock = lock.filter(|_| record.tied);
-        Ok(Container::new(self, directory, lock, record))
+        let container = Container::new(self, directory, lock, record);
+        container.happened("create");
+        Ok(container)
     }
 
     fn image_of(
@@ -247,7 +250,11 @@ impl Engine {
         let (new, path) =
             (container.directory().join("name.new"), container.directory().join(NAME));
         fs_err::write(&new, name).map_err(io)?;
-        fs_err::rename(new, path).map_err(io)
+        fs_err::rename(new, path).map_err(io)?;
+        let renamed = events::Event::of_container(container.directory(), "rename");
+        let renamed = renamed.with("oldName", container.name());
+        self.happened(renamed.or_all(&container.record().attributes()));
+        Ok(())
     }
 
     /// Takes a name and makes the container's directory, locked.

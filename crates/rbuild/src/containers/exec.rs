@@ -3,10 +3,13 @@
 //! The supervisor has no part in it: the process is a child of a helper of this program, and ends
 //! with that, with the container, or by itself.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
+use rbuild_container::events::Event;
 use rbuild_container::{State, Status, parent};
 use rbuild_rooted::Root;
 use rbuild_sandbox::linux::capabilities::CapabilitySet;
@@ -56,6 +59,8 @@ pub struct Exec {
     terminal: Option<OwnedFd>,
     /// What must stay until it has ended.
     _held: Option<HeldByStep>,
+    /// The container's directory, and what is said of it in events; a step has none.
+    container: Option<(PathBuf, BTreeMap<String, String>)>,
 }
 
 impl ExecStreams {
@@ -83,7 +88,9 @@ impl Container {
     /// program cannot be executed.
     pub fn exec(&self, options: &ExecOptions, streams: ExecStreams) -> Result<Exec, BuildError> {
         let (stdio, input) = streams.stdio()?;
-        Exec::of(self.join(options, stdio)?, streams, input, None)
+        let mut exec = Exec::of(self.join(options, stdio)?, streams, input, None)?;
+        exec.container = Some((self.directory.clone(), self.record.attributes()));
+        Ok(exec)
     }
 
     /// Starts another process in the container that lives on without this program, with no input,
@@ -107,7 +114,11 @@ impl Container {
         }
         let spec = self.exec_spec(options, matches!(stdio, Stdio::Terminal));
         let process = self.first_process()?;
-        Ok(Join { helper: self.program.clone(), spec, process, stdio }.start()?)
+        let command = options.argv.join(" ");
+        self.happened(format!("exec_create: {command}"));
+        let running = Join { helper: self.program.clone(), spec, process, stdio }.start()?;
+        self.happened(format!("exec_start: {command}"));
+        Ok(running)
     }
 
     fn exec_spec(&self, options: &ExecOptions, terminal: bool) -> Spec {
@@ -208,7 +219,7 @@ impl Exec {
             terminal = Some(master);
         }
         running.executed()?;
-        Ok(Self { running, input, terminal, _held: held })
+        Ok(Self { running, input, terminal, _held: held, container: None })
     }
 
     /// Its standard input; for another thread than the one that waits. `None` when it has none, and
@@ -241,6 +252,11 @@ impl Exec {
     ) -> Result<Exit, BuildError> {
         // Nobody is left to write to it.
         drop(self.input);
-        Ok(self.running.wait(cancel, output)?)
+        let exit = self.running.wait(cancel, output)?;
+        if let Some((directory, attributes)) = &self.container {
+            let ended = Event::of_container(directory, "exec_die").or_all(attributes);
+            ended.with("exitCode", exit.code().to_string()).note_beside(directory);
+        }
+        Ok(exit)
     }
 }

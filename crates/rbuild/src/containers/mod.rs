@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rbuild_cache::{SnapshotId, Store};
+use rbuild_container::events::Event;
 use rbuild_container::{Connection as Wire, ContainerError, Orders, State, Stop};
 use rbuild_sandbox::Exit;
 use rbuild_types::{CancelToken, Cancelled, Stream};
@@ -127,6 +128,12 @@ impl Container {
         &self.directory
     }
 
+    /// Writes down what happened to it.
+    fn happened(&self, action: impl Into<String>) {
+        let event = Event::of_container(&self.directory, action).or_all(&self.record.attributes());
+        event.note(self.store.root());
+    }
+
     /// How it is now.
     ///
     /// # Errors
@@ -171,6 +178,7 @@ impl Container {
             restart: self.record.restart,
             stop: self.record.stop,
             log: self.record.log,
+            attributes: self.record.attributes(),
             health: self.record.health.clone(),
         };
         let connection = rbuild_container::start(&self.program, &orders, lock, &held)?;
@@ -353,7 +361,9 @@ impl Container {
     /// As those of [`Container::stop`] and [`Container::start`].
     pub fn restart(&mut self, stop: Option<Stop>) -> Result<(), BuildError> {
         self.stop_and(stop, true)?;
-        self.start(Attach::No)
+        self.start(Attach::No)?;
+        self.happened("restart");
+        Ok(())
     }
 
     fn stop_and(&self, stop: Option<Stop>, keep: bool) -> Result<(), BuildError> {

@@ -71,6 +71,12 @@ pub struct ContainerRecord {
 }
 
 impl ContainerRecord {
+    /// What is said of it in events.
+    pub(super) fn attributes(&self) -> BTreeMap<String, String> {
+        let image = ("image".to_owned(), self.image.clone());
+        self.labels.clone().into_iter().chain([image]).collect()
+    }
+
     /// The record of the container in `directory`; `None` while it is being made or removed.
     pub(super) fn read(directory: &Path) -> Result<Option<Self>, BuildError> {
         let path = directory.join(FILE);

@@ -34,6 +34,9 @@ impl Engine {
             unpack_archive(tar, root, &UnpackOptions::default(), cancel)?;
             Ok(())
         };
-        self.grow(None, config, words, String::new(), &mut fill, Ctx::new(&Silent, cancel))
+        let ctx = Ctx::new(&Silent, cancel);
+        let id = self.grow(None, config, words, String::new(), &mut fill, ctx)?;
+        self.image_event("import", &id.to_string(), words.name.as_deref().unwrap_or_default());
+        Ok(id)
     }
 }

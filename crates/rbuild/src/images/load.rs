@@ -57,7 +57,12 @@ impl Engine {
         let ctx = Ctx::new(progress, cancel);
         let _lease = self.store.lease()?;
         let wanted = Wanted { platform: platform.cloned(), name: None };
-        self.gather(source, wanted, ctx)?.finish()
+        let loaded = self.gather(source, wanted, ctx)?.finish()?;
+        for image in &loaded {
+            let name = image.names.first().map(Reference::familiar).unwrap_or_default();
+            self.image_event("load", &image.id.to_string(), &name);
+        }
+        Ok(loaded)
     }
 
     /// Brings the bytes of images into the store, where they have no name yet. The caller has a

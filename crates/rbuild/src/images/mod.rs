@@ -23,6 +23,7 @@ pub(crate) use loading::Wanted;
 pub(crate) use push::descriptor;
 
 use rbuild_cache::ImageRecord;
+use rbuild_container::events::Event;
 use rbuild_image::ImageError;
 use rbuild_image::config::parse_config;
 use rbuild_image::index::{attested, is_for, pick, pick_any};
@@ -163,7 +164,14 @@ impl Engine {
         let image = self.find_image(name)?;
         let reference = self.tag(new_name)?;
         let (digest, size) = (image.manifest_digest, image.manifest_size);
-        Ok(self.store.tags().set(&reference, &digest, size, &image.media_type)?)
+        self.store.tags().set(&reference, &digest, size, &image.media_type)?;
+        self.image_event("tag", &image.image_id.to_string(), &reference.familiar());
+        Ok(())
+    }
+
+    /// Writes down what happened to an image.
+    fn image_event(&self, action: &str, id: &str, name: &str) {
+        self.happened(Event::now("image", action, id).with("name", name));
     }
 
     /// Takes a name away, and the image with its last name. Named by its id, an image loses all
@@ -192,10 +200,12 @@ impl Engine {
         let mut removed = RemovedImage::default();
         for victim in &victims {
             if self.store.tags().remove(victim)? {
+                self.image_event("untag", &image.image_id.to_string(), &victim.familiar());
                 removed.untagged.push(victim.familiar());
             }
         }
         if victims.len() == names.len() && self.store.tags().remove_image(&image.manifest_digest)? {
+            self.image_event("delete", &image.image_id.to_string(), name);
             removed.deleted.push(image.image_id);
         }
         Ok(removed)

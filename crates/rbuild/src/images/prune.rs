@@ -61,6 +61,8 @@ impl Engine {
             if gone {
                 let names = records.iter().filter_map(|record| record.reference.as_ref());
                 removed.untagged.extend(names.map(Reference::familiar));
+                let id = first.image_id.to_string();
+                self.image_event("delete", &id, &id);
                 removed.deleted.push(first.image_id);
             }
         }

@@ -65,11 +65,14 @@ impl Engine {
         let name = request.name.familiar();
         let registry = self.registry(|| format!("{name} is to be pulled"))?;
         if !request.all_tags {
-            return Ok(vec![self.pull_one(registry, &request.name, &request.platforms, ctx)?]);
+            let pulled = self.pull_one(registry, &request.name, &request.platforms, ctx)?;
+            self.image_event("pull", &name, &name);
+            return Ok(vec![pulled]);
         }
         let mut pulled = Vec::new();
         for tag in registry.tags(&request.name, ctx)? {
             pulled.push(self.pull_one(registry, &tag, &request.platforms, ctx)?);
+            self.image_event("pull", &tag.familiar(), &tag.familiar());
         }
         Ok(pulled)
     }

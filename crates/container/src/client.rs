@@ -185,11 +185,11 @@ impl Connection {
         self.order(Kind::Join, &serde_json::to_vec(joining).map_err(io::Error::from)?)
     }
 
-    /// Lets the container leave the network of this name.
+    /// Lets the container leave the network of this name, if it is in that.
     ///
     /// # Errors
     ///
-    /// [`ContainerError::Refused`] when it is not in that.
+    /// [`ContainerError::Refused`] when the kernel does not let it.
     pub fn leave(&self, network: &str) -> Result<(), ContainerError> {
         self.order(Kind::Leave, network.as_bytes())
     }

@@ -320,7 +320,9 @@ fn a_container_joins_and_leaves_networks_while_it_runs() {
         assert_eq!(said(engine, "front", gone), "none\n");
         // It is what it was when it is started again, and can be changed while it does not run.
         web.stop(Some(Stop { signal: 9, patience: None })).unwrap();
-        web.connect(&rbuild::Membership { network: "front".to_owned(), ..back }).unwrap();
+        let front = rbuild::Membership { network: "front".to_owned(), ..back };
+        // Who has a handle from before starts what it is now.
+        engine.container("web").unwrap().connect(&front).unwrap();
         web.start(Attach::No).unwrap();
         assert_eq!(joined(&web), ["back", "front"]);
         assert_eq!(said(engine, "front", "wget -qO- http://web/"), "hello\n");

@@ -105,12 +105,10 @@ impl Live {
         settled
     }
 
-    /// Leaves a network.
+    /// Leaves a network; one that it is not in is none to leave.
     pub(crate) fn part(&mut self, network: &str) -> Result<(), ContainerError> {
         let is = |member: &Member| member.joining.network == network;
-        let Some(at) = self.members.all.iter().position(is) else {
-            return Err(refused(format!("it is not connected to {network}")));
-        };
+        let Some(at) = self.members.all.iter().position(is) else { return Ok(()) };
         let member = self.members.all.remove(at);
         leave(&self.members.id, std::slice::from_ref(&member.joining));
         let mut links = Links::open().map_err(refused)?;

@@ -9,28 +9,19 @@ use std::time::{Duration, Instant};
 use rbuild_sandbox::{Join, SandboxError, Spec, Stdio};
 use rbuild_types::CancelToken;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::Signal;
 
 use super::hub::Hub;
 use super::thread;
 use crate::health::{HealthCheck, HealthChecks};
-use crate::{Orders, instant, parent};
+use crate::{Orders, instant};
 
 /// How much of what a check writes is kept, as in Docker.
 const OUTPUT: usize = 4096;
 
-/// Starts the thread that checks. It ends with the process, whose number is given.
-pub(super) fn watch(
-    hub: &Arc<Hub>,
-    orders: &Orders,
-    checks: &HealthChecks,
-    pid: u32,
-) -> io::Result<()> {
-    let process =
-        Pid::from_raw(pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    // The number may have become another's before it was held, though not since.
-    let own = parent(pid).and_then(parent) == Some(std::process::id());
-    let Some(process) = process.filter(|_| own) else { return Ok(()) };
+/// Starts the thread that checks. It ends with the process.
+pub(super) fn watch(hub: &Arc<Hub>, orders: &Orders, checks: &HealthChecks) -> io::Result<()> {
+    let Some((_, process)) = hub.first() else { return Ok(()) };
     let watch = Watch {
         hub: hub.clone(),
         checks: checks.clone(),
@@ -45,7 +36,7 @@ pub(super) fn watch(
 struct Watch {
     hub: Arc<Hub>,
     checks: HealthChecks,
-    process: OwnedFd,
+    process: Arc<OwnedFd>,
     started: Instant,
     helper: PathBuf,
     spec: Spec,
@@ -81,7 +72,7 @@ impl Watch {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).ok();
-            let mut fds = [PollFd::new(&self.process, PollFlags::IN)];
+            let mut fds = [PollFd::new(&*self.process, PollFlags::IN)];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) if Instant::now() >= deadline => return false,
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use crate::frame::Kind;
 use crate::logs::LogWriter;
 use crate::network::Live;
 use crate::orders::StopOrder;
-use crate::state::{State, Status};
+use crate::state::State;
 use crate::{Allowance, ContainerError, Orders};
 
 /// What a pipe that is ready for writing takes at once (pipe(7)).
@@ -55,6 +55,8 @@ struct Process {
     signals: Option<Signaller>,
     input: Option<Arc<File>>,
     terminal: Option<Arc<File>>,
+    /// It, by its number and its pidfd.
+    first: Option<(u32, Arc<OwnedFd>)>,
 }
 
 #[derive(Default)]
@@ -155,7 +157,7 @@ impl Hub {
     pub(super) fn allow(&self, allowance: Allowance) -> Result<(), String> {
         let mut current = self.allowance();
         if current.resources != allowance.resources
-            && let Some(pid) = self.state().pid
+            && let Some((pid, _process)) = self.first()
         {
             allowance.resources.change(pid).map_err(|error| error.to_string())?;
         }
@@ -169,14 +171,20 @@ impl Hub {
         signals: Signaller,
         input: Option<OwnedFd>,
         terminal: Option<OwnedFd>,
+        first: Option<(u32, Arc<OwnedFd>)>,
     ) {
         let file = |fd: OwnedFd| Arc::new(File::from(fd));
         let terminal = terminal.map(file);
         let input = input.map(file).or_else(|| terminal.clone());
-        *lock(&self.process) = Process { signals: Some(signals), input, terminal };
+        *lock(&self.process) = Process { signals: Some(signals), input, terminal, first };
         if self.is_stopping() {
             self.send(KILL);
         }
+    }
+
+    /// The process, by its number and its pidfd. The number is its own as long as it has not ended.
+    pub(super) fn first(&self) -> Option<(u32, Arc<OwnedFd>)> {
+        lock(&self.process).first.clone()
     }
 
     pub(super) fn process_ended(&self) {
@@ -309,18 +317,18 @@ impl Hub {
         if freezer.is_some() {
             return Err("it is paused already".to_owned());
         }
-        let State { status: Status::Running, pid: Some(pid), .. } = self.state() else {
-            return Err("it is not running".to_owned());
-        };
-        *freezer = Some(Freezer::freeze(pid).map_err(|error| format!("cannot pause: {error}"))?);
+        let (pid, process) = self.first().ok_or("it is not running")?;
+        let held = Freezer::freeze(pid, process.as_fd());
+        *freezer = Some(held.map_err(|error| format!("cannot pause: {error}"))?);
         self.note(|state| state.paused = state.pid == Some(pid)).map_err(|error| error.to_string())
     }
 
     /// Lets them go on.
     pub(super) fn unpause(&self) -> Result<(), String> {
         let mut held = lock(&self.freezer);
-        let freezer = held.take().ok_or("it is not paused")?;
+        let freezer = held.as_ref().ok_or("it is not paused")?;
         freezer.thaw().map_err(|error| format!("cannot unpause: {error}"))?;
+        held.take().into_iter().for_each(Freezer::forget);
         self.note(|state| state.paused = false).map_err(|error| error.to_string())
     }
 

@@ -180,7 +180,7 @@ fn once(orders: &Orders, hub: &Arc<Hub>) -> Result<Exit, ContainerError> {
     }
     drop(allowance);
     if let Some(checks) = &orders.health {
-        health::watch(hub, orders, checks, pid)?;
+        health::watch(hub, orders, checks)?;
     }
     let pid = serde_json::to_vec(&pid).map_err(io::Error::from)?;
     hub.tell(Kind::Started, &pid);

@@ -10,11 +10,12 @@ use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
 use rbuild_sandbox::{Launch, Mount, MountSource, Resources, Running, Spec, Stdio};
 use rbuild_snapshot::Active;
 use rbuild_types::Stream;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::hub::Hub;
 use super::{pipe, thread};
 use crate::network::Place;
-use crate::{ContainerError, Orders};
+use crate::{ContainerError, Orders, parent};
 
 /// Directories that are made for what is mounted.
 const NEW_DIRECTORIES: NewDirs = NewDirs { mode: 0o755, owner: Some((0, 0)) };
@@ -84,8 +85,16 @@ pub(super) fn start(
     let terminal = has_terminal.then(|| running.terminal()).transpose()?;
     let pid = running.executed()?;
     let output = terminal.as_ref().map(OwnedFd::try_clone).transpose()?;
-    hub.process_started(running.signaller()?, input, terminal);
+    hub.process_started(running.signaller()?, input, terminal, hold(pid));
     Ok((running, pid, output))
+}
+
+/// The process, by its number and its pidfd; nothing when it has ended already.
+fn hold(pid: u32) -> Option<(u32, Arc<OwnedFd>)> {
+    let process = pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()?;
+    // The number may have become another's before it was held, though not since.
+    let own = parent(pid).and_then(parent) == Some(std::process::id());
+    own.then(|| (pid, Arc::new(process)))
 }
 
 /// Starts the thread that reads the process' terminal. It ends with the last process that has it

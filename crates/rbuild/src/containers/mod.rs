@@ -153,7 +153,12 @@ impl Container {
     pub fn start(&mut self, attach: Attach) -> Result<(), BuildError> {
         let lock = match self.lock.take() {
             Some(lock) => lock,
-            None => self.take_lock("it is running already")?,
+            None => {
+                let lock = self.take_lock("it is running already")?;
+                // Somebody may have changed it since it was read.
+                self.record = ContainerRecord::read(&self.directory)?.ok_or_else(not_running)?;
+                lock
+            }
         };
         let cancel = CancelToken::default();
         let (mut binds, held) =

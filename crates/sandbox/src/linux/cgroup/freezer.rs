@@ -9,11 +9,13 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{XattrFlags, setxattr};
+use rustix::io::retry_on_intr;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use super::hierarchies::Hierarchies;
@@ -40,18 +42,25 @@ pub struct Freezer {
 }
 
 impl Freezer {
-    /// Holds process `first`, the first one of a PID namespace, and all that are in that.
+    /// Holds process `first`, the first one of a PID namespace of its own, and all that are in that.
+    /// `process` is its pidfd: a number alone might become another's.
     ///
     /// # Errors
     ///
     /// When the kernel refuses, or a process does not stop: then all go on.
-    pub fn freeze(first: u32) -> io::Result<Self> {
+    pub fn freeze(first: u32, process: BorrowedFd<'_>) -> io::Result<Self> {
+        let namespace = |process: &str| fs_err::read_link(format!("/proc/{process}/ns/pid"));
+        if namespace("self")? == namespace(&first.to_string())? {
+            return Err(io::Error::other("it has no processes of its own"));
+        }
         let (hierarchies, root, mount) = unified()?;
         let path = fs_err::read_to_string(format!("/proc/{first}/cgroup"))?;
         let path = path.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
         let origin = hierarchies.directory("", path).unwrap_or_else(|| root.clone());
         let own = origin.file_name().and_then(|name| name.to_str());
-        let freezer = match own.is_some_and(Name::is_any) {
+        let same = fs_err::read_to_string("/proc/self/cgroup")?;
+        let same = same.lines().find_map(|line| line.strip_prefix("0::")) == Some(path);
+        let freezer = match own.is_some_and(Name::is_any) && !same {
             // It has limits, and the group is its own.
             true => Self { directory: origin.clone(), made: None, origin, _mount: mount },
             false => {
@@ -59,17 +68,18 @@ impl Freezer {
                 Self { directory, made: Some(group), origin, _mount: mount }
             }
         };
-        match freezer.hold(first) {
+        match freezer.hold(first, process) {
             Ok(()) => Ok(freezer),
             Err(error) => {
                 let _ = freezer.thaw();
+                freezer.forget();
                 Err(error)
             }
         }
     }
 
-    fn hold(&self, first: u32) -> io::Result<()> {
-        self.gather(first)?;
+    fn hold(&self, first: u32, process: BorrowedFd<'_>) -> io::Result<()> {
+        self.gather(first, process)?;
         put(&self.directory.join("cgroup.freeze"), "1")?;
         let deadline = Instant::now() + PATIENCE;
         let events = self.directory.join("cgroup.events");
@@ -80,17 +90,21 @@ impl Freezer {
             std::thread::sleep(Duration::from_millis(1));
         }
         // One that somebody started in the container just now.
-        self.gather(first)
+        self.gather(first, process)
     }
 
     /// Moves the processes into the group until there is none left.
-    fn gather(&self, first: u32) -> io::Result<()> {
+    fn gather(&self, first: u32, process: BorrowedFd<'_>) -> io::Result<()> {
         if self.made.is_none() {
             return Ok(());
         }
         for _ in 0..ROUNDS {
             let there = self.processes()?;
             let strays = members(first)?.into_iter();
+            // As long as it lives the number is its own.
+            if has_ended(process)? {
+                return Err(io::Error::other("it has ended"));
+            }
             let strays: Vec<u32> = strays
                 .filter(|stat| !stat.is_zombie() && !there.contains(&stat.pid))
                 .map(|stat| stat.pid)
@@ -112,8 +126,8 @@ impl Freezer {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses.
-    pub fn thaw(self) -> io::Result<()> {
+    /// When the kernel refuses; it can be tried again.
+    pub fn thaw(&self) -> io::Result<()> {
         put(&self.directory.join("cgroup.freeze"), "0")?;
         let Some(made) = &self.made else { return Ok(()) };
         for _ in 0..ROUNDS {
@@ -127,7 +141,6 @@ impl Freezer {
                 move_to(root.unwrap_or(&self.origin), &there)?;
             }
         }
-        self.forget();
         Ok(())
     }
 
@@ -137,6 +150,13 @@ impl Freezer {
             made.remove();
         }
     }
+}
+
+/// Whether the process of a pidfd has ended.
+fn has_ended(process: BorrowedFd<'_>) -> io::Result<bool> {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
+    Ok(retry_on_intr(|| poll(&mut fds, Some(&now)))? > 0)
 }
 
 /// Removes groups whose holders are dead.

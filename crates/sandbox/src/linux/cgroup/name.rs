@@ -29,24 +29,26 @@ impl Name {
         format!("{PREFIX}{}-{}-{}", self.namespace, self.pid, self.start)
     }
 
-    /// Whether a group of that name is one of ours.
+    /// Reads a name; `None` for what only begins like one.
+    fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.strip_prefix(PREFIX)?.split('-');
+        let mut part = || parts.next();
+        let namespace = part()?.parse::<u64>().ok()?.to_string();
+        let (pid, start) = (part()?.parse().ok()?, part()?.parse().ok()?);
+        parts.next().is_none().then_some(Self { namespace, pid, start })
+    }
+
+    /// Whether a group of that name is one of ours, and not a service that is called alike.
     pub(super) fn is_any(name: &str) -> bool {
-        name.starts_with(PREFIX)
+        Self::parse(name).is_some()
     }
 
     /// Whether a group of that name belongs to a helper that is gone.
     fn is_dead(&self, name: &str) -> bool {
-        let Some(rest) = name.strip_prefix(PREFIX) else { return false };
-        let mut parts = rest.split('-');
-        let (namespace, pid, start) = (parts.next(), parts.next(), parts.next());
         // Numbers of another namespace say nothing here.
-        if namespace != Some(self.namespace.as_str()) {
-            return false;
-        }
-        match (pid.and_then(|pid| pid.parse().ok()), start.and_then(|start| start.parse().ok())) {
-            (Some(pid), Some(start)) => start_of(pid) != Some(start),
-            _ => false,
-        }
+        Self::parse(name).is_some_and(|other| {
+            other.namespace == self.namespace && start_of(other.pid) != Some(other.start)
+        })
     }
 
     /// Removes what dead helpers left below `parent`.
@@ -82,8 +84,10 @@ mod tests {
         assert!(name.is_dead(&earlier.text()));
         let elsewhere = Name { namespace: "7".to_owned(), pid: name.pid, start: 1 };
         assert!(!name.is_dead(&elsewhere.text()));
-        for other in ["", "rbuild-", "mine", "rbuild-x-y-z"] {
-            assert!(!name.is_dead(other), "{other}");
+        for other in ["", "rbuild-", "mine", "rbuild-x-y-z", "rbuild-ci.service", "rbuild-1-2-3-4"]
+        {
+            assert!(!name.is_dead(other) && !Name::is_any(other), "{other}");
         }
+        assert!(Name::is_any(&name.text()));
     }
 }

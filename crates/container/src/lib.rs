@@ -2,8 +2,8 @@
 //!
 //! # Who does what
 //!
-//! There is no daemon. [`start`] starts the program once more under the name [`SUPERVISOR_NAME`],
-//! hands it [`Orders`] over a socket, and that process stays as long as the container runs: it
+//! There is no daemon. [`Supervisor`] starts the program once more under the name
+//! [`SUPERVISOR_NAME`], hands it [`Orders`] over a socket, and that process stays as long as the container runs: it
 //! mounts the root filesystem, starts the process in the sandbox, keeps its output ([`logs`]),
 //! starts it again where the restart policy says so, and writes down how it ended ([`State`]) and
 //! what happened ([`events`]).
@@ -57,6 +57,6 @@ pub use health::{Health, HealthCheck, HealthChecks, HealthStatus};
 pub use orders::{Allowance, Bind, Orders, Restart, Stop};
 pub use parent::parent;
 pub use remove::remove;
-pub use start::{SUPERVISOR_NAME, start};
+pub use start::{SUPERVISOR_NAME, Supervisor};
 pub use state::{Ended, State, Status, is_held};
 pub use supervisor::supervisor_main;

@@ -1,9 +1,10 @@
 //! The engine: a store, a pool and a registry client behind one handle.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rbuild_cache::{SpaceLimits, Store};
+use rbuild_container::Supervisor;
 use rbuild_registry::{Registry, RegistryOptions};
 use rbuild_sandbox::linux::binfmt::{self, Emulators};
 use rbuild_types::{Reference, ReferenceError};
@@ -40,6 +41,9 @@ pub struct EngineOptions {
     /// Directories with files of the Container Device Interface, for `RUN --device`; later ones
     /// count more.
     pub cdi_directories: Vec<PathBuf>,
+    /// Whether a container is to be made and started at once: what looks after it is then started
+    /// while the store is opened, and ready sooner.
+    pub starts_container: bool,
 }
 
 impl EngineOptions {
@@ -54,6 +58,7 @@ impl EngineOptions {
             resolv_conf: None,
             binfmt_misc: binfmt::DIRECTORY.into(),
             cdi_directories: CDI_DIRECTORIES.map(PathBuf::from).into(),
+            starts_container: false,
         }
     }
 }
@@ -68,6 +73,8 @@ pub struct Engine {
     registry: OnceLock<Registry>,
     pool: OnceLock<rayon::ThreadPool>,
     quiet_pool: OnceLock<QuietPool>,
+    /// For the next container.
+    supervisor: Mutex<Option<Supervisor>>,
 }
 
 impl Engine {
@@ -90,13 +97,18 @@ impl Engine {
             }
             .into());
         }
+        let program = options.helper.clone().unwrap_or_else(rbuild_solver::this_program);
+        let supervisor =
+            options.starts_container.then(|| Supervisor::start(&program)).transpose()?;
         let store = Store::open(&options.root)?;
         store.limit(options.limits);
         if !store.is_read_only() {
             crate::containers::directory::sweep_unless_busy(store.root());
             crate::networks::sweep(&store);
         }
-        Ok(Self::of(store, options))
+        let engine = Self::of(store, options);
+        *engine.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = supervisor;
+        Ok(engine)
     }
 
     /// Opens an engine whose store is only looked at: nothing in it changes, and it is not made
@@ -108,7 +120,12 @@ impl Engine {
 
     fn of(store: Store, options: EngineOptions) -> Self {
         let (registry, pool, quiet_pool) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { store, options, registry, pool, quiet_pool }
+        Self { store, options, registry, pool, quiet_pool, supervisor: Mutex::default() }
+    }
+
+    /// One that was started for the next container.
+    pub(crate) fn supervisor(&self) -> Option<Supervisor> {
+        self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What a name stands for that people wrote, be it to get an image or to name one: short ones may

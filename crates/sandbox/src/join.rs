@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::spec::{Order, Place};
-use crate::{Running, SandboxError, Spec, Stdio};
+use crate::{Helper, Running, SandboxError, Spec, Stdio};
 
 /// A process that starts in the namespaces, the root filesystem and the control groups of another.
 #[derive(Debug)]
@@ -29,6 +29,6 @@ impl Join {
     /// When the helper cannot be started.
     pub fn start(self) -> Result<Running, SandboxError> {
         let order = Order { spec: self.spec, place: Place::Joined };
-        Running::start(&self.helper, &order, self.process, self.stdio, Vec::new())
+        Helper::start(&self.helper)?.hand_over(&order, self.process, self.stdio, Vec::new())
     }
 }

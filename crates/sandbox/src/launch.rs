@@ -93,38 +93,61 @@ impl Launch {
     /// Starts the process. Returns as soon as the helper has its orders; failures to set up come
     /// from [`Running::wait`].
     pub fn start(self) -> Result<Running, SandboxError> {
-        let order = Order { spec: self.spec, place: Place::Own };
-        let mut others = self.mounts;
-        // The last, because the helper takes it before anybody counts.
-        others.extend(self.network);
-        Running::start(&self.helper, &order, self.root, self.stdio, others)
+        Helper::start(&self.helper)?.launch(self)
     }
 }
 
-impl Running {
-    /// Starts a helper and hands it its orders; `first` is what they say that it is.
-    pub(crate) fn start(
-        helper: &Path,
-        order: &Order,
-        first: OwnedFd,
-        stdio: Stdio,
-        mounts: Vec<OwnedFd>,
-    ) -> Result<Self, SandboxError> {
+/// A helper without orders. One that is started early is ready when there are some; dropped, it ends.
+#[derive(Debug)]
+pub struct Helper(Running);
+
+impl Helper {
+    /// Starts it.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Helper`] when the program cannot be started.
+    pub fn start(program: &Path) -> Result<Self, SandboxError> {
         let (mine, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
                 .map_err(io::Error::from)?;
-        let mut running = Running {
-            helper_name: helper.display().to_string(),
-            helper: start_helper(helper, theirs)?,
+        Ok(Self(Running {
+            helper_name: program.display().to_string(),
+            helper: start_helper(program, theirs)?,
             control: mine,
             buffered: Vec::new(),
             stdout: None,
             stderr: None,
             terminal: None,
             pid: None,
-            place: order.place,
+            place: Place::Own,
             left: false,
-        };
+        }))
+    }
+
+    /// Starts the process, as [`Launch::start`] does with a helper of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::NoAnswer`] when it is no helper.
+    pub fn launch(self, launch: Launch) -> Result<Running, SandboxError> {
+        let order = Order { spec: launch.spec, place: Place::Own };
+        let mut others = launch.mounts;
+        // The last, because the helper takes it before anybody counts.
+        others.extend(launch.network);
+        self.hand_over(&order, launch.root, launch.stdio, others)
+    }
+
+    /// Hands it its orders; `first` is what they say that it is.
+    pub(crate) fn hand_over(
+        self,
+        order: &Order,
+        first: OwnedFd,
+        stdio: Stdio,
+        mounts: Vec<OwnedFd>,
+    ) -> Result<Running, SandboxError> {
+        let mut running = self.0;
+        running.place = order.place;
         let mut descriptors = vec![first];
         match stdio {
             Stdio::Terminal => {}

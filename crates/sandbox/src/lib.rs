@@ -42,7 +42,7 @@ mod sys;
 
 pub use error::SandboxError;
 pub use join::Join;
-pub use launch::{HELPER_NAME, Launch, Running, Signaller, Stdio};
+pub use launch::{HELPER_NAME, Helper, Launch, Running, Signaller, Stdio};
 pub use linux::cgroup::{Freezer, sweep as sweep_groups};
 pub use linux::helper::sandbox_main;
 pub use linux::processes::{ProcessStat, members};

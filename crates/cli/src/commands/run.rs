@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use rbuild::{Attach, CancelToken, Container, Ctx};
+use rbuild::{Attach, CancelToken, Container, Ctx, Engine, EngineOptions};
 
 use crate::args::run::{CreateArgs, NewArgs, RunArgs};
 use crate::commands::Context;
@@ -21,7 +21,7 @@ pub fn run(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
 pub fn create(args: &CreateArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let create = || {
         let cancel = interrupt::cancel_on_interrupt()?;
-        let container = new(&args.new, context, &cancel)?;
+        let container = new(&args.new, false, context, &cancel)?;
         output::line(container.id())?;
         Ok(exit_code::SUCCESS)
     };
@@ -47,7 +47,7 @@ fn run_inner(args: &RunArgs, context: &Context<'_>) -> Result<i32, Failure> {
     }
     let keys = DetachKeys::of(args.detach_keys.as_deref())?;
     let cancel = interrupt::cancel_on_interrupt()?;
-    let mut container = new(&args.new, context, &cancel)?;
+    let mut container = new(&args.new, true, context, &cancel)?;
     if args.detach {
         start(&mut container, Attach::No)?;
         output::line(container.id())?;
@@ -68,10 +68,17 @@ fn start(container: &mut Container, attach: Attach) -> Result<(), Failure> {
     Ok(started?)
 }
 
-fn new(args: &NewArgs, context: &Context<'_>, cancel: &CancelToken) -> Result<Container, Failure> {
+/// Makes a container, which is about to be started or not.
+fn new(
+    args: &NewArgs,
+    starts_container: bool,
+    context: &Context<'_>,
+    cancel: &CancelToken,
+) -> Result<Container, Failure> {
     let options = args.options(context.environment)?;
     let cid = args.cidfile.as_deref().map(CidFile::create).transpose()?;
-    let engine = context.engine()?;
+    let engine = EngineOptions { starts_container, ..context.engine_options()? };
+    let engine = Engine::with_options(engine)?;
     let container = context.shown(args.quiet, |progress| {
         engine.create_container(options, Ctx::new(progress, cancel))
     })?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
-use rbuild_sandbox::{Launch, Mount, MountSource, Resources, Running, Spec, Stdio};
+use rbuild_sandbox::{Helper, Launch, Mount, MountSource, Resources, Running, Spec, Stdio};
 use rbuild_snapshot::Active;
 use rbuild_types::Stream;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -28,6 +28,8 @@ pub(super) fn start(
     hub: &Hub,
     resources: &Resources,
 ) -> Result<(Running, u32, Option<OwnedFd>), ContainerError> {
+    // It gets ready while the root filesystem is mounted.
+    let helper = Helper::start(&orders.helper)?;
     let active = Active::new(&orders.directory, orders.lowers.clone())?;
     let root = match orders.lasting {
         true => active.mount_lasting()?,
@@ -79,9 +81,9 @@ pub(super) fn start(
             Some(live.netns().try_clone_to_owned()?)
         }
     };
-    let helper = orders.helper.clone();
-    let launch = Launch { helper, spec, root: root.into(), mounts, stdio, network };
-    let mut running = launch.start()?;
+    let program = orders.helper.clone();
+    let launch = Launch { helper: program, spec, root: root.into(), mounts, stdio, network };
+    let mut running = helper.launch(launch)?;
     let terminal = has_terminal.then(|| running.terminal()).transpose()?;
     let pid = running.executed()?;
     let output = terminal.as_ref().map(OwnedFd::try_clone).transpose()?;

@@ -175,7 +175,8 @@ impl Engine {
         let (directory, lock) = reserved.keep();
         // One that is not tied stays, whatever becomes of the handle.
         let lock = lock.filter(|_| record.tied);
-        let container = Container::new(self, directory, lock, record);
+        let mut container = Container::new(self, directory, lock, record);
+        container.supervisor = self.supervisor();
         container.happened("create");
         Ok(container)
     }

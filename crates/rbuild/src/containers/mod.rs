@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use rbuild_cache::{SnapshotId, Store};
 use rbuild_container::events::Event;
-use rbuild_container::{Connection as Wire, ContainerError, Orders, State, Stop};
+use rbuild_container::{Connection as Wire, ContainerError, Orders, State, Stop, Supervisor};
 use rbuild_sandbox::Exit;
 use rbuild_types::{CancelToken, Cancelled, Stream};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -82,6 +82,8 @@ pub struct Container {
     cdi_directories: Vec<PathBuf>,
     /// Held while it is made, and until it is started if it is tied.
     lock: Option<File>,
+    /// The process that is to supervise it, if there is one already.
+    supervisor: Option<Supervisor>,
     /// To its supervisor, once it was started here.
     connection: Option<Wire>,
     /// Whether it goes with this handle.
@@ -104,6 +106,7 @@ impl Container {
             cdi_directories: engine.options.cdi_directories.clone(),
             goes: lock.is_some(),
             lock,
+            supervisor: None,
             connection: None,
         }
     }
@@ -186,7 +189,11 @@ impl Container {
             attributes: self.record.attributes(),
             health: self.record.health.clone(),
         };
-        let connection = rbuild_container::start(&self.program, &orders, lock, &held)?;
+        let supervisor = match self.supervisor.take() {
+            Some(supervisor) => supervisor,
+            None => Supervisor::start(&self.program)?,
+        };
+        let connection = supervisor.order(&orders, lock, &held)?;
         drop(held);
         connection.started()?;
         self.connection = Some(connection);

@@ -1,9 +1,11 @@
 //! The child: builds its surroundings, gives up privileges, becomes the program.
 //!
 //! It is a copy of the one-threaded helper, so it may allocate. The order below matters: what
-//! needs capabilities comes first, the seccomp filter before the capabilities go (without
-//! `no_new_privs`, which would break sudo, only CAP_SYS_ADMIN may load one), the parent-death
-//! signal last, because changing ids clears it.
+//! needs capabilities comes first, the parent-death signal last, because changing ids clears it.
+//!
+//! A filter of system calls that a user gives may refuse what is called here, so as little as can be
+//! comes after it: with `no_new_privs` the program alone. Without, which is so that sudo works, only
+//! CAP_SYS_ADMIN may load one, and the capabilities go after that.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -17,6 +19,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::linux::cgroup::Group;
 use crate::linux::helper::Surroundings;
+use crate::linux::seccomp::SockFilter;
 use crate::linux::user::{self, Identity};
 use crate::linux::{
     capabilities, dev, helper, init, join, mounts, program, rlimit, seccomp, sysctl,
@@ -67,6 +70,7 @@ fn become_program(
 ) -> Result<std::convert::Infallible, StartFailure> {
     // The host's files are out of reach further down.
     Group::join(group)?;
+    let unified = mounts::host_is_unified();
     let mut descriptors = descriptors.into_iter();
     let root = descriptors.next().ok_or("no root").during("receive the root filesystem")?;
     rustix::process::umask(Mode::empty());
@@ -79,7 +83,7 @@ fn become_program(
     drop(root);
     let root = openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .during("open the root filesystem")?;
-    mounts::system(root.as_fd(), spec.privileged)?;
+    mounts::system(root.as_fd(), spec.privileged, unified)?;
     let devices = dev::populate(root.as_fd(), spec)?;
     dev::own_null(root.as_fd())?;
     let files = mounts::make_files(root.as_fd(), &spec.files)?;
@@ -140,14 +144,19 @@ pub(crate) fn execute(
     init: bool,
 ) -> Result<std::convert::Infallible, StartFailure> {
     let program = program::Prepared::new(spec, identity)?;
-    drop_privileges(spec, identity)?;
-    if init {
-        init::stay_behind(spec.terminal)?;
-    }
+    let dockers = || seccomp::docker_filter(spec.capabilities);
+    let filter = || spec.filter.as_ref().map_or_else(|| dockers().into(), Cow::from);
+    let filter = spec.seccomp.then(filter);
+    give_streams(identity);
     sys::close_on_exec_from(3).during("close descriptors")?;
-    sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    set_parent_process_death_signal(Some(Signal::KILL)).during("tie the process to its helper")?;
+    let drop_privileges = || drop_privileges(spec, identity, filter.as_deref());
+    if init {
+        init::stay_behind(spec.terminal, drop_privileges)?;
+    }
+    sys::reset_signals();
+    rlimit::set(&spec.rlimits)?;
+    drop_privileges()?;
     Err(program.exec())
 }
 
@@ -205,8 +214,8 @@ pub(crate) fn enter_directory(path: &str) -> Result<(), StartFailure> {
     Ok(())
 }
 
-fn drop_privileges(spec: &Spec, identity: &Identity) -> Result<(), StartFailure> {
-    // Programs open /dev/stdout by name; a pipe of root's would refuse them.
+/// Programs open `/dev/stdout` by name; a pipe of root's would refuse them.
+fn give_streams(identity: &Identity) {
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let pipe_or_terminal = rustix::fs::fstat(fd).is_ok_and(|stat| {
             let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
@@ -217,6 +226,18 @@ fn drop_privileges(spec: &Spec, identity: &Identity) -> Result<(), StartFailure>
             let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(identity.uid)), None);
         }
     }
+}
+
+/// Becomes the user, behind the filter, and ties itself to its parent.
+fn drop_privileges(
+    spec: &Spec,
+    identity: &Identity,
+    filter: Option<&[SockFilter]>,
+) -> Result<(), StartFailure> {
+    let load = |when: bool| match filter.filter(|_| when) {
+        Some(filter) => seccomp::install(filter).during("load the system call filter"),
+        None => Ok(()),
+    };
     let groups: Vec<_> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     rustix::thread::set_thread_groups(&groups).during("set supplementary groups")?;
     let gid = Gid::from_raw(identity.gid);
@@ -224,14 +245,11 @@ fn drop_privileges(spec: &Spec, identity: &Identity) -> Result<(), StartFailure>
     if spec.no_new_privileges {
         rustix::thread::set_no_new_privs(true).during("forbid new privileges")?;
     }
-    if spec.seccomp {
-        let dockers = || seccomp::docker_filter(spec.capabilities);
-        let filter = spec.filter.as_ref().map_or_else(|| dockers().into(), Cow::from);
-        seccomp::install(&filter).during("load the system call filter")?;
-    }
-    rlimit::set(&spec.rlimits)?;
+    load(!spec.no_new_privileges)?;
     capabilities::drop_bounding(spec.capabilities).during("limit capabilities")?;
     let uid = Uid::from_raw(identity.uid);
     rustix::thread::set_thread_res_uid(uid, uid, uid).during("set the user")?;
-    capabilities::set_thread(spec.capabilities.for_uid(identity.uid)).during("set capabilities")
+    capabilities::set_thread(spec.capabilities.for_uid(identity.uid)).during("set capabilities")?;
+    set_parent_process_death_signal(Some(Signal::KILL)).during("tie the process to its parent")?;
+    load(spec.no_new_privileges)
 }

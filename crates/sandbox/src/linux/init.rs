@@ -1,8 +1,9 @@
 //! Process 1 of a container that asks for an init: passes signals on to the program, and waits for
 //! whoever has lost its parent.
 //!
-//! It is the child itself, after it gave up its privileges, and the program is its first child. So
-//! the root filesystem holds no file of ours, and nothing is executed for it.
+//! It is the child itself, which gives up its privileges as the program does, and the program is its
+//! first child. So the root filesystem holds no file of ours, and nothing is executed for it. It is
+//! behind the program's filter of system calls, and uses none there that a program can do without.
 //!
 //! # Out of reach
 //!
@@ -12,27 +13,29 @@
 //! container, process 1 itself executes the file, so that nobody can write to it. It has no
 //! descriptor open.
 
-use std::os::fd::OwnedFd;
-
-use rustix::process::{
-    DumpableBehavior, Signal, WaitOptions, set_dumpable_behavior, set_parent_process_death_signal,
-    setpgid, wait,
-};
+use rustix::process::{DumpableBehavior, WaitOptions, set_dumpable_behavior, setpgid, wait};
 
 use crate::linux::child::During as _;
 use crate::sys::{self, Side};
 use crate::{Exit, StartFailure};
 
-/// Returns in the process that is to become the program; the calling one stays behind as its init.
-pub(crate) fn stay_behind(terminal: bool) -> Result<(), StartFailure> {
+/// Returns in the process that is to become the program; the calling one stays behind as its init,
+/// once it gave up its privileges.
+pub(crate) fn stay_behind(
+    terminal: bool,
+    drop_privileges: impl FnOnce() -> Result<(), StartFailure>,
+) -> Result<(), StartFailure> {
     let action = "start the program below an init";
     // From before the first of them could come.
     sys::hold_signals().during(action)?;
+    // Before there is anybody to look; executing ends it for the program.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).during(action)?;
     match sys::clone_child(0).during(action)? {
-        Side::Parent { pid, pidfd } => match watch(pid, pidfd) {
-            Ok(exit) => std::process::exit(exit.code()),
-            Err(failure) => Err(failure),
-        },
+        Side::Parent { pid, pidfd } => {
+            drop(pidfd);
+            let exit = watch(pid, drop_privileges)?;
+            std::process::exit(exit.code())
+        }
         Side::Child => {
             // What a terminal sends to its program does not come twice, from it and from the init.
             // Held back signals do not stop who takes the terminal from behind.
@@ -47,15 +50,22 @@ pub(crate) fn stay_behind(terminal: bool) -> Result<(), StartFailure> {
 }
 
 /// Stays until the program ends; the rest of the namespace ends with who stays.
-fn watch(program: u32, pidfd: OwnedFd) -> Result<Exit, StartFailure> {
+fn watch(
+    program: u32,
+    drop_privileges: impl FnOnce() -> Result<(), StartFailure>,
+) -> Result<Exit, StartFailure> {
     let action = "watch over the program";
-    // Changing ids has cleared it.
-    set_parent_process_death_signal(Some(Signal::KILL)).during(action)?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).during(action)?;
-    // The program is all that is left open: its pipes end with itself.
-    rustix::stdio::dup2_stdin(&pidfd).during(action)?;
-    drop(pidfd);
-    sys::close_from(1).during(action)?;
+    // The program's pipes end with itself.
+    sys::close_from(0).during(action)?;
+    if let Err(failure) = drop_privileges() {
+        // It fails in the program's process too, and only that one can still tell: the end of this
+        // one would take it along.
+        let _ = wait(WaitOptions::empty());
+        return Err(failure);
+    }
+    // Changing ids may have made it dumpable; where a filter refuses this it has not, unless the
+    // host says so (`fs.suid_dumpable`).
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     loop {
         match sys::next_signal() {
             Ok(libc::SIGCHLD) => {
@@ -63,8 +73,8 @@ fn watch(program: u32, pidfd: OwnedFd) -> Result<Exit, StartFailure> {
                     return Ok(exit);
                 }
             }
-            // It may have ended, or belong to another user by now.
-            Ok(signal) => drop(sys::send_signal(rustix::stdio::stdin(), signal)),
+            // It may belong to another user by now. Its number is its own until it is waited for.
+            Ok(signal) => drop(sys::kill(program, signal)),
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error).during(action),
         }

@@ -71,8 +71,19 @@ pub(crate) fn enter_root(root: &OwnedFd, privileged: bool) -> Result<(), StartFa
     rustix::process::chdir("/").during("enter the root filesystem")
 }
 
-/// `/proc`, `/dev` (an empty tmpfs) and `/sys`.
-pub(crate) fn system(root: BorrowedFd<'_>, privileged: bool) -> Result<(), StartFailure> {
+/// Whether this host has the unified hierarchy of control groups alone; to be asked while its files
+/// are in sight.
+pub(crate) fn host_is_unified() -> bool {
+    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// `/proc`, `/dev` (an empty tmpfs) and `/sys`; in that, on a host that is `unified`, the process'
+/// own control group. Elsewhere there is nothing to see.
+pub(crate) fn system(
+    root: BorrowedFd<'_>,
+    privileged: bool,
+    unified: bool,
+) -> Result<(), StartFailure> {
     let read_only = match privileged {
         true => MountAttrFlags::empty(),
         false => MountAttrFlags::MOUNT_ATTR_RDONLY,
@@ -89,9 +100,6 @@ pub(crate) fn system(root: BorrowedFd<'_>, privileged: bool) -> Result<(), Start
     attach_system(root, "dev", &dev)?;
     let sys = filesystem("sysfs", &[], NO_PROGRAMS | read_only)?;
     attach_system(root, "sys", &sys)?;
-    // On a host with the unified hierarchy alone, the process sees its own group; elsewhere
-    // there is nothing to see.
-    let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     if unified {
         let cgroup = filesystem("cgroup2", &[], NO_PROGRAMS | read_only)?;
         attach_system(root, "sys/fs/cgroup", &cgroup)?;

@@ -145,6 +145,13 @@ pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sends any signal to a child that was not waited for yet.
+pub(crate) fn kill(child: u32, signal: i32) -> io::Result<()> {
+    // SAFETY: the kernel checks both numbers; no memory is passed.
+    let result = unsafe { libc::kill(child.cast_signed(), signal) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Holds all signals back, for [`next_signal`]. Process 1 of a namespace loses those that it neither
 /// handles nor holds back.
 pub(crate) fn hold_signals() -> io::Result<()> {

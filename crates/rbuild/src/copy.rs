@@ -18,7 +18,7 @@ use rbuild_solver::copy::{OwnerRule, Ownership, SourceTree, Target, apply, liter
 use rbuild_types::{CancelToken, Cancelled};
 
 use crate::cache_mount::OpenCache;
-use crate::containers::{Access, ContainerFiles};
+use crate::containers::{Access, ContainerFiles, Hidden};
 use crate::sources::image::chain;
 use crate::{BuildError, Engine};
 
@@ -71,6 +71,7 @@ struct End {
     /// What the last name was; none where the path stands for what is in a directory.
     name: Option<String>,
     shown: String,
+    hidden: Vec<Hidden>,
     _held: Held,
 }
 
@@ -110,6 +111,11 @@ impl Engine {
         let to = self.open_end(to, Access::Write, cancel)?;
         let (path, found) = from.source(options.follow)?;
         let destination = destination(&from, &found, &to)?;
+        from.refuse_hidden(&path, |_| Ok(found.is_dir()))?;
+        to.refuse_hidden(&destination, |rest| {
+            let there = || from.root.stat(path.join(rest), Follow::No);
+            Ok(rest.as_os_str().is_empty() || there()?.is_some())
+        })?;
         let owner = if archive { OwnerRule::Keep } else { OwnerRule::Context };
         let ownership = if inward || archive { Ownership::Set } else { Ownership::Leave };
         if to.root.stat(&destination, Follow::No)?.is_some_and(|there| there.is_symlink()) {
@@ -172,6 +178,7 @@ impl Engine {
     ) -> Result<(), BuildError> {
         let from = self.open_end(from, Access::Read, cancel)?;
         let (path, found) = from.source(follow)?;
+        from.refuse_hidden(&path, |_| Ok(found.is_dir()))?;
         let plain = PackOptions { form: TreeForm::Plain, ..PackOptions::default() };
         let (tree, options) = match (path.parent(), path.file_name()) {
             (Some(parent), Some(name)) if !(is_contents(&from.path) && found.is_dir()) => {
@@ -240,12 +247,13 @@ impl Engine {
             CopyPlace::Container { container, path } => {
                 let shown = format!("{container}:{path}");
                 let whole = format!("/{}", path.trim_start_matches('/'));
-                let files = self.container(container)?.files(&whole, access, cancel)?;
+                let mut files = self.container(container)?.files(&whole, access, cancel)?;
+                let hidden = std::mem::take(&mut files.hidden);
                 let path = files.path.to_string_lossy().trim_end_matches('/').to_owned();
                 let path = path + ending(&whole);
                 let name = End::name_of(&whole);
                 let root = files.root.try_clone()?;
-                Ok(End { name, ..End::new(root, path, shown, Held::Container(files)) })
+                Ok(End { name, hidden, ..End::new(root, path, shown, Held::Container(files)) })
             }
             CopyPlace::Step { step, path } if access == Access::Read => {
                 let (lease, root) = self.step_root(&self.past_step(step)?)?;
@@ -265,12 +273,34 @@ impl Engine {
 
 impl End {
     fn new(root: Root, path: String, shown: String, held: Held) -> Self {
-        Self { name: Self::name_of(&path), root, path, shown, _held: held }
+        let hidden = Vec::new();
+        Self { name: Self::name_of(&path), root, path, shown, hidden, _held: held }
     }
 
     fn name_of(path: &str) -> Option<String> {
         let name = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
         name.filter(|_| !is_contents(path))
+    }
+
+    /// Fails if something is mounted in the container at or below a path, does not show here, and
+    /// `concerned` says that it matters, given its path from there.
+    fn refuse_hidden(
+        &self,
+        path: impl AsRef<Path>,
+        concerned: impl Fn(&Path) -> Result<bool, BuildError>,
+    ) -> Result<(), BuildError> {
+        for Hidden { target, path: place } in &self.hidden {
+            if let Ok(rest) = place.strip_prefix(&path)
+                && concerned(rest)?
+            {
+                let message = format!(
+                    "{}: what is mounted at {target} is there only while the container runs: start                      it, or copy {target} and the rest one by one",
+                    self.shown
+                );
+                return Err(BuildError::Conflict { message });
+            }
+        }
+        Ok(())
     }
 
     /// Where it is without links, and what it is.

@@ -18,6 +18,8 @@ tests![
     links_are_copied_or_followed_as_docker_does,
     links_of_a_container_lead_nowhere_outside,
     mounts_are_seen_at_their_places,
+    mounts_of_one_that_runs_are_written_and_stay,
+    what_is_mounted_below_is_not_left_out_silently,
     what_is_read_only_is_not_written,
     owners_and_special_modes_are_kept_if_wanted,
     tars_come_out_and_go_in,
@@ -227,6 +229,79 @@ fn mounts_are_seen_at_their_places() {
         fs_err::remove_file(host.join("in")).unwrap();
         container.delete().unwrap();
     }
+}
+
+fn mounts_of_one_that_runs_are_written_and_stay() {
+    let (place, engine) = place();
+    let at = |name: &str| place.path().join(name);
+    for name in ["rw", "ro"] {
+        fs_err::write(at(name), "old").unwrap();
+    }
+    let volumes = vec![
+        mount(VolumeSource::Path(at("rw")), "/etc/rw", false),
+        mount(VolumeSource::Path(at("ro")), "/etc/ro", true),
+        mount(VolumeSource::Named("data".to_owned()), "/etc/data", false),
+    ];
+    let mut container = make(&engine, mounting(FOR_EVER, volumes));
+    container.start(Attach::No).unwrap();
+    let mounts = || {
+        let pid = container.state().unwrap().pid.unwrap();
+        text(format!("/proc/{pid}/mountinfo")).lines().count()
+    };
+    let before = mounts();
+    fs_err::write(at("in"), "new").unwrap();
+    symlink("/nowhere", at("link")).unwrap();
+    let put = |from: &str, to: &str| copy(&engine, &local(at(from)), &inside(&container, to));
+    put("in", "/etc/rw").unwrap();
+    put("in", "/etc/ro").unwrap_err();
+    fs_err::create_dir(at("tree")).unwrap();
+    symlink("/nowhere", at("tree/rw")).unwrap();
+    for (from, to) in [("in", "/dev/null"), ("tree/rw", "/etc/"), ("tree/.", "/etc")] {
+        let error = explain(&put(from, to).unwrap_err());
+        assert!(error.contains("something is mounted"), "{from} {to}: {error}");
+    }
+    // Files of a tar where files and a directory are mounted.
+    fs_err::write(at("data"), "new").unwrap();
+    for name in ["rw", "data"] {
+        let tar = std::process::Command::new("tar")
+            .arg("-C")
+            .arg(if name == "rw" { at("tree") } else { at("") })
+            .args(["-cf", "-", name])
+            .output()
+            .unwrap();
+        let tar = &mut tar.stdout.as_slice();
+        let error = engine.copy_from_tar(container.id(), "/etc", tar, &cancel()).unwrap_err();
+        assert!(explain(&error).contains("something is mounted"), "{name}: {error:?}");
+    }
+    assert_eq!((text(at("rw")), text(at("ro"))), ("new".into(), "old".into()));
+    assert_eq!(mounts(), before);
+    container.delete().unwrap();
+}
+
+fn what_is_mounted_below_is_not_left_out_silently() {
+    let (place, engine) = place();
+    let at = |name: &str| place.path().join(name);
+    let volumes = vec![mount(VolumeSource::Named("data".to_owned()), "/app/data", false)];
+    let mut container =
+        started(&engine, mounting("echo x > /app/data/x; echo f > /app/f", volumes));
+    container.wait(&cancel(), &mut |_, _| {}).unwrap();
+    fs_err::create_dir_all(at("in/data")).unwrap();
+    fs_err::create_dir(at("other")).unwrap();
+    let get = |from: &str, to: &str| copy(&engine, &inside(&container, from), &local(at(to)));
+    let put = |from: &str, to: &str| copy(&engine, &local(at(from)), &inside(&container, to));
+    let mut tar = Vec::new();
+    let packed = engine.copy_to_tar(&inside(&container, "/app"), false, &mut tar, &cancel());
+    let refused =
+        [get("/app", "out"), get("/.", "out"), packed, put("in/.", "/app"), put("in/data", "/app")];
+    for refused in refused {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("mounted at /app/data"), "{error}");
+    }
+    put("other/.", "/app").unwrap();
+    get("/app/data", "out").unwrap();
+    get("/app/f", "f").unwrap();
+    assert_eq!((text(at("out/x")), text(at("f"))), ("x\n".into(), "f\n".into()));
+    container.delete().unwrap();
 }
 
 fn what_is_read_only_is_not_written() {

@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::RootedError;
 use crate::metadata::{FileKind, Metadata};
+use crate::remove::{mounted, take_away};
 use crate::resolve::NewDirs;
 use crate::root::{Follow, Root};
 
@@ -35,7 +36,8 @@ impl Root {
     }
 
     /// Makes an empty regular file, open for writing and reading, in place of whatever
-    /// non-directory had the name. The mode is given exactly.
+    /// non-directory had the name. One that is mounted there cannot be replaced, and is emptied.
+    /// The mode is given exactly.
     pub fn create_file(&self, path: impl AsRef<Path>, mode: u32) -> Result<File, RootedError> {
         let path = path.as_ref();
         let (parent, name) = self.parent(path)?;
@@ -44,8 +46,14 @@ impl Root {
         let mode = Mode::from_raw_mode(mode & 0o7777);
         let error = |errno| RootedError::io("make file", path, errno);
         let fd = match rustix::fs::openat(&parent, name, flags, mode) {
+            Err(Errno::EXIST) if mounted(&parent, name) == Some(FileType::RegularFile) => {
+                let flags = OFlags::RDWR | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                // It may be something else by now, which must not hold us up.
+                let flags = flags | OFlags::NONBLOCK;
+                rustix::fs::openat(&parent, name, flags, mode).map_err(error)?
+            }
             Err(Errno::EXIST) => {
-                rustix::fs::unlinkat(&parent, name, AtFlags::empty()).map_err(error)?;
+                take_away(&parent, name, AtFlags::empty(), path)?;
                 rustix::fs::openat(&parent, name, flags, mode).map_err(error)?
             }
             other => other.map_err(error)?,
@@ -68,7 +76,7 @@ impl Root {
             path,
             "make link",
             || rustix::fs::symlinkat(target, &parent, name),
-            || rustix::fs::unlinkat(&parent, name, AtFlags::empty()),
+            || take_away(&parent, name, AtFlags::empty(), path),
         )
     }
 
@@ -111,7 +119,8 @@ impl Root {
                     // Already two names of one file; removing one first could lose the file.
                     return Ok(());
                 }
-                rustix::fs::unlinkat(&parent, name, AtFlags::empty()).and_then(|()| link())
+                take_away(&parent, name, AtFlags::empty(), to)?;
+                link()
             }
             other => other,
         }
@@ -136,7 +145,7 @@ impl Root {
             path,
             "make node",
             || rustix::fs::mknodat(&parent, name, kind.file_type(), bits, rdev),
-            || rustix::fs::unlinkat(&parent, name, AtFlags::empty()),
+            || take_away(&parent, name, AtFlags::empty(), path),
         )?;
         self.set_mode(path, mode)
     }
@@ -156,10 +165,13 @@ fn replacing(
     path: &Path,
     action: &'static str,
     make: impl Fn() -> Result<(), Errno>,
-    unlink: impl Fn() -> Result<(), Errno>,
+    unlink: impl Fn() -> Result<(), RootedError>,
 ) -> Result<(), RootedError> {
     match make() {
-        Err(Errno::EXIST) => unlink().and_then(|()| make()),
+        Err(Errno::EXIST) => {
+            unlink()?;
+            make()
+        }
         other => other,
     }
     .map_err(|errno| RootedError::io(action, path, errno))

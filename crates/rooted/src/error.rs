@@ -64,6 +64,12 @@ pub enum RootedError {
         /// The path as the caller gave it.
         path: PathBuf,
     },
+    /// It is a mount point of a mount namespace, maybe another one: removing it would unmount there.
+    #[error("something is mounted at {}: it cannot be replaced or removed", path.display())]
+    Mounted {
+        /// The path as the caller gave it.
+        path: PathBuf,
+    },
     /// The kernel is older than 5.6 or a filter hides `openat2`; nothing else resolves a
     /// stranger's path safely, so there is no fallback.
     #[error("this kernel does not offer openat2 (Linux 5.6), which safe path resolution needs")]

@@ -13,7 +13,7 @@
 //! * The *last* name is never followed unless the method says so. `a/`, `a/.` and `a` name the
 //!   same thing.
 //! * Files are made with `O_EXCL | O_NOFOLLOW` after the old name is unlinked; a directory in the
-//!   way is an error.
+//!   way is an error, and so is a mount point, but that a mounted file is written where it is.
 //!
 //! Modes are given exactly, whatever the process' umask. A path of more than 4095 bytes is refused
 //! by the kernel; open a directory on the way and go on from there.

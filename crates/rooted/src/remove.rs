@@ -1,9 +1,13 @@
 //! Removing files and whole trees.
+//!
+//! The kernel refuses to remove a mount point only in its own mount namespace. One of another, as in
+//! a container that runs, it unmounts there and removes. So each name is looked at before.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use crate::error::RootedError;
@@ -23,8 +27,8 @@ impl Root {
 
     /// Removes whatever `path` names, with everything below it; nothing there is no error.
     ///
-    /// Directories without permissions are opened up first. Mount points are not crossed into:
-    /// the kernel refuses to remove them.
+    /// Directories without permissions are opened up first. Mount points are an error, and nothing
+    /// that is mounted is touched.
     pub fn remove_all(&self, path: impl AsRef<Path>) -> Result<(), RootedError> {
         let path = path.as_ref();
         let (parent, name) = match self.parent(path) {
@@ -32,10 +36,11 @@ impl Root {
             Err(error) if error.is_not_found() => return Ok(()),
             Err(error) => return Err(error),
         };
-        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::ISDIR) => {}
-            Err(errno) => return Err(RootedError::io("remove", path, errno)),
+        match take_away(&parent, name, AtFlags::empty(), path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(()),
+            Err(error) if error.errno() == Some(Errno::ISDIR) => {}
+            Err(error) => return Err(error),
         }
         let dir = match self.enter(path) {
             Ok(dir) => dir,
@@ -56,9 +61,31 @@ impl Root {
 
     fn unlink(&self, path: &Path, flags: AtFlags) -> Result<(), RootedError> {
         let (parent, name) = self.parent(path)?;
-        rustix::fs::unlinkat(&parent, name, flags)
-            .map_err(|errno| RootedError::io("remove", path, errno))
+        take_away(&parent, name, flags, path)
     }
+}
+
+/// What is mounted on a name, if anything is.
+pub(crate) fn mounted(parent: impl AsFd, name: &OsStr) -> Option<FileType> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    // Where it cannot be told (before Linux 5.8), the kernel's own refusal is all there is.
+    let found = rustix::fs::statx(parent, name, flags, StatxFlags::TYPE).ok()?;
+    let is_mount = found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    is_mount.then(|| FileType::from_raw_mode(found.stx_mode.into()))
+}
+
+/// Removes one name, unless something is mounted on it.
+pub(crate) fn take_away(
+    parent: impl AsFd,
+    name: &OsStr,
+    flags: AtFlags,
+    shown: &Path,
+) -> Result<(), RootedError> {
+    if mounted(&parent, name).is_some() {
+        return Err(RootedError::Mounted { path: shown.to_owned() });
+    }
+    rustix::fs::unlinkat(parent, name, flags)
+        .map_err(|errno| RootedError::io("remove", shown, errno))
 }
 
 /// A directory on the way down: the subdirectories it still has, and which inode it is.
@@ -77,10 +104,13 @@ fn empty(dir: Root, shown: &Path) -> Result<(), RootedError> {
     let mut levels = vec![clear(&here, shown)?];
     while let Some(level) = levels.last_mut() {
         if let Some(name) = level.subdirectories.pop() {
-            match rustix::fs::unlinkat(&here, &name, AtFlags::REMOVEDIR) {
-                Ok(()) | Err(Errno::NOENT) => continue,
-                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
-                Err(errno) => return Err(error(errno)),
+            match take_away(&here, &name, AtFlags::REMOVEDIR, shown) {
+                Ok(()) => continue,
+                Err(failure) => match failure.errno() {
+                    Some(Errno::NOENT) => continue,
+                    Some(Errno::NOTEMPTY | Errno::EXIST) => {}
+                    _ => return Err(failure),
+                },
             }
             let below = here.enter(Path::new(&name))?;
             level.subdirectories.push(name);
@@ -106,7 +136,6 @@ fn empty(dir: Root, shown: &Path) -> Result<(), RootedError> {
 
 /// Removes the files of one directory and lists its subdirectories.
 fn clear(dir: &Root, shown: &Path) -> Result<Level, RootedError> {
-    let error = |errno| RootedError::io("remove", shown, errno);
     let metadata = dir.metadata()?;
     if metadata.mode & 0o700 != 0o700 {
         open_up(dir, &metadata);
@@ -118,10 +147,13 @@ fn clear(dir: &Root, shown: &Path) -> Result<Level, RootedError> {
             subdirectories.push(entry.name);
             continue;
         }
-        match rustix::fs::unlinkat(dir, &entry.name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::ISDIR) => subdirectories.push(entry.name),
-            Err(errno) => return Err(error(errno)),
+        match take_away(dir, &entry.name, AtFlags::empty(), shown) {
+            Ok(()) => {}
+            Err(failure) => match failure.errno() {
+                Some(Errno::NOENT) => {}
+                Some(Errno::ISDIR) => subdirectories.push(entry.name),
+                _ => return Err(failure),
+            },
         }
     }
     Ok(Level { identity: (metadata.dev, metadata.ino), subdirectories })

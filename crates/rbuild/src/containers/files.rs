@@ -4,7 +4,7 @@
 //! the root of that process, which is held and known to be its own. Those of one that does not run
 //! are mounted for the purpose, as its supervisor would, and kept from starting meanwhile by its lock.
 //! Nothing can be attached to a mount that nobody sees (before Linux 6.15), so a path that leads into
-//! a volume is opened there.
+//! a volume is opened there, and what is mounted below it is named to whoever copies.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,15 @@ pub(crate) enum Access {
     Write,
 }
 
+/// Something that is mounted in the container and does not show, because that does not run.
+#[derive(Debug)]
+pub(crate) struct Hidden {
+    /// Where the container has it.
+    pub(crate) target: String,
+    /// The same from the root that was opened.
+    pub(crate) path: PathBuf,
+}
+
 /// A place among a container's files.
 #[derive(Debug)]
 pub(crate) struct ContainerFiles {
@@ -33,6 +42,8 @@ pub(crate) struct ContainerFiles {
     pub(crate) root: Root,
     /// The place, from that root.
     pub(crate) path: PathBuf,
+    /// What is mounted below the root and does not show.
+    pub(crate) hidden: Vec<Hidden>,
     /// What keeps the container from starting.
     _lock: Option<File>,
     /// What keeps the volume from being removed.
@@ -49,26 +60,26 @@ impl Container {
     ) -> Result<ContainerFiles, BuildError> {
         if let Some(root) = self.live_root()? {
             let path = path.into();
-            return Ok(ContainerFiles { root, path, _lock: None, _volume: None });
+            let hidden = Vec::new();
+            return Ok(ContainerFiles { root, path, hidden, _lock: None, _volume: None });
         }
         let lock = self.take_lock("it is being started or removed: try again")?;
         let root = self.still_root(access)?;
-        let (path, volume) = match self.mounted_at(&root, path)? {
+        let found = self.mounted_at(&root, path)?;
+        let hidden = self.hidden(&root, found.as_ref().map(|(mount, _)| *mount))?;
+        let (root, path, volume) = match found {
             None if access == Access::Write && self.record.spec.read_only => {
                 return Err(self.refused("its root filesystem is read-only"));
             }
-            None => (PathBuf::from(path), None),
+            None => (root, PathBuf::from(path), None),
             Some((mount, _)) if access == Access::Write && mount.read_only => {
                 return Err(
                     self.refused(&format!("what is mounted at {} is read-only", mount.target))
                 );
             }
-            Some((mount, rest)) => {
-                let (root, path, volume) = self.open_mounted(mount, &rest, cancel)?;
-                return Ok(ContainerFiles { root, path, _lock: Some(lock), _volume: volume });
-            }
+            Some((mount, rest)) => self.open_mounted(mount, &rest, cancel)?,
         };
-        Ok(ContainerFiles { root, path, _lock: Some(lock), _volume: volume })
+        Ok(ContainerFiles { root, path, hidden, _lock: Some(lock), _volume: volume })
     }
 
     fn refused(&self, why: &str) -> BuildError {
@@ -112,6 +123,22 @@ impl Container {
             }
         }
         Ok(found.map(|(mount, rest, _)| (mount, rest)))
+    }
+
+    /// What is mounted below a mount, or else below the root.
+    fn hidden(&self, root: &Root, below: Option<&MountRecord>) -> Result<Vec<Hidden>, BuildError> {
+        let place = |target: &str| root.resolve(target, Follow::Yes).map(|found| found.path);
+        let top = below.map_or(Ok(PathBuf::from("/")), |mount| place(&mount.target))?;
+        let mut hidden = Vec::new();
+        for mount in &self.record.mounts {
+            if let Ok(rest) = place(&mount.target)?.strip_prefix(&top)
+                && !rest.as_os_str().is_empty()
+            {
+                let path = Path::new("/").join(rest);
+                hidden.push(Hidden { target: mount.target.clone(), path });
+            }
+        }
+        Ok(hidden)
     }
 
     /// Opens what is mounted.

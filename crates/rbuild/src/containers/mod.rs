@@ -41,7 +41,7 @@ pub use commit::CommitRequest;
 pub use create::ContainerOptions;
 pub(crate) use create::{check_name, now};
 pub use exec::{Exec, ExecOptions, ExecStreams};
-pub(crate) use files::{Access, ContainerFiles};
+pub(crate) use files::{Access, ContainerFiles, Hidden};
 pub use line::{Input, Line};
 pub use list::{ContainerList, UnreadableContainer};
 pub use privileges::{DeviceRequest, Privileges, SystemCalls};

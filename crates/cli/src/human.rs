@@ -24,6 +24,28 @@ pub fn bytes(count: u64) -> String {
     format!("{text}{}", UNITS[unit])
 }
 
+/// Bytes in powers of 1024 with four digits, as Docker shows memory: `64MiB`, `1.944GiB`.
+pub fn binary_bytes(count: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        value if value < 9.9995 => 3,
+        value if value < 99.995 => 2,
+        value if value < 999.95 => 1,
+        _ => 0,
+    };
+    let mut text = format!("{value:.decimals$}");
+    if text.contains('.') {
+        text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
+    }
+    format!("{text}{}", UNITS[unit])
+}
+
 /// A duration with a tenth of a second below a minute: `0.3s`, `2m05s`, `1h02m`.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -138,6 +160,14 @@ mod tests {
             shown,
             ["0B", "999B", "1kB", "1.23kB", "45.6kB", "999kB", "1MB", "7.34MB", "18.4EB"]
         );
+    }
+
+    #[test]
+    fn sizes_of_memory_have_four_digits() {
+        let sizes = [0, 1023, 1024, 610_304, 64 << 20, (1 << 30) - 1, 2_087_354_106, u64::MAX];
+        let shown: Vec<_> = sizes.map(binary_bytes).into();
+        let expected = ["0B", "1023B", "1KiB", "596KiB", "64MiB", "1024MiB", "1.944GiB", "16EiB"];
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The side of whoever wants something of a running container.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -212,6 +213,16 @@ impl Connection {
         self.order(Kind::Pause, &[])
     }
 
+    /// Holds them until that is dropped, or this process ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::pause`].
+    pub fn hold(self) -> Result<Held, ContainerError> {
+        self.order(Kind::Hold, &[])?;
+        Ok(Held { connection: self })
+    }
+
     /// Lets them go on.
     ///
     /// # Errors
@@ -247,6 +258,20 @@ impl Connection {
                 None => return Err(ContainerError::NoAnswer),
             }
         }
+    }
+}
+
+/// A container that is held. Dropped, it goes on.
+#[derive(Debug)]
+pub struct Held {
+    connection: Connection,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The supervisor hangs up too, once it has let the container go on.
+        let _ = self.connection.stream.shutdown(Shutdown::Write);
+        while let Ok(Some(_)) = self.connection.next_message() {}
     }
 }
 

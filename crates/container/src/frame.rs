@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     Resize = b'R',
     /// All processes are to be held.
     Pause = b'P',
+    /// They are to be held until whoever says so hangs up.
+    Hold = b'H',
     /// They are to go on.
     Unpause = b'U',
     /// The container is to stop: a `StopOrder` in JSON.
@@ -54,8 +56,8 @@ impl Kind {
     fn of(byte: u8) -> Option<Self> {
         use Kind::*;
         let all = [
-            Attach, Input, EndOfInput, Signal, Resize, Pause, Unpause, Stop, Join, Leave, Allow,
-            Done, Refused, Started, Failed, Output, Error, Ended,
+            Attach, Input, EndOfInput, Signal, Resize, Pause, Hold, Unpause, Stop, Join, Leave,
+            Allow, Done, Refused, Started, Failed, Output, Error, Ended,
         ];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }

@@ -13,6 +13,10 @@ const KEPT: usize = 5;
 pub struct HealthChecks {
     /// The program and its arguments; it ends with 0 when all is well.
     pub argv: Vec<String>,
+    /// The test in the words of whoever gave it, as `["CMD-SHELL", "true"]`; empty where that was not
+    /// kept.
+    #[serde(default)]
+    pub given: Vec<String>,
     /// Between two checks.
     pub interval: Duration,
     /// How long a check may take before it is killed and has failed.
@@ -74,6 +78,14 @@ pub struct HealthCheck {
 }
 
 impl HealthChecks {
+    /// The test in the form of images.
+    pub fn test(&self) -> Vec<String> {
+        match self.given.is_empty() {
+            true => std::iter::once("CMD".to_owned()).chain(self.argv.iter().cloned()).collect(),
+            false => self.given.clone(),
+        }
+    }
+
     /// How long to wait for the next check of a container that is `status`, so long after its start.
     pub(crate) fn pause(&self, status: HealthStatus, since_start: Duration) -> Duration {
         match status {
@@ -116,6 +128,7 @@ mod tests {
     fn checks() -> HealthChecks {
         HealthChecks {
             argv: vec!["true".to_owned()],
+            given: Vec::new(),
             interval: 30 * SECOND,
             timeout: 30 * SECOND,
             start_period: 10 * SECOND,

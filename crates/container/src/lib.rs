@@ -51,7 +51,7 @@ mod start;
 mod state;
 mod supervisor;
 
-pub use client::{Connection, Input, Message};
+pub use client::{Connection, Held, Input, Message};
 pub use error::ContainerError;
 pub use health::{Health, HealthCheck, HealthChecks, HealthStatus};
 pub use orders::{Allowance, Bind, Orders, Restart, Stop};

@@ -1,5 +1,6 @@
 //! `state.json`: how a container is.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::Health;
 use crate::network::Connected;
-use crate::{ContainerError, instant};
+use crate::{ContainerError, events, instant};
 
 /// The file's name.
 const FILE: &str = "state.json";
@@ -88,18 +89,37 @@ impl State {
             before = Self::read(directory)?;
         }
         if !held && matches!(before.status, Status::Running | Status::Restarting) {
-            let exit = Exit::Code(UNSEEN);
-            let at = before.started.unwrap_or_default();
-            // The end that was seen before a restart is still the last one known.
-            let ended = before.ended.filter(|_| before.status == Status::Restarting);
-            before.ended = Some(ended.unwrap_or(Ended { exit, at }));
-            before.status = Status::Exited;
-            before.pid = None;
-            before.paused = false;
-            before.connected = Connected::default();
-            before.error = Some("nobody saw how it ended: its supervisor was killed".to_owned());
+            before = before.after_unseen_end();
         }
         Ok((before, held))
+    }
+
+    fn after_unseen_end(self) -> Self {
+        let at = self.started.unwrap_or_default();
+        // The end that was seen before a restart is still the last one known.
+        let ended = self.ended.filter(|_| self.status == Status::Restarting);
+        Self {
+            ended: Some(ended.unwrap_or(Ended { exit: Exit::Code(UNSEEN), at })),
+            status: Status::Exited,
+            pid: None,
+            paused: false,
+            connected: Connected::default(),
+            error: Some("nobody saw how it ended: its supervisor was killed".to_owned()),
+            ..self
+        }
+    }
+
+    /// Tells in events of the end that a supervisor which was killed did not see, for who holds the
+    /// lock; `attributes` is what is said of the container besides.
+    pub fn tell_unseen_end(directory: &Path, attributes: &BTreeMap<String, String>) {
+        if let Ok(last) = Self::read(directory)
+            && last.pid.is_some()
+        {
+            let after = last.clone().after_unseen_end();
+            for event in events::told(directory, attributes, &last, &after) {
+                event.note_beside(directory);
+            }
+        }
     }
 
     /// What was written last, for who holds the lock.

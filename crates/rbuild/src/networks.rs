@@ -27,6 +27,9 @@ use crate::{BuildError, Engine};
 /// The network of containers that name none.
 pub const DEFAULT_NETWORK: &str = "bridge";
 
+/// Before the names under which builds are connected.
+pub(crate) const OF_BUILD: &str = "build-";
+
 /// Names that are no networks of ours.
 const RESERVED: [&str; 4] = ["host", "none", "default", "container"];
 /// The file that says what a network is.
@@ -269,11 +272,14 @@ impl Engine {
             name => find(&self.store, name)?,
         };
         let directory = directory(&self.store, &record.name);
-        if let Some(container) = in_use(&directory)? {
-            let message = format!(
-                "network {} is in use by container {container}: stop that one first",
-                record.name
-            );
+        if let Some(user) = in_use(&directory)? {
+            let name = &record.name;
+            let message = match user.starts_with(OF_BUILD) && self.container(&user).is_err() {
+                true => format!("network {name} is in use by a build: wait for its end"),
+                false => {
+                    format!("network {name} is in use by container {user}: stop that one first")
+                }
+            };
             return Err(BuildError::Conflict { message });
         }
         Links::open().and_then(|mut links| links.remove_bridge(&record.bridge)).map_err(refused)?;

@@ -35,7 +35,7 @@ impl Joined {
         let lock = fs_err::File::create(scratch.path().join("lock")).map_err(io)?.into_file();
         lock.lock().map_err(io)?;
         let id = random_id()?;
-        let name = format!("build-{}", id.get(..12).unwrap_or(&id));
+        let name = format!("{}{}", networks::OF_BUILD, id.get(..12).unwrap_or(&id));
         let gateway = network.gateway.to_string();
         let resolver =
             ResolvConf::parse(&engine.resolv_conf()).with(&DnsSettings::default()).with_resolver();

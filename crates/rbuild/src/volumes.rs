@@ -25,7 +25,7 @@ const CACHE: &str = "cache:";
 /// A volume that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeRecord {
-    /// Its name; of a cache mount `cache:` and its id, as containers name it too.
+    /// Its name; of a cache mount `cache:` and its id or a short name, as containers name it too.
     pub name: String,
     /// Whether it is a cache mount of builds.
     pub is_cache: bool,
@@ -173,8 +173,8 @@ impl Engine {
         let name = match is_cache {
             false => volume.name.clone(),
             true => match id {
-                // Of several with one id only one is meant by that.
-                Some(id) if VolumeInfo::plain(id).volume_name() == volume.name => {
+                // Of several with one id only one is meant by that. Some would be no word in a list.
+                Some(id) if is_word(id) && VolumeInfo::plain(id).volume_name() == volume.name => {
                     format!("{CACHE}{id}")
                 }
                 _ => format!("{CACHE}{}", volume.name.chars().take(18).collect::<String>()),
@@ -196,6 +196,13 @@ impl Engine {
         let labels = volume.named.map(|named| named.labels).unwrap_or_default();
         Ok(VolumeRecord { name, is_cache, created, labels, path, users })
     }
+}
+
+/// Whether it can be shown to people and given to programs as it is.
+fn is_word(id: &str) -> bool {
+    // Those that change the direction of the text hide what follows.
+    let reorders = |it| matches!(it, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !id.is_empty() && !id.contains(|it: char| it.is_whitespace() || it.is_control() || reorders(it))
 }
 
 fn mounts(record: &ContainerRecord, volume: &str) -> bool {

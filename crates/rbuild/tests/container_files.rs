@@ -5,8 +5,9 @@ use std::path::Path;
 
 use rbuild::{
     Attach, BuildError, CancelToken, CommitRequest, Container, ContainerChange,
-    ContainerChangeKind, ContainerOptions, CopyOptions, CopyPlace, Destination, Engine, ImageWords,
-    LoadSource, Output, Process, SaveRequest, Silent, Volume, VolumeSource,
+    ContainerChangeKind, ContainerOptions, CopyOptions, CopyPlace, Destination, Engine,
+    HealthConfig, ImageWords, LoadSource, Output, Process, SaveRequest, Silent, Volume,
+    VolumeSource,
 };
 
 use crate::container_lasting::{FOR_EVER, make, place, scripted, started, until};
@@ -27,9 +28,11 @@ tests![
     large_files_with_holes_are_copied,
     what_a_container_changed_is_listed,
     what_is_mounted_is_no_change,
+    directories_above_mounts_keep_what_was_done_to_them,
     an_export_is_the_root_filesystem,
     a_commit_is_a_layer_upon_the_image,
     a_commit_has_what_the_container_was_started_with,
+    what_is_for_builds_upon_the_image_stays_behind,
     a_commit_holds_no_mount_points,
     an_import_is_an_image_of_one_layer,
 ];
@@ -486,6 +489,24 @@ fn what_is_mounted_is_no_change() {
     container.delete().unwrap();
 }
 
+fn directories_above_mounts_keep_what_was_done_to_them() {
+    let place = Place::new();
+    let engine = place.engine();
+    build(&engine, &place.request("FROM base\nRUN mkdir -p /home/app /same/dir\n").tag("app"));
+    let targets = ["/home/app/src", "/same/dir/src", "/new/dir", "/made/dir"];
+    let volumes =
+        targets.iter().map(|target| mount(VolumeSource::Anonymous, target, false)).collect();
+    let script = "chown 7:8 /home/app; chmod 700 /home/app /new; touch /home/app/src/f";
+    let mut container = started(&engine, mounting(script, volumes));
+    container.wait(&cancel(), &mut |_, _| {}).unwrap();
+    assert_eq!(listed(&container), "C /home C /home/app A /new");
+    engine.commit(container.id(), &named_by("made", &[]), &cancel()).unwrap();
+    let stat = "stat -c '%u:%g %a' /home/app /new /same/dir; ls /home/app /new /same/dir";
+    let expected = "7:8 700\n0:0 700\n0:0 755\n/home/app:\n\n/new:\n\n/same/dir:\n";
+    assert_eq!(place.sh(&engine, "made", stat), expected);
+    container.delete().unwrap();
+}
+
 fn tar_names(tar: &Path) -> Vec<String> {
     let output = std::process::Command::new("tar").arg("-tf").arg(tar).output().unwrap();
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
@@ -579,16 +600,39 @@ fn a_commit_is_a_layer_upon_the_image() {
 fn a_commit_has_what_the_container_was_started_with() {
     let place = Place::new();
     let engine = place.engine();
-    let text = "FROM base\nENTRYPOINT [\"sh\", \"-c\"]\nCMD [\"echo image\"]\nENV A=1\n";
+    let text = "FROM base\nENTRYPOINT [\"sh\", \"-c\"]\nCMD [\"echo image\"]\nENV A=1\nEXPOSE 80\n\
+                STOPSIGNAL RTMIN+3\nHEALTHCHECK --retries=7 CMD true\n";
     build(&engine, &place.request(text).tag("app"));
-    let committed = |process: Process| {
-        let container = make(&engine, ContainerOptions { process, ..ContainerOptions::new("app") });
+    let committed_of = |options: ContainerOptions| {
+        let container = make(&engine, options);
         engine.commit(container.id(), &named_by("made", &[]), &cancel()).unwrap();
         container.delete().unwrap();
         engine.image_config("made").unwrap().config.config
     };
+    let committed = |process: Process| {
+        committed_of(ContainerOptions { process, ..ContainerOptions::new("app") })
+    };
     let image = engine.image_config("app").unwrap().config.config;
     assert_eq!(committed(Process::default()), image);
+    let health = |test: &[&str]| HealthConfig {
+        test: test.iter().map(|word| (*word).to_owned()).collect(),
+        ..HealthConfig::default()
+    };
+    let other = committed_of(ContainerOptions {
+        exposed: vec!["81-82/udp".to_owned()],
+        stop_signal: Some("9".to_owned()),
+        health: health(&["CMD-SHELL", "exit 0"]),
+        ..ContainerOptions::new("app")
+    });
+    let ports: Vec<_> = other.exposed_ports.keys().map(String::as_str).collect();
+    assert_eq!(ports, ["80/tcp", "81/udp", "82/udp"]);
+    assert_eq!(other.stop_signal, "SIGKILL");
+    let checks = other.healthcheck.unwrap();
+    assert_eq!((checks.test, checks.retries), (health(&["CMD-SHELL", "exit 0"]).test, 7));
+    let none = health(&["NONE"]);
+    let other =
+        committed_of(ContainerOptions { health: none.clone(), ..ContainerOptions::new("app") });
+    assert_eq!(other.healthcheck, Some(none));
     let strings = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let other = committed(Process {
         argv: strings(&["echo other"]),
@@ -606,6 +650,18 @@ fn a_commit_has_what_the_container_was_started_with() {
     let entrypoint = Some(strings(&["cat"]));
     let other = committed(Process { entrypoint, argv: strings(&["f"]), ..Process::default() });
     assert_eq!((other.entrypoint, other.cmd), (Some(strings(&["cat"])), Some(strings(&["f"]))));
+}
+
+fn what_is_for_builds_upon_the_image_stays_behind() {
+    let place = Place::new();
+    let engine = place.engine();
+    build(&engine, &place.request("FROM base\nONBUILD RUN touch /built\n").tag("app"));
+    let container = make(&engine, scripted("true"));
+    for (changes, expected) in [(&[][..], &[][..]), (&["ONBUILD RUN true"], &["RUN true"])] {
+        engine.commit(container.id(), &named_by("made", changes), &cancel()).unwrap();
+        assert_eq!(engine.image_config("made").unwrap().config.config.on_build, expected);
+    }
+    container.delete().unwrap();
 }
 
 fn a_commit_holds_no_mount_points() {

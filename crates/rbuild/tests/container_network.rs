@@ -446,10 +446,13 @@ fn a_killed_build_leaves_its_network_free() {
                 engine.step_log(&step).unwrap().is_some() && endpoints(place) == 2
             })
         });
+        container.delete().unwrap();
+        let error = engine.remove_network("mine").unwrap_err();
+        assert!(matches!(error, BuildError::Conflict { .. }), "{error}");
+        assert!(error.to_string().contains("in use by a build"), "{error}");
         running.kill().unwrap();
         running.wait().unwrap();
         // What it left goes with the next opening, and so does the bridge if it was the last.
-        container.delete().unwrap();
         drop(place.engine());
         assert_eq!(endpoints(place), 0);
         until("the end of the bridge", || bridges().is_empty());

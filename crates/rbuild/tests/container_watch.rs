@@ -186,7 +186,9 @@ fn a_commit_pauses_and_goes_on() {
 
 fn no_group_is_left_by_a_killed_supervisor() {
     let (place, engine) = place();
-    let options = ContainerOptions { name: Some("held".to_owned()), ..scripted(FOR_EVER) };
+    let begun = engine.events().unwrap().0.len();
+    let mut options = ContainerOptions { name: Some("held".to_owned()), ..scripted(FOR_EVER) };
+    options.labels.insert("a".to_owned(), "b".to_owned());
     let container = started(&engine, options);
     let pid = container.state().unwrap().pid.unwrap();
     let supervisor = supervisor(&container);
@@ -204,6 +206,17 @@ fn no_group_is_left_by_a_killed_supervisor() {
         !there()
     });
     container.delete().unwrap();
+    // Whoever removes it tells of the end that nobody saw.
+    let events = engine.events().unwrap().0.split_off(begun);
+    let expected = [
+        "container create held",
+        "container start held",
+        "container pause held",
+        "container die held 137",
+        "container destroy held",
+    ];
+    assert_eq!(happened(&events), expected);
+    assert!(events.iter().all(|event| event.actor.attributes["a"] == "b"), "{events:?}");
 }
 
 /// What happened, without ids.

@@ -142,18 +142,20 @@ fn a_volume_is_removed_beside_containers_that_are_made() {
 
 fn cache_mounts_are_volumes_with_names_of_their_own() {
     let (place, engine) = place();
-    for options in ["id=go", "id=go,uid=7"] {
+    for options in ["id=go", "id=go,uid=7", "id=a\u{1b}[31mb"] {
         let text = format!("FROM base\nRUN --mount=type=cache,{options},target=/c touch /c/f\n");
         place.build(&engine, &text);
     }
     engine.create_volume(Some("data"), BTreeMap::new()).unwrap();
     let volumes = engine.volumes().unwrap();
-    let [data, other, go] = volumes.as_slice() else { panic!("{volumes:?}") };
+    let [data, other, no_word, go] = volumes.as_slice() else { panic!("{volumes:?}") };
     assert!(!data.is_cache && other.is_cache && go.is_cache);
     assert_eq!(go.name, "cache:go");
-    assert!(other.name.starts_with("cache:cache-"), "{}", other.name);
-    // Both names are those that a container takes.
-    for name in [&go.name, &other.name] {
+    for unnamed in [other, no_word] {
+        assert!(unnamed.name.starts_with("cache:cache-"), "{}", unnamed.name);
+    }
+    // All names are those that a container takes.
+    for name in [&go.name, &other.name, &no_word.name] {
         assert_eq!(engine.volume(name).unwrap().name, *name);
         let id = name.strip_prefix("cache:").unwrap().to_owned();
         let source = VolumeSource::Cache { id, hold: Hold::Shared };

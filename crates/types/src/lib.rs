@@ -22,5 +22,5 @@ pub use image_config::{ContainerConfig, HealthConfig, History, ImageConfig, Root
 pub use platform::{Platform, PlatformError};
 pub use reason::{FileChange, Reason};
 pub use reference::{Reference, ReferenceError};
-pub use signal::signal_number;
+pub use signal::{signal_name, signal_number};
 pub use span::{LineIndex, Span};

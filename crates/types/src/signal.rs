@@ -59,9 +59,27 @@ pub fn signal_number(text: &str) -> Option<i32> {
         .or_else(|| offset("RTMAX-", 14).map(|number| 64 - number))
 }
 
+/// The name of a signal in the form of images, `SIGTERM` or `SIGRTMIN+3`; the number where it has none.
+pub fn signal_name(number: i32) -> String {
+    match NAMES.iter().find(|(_, known)| *known == number) {
+        Some((name, _)) => format!("SIG{name}"),
+        None if (35..50).contains(&number) => format!("SIGRTMIN+{}", number - 34),
+        None if (50..64).contains(&number) => format!("SIGRTMAX-{}", 64 - number),
+        None => number.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::signal_number;
+    use super::{signal_name, signal_number};
+
+    #[test]
+    fn names_of_numbers_are_those_numbers() {
+        for number in 1..=64 {
+            assert_eq!(signal_number(&signal_name(number)), Some(number));
+        }
+        assert_eq!([15, 37, 63].map(signal_name), ["SIGTERM", "SIGRTMIN+3", "SIGRTMAX-1"]);
+    }
 
     #[test]
     fn names_and_numbers() {

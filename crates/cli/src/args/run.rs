@@ -132,7 +132,7 @@ pub struct NewArgs {
     /// Publish all ports that the image exposes, each at a free port
     #[arg(short = 'P', long)]
     pub publish_all: bool,
-    /// Port that -P publishes too; may be repeated
+    /// Port that the container listens on, which -P publishes too; may be repeated
     #[arg(long, value_name = "PORT")]
     pub expose: Vec<String>,
     /// Name in /etc/hosts: NAME:ADDRESS, where ADDRESS may be `host-gateway`; may be repeated
@@ -204,6 +204,7 @@ impl NewArgs {
             pull: self.pull.into(),
             platform: transfer::platform(self.platform.as_deref())?,
             process: self.process(environment)?,
+            exposed: self.expose.clone(),
             auto_remove: self.rm,
             restart,
             stop_signal: self.stop_signal.clone(),
@@ -305,8 +306,6 @@ impl NewArgs {
                 "give one of them alone",
             ));
         }
-        let ports = self.publish.iter().cloned();
-        let exposed = self.expose.iter().filter(|_| self.publish_all).cloned();
         let memberships = names.into_iter().enumerate().map(|(at, network)| Membership {
             network,
             aliases: self.network_alias.clone(),
@@ -314,7 +313,7 @@ impl NewArgs {
         });
         Ok(ContainerNetwork::Connected(Connection {
             networks: memberships.collect(),
-            ports: ports.chain(exposed).collect(),
+            ports: self.publish.clone(),
             publish_all: self.publish_all,
         }))
     }

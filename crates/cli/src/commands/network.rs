@@ -188,6 +188,8 @@ fn prune_unused(args: &PruneArgs, context: &Context<'_>) -> Result<i32, Failure>
         }
         match engine.remove_network(&record.name) {
             Ok(_) => output::line(&record.name)?,
+            // A build is connected, or a container that was made since; or somebody else removed it.
+            Err(BuildError::Conflict { .. } | BuildError::NoSuchNetwork { .. }) => {}
             Err(error) => code = report::failure(&error.into()),
         }
     }

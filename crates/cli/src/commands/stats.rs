@@ -126,13 +126,14 @@ fn row(look: &Look, before: Option<&&Look>, args: &StatsArgs) -> Value {
         limit => 100.0 * used.memory as f64 / limit as f64,
     };
     let pair = |a: u64, b: u64| format!("{} / {}", human::bytes(a), human::bytes(b));
+    let memory_shown = [used.memory, used.memory_limit].map(human::binary_bytes).join(" / ");
     let short = look.id.get(..12).unwrap_or(&look.id);
     json!({
         "ID": if args.no_trunc { &look.id } else { short },
         "Container": if args.no_trunc { &look.id } else { short },
         "Name": look.name,
         "CPUPerc": format!("{cpu:.2}%"),
-        "MemUsage": pair(used.memory, used.memory_limit),
+        "MemUsage": memory_shown,
         "MemPerc": format!("{memory:.2}%"),
         "NetIO": pair(used.received, used.sent),
         "BlockIO": pair(used.read, used.written),

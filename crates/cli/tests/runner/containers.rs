@@ -259,7 +259,8 @@ fn health_shows_in_lists_and_documents() {
                 .concat(),
         )
         .good();
-    let shown = "{{.State.Health.Status}} {{.Config.Healthcheck.Interval}}";
+    let shown = "{{.State.Health.Status}} {{.Config.Healthcheck.Interval}} \
+                 {{.Config.Healthcheck.Test}}";
     let mut health = String::new();
     for _ in 0..1000 {
         health = program.run_words(&["inspect", "--format", shown, "app"]).good().stdout;
@@ -268,7 +269,7 @@ fn health_shows_in_lists_and_documents() {
         }
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    assert_eq!(health, "healthy 20000000\n");
+    assert_eq!(health, "healthy 20000000 [CMD-SHELL exit 0]\n");
     let listed = program.run_words(&["ps", "--format", "{{.Status}}"]).good().stdout;
     assert!(listed.ends_with(" (healthy)\n"), "{listed}");
     assert_eq!(program.run("ps -q --filter health=unhealthy").good().stdout, "");

@@ -1,6 +1,7 @@
 //! `top`, `stats`, `pause`, `unpause` and `events`.
 
 use std::io::{BufRead as _, BufReader};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -37,6 +38,32 @@ fn a_container_is_watched_and_held() {
     line("pause web");
     line("rm -f web");
     program.run("stats --no-stream none").refused(1, "no such container: none");
+}
+
+#[test]
+fn a_killed_commit_leaves_nothing_paused() {
+    let Some(program) = program() else { return };
+    // So large that there is time to kill it.
+    let script = "busybox dd if=/dev/zero of=/big bs=1 count=1 seek=400000000; sleep 1000";
+    program.run_words(&["run", "-d", "--name", "app", "box", "sh", "-c", script]).good();
+    let until = |what: &str, is: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is() {
+            assert!(Instant::now() < deadline, "no {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    until("file", &|| program.run("diff app").good().stdout.contains("/big"));
+    let container = fs_err::read_dir(program.store().join("containers")).unwrap().next().unwrap();
+    let state = container.unwrap().path().join("state.json");
+    let is_paused = || fs_err::read_to_string(&state).unwrap().contains("\"paused\":true");
+    let mut commit = program.start("commit app made", &[]);
+    until("pause", &is_paused);
+    commit.kill().unwrap();
+    commit.wait().unwrap();
+    until("end of the pause", &|| !is_paused());
+    assert_eq!(program.run("inspect made").code, 1);
+    program.run("rm -f app").good();
 }
 
 #[test]

@@ -101,6 +101,7 @@ pub(super) fn serve(hub: &Arc<Hub>, stream: UnixStream, role: Role) -> io::Resul
         while let Ok(Some((kind, content))) = frame::read(&stream) {
             obey(&hub, &client, &stream, kind, &content);
         }
+        hub.let_go(&client);
         hub.remove(&client);
         if attached {
             hub.close_input();
@@ -112,7 +113,7 @@ pub(super) fn serve(hub: &Arc<Hub>, stream: UnixStream, role: Role) -> io::Resul
     Ok(())
 }
 
-fn obey(hub: &Hub, client: &Client, stream: &UnixStream, kind: Kind, content: &[u8]) {
+fn obey(hub: &Hub, client: &Arc<Client>, stream: &UnixStream, kind: Kind, content: &[u8]) {
     let answer = match (kind, content) {
         (Kind::Attach, _) => {
             client.attached.store(true, Ordering::SeqCst);
@@ -143,7 +144,8 @@ fn obey(hub: &Hub, client: &Client, stream: &UnixStream, kind: Kind, content: &[
             let name = String::from_utf8_lossy(name);
             hub.change_networks(|live| live.part(&name))
         }
-        (Kind::Pause, _) => hub.pause(),
+        (Kind::Pause, _) => hub.pause(None),
+        (Kind::Hold, _) => hub.pause(Some(client)),
         (Kind::Unpause, _) => hub.unpause(),
         (Kind::Resize, &[a, b, c, d]) => {
             hub.resize(u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]))

@@ -41,7 +41,7 @@ pub(super) struct Hub {
     allowance: Mutex<Allowance>,
     process: Mutex<Process>,
     /// While the process is held.
-    freezer: Mutex<Option<Freezer>>,
+    held: Mutex<Option<Held>>,
     life: Mutex<Life>,
     changed: Condvar,
     signal_of_stop: i32,
@@ -57,6 +57,13 @@ struct Process {
     terminal: Option<Arc<File>>,
     /// It, by its number and its pidfd.
     first: Option<(u32, Arc<OwnedFd>)>,
+}
+
+/// A process that is held.
+struct Held {
+    freezer: Freezer,
+    /// Who has to be there for that; nobody when not given.
+    holder: Option<Arc<Client>>,
 }
 
 #[derive(Default)]
@@ -89,7 +96,7 @@ impl Hub {
                 restart: orders.restart,
             }),
             process: Mutex::default(),
-            freezer: Mutex::default(),
+            held: Mutex::default(),
             life: Mutex::default(),
             changed: Condvar::new(),
             signal_of_stop: orders.stop.signal,
@@ -189,8 +196,8 @@ impl Hub {
 
     pub(super) fn process_ended(&self) {
         *lock(&self.process) = Process::default();
-        if let Some(freezer) = lock(&self.freezer).take() {
-            freezer.forget();
+        if let Some(held) = lock(&self.held).take() {
+            held.freezer.forget();
         }
         // A full disk costs the rest of a line.
         let _ = lock(&self.log).flush();
@@ -311,24 +318,38 @@ impl Hub {
         }
     }
 
-    /// Holds all processes of the container.
-    pub(super) fn pause(&self) -> Result<(), String> {
-        let mut freezer = lock(&self.freezer);
-        if freezer.is_some() {
+    /// Holds all processes of the container: until somebody lets them go on, or the holder is gone.
+    pub(super) fn pause(&self, holder: Option<&Arc<Client>>) -> Result<(), String> {
+        let mut held = lock(&self.held);
+        if held.is_some() {
             return Err("it is paused already".to_owned());
         }
         let (pid, process) = self.first().ok_or("it is not running")?;
-        let held = Freezer::freeze(pid, process.as_fd());
-        *freezer = Some(held.map_err(|error| format!("cannot pause: {error}"))?);
+        let freezer = Freezer::freeze(pid, process.as_fd());
+        let freezer = freezer.map_err(|error| format!("cannot pause: {error}"))?;
+        *held = Some(Held { freezer, holder: holder.cloned() });
         self.note(|state| state.paused = state.pid == Some(pid)).map_err(|error| error.to_string())
     }
 
     /// Lets them go on.
     pub(super) fn unpause(&self) -> Result<(), String> {
-        let mut held = lock(&self.freezer);
-        let freezer = held.as_ref().ok_or("it is not paused")?;
+        self.thaw(&mut lock(&self.held))
+    }
+
+    /// One is gone: what it held goes on.
+    pub(super) fn let_go(&self, client: &Arc<Client>) {
+        let mut held = lock(&self.held);
+        let holder = held.as_ref().and_then(|held| held.holder.as_ref());
+        if holder.is_some_and(|holder| Arc::ptr_eq(holder, client)) {
+            // Nobody is there to be told.
+            let _ = self.thaw(&mut held);
+        }
+    }
+
+    fn thaw(&self, held: &mut Option<Held>) -> Result<(), String> {
+        let freezer = &held.as_ref().ok_or("it is not paused")?.freezer;
         freezer.thaw().map_err(|error| format!("cannot unpause: {error}"))?;
-        held.take().into_iter().for_each(Freezer::forget);
+        held.take().into_iter().for_each(|held| held.freezer.forget());
         self.note(|state| state.paused = false).map_err(|error| error.to_string())
     }
 

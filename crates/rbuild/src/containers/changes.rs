@@ -1,13 +1,14 @@
 //! What a container changed in its root filesystem: its upper directory, read as it lies.
 //!
 //! Directories and files that were made only to mount something over them are no change of the
-//! container's, unless it put something beside what is mounted.
+//! container's, unless it put something beside what is mounted, or gave a directory another owner,
+//! mode or attribute.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rbuild_image::layer::{PackOptions, TreeForm, pack};
-use rbuild_rooted::{FileKind, Follow, Root};
+use rbuild_rooted::{FileKind, Follow, Metadata, Root};
 use rbuild_sandbox::MountSource;
 use rbuild_types::CancelToken;
 
@@ -16,6 +17,8 @@ use crate::{BuildError, Destination, Engine, export};
 
 /// Marks a directory of an overlay that hides what is below it.
 const OPAQUE: &str = "trusted.overlay.opaque";
+/// Before the names of what an overlay notes for itself.
+const OVERLAY: &str = "trusted.overlay.";
 /// Where a sandbox always mounts something.
 const ALWAYS_MOUNTED: [&str; 3] = ["/proc", "/sys", "/dev"];
 
@@ -80,7 +83,7 @@ impl Container {
                 let names: HashSet<_> = entries.iter().map(|entry| &entry.name).collect();
                 for gone in below.iter().filter(|entry| !names.contains(&entry.name)) {
                     let kind = ContainerChangeKind::Deleted;
-                    found.push(Found::new(path.join(&gone.name), kind, 0, gone.kind));
+                    found.push(Found::new(path.join(&gone.name), kind));
                 }
             }
             for entry in &entries {
@@ -95,11 +98,15 @@ impl Container {
                     (false, None) => ContainerChangeKind::Added,
                     (false, Some(_)) => ContainerChangeKind::Changed,
                 };
-                found.push(Found::new(at.clone(), kind, stat.size, stat.kind));
+                let mut change = Found::new(at.clone(), kind);
                 if stat.is_dir() {
                     let same = before.is_some_and(|it| it.kind == FileKind::Directory);
+                    let lower = if same { Some(lower.open_real_dir(&at)?) } else { None };
+                    change.is_bare_dir = is_bare(&dir.enter(&entry.name)?, lower.as_ref())?;
                     pending.push((at, same));
                 }
+                change.is_empty_file = stat.kind == FileKind::Regular && stat.size == 0;
+                found.push(change);
             }
         }
         found.sort_by(|a, b| a.path.cmp(&b.path));
@@ -119,11 +126,11 @@ impl Container {
         let mut changes = Changes::default();
         // Those in which something is that counts.
         let mut filled: HashSet<PathBuf> = HashSet::new();
-        for Found { path, kind, is_dir, is_empty_file } in found.into_iter().rev() {
+        for Found { path, kind, is_bare_dir, is_empty_file } in found.into_iter().rev() {
             let is_target = targets.contains(&path);
             let is_above =
                 targets.iter().any(|target| target != &path && target.starts_with(&path));
-            let may_be_made = match (kind, is_dir) {
+            let may_be_made = match (kind, is_bare_dir) {
                 (ContainerChangeKind::Added, true) => is_target || is_above,
                 (ContainerChangeKind::Changed, true) => is_above,
                 (ContainerChangeKind::Added, false) => is_target && is_empty_file,
@@ -167,13 +174,32 @@ impl Engine {
 struct Found {
     path: PathBuf,
     kind: ContainerChangeKind,
-    is_dir: bool,
+    /// Whether it is a directory of which only the entries may be another's work.
+    is_bare_dir: bool,
     is_empty_file: bool,
 }
 
 impl Found {
-    fn new(path: PathBuf, kind: ContainerChangeKind, size: u64, is: FileKind) -> Self {
-        let is_empty_file = is == FileKind::Regular && size == 0;
-        Self { path, kind, is_dir: is == FileKind::Directory, is_empty_file }
+    fn new(path: PathBuf, kind: ContainerChangeKind) -> Self {
+        Self { path, kind, is_bare_dir: false, is_empty_file: false }
     }
+}
+
+/// Whether a directory is as mounting makes it: as it was in the image, or root's and 0755.
+fn is_bare(upper: &Root, lower: Option<&Root>) -> Result<bool, BuildError> {
+    let facts = |dir: &Root| -> Result<_, BuildError> {
+        let stat = dir.stat("", Follow::No)?;
+        let own = |it: Metadata| (it.mode, it.uid, it.gid);
+        let mut attributes = Vec::new();
+        for name in dir.list_xattrs("")? {
+            if let Some(name) = name.to_str().filter(|name| !name.starts_with(OVERLAY)) {
+                attributes.push((name.to_owned(), dir.get_xattr("", name)?));
+            }
+        }
+        Ok((stat.map(own), attributes))
+    };
+    Ok(match lower {
+        Some(lower) => facts(upper)? == facts(lower)?,
+        None => facts(upper)? == (Some((0o755, 0, 0)), Vec::new()),
+    })
 }

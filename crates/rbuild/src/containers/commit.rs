@@ -2,17 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-use rbuild_container::Status;
+use rbuild_container::{Connection as Wire, Status};
 use rbuild_image::layer::{PackOptions, UnpackOptions, pack, unpack_layer};
 use rbuild_rooted::{Follow, Root};
-use rbuild_types::{CancelToken, ContainerConfig, Ctx, Digest, Platform, Silent};
+use rbuild_types::{
+    CancelToken, Ctx, Digest, HealthConfig, ImageConfig, Platform, Silent, signal_name,
+    signal_number,
+};
+use serde_json::json;
 
 use super::process::{DEFAULT_PATH, TERM};
-use super::{Container, ContainerRecord};
+use super::{Container, ContainerRecord, health};
 use crate::images::grow::{Base, ImageWords};
 use crate::images::nameless;
 use crate::sources::image::ImageSource;
 use crate::{BuildError, Engine, Pull};
+
+/// What stops a container when nobody says otherwise.
+const SIGTERM: i32 = 15;
 
 /// How a container is made an image.
 #[derive(Debug, Clone)]
@@ -21,23 +28,6 @@ pub struct CommitRequest {
     pub words: ImageWords,
     /// Whether the container is paused meanwhile.
     pub pause: bool,
-}
-
-/// Lets a container go on when it is dropped.
-struct Pause<'a>(&'a Container);
-
-impl<'a> Pause<'a> {
-    fn of(container: &'a Container) -> Result<Self, BuildError> {
-        container.pause()?;
-        Ok(Self(container))
-    }
-}
-
-impl Drop for Pause<'_> {
-    fn drop(&mut self) {
-        // It may have been killed, or somebody was faster.
-        let _ = self.0.unpause();
-    }
 }
 
 impl Engine {
@@ -65,14 +55,17 @@ impl Engine {
         if image.manifest.config.digest != record.image_id {
             return Err(BuildError::NoSuchImage { name: record.image.clone() });
         }
-        let mut config = image.config.clone();
-        config.config = started_with(record, &image.config.config);
+        let config = started_with(record, &image.config)?;
         let base = Base { image, layers: record.layers.clone() };
         let created_by = record.spec.argv.join(" ");
         let scratch = self.store.scratch("commit")?;
         let state = container.state()?;
-        let _pause = match request.pause && state.status == Status::Running && !state.paused {
-            true => Some(Pause::of(&container)?),
+        // It goes on with the end of this process too.
+        let _held = match request.pause && state.status == Status::Running && !state.paused {
+            true => {
+                let held = Wire::open(&container.directory).and_then(Wire::hold);
+                Some(container.done(held)?)
+            }
             false => None,
         };
         let mut fill =
@@ -123,9 +116,13 @@ fn remove_made(tree: &Root, path: &Path) -> Result<(), BuildError> {
     Ok(tree.set_times(&parent, above.mtime, above.mtime)?)
 }
 
-/// What containers of the image start with, as this one was started.
-fn started_with(record: &ContainerRecord, image: &ContainerConfig) -> ContainerConfig {
-    let spec = &record.spec;
+/// The image's config, with what its containers start with as this one was started. What is for
+/// whoever builds upon the image stays behind, as in Docker.
+fn started_with(
+    record: &ContainerRecord,
+    config_of_image: &ImageConfig,
+) -> Result<ImageConfig, BuildError> {
+    let (spec, image) = (&record.spec, &config_of_image.config);
     let entrypoint = image.entrypoint.clone().unwrap_or_default();
     let command = image.cmd.clone().unwrap_or_default();
     let mut config = image.clone();
@@ -156,5 +153,15 @@ fn started_with(record: &ContainerRecord, image: &ContainerConfig) -> ContainerC
         config.working_dir = spec.cwd.clone();
     }
     config.labels = record.labels.clone();
-    config
+    if record.stop.signal != signal_number(&image.stop_signal).unwrap_or(SIGTERM) {
+        config.stop_signal = signal_name(record.stop.signal);
+    }
+    for port in &record.exposed {
+        config.exposed_ports.entry(port.clone()).or_insert_with(|| json!({}));
+    }
+    if record.health != health::checks(&HealthConfig::default(), config_of_image)? {
+        config.healthcheck = Some(health::config(record.health.as_ref()));
+    }
+    config.on_build.clear();
+    Ok(ImageConfig { config, ..config_of_image.clone() })
 }

@@ -1,6 +1,6 @@
 //! `create`: everything about a container but its process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rbuild_container::logs::LogOptions;
 use rbuild_container::{Restart, Stop};
 use rbuild_image::ImageError;
 use rbuild_image::index::is_for;
-use rbuild_network::publish::PortBinding;
+use rbuild_network::publish::{PortBinding, PortSpecError};
 use rbuild_rooted::Root;
 use rbuild_types::{
     CancelToken, Ctx, Event, HealthConfig, ImageConfig, Platform, Reference, Silent, signal_number,
@@ -41,6 +41,8 @@ pub struct ContainerOptions {
     pub platform: Option<Platform>,
     /// What runs in it.
     pub process: Process,
+    /// Ports that it listens on besides those that the image exposes: `80/tcp`, or a range.
+    pub exposed: Vec<String>,
     /// Whether it is removed when it ends.
     pub auto_remove: bool,
     /// Whether it ends, and is removed, with the [`Container`] that made it.
@@ -69,6 +71,7 @@ impl ContainerOptions {
             pull: Pull::Missing,
             platform: None,
             process: Process::default(),
+            exposed: Vec::new(),
             auto_remove: false,
             tied: false,
             restart: Restart::No,
@@ -125,9 +128,10 @@ impl Engine {
         let spec = spec(&id, config, &options.process)?;
         let stop = stop(&options, config)?;
         let health = health::checks(&options.health, config)?;
+        let mut exposed = ports_of(&options.exposed, PortBinding::exposed)?;
         let connection = match &options.process.network {
             ContainerNetwork::Connected(connection) => {
-                Some(checked(connection, config, &self.store)?)
+                Some(checked(connection, config, &mut exposed, &self.store)?)
             }
             ContainerNetwork::Host | ContainerNetwork::None => None,
         };
@@ -157,6 +161,7 @@ impl Engine {
             spec,
             privileges: options.process.privileges,
             mounts,
+            exposed,
             connection,
             dns: options.process.dns,
             hosts: options.process.hosts,
@@ -348,39 +353,41 @@ fn stop(options: &ContainerOptions, config: &ImageConfig) -> Result<Stop, BuildE
     Ok(Stop { signal: number, patience })
 }
 
-/// The connection with the image's ports, if it wants them. What cannot be is told now, and not at
-/// the start.
+/// The container's ports of which `texts` speak, as `80/tcp`.
+fn ports_of<'a>(
+    texts: impl IntoIterator<Item = &'a String>,
+    read: impl Fn(&str) -> Result<Vec<PortBinding>, PortSpecError>,
+) -> Result<BTreeSet<String>, BuildError> {
+    let mut ports = BTreeSet::new();
+    for text in texts {
+        let bindings =
+            read(text).map_err(|error| BuildError::Request { message: error.to_string() })?;
+        let port = |it: PortBinding| format!("{}/{}", it.container_port, it.protocol);
+        ports.extend(bindings.into_iter().map(port));
+    }
+    Ok(ports)
+}
+
+/// The connection with the exposed ports, if it wants them; those that it publishes are exposed too.
+/// What cannot be is told now, and not at the start.
 fn checked(
     connection: &Connection,
     config: &ImageConfig,
+    exposed: &mut BTreeSet<String>,
     store: &Store,
 ) -> Result<Connection, BuildError> {
-    let refused =
-        |error: &dyn std::fmt::Display| BuildError::Request { message: error.to_string() };
     let mut connection = connection.clone();
     for membership in &mut connection.networks {
         // By its name, however it was named.
         membership.network = networks::find(store, &membership.network)?.name;
     }
-    let mut published = Vec::new();
-    for port in &connection.ports {
-        published.extend(PortBinding::parse(port).map_err(|error| refused(&error))?);
-    }
+    let published = ports_of(&connection.ports, PortBinding::parse)?;
     if connection.publish_all {
-        for port in config.config.exposed_ports.keys() {
-            for exposed in PortBinding::exposed(port).map_err(|error| refused(&error))? {
-                let same = |other: &&PortBinding| {
-                    (other.container_port, other.protocol)
-                        == (exposed.container_port, exposed.protocol)
-                };
-                if !published.iter().any(|other| same(&other)) {
-                    connection
-                        .ports
-                        .push(format!("{}/{}", exposed.container_port, exposed.protocol));
-                }
-            }
-        }
+        let of_image = ports_of(config.config.exposed_ports.keys(), PortBinding::exposed)?;
+        let wanted = of_image.union(exposed).filter(|port| !published.contains(*port));
+        connection.ports.extend(wanted.cloned());
     }
+    exposed.extend(published);
     Ok(connection)
 }
 

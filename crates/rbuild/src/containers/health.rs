@@ -60,12 +60,29 @@ pub(super) fn checks(
     let retries = u32::try_from(retries).map_err(|_| wrong("retries cannot be negative".into()))?;
     Ok(Some(HealthChecks {
         argv,
+        given: test.clone(),
         interval: interval?,
         timeout: timeout?,
         start_period: start_period?,
         start_interval: start_interval?,
         retries: if retries == 0 { RETRIES } else { retries },
     }))
+}
+
+/// What an image says that is to be checked so.
+pub(super) fn config(checks: Option<&HealthChecks>) -> HealthConfig {
+    let Some(checks) = checks else {
+        return HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() };
+    };
+    let nanoseconds = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+    HealthConfig {
+        test: checks.test(),
+        interval: nanoseconds(checks.interval),
+        timeout: nanoseconds(checks.timeout),
+        start_period: nanoseconds(checks.start_period),
+        start_interval: nanoseconds(checks.start_interval),
+        retries: checks.retries.into(),
+    }
 }
 
 fn wrong(why: String) -> BuildError {

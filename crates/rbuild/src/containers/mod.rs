@@ -163,6 +163,7 @@ impl Container {
                 lock
             }
         };
+        State::tell_unseen_end(&self.directory, &self.record.attributes());
         let cancel = CancelToken::default();
         let (mut binds, held) =
             volumes::binds(&self.record.mounts, &self.directory, &self.store, &cancel)?;
@@ -268,7 +269,7 @@ impl Container {
         self.done(Wire::open(&self.directory).and_then(|wire| wire.unpause()))
     }
 
-    fn done(&self, order: Result<(), ContainerError>) -> Result<(), BuildError> {
+    fn done<T>(&self, order: Result<T, ContainerError>) -> Result<T, BuildError> {
         order.map_err(|error| match error {
             ContainerError::Refused(why) => {
                 BuildError::Conflict { message: format!("container {}: {why}", self.record.name) }
@@ -413,6 +414,7 @@ impl Container {
             },
         };
         self.forget_networks();
+        State::tell_unseen_end(&self.directory, &self.record.attributes());
         rbuild_container::remove(&self.directory)?;
         drop(lock);
         Ok(())

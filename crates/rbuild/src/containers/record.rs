@@ -1,7 +1,7 @@
 //! `config.json`: what a container is. Written when it is made, and whole again when its networks or
 //! what it may use are changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
 
@@ -43,6 +43,9 @@ pub struct ContainerRecord {
     pub privileges: Privileges,
     /// What is mounted, besides memory.
     pub mounts: Vec<MountRecord>,
+    /// Ports that are published, or said to be listened on besides the image's: `80/tcp`.
+    #[serde(default)]
+    pub exposed: BTreeSet<String>,
     /// How it is connected to networks, if it is.
     pub connection: Option<Connection>,
     /// Name servers and relatives instead of the host's.

@@ -192,9 +192,7 @@ impl ImageConfigs for Only<'_> {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<ResolvedImage, ImageError> {
-        let mut config = self.0.clone();
-        // They are for whoever builds upon it.
-        config.config.on_build.clear();
+        let config = self.0.clone();
         Ok(ResolvedImage { reference: reference.clone(), platform: platform.clone(), config })
     }
 }

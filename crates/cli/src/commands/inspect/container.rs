@@ -87,9 +87,8 @@ pub fn document(container: &Container) -> Result<Value, BuildError> {
     }
     if let Some(checks) = &record.health {
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let test = std::iter::once("CMD").chain(checks.argv.iter().map(String::as_str));
         document["Config"]["Healthcheck"] = json!({
-            "Test": test.collect::<Vec<_>>(),
+            "Test": checks.test(),
             "Interval": nanoseconds(checks.interval),
             "Timeout": nanoseconds(checks.timeout),
             "StartPeriod": nanoseconds(checks.start_period),

@@ -52,6 +52,9 @@ pub struct BuildRecord {
     /// The directory of its context, where that is one of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<PathBuf>,
+    /// The ignore file that held for it, where that is not the one of the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignore_file: Option<PathBuf>,
     /// The network of its steps, where it was neither the host's nor none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
@@ -182,6 +185,19 @@ impl<'a> Builds<'a> {
         Ok(found.into_iter().flatten().collect())
     }
 
+    /// Whether it is known how the build ended; not so of one that is not remembered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builds::last_of`].
+    pub fn has_ended(&self, id: &str) -> Result<bool, CacheError> {
+        let found = self.store.index().read(|index| {
+            let sql = "SELECT ended FROM builds WHERE id = ?1";
+            index.prepare_cached(sql)?.query_row([id], |row| row.get(0)).optional()
+        })?;
+        Ok(found.unwrap_or(false))
+    }
+
     /// The ids of the builds that run now.
     ///
     /// # Errors
@@ -263,6 +279,8 @@ mod tests {
         let store = Store::open(directory.path()).unwrap();
         let builds = store.builds();
         builds.put("old", build(1, "old")).unwrap();
+        // Killed, and newer than the one that ended.
+        builds.begin("old", build(300, "old")).unwrap();
         builds.begin("often", build(2, "often")).unwrap();
         for id in 3..300 {
             builds.begin("often", build(id, "often")).unwrap();
@@ -287,6 +305,8 @@ mod tests {
         assert_eq!(builds.list().unwrap().len(), 2);
         assert_eq!(builds.last().unwrap().unwrap().id, "00000001");
         assert_eq!(builds.last_of("p").unwrap().unwrap().id, "00000001");
+        let ended = |id| builds.has_ended(id).unwrap();
+        assert!(ended("00000001") && !ended("00000002") && !ended("00000003"));
         builds.put("p", BuildRecord { succeeded: true, ..build(2, "p") }).unwrap();
         let last = builds.last_of("p").unwrap().unwrap();
         assert!(last.succeeded && last.id == "00000002" && builds.list().unwrap().len() == 2);

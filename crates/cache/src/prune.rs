@@ -10,6 +10,7 @@
 //! what a removal frees is known only while no other removes files that it shares.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::path::PathBuf;
 
 use rbuild_types::{CancelToken, Cancelled, Ctx, Silent};
@@ -127,12 +128,14 @@ impl Store {
         self.prune_rounds(&options, &Ctx::new(&Silent, cancel)).map(drop)
     }
 
-    fn prune_lock(&self, cancel: &CancelToken) -> Result<std::fs::File, CacheError> {
+    fn prune_lock(&self, cancel: &CancelToken) -> Result<File, CacheError> {
+        lock::wait(cancel, || Ok(self.try_prune_lock()?.map_or(Try::Busy, Try::Held)))
+    }
+
+    fn try_prune_lock(&self) -> Result<Option<File>, CacheError> {
         let path = self.locks().join("prune.lock");
-        lock::wait(cancel, || {
-            let file = lock::open_or_create(&path)?;
-            Ok(if lock::try_lock(&file, &path)? { Try::Held(file) } else { Try::Busy })
-        })
+        let file = lock::open_or_create(&path)?;
+        Ok(lock::try_lock(&file, &path)?.then_some(file))
     }
 
     /// With limits, victims that shared files with others may have given less than was recorded:
@@ -328,8 +331,27 @@ pub(crate) fn remove_snapshots(
 
 /// [`Snapshots::remove`](crate::Snapshots::remove).
 pub(crate) fn remove_snapshot(store: &Store, id: &SnapshotId) -> Result<(), CacheError> {
-    let cancel = CancelToken::default();
-    let _one = store.prune_lock(&cancel)?;
+    let _one = store.prune_lock(&CancelToken::default())?;
+    remove_alone(store, id)
+}
+
+/// Removes those that nobody uses; none of them where a prune runs, which may take long.
+pub(crate) fn try_remove_snapshots(
+    store: &Store,
+    ids: impl IntoIterator<Item = SnapshotId>,
+) -> Result<(), CacheError> {
+    let Some(_one) = store.try_prune_lock()? else { return Ok(()) };
+    for id in ids {
+        match remove_alone(store, &id) {
+            Err(CacheError::InUse { .. }) => {}
+            removed => removed?,
+        }
+    }
+    Ok(())
+}
+
+/// The caller holds the lock of prunes.
+fn remove_alone(store: &Store, id: &SnapshotId) -> Result<(), CacheError> {
     let guard = GcLock::exclusive(&store.gc_path())?;
     let reach = Reach::find(store, &Protected::read(&store.locks())?, Nameless::Images)?;
     let inventory = Inventory::take(store)?;
@@ -345,5 +367,5 @@ pub(crate) fn remove_snapshot(store: &Store, id: &SnapshotId) -> Result<(), Cach
     let mut plan = Plan { snapshots: vec![id.clone()], records, ..Plan::default() };
     let trash = carry_out(store, &mut plan)?;
     drop(guard);
-    store.delete(trash, &Ctx::new(&Silent, &cancel)).map(drop)
+    store.delete(trash, &Ctx::new(&Silent, &CancelToken::default())).map(drop)
 }

@@ -392,20 +392,19 @@ impl<'a> Snapshots<'a> {
         self.path(id).join(LOG)
     }
 
-    /// Removes all snapshots of this kind that nobody uses, but for the newest.
+    /// Removes all snapshots of this kind that nobody uses, but for the newest. Where a prune runs
+    /// they stay until the next call: this waits for no removal but its own.
     ///
     /// # Errors
     ///
     /// When the index cannot be read, or files cannot be removed.
     pub fn keep_newest(&self, kind: &str, count: usize) -> Result<(), CacheError> {
         let all = self.list()?.into_iter().rev().filter(|snapshot| snapshot.kind == kind);
-        for old in all.skip(count) {
-            match self.remove(&old.id) {
-                Err(CacheError::InUse { .. }) => {}
-                removed => removed?,
-            }
+        let old: Vec<_> = all.skip(count).map(|snapshot| snapshot.id).collect();
+        if old.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        crate::prune::try_remove_snapshots(self.store, old)
     }
 
     /// The newest snapshot of this content, if there is one; a lease of this handle then keeps it.

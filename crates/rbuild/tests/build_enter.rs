@@ -1,11 +1,15 @@
 //! Entering steps of past builds.
 
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use rbuild::{
-    BuildError, CancelToken, Engine, EnterOptions, ExecStreams, PruneOptions, Secrets, Silent, Tree,
+    BuildError, CancelToken, ContextInput, Engine, EnterOptions, ExecStreams, PruneOptions,
+    Secrets, Silent, Tree,
 };
 
 use crate::support::{Place, build, build_error};
-use crate::tests;
+use crate::{child, tests};
 
 tests![
     a_failed_step_is_entered_as_it_was,
@@ -16,6 +20,10 @@ tests![
     few_failures_are_kept_and_prune_takes_them,
     a_step_without_a_shell_says_so,
     what_a_step_did_is_seen,
+    the_context_is_that_of_the_build_with_its_rules,
+    a_cache_mount_without_its_seed_is_not_made,
+    a_step_that_runs_nothing_has_the_rights_of_none,
+    a_step_of_a_killed_build_is_entered,
 ];
 
 fn enter_with(engine: &Engine, step: &str, options: &EnterOptions) -> (i32, String, Vec<String>) {
@@ -221,4 +229,120 @@ fn what_a_step_did_is_seen() {
     assert_eq!(diff(&Tree::Before(last.clone()), &Tree::Step(last)), ["one", "two"]);
     build_error(&engine, &place.request("RUN echo 3 > /three; exit 1\n"));
     assert_eq!(diff(&step("base:2"), &step("@failed")), ["three"]);
+    // All layers of an image are what its step brought.
+    build(&engine, &place.request("RUN echo 1 > /one\nRUN echo 2 > /two\n").tag("local"));
+    let request = rbuild::BuildRequest::new(place.context());
+    build(&engine, &request.dockerfile_text("FROM local\nRUN true\n"));
+    let from = engine.past_step("1").unwrap();
+    assert_eq!(from.step.op, "source");
+    let brought = diff(&Tree::Before(from.clone()), &Tree::Step(from));
+    assert!(["bin", "one", "two"].iter().all(|name| brought.contains(&(*name).to_owned())));
+}
+
+fn the_context_is_that_of_the_build_with_its_rules() {
+    let place = Place::new();
+    let engine = place.engine();
+    place.write("data", "1");
+    place.write("hidden", "2");
+    let rules = place.path().join("rules");
+    fs_err::write(&rules, "hidden\n").unwrap();
+    let mut request = place.request("RUN --mount=target=/context ls /context; exit 1\n");
+    request.context = ContextInput::Directory(place.context().join("../context"));
+    request.ignore_file = Some(place.context().join("../rules"));
+    build_error(&engine, &request);
+    let step = engine.past_step("@failed").unwrap();
+    let real = |path: &std::path::Path| Some(fs_err::canonicalize(path).unwrap());
+    assert_eq!(step.build.context, real(&place.context()));
+    assert_eq!(step.build.ignore_file, real(&rules));
+    assert_eq!(enter(&engine, "@failed", "ls /context"), "busybox\ndata\n");
+    // What the rules hid then is hidden, also when they are gone.
+    fs_err::remove_file(&rules).unwrap();
+    let (_, output, missing) = enter_with(&engine, "@failed", &script("ls /context"));
+    assert!(!output.contains("hidden"), "{output}");
+    assert_eq!(missing, ["what was mounted at /context is not here any more"]);
+    // The file beside the Dockerfile comes before that of the directory.
+    let dockerfile = place.write("Dockerfile", "");
+    let base = crate::support::BASE;
+    let text = format!("{base}RUN --mount=target=/context ls /context; exit 1\n");
+    fs_err::write(&dockerfile, text).unwrap();
+    place.write("Dockerfile.dockerignore", "hidden\nDockerfile*\n");
+    build_error(&engine, &rbuild::BuildRequest::new(place.context()));
+    assert_eq!(enter(&engine, "@failed", "ls /context"), "busybox\ndata\n");
+}
+
+fn a_cache_mount_without_its_seed_is_not_made() {
+    let place = Place::new();
+    let engine = place.engine();
+    let text = |said: &str| {
+        format!(
+            "FROM base AS seed\nRUN mkdir /c; echo seeded > /c/file\n\
+             FROM base AS main\nRUN --mount=type=cache,from=seed,source=/c,target=/c \
+             echo {said}; cat /c/file > /out\n"
+        )
+    };
+    build(&engine, &place.request(&text("one")).tag("kept"));
+    assert_eq!(enter(&engine, "main:1", "cat /c/file"), "seeded\n");
+    prune(&engine);
+    // The volume is there: it does not matter what it began with.
+    assert_eq!(enter(&engine, "main:1", "cat /c/file"), "seeded\n");
+    for volume in fs_err::read_dir(place.store().join("volumes")).unwrap().flatten() {
+        match volume.file_type().unwrap().is_dir() {
+            true => fs_err::remove_dir_all(volume.path()).unwrap(),
+            false => fs_err::remove_file(volume.path()).unwrap(),
+        }
+    }
+    let (code, _, missing) = enter_with(&engine, "main:1", &script("cat /out; touch /c/x"));
+    assert_eq!(missing, ["the cache mount at /c is not here: what it starts with is gone"]);
+    assert_eq!((code, fs_err::read_dir(place.store().join("volumes")).unwrap().count()), (1, 0));
+    build(&engine, &place.request(&text("two")));
+    assert_eq!(enter(&engine, "main:1", "cat /out"), "seeded\n");
+}
+
+fn a_step_that_runs_nothing_has_the_rights_of_none() {
+    let place = Place::new();
+    let engine = place.engine();
+    place.write("data", "1");
+    let mut request = place.request(
+        "FROM base AS last\nENV A=b\nCOPY data /data\n\
+         RUN --security=insecure grep CapBnd /proc/self/status\n",
+    );
+    request.options.allow = ["security.insecure".parse().unwrap()].into();
+    build(&engine, &request);
+    let capabilities = |step: &str| enter(&engine, step, "echo $A; grep CapBnd /proc/self/status");
+    let (copied, ran) = (capabilities("last:1"), capabilities("last:2"));
+    assert!(copied.starts_with("b\n") && ran.starts_with("b\n"));
+    assert_ne!(copied, ran);
+    place.build(&engine, "RUN true\n");
+    assert_eq!(copied["b\n".len()..], enter(&engine, "base:3", "grep CapBnd /proc/self/status"));
+}
+
+fn a_step_of_a_killed_build_is_entered() {
+    let place = Place::new();
+    let engine = place.engine();
+    place.build(&engine, "");
+    let base = crate::support::BASE;
+    let dockerfile = place.path().join("Dockerfile");
+    let text = format!("{base}RUN echo made > /made\nRUN echo begun; sleep 600\n");
+    fs_err::write(&dockerfile, text).unwrap();
+    let mut command = child::build(&place.store(), &place.context(), &dockerfile);
+    let mut running = command.stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let begun = || {
+        let step = engine.past_step("base:4").ok().filter(|step| step.build.ended == 0);
+        step.is_some_and(|step| engine.step_log(&step).unwrap().is_some())
+    };
+    while !begun() {
+        assert!(Instant::now() < deadline, "{:?}", engine.past_builds());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let newest = engine.past_builds().unwrap().remove(0).record.id;
+    assert!(engine.build_runs(&newest).unwrap());
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(!engine.build_runs(&newest).unwrap());
+    assert_eq!(enter(&engine, "base:3", "cat /made"), "made\n");
+    let step = engine.past_step("base:4").unwrap();
+    let streams = ExecStreams::Pipes { input: false };
+    let error = engine.enter_step(&step, &script("true"), streams, &CancelToken::default());
+    assert!(error.unwrap_err().to_string().contains("or was killed"));
 }

@@ -431,6 +431,17 @@ fn a_step_is_entered_on_its_network() {
         assert_eq!(String::from_utf8(output).unwrap(), "hello\n");
         assert_eq!(endpoints(place), 1);
         container.delete().unwrap();
+        // Without the network there is none.
+        engine.remove_network("mine").unwrap();
+        let argv = ["sh", "-c", "ls /sys/class/net"].map(str::to_owned).into();
+        let options = EnterOptions { argv, ..EnterOptions::default() };
+        let entered = engine.enter_step(&step, &options, streams, &cancel).unwrap();
+        let mut output = Vec::new();
+        entered.exec.wait(&cancel, &mut |_, bytes| output.extend(bytes)).unwrap();
+        assert_eq!(String::from_utf8(output).unwrap(), "lo\n");
+        assert_eq!(entered.missing, ["network mine is not there any more: there is none"]);
+        let named = NetworkOptions { name: "mine".to_owned(), ..Default::default() };
+        engine.create_network(named).unwrap();
     });
 }
 

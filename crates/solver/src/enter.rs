@@ -26,6 +26,7 @@ use crate::ssh_agent::SshAgents;
 use crate::steps::Job;
 use crate::steps::active::stubs;
 use crate::steps::mounts::Mounts;
+use crate::steps::mounts::cache::volume_info;
 use crate::steps::mounts::context::Shown;
 use crate::steps::run::{Prepared, check_platform};
 use crate::world::{Context, Images, Remotes, World};
@@ -164,6 +165,7 @@ impl Entry<'_> {
     fn leave_out(&mut self) -> Vec<String> {
         let mut missing = Vec::new();
         let (secrets, ssh, inputs) = (self.secrets, self.ssh, &self.inputs);
+        let (volumes, input_keys) = (self.store.volumes(), &self.step.input_keys);
         let has_context = self.context.is_some();
         let has_input = |root: &MountRoot| match root {
             MountRoot::Input { input } => inputs.get(*input).is_some_and(Option::is_some),
@@ -185,6 +187,18 @@ impl Entry<'_> {
                 }
                 MountKind::Bind(source) if !has_input(&source.root) => {
                     missing.push(format!("what was mounted at {target} is not here any more"));
+                    false
+                }
+                // Made now it would stay empty, for builds too.
+                MountKind::Cache(cache)
+                    if cache.seed.as_ref().is_some_and(|seed| !has_input(seed))
+                        && !volumes
+                            .path(&volume_info(input_keys, cache).volume_name())
+                            .exists() =>
+                {
+                    missing.push(format!(
+                        "the cache mount at {target} is not here: what it starts with is gone"
+                    ));
                     false
                 }
                 _ => true,

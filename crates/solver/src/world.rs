@@ -119,6 +119,8 @@ pub struct Context {
     pub ignore: Patterns,
     /// The name of that file.
     pub ignore_file: String,
+    /// Where it lies on the host, unless it is the file of the directory.
+    pub ignore_path: Option<PathBuf>,
     /// Whose copied files become, and what becomes of their modes.
     pub owner: OwnerRule,
     /// Digests remembered from earlier builds; of no use where the files are new each time.

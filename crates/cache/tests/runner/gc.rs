@@ -289,3 +289,18 @@ fn strange_trees_are_removed_whole() {
     let owner = names(&store, "tmp").pop().unwrap();
     assert!(names(&store, &format!("tmp/{owner}")).is_empty());
 }
+
+#[test]
+fn old_ones_of_a_kind_go_but_not_beside_a_prune() {
+    let (directory, store) = store();
+    let ids: Vec<_> = (0..3).map(|_| snapshot(&store, None, None)).collect();
+    let lock = fs_err::File::create(directory.path().join("store/locks/prune.lock")).unwrap();
+    lock.file().lock().unwrap();
+    // It does not wait for whoever has the lock.
+    store.snapshots().keep_newest("run", 1).unwrap();
+    assert_eq!(snapshots(&store), 3);
+    drop(lock);
+    store.snapshots().keep_newest("run", 1).unwrap();
+    let left: Vec<_> = store.snapshots().list().unwrap().into_iter().map(|it| it.id).collect();
+    assert_eq!(left, ids[2..]);
+}

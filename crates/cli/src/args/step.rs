@@ -12,11 +12,13 @@ pub const STEPS: &str = "\
 Steps of past builds are named
   @failed        the last one that failed
   @last          the last one of the last build
-  3              by number, as `rbuild builds ID` and `rbuild why` list them
+  3              by number, as `rbuild builds ID` lists them
   build:3        number 3 of the stage `build`; also as progress shows it: 'build 3/7'
   ID:3, ID:build:3, ID:failed, ID:last
                  of another build than the last one; `rbuild builds` lists the ids
-An @ may stand before any of them, and must where a container or an image could be meant.";
+The last build is the newest, also one that runs or was killed; `rbuild why` tells of the
+last one that ended. An @ may stand before any name, and must where a container or an image
+could be meant.";
 
 /// Open a shell in a step of a past build.
 #[derive(Debug, Args)]
@@ -90,8 +92,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// A step where the name can be nothing else, and where it is a number that no container has
-    /// for its name.
+    /// A step where the name can be nothing else, and where it is a number that fits no container's
+    /// name or id.
     pub fn find(engine: &Engine, name: &str) -> Result<Self, Failure> {
         let step = |name| engine.past_step(name).map(|step| Self::Step(Box::new(step)));
         let container = |name| engine.container(name).map(|it| Self::Container(Box::new(it)));
@@ -101,25 +103,19 @@ impl Subject {
         if !is_number(name) {
             return Ok(container(name)?);
         }
-        match engine.container(name) {
-            Ok(found) if found.name() == name => Ok(Self::Container(Box::new(found))),
-            found => match (step(name), found) {
-                (Ok(step), _) => Ok(step),
-                (Err(_), Ok(found)) => Ok(Self::Container(Box::new(found))),
-                (Err(BuildError::NoSuchStep { .. }), Err(error)) | (Err(error), _) => {
-                    Err(error.into())
-                }
-            },
-        }
+        container(name).or_else(|error| match step(name) {
+            Err(BuildError::NoSuchStep { .. }) => Err(error.into()),
+            found => Ok(found?),
+        })
     }
 }
 
-/// Whether a text can be no name of a container.
+/// Whether a text can be no name of a container, which may have one `/` before it.
 fn is_step(name: &str) -> bool {
-    name.contains(['@', ':', '/', ' ', '['])
+    name.strip_prefix('/').unwrap_or(name).contains(['@', ':', '/', ' ', '['])
 }
 
-/// Whether a text is the number of a step, unless a container or an image has that name.
+/// Whether a text is the number of a step, unless a container or an image is meant.
 pub fn is_number(name: &str) -> bool {
     !name.is_empty() && name.len() < 4 && name.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -5,7 +5,7 @@
 
 mod bars;
 mod json;
-mod lines;
+pub mod lines;
 mod plain;
 mod quiet;
 mod warnings;

@@ -10,7 +10,7 @@ fn program() -> Option<Program> {
     let program = containers::program()?;
     program.file(
         "Dockerfile",
-        "FROM box AS work\nENV COLOUR=red\nRUN echo one > /one; echo said; echo twice >&2\n\
+        "FROM box AS work\nENV COLOUR=red\nRUN echo one > /one; echo said; sleep .2; echo twice >&2\n\
          WORKDIR /work\nRUN echo half > made; echo no; exit 3\n",
     );
     let failed = program.run("build --progress=plain .");
@@ -61,6 +61,18 @@ fn builds_are_listed_and_their_logs_shown() {
     assert_eq!(program.run(&format!("logs {number}")).good().stdout, "no\n");
     assert_eq!(program.run(&format!("logs {id}:work:2")).good().stdout, "said\ntwice\n");
     program.run("builds 0000zz").refused(1, "`rbuild builds` lists them");
+    program.run("exec /nope true").refused(125, "no such container");
+    // A container is meant before a step, also by the beginning of its id.
+    let id = loop {
+        let id = program.run("create box echo inside").good().stdout.trim().to_owned();
+        if id.starts_with(number) {
+            break id;
+        }
+        program.run(&format!("rm {id}")).good();
+    };
+    program.run(&format!("start -a /{id}")).good();
+    assert_eq!(program.run(&format!("logs {number}")).good().stdout, "inside\n");
+    assert_eq!(program.run(&format!("logs @{number}")).good().stdout, "no\n");
 }
 
 #[test]

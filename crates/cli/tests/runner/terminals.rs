@@ -198,3 +198,23 @@ fn the_terminal_is_put_back_whoever_is_killed() {
     assert_eq!(code(shell), 129);
     assert!(!terminal.is_raw());
 }
+
+#[test]
+fn a_log_of_a_step_gives_the_terminal_no_orders() {
+    let Some(program) = program() else { return };
+    let said = r"a\033]52;c;aGk=\007b\033[2Jc\nhalf";
+    program.file("Dockerfile", &format!("FROM box\nRUN busybox printf '{said}'\n"));
+    program.run("build .").good();
+    let raw = "a\u{1b}]52;c;aGk=\u{7}b\u{1b}[2Jc\nhalf";
+    assert_eq!(program.run("logs @2").good().stdout, raw);
+    let terminal = Terminal::new(24, 80);
+    assert_eq!(code(terminal.start(&program, "logs @2")), 0);
+    let ended = |shown: &str| shown.ends_with("\r\nhalf\r\n");
+    let deadline = Instant::now() + PATIENCE;
+    while !ended(&terminal.shown.lock().unwrap()) {
+        assert!(Instant::now() < deadline, "{:?}", terminal.shown.lock().unwrap());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let shown = terminal.shown.lock().unwrap().clone();
+    assert!(!shown.contains(['\u{1b}', '\u{7}']), "{shown:?}");
+}

@@ -68,7 +68,11 @@ impl Engine {
             }
             Tree::Before(step) => {
                 let mut layers = self.step_layers(step)?;
-                layers.pop();
+                match step.step.op.as_str() {
+                    // All of an image, or of what was fetched, is what such a step brought.
+                    "source" => layers.clear(),
+                    _ => drop(layers.pop()),
+                }
                 Ok((format!("before {}", step.name()), self.view(&layers)?))
             }
             Tree::Image(name) => {

@@ -51,8 +51,8 @@ impl Engine {
     /// filesystem, that of a failed step as it was when it failed, with its mounts, variables, user,
     /// directory and network. What it writes goes with it, but for what it writes into cache mounts.
     ///
-    /// A step that runs nothing has the surroundings of the nearest `RUN` of its stage, without
-    /// mounts.
+    /// A step that runs nothing has the variables, directory and user of the nearest `RUN` of its
+    /// stage, and neither its mounts nor its rights, network or limits.
     ///
     /// # Errors
     ///
@@ -78,11 +78,17 @@ impl Engine {
         run.cwd = options.cwd.clone().unwrap_or_else(|| run.cwd.clone());
         run.user = options.user.clone().unwrap_or_else(|| run.user.clone());
         let directory = step.build.context.as_ref();
-        let ctx = Ctx::new(&Silent, cancel);
-        let context = directory.and_then(|directory| context::of_past(directory, ctx).ok());
-        let network = match &step.build.network {
-            Some(name) => Some(OfBuild::find(self, name)?),
-            None => None,
+        let (ignore_file, ctx) = (step.build.ignore_file.as_deref(), Ctx::new(&Silent, cancel));
+        let context =
+            directory.and_then(|directory| context::of_past(directory, ignore_file, ctx).ok());
+        let named = step.build.network.as_ref().filter(|_| run.network == Network::Default);
+        let network = match named.map(|name| OfBuild::find(self, name)).transpose() {
+            Err(BuildError::NoSuchNetwork { name }) => {
+                missing.push(format!("network {name} is not there any more: there is none"));
+                run.network = Network::None;
+                None
+            }
+            found => found?,
         };
         let (helper, resolv_conf, emulators) =
             (self.helper(), self.resolv_conf(), self.emulators());
@@ -133,8 +139,9 @@ impl Engine {
             if steps[near].stage == step.step.stage
                 && let Some(found) = self.recorded(steps, near)?
             {
-                let run = Run { mounts: Vec::new(), scripts: Vec::new(), ..found.run };
-                return Ok(Recorded { run: Run { devices: Vec::new(), ..run }, ..found });
+                let Run { env, cwd, user, hostname, extra_hosts, platform, .. } = found.run;
+                let run = Run { env, cwd, user, hostname, extra_hosts, platform, ..plain() };
+                return Ok(Recorded { run, input_keys: Vec::new() });
             }
         }
         Ok(Recorded { run: plain(), input_keys: Vec::new() })

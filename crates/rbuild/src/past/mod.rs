@@ -95,6 +95,16 @@ impl Engine {
         Ok(records.into_iter().map(past).collect())
     }
 
+    /// Whether the build of this whole id runs now.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn build_runs(&self, id: &str) -> Result<bool, BuildError> {
+        let builds = self.store.builds();
+        Ok(!builds.has_ended(id)? && builds.running()?.contains(id))
+    }
+
     /// The build whose id begins so.
     ///
     /// # Errors
@@ -154,20 +164,35 @@ impl Engine {
         let gone = |why: &str| BuildError::Conflict {
             message: format!("step {} ({}): {why}", step.name(), step.step.name),
         };
-        let Some(snapshot) = step.snapshot() else {
-            return Err(gone(match (&step.step.failure, step.step.op.as_str()) {
-                (Some(_), _) => "nothing of its files was kept: enter the step before it",
-                (None, _) => {
-                    "its files are not in the store: it did not run, or has its result \
-                              from elsewhere"
-                }
-            }));
+        let snapshot = match step.snapshot() {
+            Some(snapshot) => snapshot.clone(),
+            None => self.made_unseen(step)?.ok_or_else(|| {
+                gone(match (&step.step.failure, step.build.ended) {
+                    (Some(_), _) => "nothing of its files was kept: enter the step before it",
+                    (None, 0) => {
+                        "its files are not known: the build runs still, or was killed before it \
+                         could say what they are"
+                    }
+                    (None, _) => {
+                        "its files are not in the store: it did not run, or has its result \
+                         from elsewhere"
+                    }
+                })
+            })?,
         };
-        match self.store.snapshots().chain(snapshot) {
+        match self.store.snapshots().chain(&snapshot) {
             Err(CacheError::NoSnapshot { .. }) => {
                 Err(gone("its files were pruned: build again to have them"))
             }
             chain => Ok(chain?),
         }
+    }
+
+    /// What a `RUN` made after its build was written down, where the build never ended: the record
+    /// of its key has it.
+    fn made_unseen(&self, step: &PastStep) -> Result<Option<SnapshotId>, BuildError> {
+        let unseen = step.build.ended == 0 && step.step.op == "run";
+        let Some(key) = step.step.key.as_ref().filter(|_| unseen) else { return Ok(None) };
+        Ok(self.store.records().peek(key)?.and_then(|record| record.snapshot))
     }
 }

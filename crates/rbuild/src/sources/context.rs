@@ -224,8 +224,9 @@ pub(crate) fn open(
             _ => OwnerRule::Keep,
         };
         let opened = context("context".to_owned(), root, ignore, owner, stamps);
-        let path = main.path.clone().filter(|_| main.origin == Origin::Directory);
-        contexts.main = Some(Context { path, ..opened });
+        // Whoever enters a step later may be in another directory.
+        let path = main.path.as_deref().filter(|_| main.origin == Origin::Directory);
+        contexts.main = Some(Context { path: path.map(ignore_file::lasting), ..opened });
     }
     for (name, path) in named {
         let root = open_directory(path)?;
@@ -245,15 +246,23 @@ fn context(
     owner: OwnerRule,
     stamps: Option<Arc<RememberedDigests>>,
 ) -> Context {
-    let IgnoreFile { name: ignore_file, patterns, .. } = ignore;
-    Context { name, path: None, root, ignore: patterns, ignore_file, owner, stamps }
+    let IgnoreFile { name: ignore_file, path: ignore_path, patterns } = ignore;
+    Context { name, path: None, root, ignore: patterns, ignore_file, ignore_path, owner, stamps }
 }
 
-/// The directory that was the context of an earlier build, as it is now, with the rules of its own
-/// ignore file.
-pub(crate) fn of_past(path: &Path, ctx: Ctx<'_>) -> Result<Context, BuildError> {
+/// The directory that was the context of an earlier build, as it is now, with the rules of the
+/// ignore file that held then, or else of its own. Without that file there is no context: it would
+/// show what was hidden.
+pub(crate) fn of_past(
+    path: &Path,
+    ignore_file: Option<&Path>,
+    ctx: Ctx<'_>,
+) -> Result<Context, BuildError> {
     let root = open_directory(path)?;
-    let ignore = ignore_file::of_directory(&root, ctx)?;
+    let ignore = match ignore_file {
+        Some(file) => ignore_file::of_user(file, ctx)?,
+        None => ignore_file::of_directory(&root, ctx)?,
+    };
     let owner = match context_mode(None, path) {
         ContextMode::Git => OwnerRule::WorkTree,
         ContextMode::Plain => OwnerRule::Context,

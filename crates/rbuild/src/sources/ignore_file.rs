@@ -1,6 +1,6 @@
 //! Ignore files: that of the Dockerfile, of the command line, of a directory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rbuild_parser::ignore_file::Patterns;
 use rbuild_rooted::{Root, RootedError};
@@ -16,6 +16,8 @@ const NAMES: [&str; 2] = [".dockerignore", ".containerignore"];
 #[derive(Debug, Default)]
 pub(crate) struct IgnoreFile {
     pub(crate) name: String,
+    /// Where it lies on the host, unless it is the file of a directory.
+    pub(crate) path: Option<PathBuf>,
     pub(crate) patterns: Patterns,
 }
 
@@ -26,7 +28,15 @@ pub(crate) fn of_user(path: &Path, ctx: Ctx<'_>) -> Result<IgnoreFile, BuildErro
         path: path.to_owned(),
         source,
     })?;
-    parse(path.display().to_string(), &bytes, ctx)
+    let parsed = parse(path.display().to_string(), &bytes, ctx)?;
+    Ok(IgnoreFile { path: Some(lasting(path)), ..parsed })
+}
+
+/// A path that means the same from every directory. What has no real path, as a pipe has none, is
+/// not there later, which must not make another file of it.
+pub(super) fn lasting(path: &Path) -> PathBuf {
+    let real = fs_err::canonicalize(path).or_else(|_| std::path::absolute(path));
+    real.unwrap_or_else(|_| path.to_owned())
 }
 
 /// The file beside the Dockerfile if there is one, else that of the directory.
@@ -44,7 +54,8 @@ pub(crate) fn of_build(
             _ => Path::new("."),
         };
         if let Some(bytes) = read(&Root::open(parent)?, &name)? {
-            return parse(name.to_string_lossy().into_owned(), &bytes, ctx);
+            let parsed = parse(name.to_string_lossy().into_owned(), &bytes, ctx)?;
+            return Ok(IgnoreFile { path: Some(lasting(&parent.join(name))), ..parsed });
         }
     }
     of_directory(root, ctx)
@@ -78,7 +89,7 @@ fn parse(name: String, bytes: &[u8], ctx: Ctx<'_>) -> Result<IgnoreFile, BuildEr
         let message = format!("{name}: {}", warning.message);
         ctx.report(Event::Notice { message });
     }
-    Ok(IgnoreFile { name, patterns })
+    Ok(IgnoreFile { name, path: None, patterns })
 }
 
 #[cfg(test)]

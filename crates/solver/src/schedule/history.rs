@@ -357,6 +357,7 @@ impl Coordinator<'_, '_> {
             id: self.world.log_directory.to_owned(),
             title: self.world.project.to_owned(),
             context: self.world.context.and_then(|context| context.path.clone()),
+            ignore_file: self.world.context.and_then(|context| context.ignore_path.clone()),
             network: self.world.network.map(|network| network.name().to_owned()),
             began: self.began.unwrap_or_default(),
             ended: 0,

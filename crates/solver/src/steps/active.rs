@@ -81,7 +81,8 @@ impl Writing {
         new.call(FAILED);
         let snapshots = world.store.snapshots();
         let kept = snapshots.publish(new, SnapshotMeta { parent, ..SnapshotMeta::default() })?;
-        snapshots.keep_newest(FAILED, KEPT_FAILURES)?;
+        // These are kept, whatever becomes of the old ones; the next failure tries it again.
+        let _ = snapshots.keep_newest(FAILED, KEPT_FAILURES);
         Ok(kept)
     }
 

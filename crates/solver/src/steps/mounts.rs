@@ -1,6 +1,6 @@
 //! What `RUN --mount` asks for, made ready as detached mounts.
 
-mod cache;
+pub(crate) mod cache;
 pub(crate) mod context;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -305,7 +305,7 @@ impl Held {
         let mut wanted: BTreeMap<String, BTreeSet<Sharing>> = BTreeMap::new();
         for mount in &op.mounts {
             if let MountKind::Cache(cache) = &mount.kind {
-                let info = volume_info(job, cache);
+                let info = volume_info(&job.input_keys, cache);
                 if let Some(imports) = job.world.imports.filter(|_| !job.no_cache) {
                     imports.restore(&info, job.cancel);
                 }

@@ -7,6 +7,7 @@ use rbuild_cache::VolumeInfo;
 use rbuild_plan::mount::{CacheMount, MountRoot};
 use rbuild_plan::op::{Copy, CopySource};
 use rbuild_rooted::{FileKind, Follow, NewDirs, Root};
+use rbuild_types::Digest;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
@@ -27,7 +28,7 @@ pub(super) fn cache_directory(
     held: &mut Held,
 ) -> Result<Shown, StepError> {
     let store = job.world.store;
-    let info = volume_info(job, cache);
+    let info = volume_info(&job.input_keys, cache);
     let directory = match held.volumes.get(&info.volume_name()) {
         Some(volume) => {
             volume.note(Some(&info))?;
@@ -103,12 +104,12 @@ fn seed(job: &Job<'_>, input: usize, path: &str, into: &Root) -> Result<(), Step
     Ok(into.set_mode(path, found.mode)?)
 }
 
-/// What tells the volume of a cache mount from others.
-pub(super) fn volume_info(job: &Job<'_>, cache: &CacheMount) -> VolumeInfo {
+/// What tells the volume of a cache mount of a step with these inputs from others.
+pub(crate) fn volume_info(input_keys: &[Digest], cache: &CacheMount) -> VolumeInfo {
     let CacheMount { id, mode, uid, gid, path, .. } = cache;
     let seed = match &cache.seed {
         Some(MountRoot::Input { input }) => {
-            let from = job.input_keys.get(*input).map(ToString::to_string).unwrap_or_default();
+            let from = input_keys.get(*input).map(ToString::to_string).unwrap_or_default();
             Some(format!("{from} {path}"))
         }
         _ => None,

@@ -13,6 +13,7 @@ tests![
     a_check_that_takes_too_long_has_failed,
     a_container_that_is_started_again_has_no_health_yet,
     the_image_says_how_health_is_checked,
+    nothing_is_checked_while_it_is_paused,
 ];
 
 const MILLISECOND: i64 = 1_000_000;
@@ -98,5 +99,20 @@ fn the_image_says_how_health_is_checked() {
     let none = HealthConfig { test: vec!["NONE".to_owned()], ..HealthConfig::default() };
     let container = make(&engine, ContainerOptions { health: none, ..scripted("sleep 60") });
     assert_eq!(container.record().health, None);
+    container.delete().unwrap();
+}
+
+fn nothing_is_checked_while_it_is_paused() {
+    let (_place, engine) = place();
+    let container = started(&engine, checked("sleep 60", "true"));
+    health(&container, |health| health.status == HealthStatus::Healthy);
+    container.pause().unwrap();
+    // One that was under way may come to its end.
+    std::thread::sleep(Duration::from_millis(200));
+    let before = container.state().unwrap().health;
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(container.state().unwrap().health, before);
+    container.unpause().unwrap();
+    health(&container, |health| Some(health) != before.as_ref());
     container.delete().unwrap();
 }

@@ -308,6 +308,11 @@ fn a_container_joins_and_leaves_networks_while_it_runs() {
         };
         web.connect(&back).unwrap();
         assert_eq!(joined(&web), ["front", "back"]);
+        // It listens by then.
+        let answers = |web: &Container| {
+            page(SocketAddr::new([127, 0, 0, 1].into(), port(&web.state().unwrap())));
+        };
+        answers(&web);
         assert_eq!(said(engine, "back", "wget -qO- http://www/"), "hello\n");
         assert_eq!(said(engine, "front", "wget -qO- http://web/"), "hello\n");
         let again = web.connect(&back).unwrap_err();
@@ -315,7 +320,7 @@ fn a_container_joins_and_leaves_networks_while_it_runs() {
         // The published port leads to the other address now.
         web.disconnect("front").unwrap();
         assert_eq!(joined(&web), ["back"]);
-        page(SocketAddr::new([127, 0, 0, 1].into(), port(&web.state().unwrap())));
+        answers(&web);
         let gone = "nslookup web >/dev/null 2>&1 || echo none";
         assert_eq!(said(engine, "front", gone), "none\n");
         // It is what it was when it is started again, and can be changed while it does not run.
@@ -325,6 +330,7 @@ fn a_container_joins_and_leaves_networks_while_it_runs() {
         engine.container("web").unwrap().connect(&front).unwrap();
         web.start(Attach::No).unwrap();
         assert_eq!(joined(&web), ["back", "front"]);
+        answers(&web);
         assert_eq!(said(engine, "front", "wget -qO- http://web/"), "hello\n");
         web.delete().unwrap();
         let host = options("host", SERVE, Connection::default());

@@ -53,6 +53,10 @@ impl Watch {
             if self.hub.state().paused {
                 continue;
             }
+            // Nothing in it would get on.
+            if self.hub.state().paused {
+                continue;
+            }
             let since_start = self.started.elapsed();
             let check = self.check();
             // A full disk costs the result.

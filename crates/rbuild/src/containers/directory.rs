@@ -83,8 +83,12 @@ pub(crate) fn sweep_unless_busy(store: &Path) {
 
 /// Removes the containers of dead processes, and what held theirs.
 pub(super) fn sweep(all: &Locked) {
-    rbuild_sandbox::sweep_groups();
-    for id in ids(&all.path).unwrap_or_default() {
+    let ids = ids(&all.path).unwrap_or_default();
+    // Whoever was killed has left a directory too; looking for groups takes time.
+    if !ids.is_empty() {
+        rbuild_sandbox::sweep_groups();
+    }
+    for id in ids {
         let directory = all.path.join(id);
         // An empty one is what a crash of the machine leaves.
         let unfinished = fs_err::metadata(directory.join(record::FILE))

@@ -277,3 +277,19 @@ fn health_shows_in_lists_and_documents() {
     program.run("ps --filter health=fine").refused(1, "there is no such health");
     program.run("rm -f app").good();
 }
+
+#[test]
+fn without_root_it_is_said_what_is_missing() {
+    let Some(program) = program() else { return };
+    let run = |line: &str| program.run_as_nobody(line);
+    run("run --network host box true").refused(125, "mounting needs root");
+    let lowest = fs_err::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    let port = match lowest.trim().parse::<u32>().unwrap() > 80 {
+        true => "publish at a higher port",
+        false => "need root",
+    };
+    run("run --network bridge -p 80:80 box true").refused(125, port);
+    run("run --network bridge box true").refused(125, "need root");
+    assert_eq!(run("ps -q").good().stdout, "");
+    assert_eq!(run("ps -a -q").good().stdout.lines().count(), 3);
+}

@@ -71,24 +71,24 @@ pub(super) fn ids(containers: &Path) -> Result<Vec<String>, BuildError> {
     Ok(ids)
 }
 
-/// Removes the containers of dead processes, unless somebody is just making one and does it.
+/// Removes the containers of dead processes, and what held theirs, unless somebody is just making one.
 pub(crate) fn sweep_unless_busy(store: &Path) {
     let path = all(store);
     if let Ok(lock) = fs_err::File::open(&path)
         && lock.file().try_lock().is_ok()
     {
-        sweep(&Locked { path, _lock: lock });
+        let all = Locked { path, _lock: lock };
+        // Whoever was killed has left a directory too; looking for groups takes time.
+        if ids(&all.path).is_ok_and(|ids| !ids.is_empty()) {
+            rbuild_sandbox::sweep_groups();
+        }
+        sweep(&all);
     }
 }
 
-/// Removes the containers of dead processes, and what held theirs.
+/// Removes the containers of dead processes.
 pub(super) fn sweep(all: &Locked) {
-    let ids = ids(&all.path).unwrap_or_default();
-    // Whoever was killed has left a directory too; looking for groups takes time.
-    if !ids.is_empty() {
-        rbuild_sandbox::sweep_groups();
-    }
-    for id in ids {
+    for id in ids(&all.path).unwrap_or_default() {
         let directory = all.path.join(id);
         // An empty one is what a crash of the machine leaves.
         let unfinished = fs_err::metadata(directory.join(record::FILE))

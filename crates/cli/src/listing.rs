@@ -1,8 +1,9 @@
-//! `--format` of commands that list rows: a line for each, or a table under its titles.
+//! Commands that list rows: as JSON, by a `--format`, as keys alone, or in a table.
 
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
+use crate::output;
 use crate::table::Table;
 use crate::template::Template;
 
@@ -41,6 +42,51 @@ impl Listing {
             table.row(&self.template.render(row)?.split('\t').collect::<Vec<_>>());
         }
         Ok(table.render())
+    }
+}
+
+/// What a command lists.
+#[derive(Debug)]
+pub struct List<'a> {
+    /// Titles of the fields that a row has.
+    pub titles: &'a [(&'a str, &'a str)],
+    /// Documents.
+    pub rows: Vec<Value>,
+    /// The field that `--quiet` prints.
+    pub key: &'a str,
+    /// The fields of the table that is shown when nobody says otherwise.
+    pub shown: &'a [&'a str],
+}
+
+impl List<'_> {
+    /// Prints it by a `--format`, or as `--json` or `--quiet` say, or as a table.
+    pub fn print(self, listing: Option<Listing>, json: bool, quiet: bool) -> Result<(), Failure> {
+        if let Some(listing) = listing {
+            return output::data(listing.render(self.titles, &self.rows)?);
+        }
+        if json {
+            return output::json(&Value::from(self.rows));
+        }
+        if quiet {
+            return self.rows.iter().try_for_each(|row| output::line(&text(row, self.key)));
+        }
+        let title =
+            |field: &&str| self.titles.iter().find(|(name, _)| name == field).map(|(_, it)| *it);
+        let mut table = Table::new(&self.shown.iter().filter_map(title).collect::<Vec<_>>());
+        for row in &self.rows {
+            let cells: Vec<String> = self.shown.iter().map(|field| text(row, field)).collect();
+            table.row(&cells.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        output::data(table.render())
+    }
+}
+
+/// A field of a row as a table shows it.
+fn text(row: &Value, field: &str) -> String {
+    match &row[field] {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
     }
 }
 

@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 use crate::args::step::BuildsArgs;
 use crate::commands::{Context, why};
 use crate::failure::Failure;
-use crate::listing::Listing;
-use crate::table::Table;
-use crate::{exit_code, human, output};
+use crate::listing::{List, Listing};
+use crate::{exit_code, human};
 
 /// Titles of the fields that a build has, and that a step has.
 const TITLES: [(&str, &str); 8] = [
@@ -38,33 +37,9 @@ pub fn run(args: &BuildsArgs, context: &Context<'_>) -> Result<i32, Failure> {
             (rows.collect(), "Number", &["Number", "Status", "Name"])
         }
     };
-    if let Some(listing) = listing {
-        output::data(listing.render(&TITLES, &rows)?)?;
-    } else if args.json {
-        output::json(&Value::from(rows))?;
-    } else if args.quiet {
-        for row in &rows {
-            output::line(&text(row, key))?;
-        }
-    } else {
-        let title = |field: &str| TITLES.iter().find(|(name, _)| *name == field).map(|(_, it)| *it);
-        let titles: Vec<&str> = shown.iter().filter_map(|field| title(field)).collect();
-        let mut table = Table::new(&titles);
-        for row in &rows {
-            let cells: Vec<String> = shown.iter().map(|field| text(row, field)).collect();
-            table.row(&cells.iter().map(String::as_str).collect::<Vec<_>>());
-        }
-        output::data(table.render())?;
-    }
+    let list = List { titles: &TITLES, rows, key, shown };
+    list.print(listing, args.json, args.quiet)?;
     Ok(exit_code::SUCCESS)
-}
-
-fn text(row: &Value, field: &str) -> String {
-    match &row[field] {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
 }
 
 fn of_build(build: &PastBuild, now: i64) -> Value {

@@ -65,13 +65,22 @@ fn print(event: &Event, template: Option<&Template>) -> Result<(), Failure> {
 
 /// Docker's document.
 fn json_of(event: &Event) -> Value {
+    document(event, ["scope", "time", "timeNano"])
+}
+
+/// The fields of a template, which have other names than those of the document.
+fn fields(event: &Event) -> Value {
+    document(event, ["Scope", "Time", "TimeNano"])
+}
+
+fn document(event: &Event, [scope, time, nanoseconds]: [&str; 3]) -> Value {
     json!({
         "Type": event.kind,
         "Action": event.action,
         "Actor": { "ID": event.actor.id, "Attributes": event.actor.attributes },
-        "scope": "local",
-        "time": event.time / 1_000_000_000,
-        "timeNano": event.time,
+        scope: "local",
+        time: event.time / 1_000_000_000,
+        nanoseconds: event.time,
     })
 }
 
@@ -89,16 +98,4 @@ fn line(event: &Event) -> String {
         attributes.join(", ")
     );
     output::visible(&text)
-}
-
-/// The fields of a template, which have other names than those of the document.
-fn fields(event: &Event) -> Value {
-    json!({
-        "Type": event.kind,
-        "Action": event.action,
-        "Actor": { "ID": event.actor.id, "Attributes": event.actor.attributes },
-        "Scope": "local",
-        "Time": event.time / 1_000_000_000,
-        "TimeNano": event.time,
-    })
 }

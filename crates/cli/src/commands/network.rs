@@ -16,8 +16,7 @@ use crate::commands::inspect::print_documents;
 use crate::commands::ps::milliseconds;
 use crate::commands::{Context, each, prune};
 use crate::failure::Failure;
-use crate::listing::Listing;
-use crate::table::Table;
+use crate::listing::{List, Listing};
 use crate::template::Template;
 use crate::{exit_code, human, output, report};
 
@@ -95,22 +94,9 @@ fn ls(args: &LsArgs, context: &Context<'_>) -> Result<i32, Failure> {
             row(short(&record.id), &record.name, "bridge", &record.subnet, created)
         })
         .collect();
-    if let Some(listing) = listing {
-        output::data(listing.render(&TITLES, &rows)?)?;
-    } else if args.json {
-        output::json(&Value::from(rows))?;
-    } else if args.quiet {
-        for row in &rows {
-            output::line(row["ID"].as_str().unwrap_or_default())?;
-        }
-    } else {
-        let mut table = Table::new(&["NETWORK ID", "NAME", "DRIVER", "SUBNET"]);
-        for row in &rows {
-            let cells = ["ID", "Name", "Driver", "Subnet"];
-            table.row(&cells.map(|cell| row[cell].as_str().unwrap_or_default()));
-        }
-        output::data(table.render())?;
-    }
+    let shown = ["ID", "Name", "Driver", "Subnet"];
+    let list = List { titles: &TITLES, rows, key: "ID", shown: &shown };
+    list.print(listing, args.json, args.quiet)?;
     Ok(exit_code::SUCCESS)
 }
 

@@ -12,8 +12,7 @@ use crate::args::container::PsArgs;
 use crate::args::filter;
 use crate::commands::Context;
 use crate::failure::Failure;
-use crate::listing::Listing;
-use crate::table::Table;
+use crate::listing::{List, Listing};
 use crate::{exit_code, human, output};
 
 /// Titles of the fields that a row has.
@@ -61,26 +60,9 @@ pub fn run(args: &PsArgs, context: &Context<'_>) -> Result<i32, Failure> {
     containers.truncate(last.unwrap_or(usize::MAX));
     let rows: Vec<Value> =
         containers.iter().map(|(record, state)| row(record, state, now, args.no_trunc)).collect();
-    let text = |row: &Value, field: &str| row[field].as_str().unwrap_or_default().to_owned();
-    if let Some(listing) = listing {
-        output::data(listing.render(&TITLES, &rows)?)?;
-    } else if args.json {
-        output::json(&Value::from(rows))?;
-    } else if args.quiet {
-        for row in &rows {
-            output::line(&text(row, "ID"))?;
-        }
-    } else {
-        let shown = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
-        let title = |field: &str| TITLES.iter().find(|(name, _)| *name == field).map(|(_, it)| *it);
-        let titles: Vec<&str> = shown.iter().filter_map(|field| title(field)).collect();
-        let mut table = Table::new(&titles);
-        for row in &rows {
-            let cells: Vec<String> = shown.iter().map(|field| text(row, field)).collect();
-            table.row(&cells.iter().map(String::as_str).collect::<Vec<_>>());
-        }
-        output::data(table.render())?;
-    }
+    let shown = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"];
+    let list = List { titles: &TITLES, rows, key: "ID", shown: &shown };
+    list.print(listing, args.json, args.quiet)?;
     Ok(exit_code::SUCCESS)
 }
 

@@ -12,8 +12,7 @@ use crate::args::{filter, switch, volume};
 use crate::commands::inspect::print_documents;
 use crate::commands::{Context, each, prune};
 use crate::failure::Failure;
-use crate::listing::Listing;
-use crate::table::Table;
+use crate::listing::{List, Listing};
 use crate::template::Template;
 use crate::{exit_code, human, output, report};
 
@@ -60,21 +59,8 @@ fn ls(args: &LsArgs, context: &Context<'_>) -> Result<i32, Failure> {
     let mut volumes = context.engine()?.volumes()?;
     volumes.retain(|volume| takes.take(volume));
     let rows: Vec<Value> = volumes.iter().map(row).collect();
-    if let Some(listing) = listing {
-        output::data(listing.render(&TITLES, &rows)?)?;
-    } else if args.json {
-        output::json(&Value::from(rows))?;
-    } else if args.quiet {
-        for volume in &volumes {
-            output::line(&volume.name)?;
-        }
-    } else {
-        let mut table = Table::new(&["DRIVER", "VOLUME NAME"]);
-        for volume in &volumes {
-            table.row(&[driver(volume), &volume.name]);
-        }
-        output::data(table.render())?;
-    }
+    let list = List { titles: &TITLES, rows, key: "Name", shown: &["Driver", "Name"] };
+    list.print(listing, args.json, args.quiet)?;
     Ok(exit_code::SUCCESS)
 }
 
